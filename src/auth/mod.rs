@@ -1,0 +1,333 @@
+//! The one authentication chain: credentials of any door → [`Identity`].
+//!
+//! A PostgreSQL role is the identity. Passwords are checked against PostgreSQL's own verifiers,
+//! which come through [`RoleStore`]; this module knows no connection.
+
+pub mod scram;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use subtle::ConstantTimeEq;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::Metrics;
+use crate::types::{Role, Secret};
+use scram::{ScramKeys, ServerExchange, Verifier};
+
+/// Roles whose verifier or checked password is remembered; the oldest go first.
+const CACHE_ROLES: usize = 10_000;
+
+/// What PostgreSQL knows of a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleRecord {
+    /// The SCRAM verifier; `None` when the role has no password, or one stored as MD5.
+    pub verifier: Option<Verifier>,
+    /// `rolcanlogin`.
+    pub can_login: bool,
+    /// Whether `rolvaliduntil` has passed.
+    pub expired: bool,
+}
+
+/// A boxed future, because the store is used as a trait object.
+pub type RoleFuture<'a> = Pin<Box<dyn Future<Output = Result<Option<RoleRecord>>> + Send + 'a>>;
+
+/// Where role records come from.
+pub trait RoleStore: Send + Sync {
+    /// The record of a role, `None` when there is no such role.
+    fn role<'a>(&'a self, role: &'a Role) -> RoleFuture<'a>;
+}
+
+/// Who a client is, proven.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The PostgreSQL role.
+    pub role: Role,
+    /// Keys for logging in to an external backend as that role.
+    pub keys: Option<ScramKeys>,
+}
+
+/// The chain.
+pub struct Authenticator {
+    roles: Arc<dyn RoleStore>,
+    /// False only with `--insecure`.
+    required: bool,
+    cache_for: Duration,
+    /// Random for each process: salts of mock verifiers and tags of checked passwords.
+    secret: [u8; 32],
+    cache: Mutex<Caches>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Caches {
+    roles: HashMap<Role, (Instant, Option<RoleRecord>)>,
+    passwords: HashMap<Role, CheckedPassword>,
+}
+
+/// A password that fitted a verifier: the same pair need not be derived again.
+struct CheckedPassword {
+    verifier: Verifier,
+    tag: [u8; 32],
+    keys: ScramKeys,
+}
+
+/// A SCRAM log-in between the client's two messages.
+pub struct PendingLogin {
+    role: Role,
+    record: Option<RoleRecord>,
+    exchange: ServerExchange,
+}
+
+impl Authenticator {
+    /// A chain over a store; `cache_for` bounds how long a dropped role still gets in.
+    pub fn new(
+        roles: Arc<dyn RoleStore>,
+        required: bool,
+        cache_for: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let secret = scram::random_bytes();
+        Self { roles, required, cache_for, secret, cache: Mutex::default(), metrics }
+    }
+
+    /// Whether clients must prove who they are.
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
+    /// Takes a client at its word; only without required authentication.
+    pub fn trust(&self, role: Role) -> Result<Identity> {
+        if self.required {
+            return Err(refused(&role));
+        }
+        self.metrics.auth_attempt("trust", true);
+        Ok(Identity { role, keys: None })
+    }
+
+    /// Checks a name and a password.
+    pub async fn password(&self, role: Role, password: Secret) -> Result<Identity> {
+        if !self.required {
+            return self.trust(role);
+        }
+        let record = self.record(&role).await?;
+        let keys = match record.as_ref().and_then(|record| record.verifier.clone()) {
+            Some(verifier) => self.check_password(&role, verifier, password).await?,
+            None => None,
+        };
+        self.conclude("password", role, record.as_ref(), keys)
+    }
+
+    async fn check_password(
+        &self,
+        role: &Role,
+        verifier: Verifier,
+        password: Secret,
+    ) -> Result<Option<ScramKeys>> {
+        let tag = scram::password_tag(&self.secret, &password);
+        if let Some(known) = self.cache.lock().passwords.get(role)
+            && known.verifier == verifier
+            && bool::from(known.tag.ct_eq(&tag))
+        {
+            return Ok(Some(known.keys.clone()));
+        }
+        // Thousands of hash rounds: not on a thread that serves other clients.
+        let (keys, verifier) = tokio::task::spawn_blocking(move || {
+            let keys = verifier.check(&password);
+            (keys, verifier)
+        })
+        .await
+        .map_err(Error::internal)?;
+        if let Some(keys) = &keys {
+            let checked = CheckedPassword { verifier, tag, keys: keys.clone() };
+            let mut cache = self.cache.lock();
+            bound(&mut cache.passwords);
+            cache.passwords.insert(role.clone(), checked);
+        }
+        Ok(keys)
+    }
+
+    /// Begins a SCRAM log-in; returns it and the server's first message. An unknown role gets a
+    /// challenge too, which nothing answers.
+    pub async fn scram_begin(
+        &self,
+        role: Role,
+        client_first: &[u8],
+    ) -> Result<(PendingLogin, String)> {
+        let record = self.record(&role).await?;
+        let verifier = record
+            .as_ref()
+            .and_then(|record| record.verifier.clone())
+            .unwrap_or_else(|| Verifier::mock(&self.secret, role.as_str()));
+        let (exchange, message) = ServerExchange::begin(client_first, verifier).map_err(|e| {
+            self.metrics.auth_attempt("scram", false);
+            let text = match e {
+                scram::ScramError::ChannelBinding => "channel binding was not offered",
+                _ => "malformed SCRAM message",
+            };
+            Error::new(ErrorKind::ProtocolViolation, text)
+        })?;
+        Ok((PendingLogin { role, record, exchange }, message))
+    }
+
+    /// Ends a SCRAM log-in; returns the identity and the server's last message.
+    pub fn scram_finish(
+        &self,
+        login: PendingLogin,
+        client_final: &[u8],
+    ) -> Result<(Identity, String)> {
+        let PendingLogin { role, record, exchange } = login;
+        let (keys, message) = match exchange.finish(client_final) {
+            Ok((keys, message)) => (Some(keys), message),
+            Err(_) => (None, String::new()),
+        };
+        let identity = self.conclude("scram", role, record.as_ref(), keys)?;
+        Ok((identity, message))
+    }
+
+    /// Every method ends here: the same conditions, the same text, the same metric.
+    fn conclude(
+        &self,
+        method: &str,
+        role: Role,
+        record: Option<&RoleRecord>,
+        keys: Option<ScramKeys>,
+    ) -> Result<Identity> {
+        let refusal = match (record, &keys) {
+            (Some(record), Some(_)) if !record.can_login => {
+                let text = format!("role \"{role}\" is not permitted to log in");
+                Some(Error::sql(b"28000", text))
+            }
+            (Some(record), Some(_)) if !record.expired => None,
+            _ => Some(refused(&role)),
+        };
+        self.metrics.auth_attempt(method, refusal.is_none());
+        match refusal {
+            None => Ok(Identity { role, keys }),
+            Some(error) => {
+                tracing::info!(%role, method, reason = reason(record, &keys), "log-in refused");
+                // A new password must work at once, so a failure is never remembered.
+                self.cache.lock().roles.remove(&role);
+                Err(error)
+            }
+        }
+    }
+
+    async fn record(&self, role: &Role) -> Result<Option<RoleRecord>> {
+        if let Some((read_at, record)) = self.cache.lock().roles.get(role)
+            && read_at.elapsed() < self.cache_for
+        {
+            return Ok(record.clone());
+        }
+        let record = self.roles.role(role).await?;
+        // Unknown names are not kept: anybody can make them up.
+        if record.is_some() {
+            let mut cache = self.cache.lock();
+            bound(&mut cache.roles);
+            cache.roles.insert(role.clone(), (Instant::now(), record.clone()));
+        }
+        Ok(record)
+    }
+}
+
+/// Keeps a cache below its bound by emptying it: it refills in one query per role.
+fn bound<V>(map: &mut HashMap<Role, V>) {
+    if map.len() >= CACHE_ROLES {
+        map.clear();
+    }
+}
+
+fn refused(role: &Role) -> Error {
+    Error::sql(b"28P01", format!("password authentication failed for user \"{role}\""))
+}
+
+/// For the log: the client must not learn which it was.
+fn reason(record: Option<&RoleRecord>, keys: &Option<ScramKeys>) -> &'static str {
+    match record {
+        None => "no such role",
+        Some(record) if record.verifier.is_none() => "the role has no SCRAM-SHA-256 verifier",
+        Some(_) if keys.is_none() => "wrong password",
+        Some(record) if !record.can_login => "the role may not log in",
+        Some(_) => "the password has expired",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Fixed {
+        records: HashMap<&'static str, RoleRecord>,
+        asked: AtomicUsize,
+    }
+
+    impl RoleStore for Fixed {
+        fn role<'a>(&'a self, role: &'a Role) -> RoleFuture<'a> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let record = self.records.get(role.as_str()).cloned();
+            Box::pin(async move { Ok(record) })
+        }
+    }
+
+    fn record(password: &str, can_login: bool, expired: bool) -> RoleRecord {
+        let verifier = Some(Verifier::of_password(&Secret::new(password)));
+        RoleRecord { verifier, can_login, expired }
+    }
+
+    fn chain(required: bool) -> (Arc<Fixed>, Authenticator) {
+        let mut store = Fixed::default();
+        store.records.insert("joe", record("secret", true, false));
+        store.records.insert("nologin", record("secret", false, false));
+        store.records.insert("old", record("secret", true, true));
+        store
+            .records
+            .insert("none", RoleRecord { verifier: None, can_login: true, expired: false });
+        let store = Arc::new(store);
+        let chain = Authenticator::new(
+            store.clone(),
+            required,
+            Duration::from_secs(60),
+            Arc::new(Metrics::new()),
+        );
+        (store, chain)
+    }
+
+    #[tokio::test]
+    async fn a_password_is_checked_once_and_then_remembered() {
+        let (store, chain) = chain(true);
+        for _ in 0..3 {
+            let identity = chain.password("joe".into(), Secret::new("secret")).await.unwrap();
+            assert!(identity.keys.is_some());
+        }
+        assert_eq!(store.asked.load(Ordering::Relaxed), 1);
+        assert!(chain.password("joe".into(), Secret::new("Secret")).await.is_err());
+        assert!(chain.password("joe".into(), Secret::new("secret")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn every_refusal_reads_the_same_but_for_roles_that_may_not_log_in() {
+        let (_, chain) = chain(true);
+        for role in ["joe", "nobody", "old", "none"] {
+            let password = if role == "joe" { "wrong" } else { "secret" };
+            let error = chain.password(role.into(), Secret::new(password)).await.unwrap_err();
+            assert_eq!(error.sqlstate().as_str(), "28P01", "{role}");
+            let expected = format!("password authentication failed for user \"{role}\"");
+            assert_eq!(error.message(), expected);
+        }
+        let error = chain.password("nologin".into(), Secret::new("secret")).await.unwrap_err();
+        assert_eq!(error.sqlstate().as_str(), "28000");
+    }
+
+    #[tokio::test]
+    async fn trust_needs_authentication_to_be_off() {
+        assert!(chain(true).1.trust("joe".into()).is_err());
+        assert!(chain(false).1.trust("joe".into()).is_ok());
+        assert!(chain(false).1.password("x".into(), Secret::new("")).await.is_ok());
+    }
+}

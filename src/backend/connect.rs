@@ -1,0 +1,275 @@
+//! Logging in to PostgreSQL, and cancelling.
+//! (<https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>)
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::{BackendConn, CancelKey};
+use crate::auth::scram::{self, ClientExchange, ClientSecret, ScramKeys};
+use crate::error::{Error, ErrorKind};
+use crate::net::Stream;
+use crate::proto::backend::{Report, tag};
+use crate::proto::{Cursor, Malformed, frontend};
+use crate::types::{BackendAddr, Secret};
+
+/// Longest message of a log-in.
+const LONGEST: usize = 64 << 10;
+
+/// Seconds for a cancel request; PostgreSQL closes the connection when it is done.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a connection proves its role.
+#[derive(Clone, Debug)]
+pub enum Credentials {
+    /// The private socket of the embedded server lets RustyDB in as any role.
+    Local,
+    /// A password.
+    Password(Secret),
+    /// Keys gained from the client's own log-in.
+    Keys(ScramKeys),
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// Nobody listens, or the server is starting or stopping: it may work in a moment.
+    Unavailable(Error),
+    /// The server said no; the client reads its words.
+    Refused(Error),
+}
+
+impl ConnectError {
+    /// The error for the client.
+    pub fn into_error(self) -> Error {
+        match self {
+            ConnectError::Unavailable(error) | ConnectError::Refused(error) => error,
+        }
+    }
+}
+
+/// Knows where PostgreSQL is.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    addr: Arc<BackendAddr>,
+}
+
+impl Connector {
+    /// A connector for one server.
+    pub fn new(addr: BackendAddr) -> Self {
+        Self { addr: Arc::new(addr) }
+    }
+
+    /// Logs in. `parameters` are those of a start-up packet, `user` and `database` among them.
+    pub async fn connect(
+        &self,
+        parameters: &[(String, String)],
+        credentials: &Credentials,
+    ) -> Result<BackendConn, ConnectError> {
+        let stream = open(&self.addr).await.map_err(unreachable)?;
+        let mut conn = BackendConn::new(stream, self.addr.clone());
+        let mut batch = BytesMut::new();
+        let pairs = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        frontend::startup_message(pairs, &mut batch)
+            .map_err(|e| ConnectError::Refused(Error::internal(e)))?;
+        conn.stream.write_all(&batch).await.map_err(unreachable)?;
+        let user = pairs_get(parameters, "user");
+        LogIn { conn: &mut conn, credentials, user, exchange: None }.run().await?;
+        Ok(conn)
+    }
+
+    /// Tells whether a server answers at all.
+    pub async fn is_reachable(&self) -> bool {
+        open(&self.addr).await.is_ok()
+    }
+}
+
+fn pairs_get<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {
+    pairs.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
+}
+
+async fn open(addr: &BackendAddr) -> io::Result<Stream> {
+    match addr {
+        BackendAddr::Unix(path) => open_unix(path).await,
+        BackendAddr::Tcp(host, port) => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(Stream::Tcp(stream))
+        }
+    }
+}
+
+async fn open_unix(path: &Path) -> io::Result<Stream> {
+    UnixStream::connect(path).await.map(Stream::Unix)
+}
+
+fn unreachable(cause: io::Error) -> ConnectError {
+    let error = Error::new(ErrorKind::ServiceUnavailable, "PostgreSQL cannot be reached")
+        .with_hint("it is starting, restarting or stopped; try again")
+        .with_cause(cause);
+    ConnectError::Unavailable(error)
+}
+
+fn lost(error: Error) -> ConnectError {
+    ConnectError::Unavailable(error.with_kind(ErrorKind::ServiceUnavailable))
+}
+
+fn malformed(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ConnectError {
+    ConnectError::Refused(Error::backend_lost(cause))
+}
+
+/// A log-in in progress.
+struct LogIn<'a> {
+    conn: &'a mut BackendConn,
+    credentials: &'a Credentials,
+    user: &'a str,
+    exchange: Option<ClientExchange>,
+}
+
+impl LogIn<'_> {
+    async fn run(mut self) -> Result<(), ConnectError> {
+        loop {
+            match self.conn.message(LONGEST).await.map_err(lost)? {
+                tag::AUTHENTICATION => self.authenticate().await?,
+                tag::BACKEND_KEY_DATA => {
+                    let mut body = Cursor(self.conn.body());
+                    let pid = body.i32().map_err(malformed)? as u32;
+                    let key = body.0.to_vec();
+                    self.conn.cancel.pid = pid;
+                    self.conn.cancel.key = key;
+                }
+                tag::ERROR => return Err(self.refusal()),
+                tag::READY_FOR_QUERY => {
+                    self.conn.inbound.consume_scanned();
+                    self.conn.inbound.detach();
+                    return Ok(());
+                }
+                tag::PARAMETER_STATUS | tag::NOTICE | tag::NEGOTIATE_PROTOCOL => {}
+                _ => return Err(malformed(Malformed("unexpected message during the log-in"))),
+            }
+        }
+    }
+
+    fn refusal(&self) -> ConnectError {
+        match Report::parse(self.conn.body()) {
+            // 57P03: starting or stopping; 57P01: it was told to stop while we logged in.
+            Ok(report) if matches!(report.sqlstate, b"57P03" | b"57P01" | b"57P02") => {
+                ConnectError::Unavailable(
+                    report.to_error().with_kind(ErrorKind::ServiceUnavailable),
+                )
+            }
+            Ok(report) => ConnectError::Refused(report.to_error()),
+            Err(e) => malformed(e),
+        }
+    }
+
+    async fn authenticate(&mut self) -> Result<(), ConnectError> {
+        let mut body = Cursor(self.conn.body());
+        let mut answer = BytesMut::new();
+        match body.i32().map_err(malformed)? {
+            0 => return Ok(()),
+            3 => {
+                let password = self.password()?;
+                frontend::password_message(password.reveal().as_bytes(), &mut answer)
+                    .map_err(malformed)?;
+            }
+            5 => {
+                let salt = body.take(4).map_err(malformed)?;
+                let salt = [salt[0], salt[1], salt[2], salt[3]];
+                let hash = postgres_protocol::authentication::md5_hash(
+                    self.user.as_bytes(),
+                    self.password()?.reveal().as_bytes(),
+                    salt,
+                );
+                frontend::password_message(hash.as_bytes(), &mut answer).map_err(malformed)?;
+            }
+            10 => self.sasl_begin(&mut answer)?,
+            11 => {
+                let data = body.0.to_vec();
+                let exchange = self.exchange.as_mut().ok_or_else(|| self_started())?;
+                let last = exchange.answer(&data).map_err(|_| wrong_keys(self.user))?;
+                frontend::sasl_response(last.as_bytes(), &mut answer).map_err(malformed)?;
+            }
+            12 => {
+                let data = body.0.to_vec();
+                let exchange = self.exchange.take().ok_or_else(|| self_started())?;
+                return exchange.finish(&data).map_err(|_| wrong_keys(self.user));
+            }
+            _ => return Err(unsupported()),
+        }
+        let sent = self.conn.stream.write_all(&answer).await;
+        sent.map_err(unreachable)
+    }
+
+    fn sasl_begin(&mut self, answer: &mut BytesMut) -> Result<(), ConnectError> {
+        let offered = self.conn.body();
+        let has = offered[4..].split(|b| *b == 0).any(|m| m == scram::MECHANISM.as_bytes());
+        let secret = match self.credentials {
+            Credentials::Password(password) => ClientSecret::Password(password.clone()),
+            Credentials::Keys(keys) => ClientSecret::Keys(keys.clone()),
+            Credentials::Local => return Err(no_secret(self.user)),
+        };
+        if !has {
+            return Err(unsupported());
+        }
+        let (exchange, first) = ClientExchange::begin(secret);
+        self.exchange = Some(exchange);
+        frontend::sasl_initial_response(scram::MECHANISM, first.as_bytes(), answer)
+            .map_err(malformed)
+    }
+
+    fn password(&self) -> Result<&Secret, ConnectError> {
+        match self.credentials {
+            Credentials::Password(password) => Ok(password),
+            _ => Err(no_secret(self.user)),
+        }
+    }
+}
+
+fn self_started() -> ConnectError {
+    malformed(Malformed("SASL message out of order"))
+}
+
+fn unsupported() -> ConnectError {
+    let text = "PostgreSQL asks RustyDB for an authentication method that is not supported";
+    ConnectError::Refused(
+        Error::sql(b"28000", text).with_hint("use scram-sha-256 in the server's pg_hba.conf"),
+    )
+}
+
+fn no_secret(user: &str) -> ConnectError {
+    let text = format!("RustyDB has no secret to log in to PostgreSQL as \"{user}\"");
+    ConnectError::Refused(
+        Error::sql(b"28000", text).with_hint("use scram-sha-256 in the server's pg_hba.conf"),
+    )
+}
+
+fn wrong_keys(user: &str) -> ConnectError {
+    let text = format!("PostgreSQL does not accept the password of \"{user}\"");
+    ConnectError::Refused(Error::sql(b"28P01", text))
+}
+
+impl CancelKey {
+    /// Asks PostgreSQL to cancel what the connection is doing, and returns when PostgreSQL has
+    /// taken notice: it closes the connection then.
+    pub async fn send(&self) -> io::Result<()> {
+        let request = async {
+            let mut stream = open(&self.addr).await?;
+            let mut packet = Vec::with_capacity(16);
+            let length = u32::try_from(12 + self.key.len()).unwrap_or(u32::MAX);
+            packet.extend_from_slice(&length.to_be_bytes());
+            packet.extend_from_slice(&80_877_102u32.to_be_bytes());
+            packet.extend_from_slice(&self.pid.to_be_bytes());
+            packet.extend_from_slice(&self.key);
+            stream.write_all(&packet).await?;
+            stream.read_into(&mut Vec::with_capacity(1)).await.map(|_| ())
+        };
+        tokio::time::timeout(CANCEL_TIMEOUT, request)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}

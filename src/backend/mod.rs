@@ -1,0 +1,292 @@
+//! One connection to PostgreSQL at message level.
+//!
+//! The bytes that arrive are kept in one window; a PostgreSQL client gets them as they are, a
+//! typed reader looks at the messages in the same window. What the stream says about the state of
+//! the connection is observed in one place, whoever reads.
+
+mod connect;
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+pub use connect::{ConnectError, Connector, Credentials};
+
+use crate::error::Error;
+use crate::net::Stream;
+use crate::proto::Malformed;
+use crate::proto::backend::{self as messages, Report, TxStatus, tag};
+use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step, Want};
+use crate::proto::frontend::tag as request;
+use crate::types::BackendAddr;
+
+/// Bytes asked for at once while messages are small.
+pub const READ_SMALL: usize = 8 << 10;
+
+/// Bytes asked for at once while a large result streams.
+pub const READ_LARGE: usize = 64 << 10;
+
+/// What a CancelRequest needs.
+#[derive(Clone, Debug)]
+pub struct CancelKey {
+    /// Where the server listens.
+    pub addr: Arc<BackendAddr>,
+    /// Process number.
+    pub pid: u32,
+    /// Secret key.
+    pub key: Vec<u8>,
+}
+
+/// What the messages so far say about the connection.
+#[derive(Debug)]
+pub struct ConnState {
+    /// Transaction status of the last ReadyForQuery.
+    pub tx: TxStatus,
+    /// ReadyForQuery messages that must still come.
+    pub pending: u32,
+    /// A COPY is open; PostgreSQL ignores Sync until it ends.
+    pub copying: bool,
+    /// The oldest pending request came as Query or FunctionCall, not as an extended batch.
+    front_simple: bool,
+    /// The server said that it closes the connection.
+    pub fatal: bool,
+    /// ParameterStatus values in force, in the order they were first reported.
+    pub parameters: Vec<(String, String)>,
+}
+
+impl ConnState {
+    fn new() -> Self {
+        Self {
+            tx: TxStatus::Idle,
+            pending: 0,
+            copying: false,
+            front_simple: false,
+            fatal: false,
+            parameters: Vec::new(),
+        }
+    }
+
+    /// Counts a message that is on its way to the server.
+    pub fn sent(&mut self, tag: u8) {
+        let simple = matches!(tag, request::QUERY | request::FUNCTION_CALL);
+        if simple || (tag == request::SYNC && !self.copying) {
+            if self.pending == 0 {
+                self.front_simple = simple;
+            }
+            self.pending += 1;
+        }
+    }
+
+    /// Whether the connection waits for a new request and no transaction is open.
+    pub fn is_idle(&self) -> bool {
+        self.pending == 0 && !self.copying && !self.fatal
+    }
+
+    /// Learns from a message whose header passed; its body may be anywhere.
+    pub fn saw_header(&mut self, tag: u8) {
+        match tag {
+            tag::COPY_IN | tag::COPY_BOTH => {
+                self.copying = true;
+                // A Sync that was sent together with the COPY is swallowed by copy mode; the
+                // client sends another one after CopyDone (protocol-flow, "COPY Operations").
+                if !self.front_simple {
+                    self.pending = 0;
+                }
+            }
+            tag::COPY_DONE => self.copying = false,
+            _ => {}
+        }
+    }
+
+    /// Learns from a whole message.
+    pub fn saw(&mut self, tag: u8, body: &[u8]) -> Result<(), Malformed> {
+        match tag {
+            tag::READY_FOR_QUERY => {
+                self.tx = TxStatus::parse(body)?;
+                self.pending = self.pending.saturating_sub(1);
+                self.copying = false;
+            }
+            tag::COMMAND_COMPLETE => self.copying = false,
+            tag::ERROR => {
+                self.copying = false;
+                // A report that cannot be read is the client's to complain about.
+                self.fatal |= Report::parse(body).is_ok_and(|report| report.is_fatal());
+            }
+            tag::PARAMETER_STATUS => {
+                let (name, value) = messages::parameter_status(body)?;
+                let name = String::from_utf8_lossy(name);
+                let value = String::from_utf8_lossy(value).into_owned();
+                match self.parameters.iter().position(|(known, _)| *known == name) {
+                    Some(at) => self.parameters[at].1 = value,
+                    // PostgreSQL reports about fifteen; the bound is against a broken server.
+                    None if self.parameters.len() < 256 => {
+                        self.parameters.push((name.into_owned(), value));
+                    }
+                    None => {}
+                }
+            }
+            _ => self.saw_header(tag),
+        }
+        Ok(())
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct BackendConn {
+    /// The socket.
+    pub stream: Stream,
+    /// Bytes that came and were not passed on yet.
+    pub inbound: FrameBuf,
+    /// Position in the stream of messages.
+    pub scanner: Scanner,
+    /// What the messages so far say.
+    pub state: ConnState,
+    /// For cancelling.
+    pub cancel: CancelKey,
+    /// Age limit.
+    pub created: Instant,
+    body: Range<usize>,
+}
+
+impl BackendConn {
+    fn new(stream: Stream, addr: Arc<BackendAddr>) -> Self {
+        Self {
+            stream,
+            inbound: FrameBuf::default(),
+            scanner: Scanner::default(),
+            state: ConnState::new(),
+            cancel: CancelKey { addr, pid: 0, key: Vec::new() },
+            created: Instant::now(),
+            body: 0..0,
+        }
+    }
+
+    /// Whether it can be given to another session after a reset.
+    pub fn is_reusable(&self) -> bool {
+        self.state.is_idle() && self.inbound.is_empty() && self.scanner.at_boundary()
+    }
+
+    /// Sends a batch of messages; `requests` are the types of those that are answered with a
+    /// ReadyForQuery.
+    pub async fn send(&mut self, batch: &[u8], requests: &[u8]) -> Result<(), Error> {
+        requests.iter().for_each(|tag| self.state.sent(*tag));
+        self.stream.write_all(batch).await.map_err(Error::backend_lost)
+    }
+
+    /// Reads the next whole message of at most `longest` bytes; [`BackendConn::body`] is its body
+    /// until the next call.
+    pub fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        longest: usize,
+    ) -> Poll<Result<u8, Error>> {
+        self.inbound.consume_scanned();
+        loop {
+            let rule = |_| (Want::Body(usize::MAX), longest);
+            let missing = match self.scanner.step(self.inbound.unscanned(), rule) {
+                Step::Whole { tag, body } => {
+                    self.inbound.mark_scanned(HEADER + body);
+                    self.body = HEADER..HEADER + body;
+                    let Self { inbound, state, .. } = self;
+                    let seen = state.saw(tag, &inbound.scanned()[HEADER..]);
+                    return Poll::Ready(seen.map(|()| tag).map_err(Error::backend_lost));
+                }
+                Step::More(whole) => whole - self.inbound.unscanned().len(),
+                Step::Invalid { tag: tag::DATA_ROW, length } if length > 4 => {
+                    let text = format!("a row of {length} bytes is too long for this interface");
+                    return Poll::Ready(Err(Error::sql(b"54000", text)
+                        .with_hint("raise api.max_row_size, or select less per row")));
+                }
+                Step::Invalid { .. } | Step::Begin { .. } | Step::Pass(_) => {
+                    let cause = Malformed("invalid message length from the server");
+                    return Poll::Ready(Err(Error::backend_lost(cause)));
+                }
+            };
+            ready!(self.stream.poll_readable(cx)).map_err(Error::backend_lost)?;
+            let room = missing.max(READ_SMALL);
+            let read = ready!(self.stream.poll_read_into(cx, self.inbound.tail(room)));
+            if read.map_err(Error::backend_lost)? == 0 {
+                let cause = io::Error::from(io::ErrorKind::UnexpectedEof);
+                return Poll::Ready(Err(Error::backend_lost(cause)));
+            }
+        }
+    }
+
+    /// [`BackendConn::poll_message`] as a future.
+    pub async fn message(&mut self, longest: usize) -> Result<u8, Error> {
+        std::future::poll_fn(|cx| self.poll_message(cx, longest)).await
+    }
+
+    /// Body of the last message that [`BackendConn::poll_message`] returned.
+    pub fn body(&self) -> &[u8] {
+        self.inbound.scanned().get(self.body.clone()).unwrap_or(&[])
+    }
+
+    /// Runs statements without parameters on an idle connection and hands each row to `row`.
+    /// Returns the first error that PostgreSQL reports, after everything has been read.
+    pub async fn simple(
+        &mut self,
+        sql: &str,
+        mut row: impl FnMut(Vec<Option<String>>),
+    ) -> Result<(), Error> {
+        /// Rows of the system's own queries are short.
+        const LONGEST: usize = 1 << 20;
+        let mut batch = bytes::BytesMut::new();
+        crate::proto::frontend::query(sql, &mut batch).map_err(Error::internal)?;
+        self.send(&batch, &[request::QUERY]).await?;
+        let mut error = None;
+        while self.state.pending > 0 {
+            match self.message(LONGEST).await? {
+                tag::DATA_ROW => {
+                    let values = messages::DataRow::parse(self.body())
+                        .and_then(|row| row.collect::<Result<Vec<_>, _>>())
+                        .map_err(Error::backend_lost)?;
+                    let text = |v: &[u8]| String::from_utf8_lossy(v).into_owned();
+                    row(values.into_iter().map(|value| value.map(text)).collect());
+                }
+                tag::ERROR => {
+                    let report = Report::parse(self.body()).map_err(Error::backend_lost)?;
+                    error = error.or(Some(report.to_error()));
+                    if self.state.fatal {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.inbound.consume_scanned();
+        self.inbound.detach();
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Takes in what arrived while nobody was reading: parameter changes and notices are
+    /// learnt, an error or a closed socket means that the connection is of no use any more.
+    pub fn absorb_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            match self.poll_message(cx, READ_LARGE) {
+                Poll::Pending => {
+                    let clean = self.inbound.is_empty();
+                    self.inbound.detach();
+                    return clean;
+                }
+                Poll::Ready(Ok(tag::PARAMETER_STATUS | tag::NOTICE | tag::NOTIFICATION)) => {}
+                Poll::Ready(_) => return false,
+            }
+        }
+    }
+
+    /// Moves the connection to the event loop of the calling thread.
+    pub fn rebind(self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.rebind()?, ..self })
+    }
+
+    /// Says goodbye and closes.
+    pub async fn close(mut self) {
+        let mut batch = bytes::BytesMut::new();
+        crate::proto::frontend::terminate(&mut batch);
+        let _ = self.stream.write_all(&batch).await;
+    }
+}

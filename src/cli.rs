@@ -1,0 +1,249 @@
+//! The command line: arguments → configuration → what was asked for.
+
+use std::io::{Read, Write};
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Flag, Inputs, Loaded, default_file};
+use crate::server;
+use crate::supervisor::{StartError, data_dir};
+use crate::telemetry::log;
+use crate::types::Secret;
+
+/// One server in front of PostgreSQL.
+#[derive(Parser)]
+#[command(name = "rustydb", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server (the default).
+    Serve(Options),
+    /// Make the data directory, the embedded PostgreSQL and the administrator, without serving.
+    Init {
+        #[command(flatten)]
+        options: Options,
+        /// File with the administrator's password; else RUSTYDB_ADMIN_PASSWORD, else random.
+        #[arg(long, value_name = "FILE")]
+        admin_password_file: Option<PathBuf>,
+    },
+    /// Look at the configuration.
+    Config {
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
+    /// Ask a running server how it is: exit code 0 healthy, 1 degraded, 2 unhealthy, 3 unreachable.
+    Status(Options),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Check file, environment and options; report everything that is wrong.
+    Check(Options),
+    /// Print every value and where it comes from.
+    Show(Options),
+    /// Print the commented default file.
+    Default,
+}
+
+#[derive(Args, Clone, Default)]
+struct Options {
+    /// Configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of everything that is kept.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Addresses of the PostgreSQL door, with commas.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Port of the PostgreSQL door.
+    #[arg(long, value_name = "N")]
+    port: Option<String>,
+    /// Addresses of the HTTP door, with commas.
+    #[arg(long, value_name = "ADDR")]
+    api_listen: Option<String>,
+    /// Port of the HTTP door.
+    #[arg(long, value_name = "N")]
+    api_port: Option<String>,
+    /// Port of the metrics listener; 0 = none.
+    #[arg(long, value_name = "N")]
+    metrics_port: Option<String>,
+    /// Directory of the Unix socket; "none" = no Unix socket.
+    #[arg(long, value_name = "DIR")]
+    unix_socket_dir: Option<String>,
+    /// An external PostgreSQL, postgresql://user:password@host:port/database.
+    #[arg(long, value_name = "URL", conflicts_with = "embedded")]
+    backend: Option<String>,
+    /// The embedded PostgreSQL, whatever the file says.
+    #[arg(long)]
+    embedded: bool,
+    /// trace, debug, info, warn, error.
+    #[arg(long, value_name = "L")]
+    log_level: Option<String>,
+    /// json, plain, auto.
+    #[arg(long, value_name = "F")]
+    log_format: Option<String>,
+    /// Ask nobody for a password; every listener is bound to loopback.
+    #[arg(long)]
+    insecure: bool,
+    /// Set any key of the configuration.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Take unknown keys and variables as warnings.
+    #[arg(long)]
+    lenient: bool,
+}
+
+/// Runs what the command line asks for.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => serve(&cli.options),
+        Some(Command::Serve(options)) => serve(&options),
+        Some(Command::Init { options, admin_password_file }) => init(&options, admin_password_file),
+        Some(Command::Config { what: ConfigCommand::Default }) => print(&default_file()),
+        Some(Command::Config { what: ConfigCommand::Check(options) }) => {
+            options.load().and_then(|_| print("the configuration is right\n"))
+        }
+        Some(Command::Config { what: ConfigCommand::Show(options) }) => {
+            options.load().and_then(|loaded| print(&loaded.show()))
+        }
+        Some(Command::Status(options)) => status(&options),
+    };
+    match result {
+        Ok(code) => code.into(),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "rustydb: {error}");
+            error.exit_code.into()
+        }
+    }
+}
+
+fn print(text: &str) -> Result<u8, StartError> {
+    // A reader such as `head` may have left.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(0)
+}
+
+fn serve(options: &Options) -> Result<u8, StartError> {
+    let loaded = options.load()?;
+    let _log = log::start(&loaded.config.monitoring);
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    server::serve(loaded.config)
+}
+
+fn init(options: &Options, password_file: Option<PathBuf>) -> Result<u8, StartError> {
+    let config = options.load()?.config;
+    let _log = log::start(&config.monitoring);
+    let password = password_file.map(|file| {
+        std::fs::read_to_string(&file)
+            .map(|text| Secret::new(text.trim_end_matches(['\r', '\n'])))
+            .map_err(|e| StartError::config(format!("{}: {e}", file.display())))
+    });
+    let done = server::initialise(&config, password.transpose()?)?;
+    print(&format!("{done}\n"))
+}
+
+impl Options {
+    fn load(&self) -> Result<Loaded, StartError> {
+        let mut inputs = Inputs::from_process();
+        inputs.file = self.config.clone();
+        inputs.insecure = self.insecure;
+        inputs.lenient = self.lenient;
+        let named = [
+            ("--data-dir", "server.data_dir", &self.data_dir),
+            ("--listen", "network.listen_addr", &self.listen),
+            ("--port", "network.port", &self.port),
+            ("--api-listen", "api.listen_addr", &self.api_listen),
+            ("--api-port", "api.port", &self.api_port),
+            ("--metrics-port", "monitoring.metrics_port", &self.metrics_port),
+            ("--unix-socket-dir", "network.unix_socket_dir", &self.unix_socket_dir),
+            ("--backend", "backend.url", &self.backend),
+            ("--log-level", "monitoring.log_level", &self.log_level),
+            ("--log-format", "monitoring.log_format", &self.log_format),
+        ];
+        let flag = |name: &str, path: &str, value: &str| Flag {
+            name: name.into(),
+            path: path.into(),
+            value: value.into(),
+        };
+        for (name, path, value) in named {
+            inputs.flags.extend(value.as_ref().map(|value| flag(name, path, value)));
+        }
+        if self.backend.is_some() {
+            inputs.flags.push(flag("--backend", "backend.mode", "external"));
+        }
+        if self.embedded {
+            inputs.flags.push(flag("--embedded", "backend.mode", "embedded"));
+        }
+        for pair in &self.set {
+            let (path, value) = pair
+                .split_once('=')
+                .ok_or_else(|| StartError::config(format!("--set {pair}: expected KEY=VALUE")))?;
+            inputs.flags.push(flag("--set", path.trim(), value.trim()));
+        }
+        inputs.load().map_err(|errors| StartError::config(errors.to_string()))
+    }
+}
+
+/// Time for a server to say how it is.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn status(options: &Options) -> Result<u8, StartError> {
+    const UNREACHABLE: u8 = 3;
+    let config = options.load()?.config;
+    let url = api_url(&config);
+    let (code, text) = match get(&url, "/api/v1/health") {
+        Ok(body) => {
+            let health: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+            let code = match health["status"].as_str() {
+                Some("healthy") => 0,
+                Some("degraded") => 1,
+                Some(_) => 2,
+                None => UNREACHABLE,
+            };
+            (code, body)
+        }
+        Err(e) => (UNREACHABLE, format!("nobody answers at {url}: {e}")),
+    };
+    print(&format!("{text}\n"))?;
+    Ok(code)
+}
+
+/// Where the server on this data directory says it listens, else where it would listen.
+fn api_url(config: &Config) -> String {
+    let status = data_dir::read_status(&server::data_dir_of(config));
+    let told = status.and_then(|status| status["api"].as_str().map(str::to_owned));
+    told.unwrap_or_else(|| format!("http://localhost:{}", config.api.port))
+}
+
+/// One GET over HTTP/1.0, whose body ends with the connection.
+fn get(url: &str, path: &str) -> std::io::Result<String> {
+    let host = url.trim_start_matches("http://");
+    let mut last = std::io::ErrorKind::AddrNotAvailable.into();
+    for addr in host.to_socket_addrs()? {
+        let mut stream = match std::net::TcpStream::connect_timeout(&addr, STATUS_TIMEOUT) {
+            Ok(stream) => stream,
+            Err(e) => {
+                last = e;
+                continue;
+            }
+        };
+        stream.set_read_timeout(Some(STATUS_TIMEOUT))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(1 << 20).read_to_string(&mut answer)?;
+        return Ok(answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned());
+    }
+    Err(last)
+}

@@ -1,0 +1,292 @@
+//! Configuration as plain data: every key with its type, default and meaning, in one place.
+//!
+//! The macro below makes of each section a struct, the table that the loader, `config show` and
+//! `config default` work from, and nothing else; a key exists when it stands here.
+
+mod load;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
+pub use value::{
+    BackendMode, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis, Secs, Value,
+};
+
+/// What the loader knows of one key.
+pub struct Key {
+    /// Dotted path, for instance `network.port`.
+    pub path: String,
+    /// Its documentation, as it stands in the default file.
+    pub doc: &'static str,
+    /// A second, shorter environment variable.
+    pub env_alias: Option<&'static str>,
+}
+
+macro_rules! config {
+    ($(
+        $(#[doc = $section_doc:literal])*
+        $field:ident: $section:ident at $table:literal {
+            $( $(#[doc = $doc:literal])* $key:ident: $type:ty = $default:expr $(, env $env:literal)?; )*
+        }
+    )*) => {
+        /// The whole configuration, checked.
+        #[derive(Clone, Debug, Default)]
+        pub struct Config { $( $(#[doc = $section_doc])* pub $field: $section, )* }
+
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Clone, Debug)]
+            pub struct $section { $( $(#[doc = $doc])* pub $key: $type, )* }
+
+            impl Default for $section {
+                fn default() -> Self {
+                    Self { $($key: $default,)* }
+                }
+            }
+        )*
+
+        impl Config {
+            /// Sections as (table, documentation), in the order of the file.
+            pub fn sections() -> Vec<(&'static str, &'static str)> {
+                vec![$(($table, concat!($($section_doc, "\n"),*)),)*]
+            }
+
+            /// Every key, in the order of the file.
+            pub fn keys() -> Vec<Key> {
+                vec![$($(Key {
+                    path: format!("{}.{}", $table, stringify!($key)),
+                    doc: concat!($($doc, "\n"),*),
+                    env_alias: [$($env)?].first().copied(),
+                },)*)*]
+            }
+
+            /// Sets one key by its path; `None` when there is no such key.
+            fn set(&mut self, path: &str, raw: &toml::Value) -> Option<Result<(), String>> {
+                $($(
+                    if path == concat!($table, ".", stringify!($key)) {
+                        return Some(Value::read(raw).map(|value| self.$field.$key = value));
+                    }
+                )*)*
+                None
+            }
+
+            /// One key by its path, secrets hidden.
+            pub fn get(&self, path: &str) -> Option<toml::Value> {
+                $($(
+                    if path == concat!($table, ".", stringify!($key)) {
+                        return Some(self.$field.$key.write());
+                    }
+                )*)*
+                None
+            }
+        }
+    };
+}
+
+config! {
+    /// The process.
+    server: Server at "server" {
+        /// Everything RustyDB keeps: the embedded PostgreSQL, the administrator's first password.
+        /// Without a value: /var/lib/rustydb where that can be written, else ./data.
+        data_dir: Option<PathBuf> = None;
+        /// Threads that serve clients, each with its own listener and event loop; 0 = one per core.
+        worker_threads: usize = 0;
+        /// Seconds between "not ready" and the end of accepting, for load balancers.
+        shutdown_delay_secs: Secs = Secs(0);
+        /// Seconds that running statements and open transactions get at shutdown.
+        shutdown_grace_secs: Secs = Secs(30);
+    }
+
+    /// The PostgreSQL door.
+    network: Network at "network" {
+        /// Addresses to listen on.
+        listen_addr: Vec<String> = vec!["0.0.0.0".into()], env "RUSTYDB_LISTEN_ADDR";
+        /// TCP port, and the number in the name of the Unix socket; 0 = any free port.
+        port: u16 = 5432, env "RUSTYDB_PORT";
+        /// Directory of the Unix socket; "none" = no Unix socket.
+        unix_socket_dir: Option<PathBuf> = Some("/tmp".into());
+        /// Clients connected at once; the next one is refused with 53300.
+        max_connections: usize = 10_000, env "RUSTYDB_MAX_CONNECTIONS";
+        /// Longest SQL text that a door keeps in memory (HTTP); at most 16 MiB.
+        max_request_size: ByteSize = ByteSize(1 << 20);
+        /// Seconds a new connection has to identify itself and log in.
+        connection_timeout_secs: Secs = Secs(30);
+        /// Seconds after which an idle client is sent away with 57P05; "none" = never.
+        idle_timeout_secs: Option<Secs> = None;
+        /// Send small packets at once (TCP_NODELAY).
+        tcp_nodelay: bool = true;
+        /// Seconds of silence before TCP asks whether the client is still there; "none" = never.
+        keepalive_secs: Option<Secs> = Some(Secs(60));
+        /// Connections that the kernel queues before they are accepted.
+        backlog: u32 = 1024;
+    }
+
+    /// The PostgreSQL protocol.
+    pgwire: Pgwire at "network.pgwire" {
+        /// Longest start-up packet, as in PostgreSQL.
+        max_startup_bytes: ByteSize = ByteSize(10_000);
+    }
+
+    /// The HTTP door.
+    api: Api at "api" {
+        /// Addresses to listen on.
+        listen_addr: Vec<String> = vec!["0.0.0.0".into()], env "RUSTYDB_API_LISTEN_ADDR";
+        /// TCP port; 0 = any free port.
+        port: u16 = 8080, env "RUSTYDB_API_PORT";
+        /// Database that a request works on unless it names another.
+        database: String = "rustydb".into();
+        /// Seconds a request may take; streams of rows (NDJSON) are exempt.
+        request_timeout_secs: Secs = Secs(30), env "RUSTYDB_API_TIMEOUT";
+        /// Longest request body.
+        max_body_size: ByteSize = ByteSize(10 << 20);
+        /// Longest single row that is turned into JSON.
+        max_row_size: ByteSize = ByteSize(16 << 20);
+        /// Requests in work at once; the next one is answered 503.
+        max_connections: usize = 1000;
+        /// Open HTTP connections, idle ones included.
+        max_sockets: usize = 20_000;
+        /// Seconds an idle HTTP connection is kept.
+        keep_alive_secs: Secs = Secs(75);
+    }
+
+    /// PostgreSQL behind RustyDB.
+    backend: Backend at "backend" {
+        /// "embedded": a private PostgreSQL that RustyDB starts; "external": the one of `url`.
+        mode: BackendMode = BackendMode::Embedded;
+        /// postgresql://user:password@host:port/database of an external PostgreSQL. The user is the
+        /// system role: it reads the verifiers of the clients' roles and must be a superuser.
+        url: Option<BackendUrl> = None;
+        /// Seconds to wait for PostgreSQL to be reachable before a client gets 57P03.
+        connect_timeout_secs: Secs = Secs(5);
+        /// Seconds between two looks at the health of PostgreSQL and the disk.
+        health_interval_secs: Secs = Secs(5);
+    }
+
+    /// The embedded PostgreSQL.
+    embedded: Embedded at "backend.embedded" {
+        /// Directory with initdb and postgres; without a value the newest installed of 13 to 18.
+        pg_bin_dir: Option<PathBuf> = None;
+        /// Operating-system user that runs PostgreSQL when RustyDB is root; without a value the
+        /// owner of an existing cluster, else postgres, else nobody.
+        run_as: Option<String> = None;
+        /// PostgreSQL's shared_buffers; without a value a quarter of the memory, at most 8 GiB.
+        shared_buffers: Option<String> = None;
+        /// Further settings of postgresql.conf, for instance { work_mem = "16MB" }.
+        extra_conf: BTreeMap<String, String> = BTreeMap::new();
+        /// Restarts of a PostgreSQL that died, within ten minutes, before RustyDB gives up.
+        max_restarts: u32 = 5;
+        /// Seconds PostgreSQL has to start (recovery after a crash included) or to stop.
+        start_timeout_secs: Secs = Secs(300);
+    }
+
+    /// Connections to PostgreSQL, shared by all doors.
+    pool: Pool at "pool" {
+        /// Connections in all; PostgreSQL's max_connections must exceed it by reserved_size and 3.
+        max_size: usize = 100, env "RUSTYDB_POOL_MAX_SIZE";
+        /// Connections of the system role, for log-ins and health, beside max_size.
+        reserved_size: usize = 5;
+        /// Seconds a client waits for a connection before it gets 53300.
+        acquire_timeout_secs: Secs = Secs(30), env "RUSTYDB_POOL_TIMEOUT";
+        /// Clients that may wait at once; the next one gets 53300 at once.
+        max_wait_queue_size: usize = 1000;
+        /// Seconds after which a connection is replaced, give or take a tenth; "none" = never.
+        max_lifetime_secs: Option<Secs> = Some(Secs(3600));
+        /// Seconds after which an idle connection is closed; "none" = never.
+        idle_timeout_secs: Option<Secs> = Some(Secs(600));
+        /// Seconds to clean a connection (DISCARD ALL) before it is closed instead.
+        reset_timeout_secs: Secs = Secs(5);
+        /// Seconds between two looks for connections that are too old.
+        maintenance_interval_secs: Secs = Secs(30);
+    }
+
+    /// Who may come in.
+    security: Security at "security" {
+        /// Ask for passwords. False only together with --insecure, which binds to loopback.
+        enable_auth: bool = true, env "RUSTYDB_REQUIRE_AUTH";
+        /// Seconds that a role's verifier is kept before PostgreSQL is asked again; a changed
+        /// password works at once, a dropped role at most this much later.
+        verifier_cache_secs: Secs = Secs(5);
+    }
+
+    /// Logs and metrics.
+    monitoring: Monitoring at "monitoring" {
+        /// Serve metrics.
+        enable_metrics: bool = true, env "RUSTYDB_ENABLE_METRICS";
+        /// Port of the metrics listener; 0 = only /api/v1/metrics on the HTTP door.
+        metrics_port: u16 = 9090, env "RUSTYDB_METRICS_PORT";
+        /// Address of the metrics listener; it asks for no password.
+        metrics_addr: String = "127.0.0.1".into();
+        /// trace, debug, info, warn or error.
+        log_level: LogLevel = LogLevel::Info, env "RUSTYDB_LOG_LEVEL";
+        /// json, plain, or auto: plain on a terminal, else json. Logs go to standard error.
+        log_format: LogFormat = LogFormat::Auto, env "RUSTYDB_LOG_FORMAT";
+    }
+}
+
+impl Config {
+    /// What no single key can check, as (path, what is wrong).
+    fn contradictions(&self, insecure: bool) -> Vec<(&'static str, String)> {
+        let mut wrong = Vec::new();
+        let mut check = |ok: bool, path, text: &str| {
+            if !ok {
+                wrong.push((path, text.to_owned()));
+            }
+        };
+        check(
+            self.security.enable_auth || insecure,
+            "security.enable_auth",
+            "is false, which needs --insecure (it also binds every listener to loopback)",
+        );
+        check(
+            self.backend.mode != BackendMode::External || self.backend.url.is_some(),
+            "backend.url",
+            "is missing; an external backend needs postgresql://user:password@host:port/database",
+        );
+        let url = self.backend.url.as_ref().map(BackendUrl::parts);
+        if let Some(Err(e)) = url {
+            check(false, "backend.url", &e);
+        }
+        check(self.pool.max_size > 0, "pool.max_size", "must be at least 1");
+        check(self.pool.reserved_size > 0, "pool.reserved_size", "must be at least 1");
+        check(
+            self.pool.acquire_timeout_secs.0 > 0,
+            "pool.acquire_timeout_secs",
+            "must be at least 1",
+        );
+        check(self.pool.max_wait_queue_size > 0, "pool.max_wait_queue_size", "must be at least 1");
+        check(
+            self.pool.maintenance_interval_secs.0 > 0,
+            "pool.maintenance_interval_secs",
+            "must be at least 1",
+        );
+        check(
+            self.backend.health_interval_secs.0 > 0,
+            "backend.health_interval_secs",
+            "must be at least 1",
+        );
+        check(
+            (256..=1 << 20).contains(&self.pgwire.max_startup_bytes.len()),
+            "network.pgwire.max_startup_bytes",
+            "must lie between 256 and 1 MiB",
+        );
+        check(
+            (1..=16 << 20).contains(&self.network.max_request_size.0),
+            "network.max_request_size",
+            "must lie between 1 byte and 16 MiB",
+        );
+        check(self.server.worker_threads <= 256, "server.worker_threads", "must be at most 256");
+        check(!self.network.listen_addr.is_empty(), "network.listen_addr", "must not be empty");
+        check(!self.api.listen_addr.is_empty(), "api.listen_addr", "must not be empty");
+        wrong
+    }
+
+    /// `--insecure`: every listener on loopback, nobody is asked for a password.
+    fn make_insecure(&mut self) {
+        self.security.enable_auth = false;
+        self.network.listen_addr = vec!["127.0.0.1".into()];
+        self.api.listen_addr = vec!["127.0.0.1".into()];
+        self.monitoring.metrics_addr = "127.0.0.1".into();
+    }
+}

@@ -1,0 +1,462 @@
+//! The types a configuration key can have: how each is read from TOML, from the environment or
+//! from a flag (both arrive as strings), and how it is written back.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Value as Toml;
+
+use crate::types::{BackendAddr, Secret};
+
+/// A type that a configuration key can have.
+pub trait Value: Sized {
+    /// Reads a value; the error names what is expected, for instance `a port, 0 to 65535`.
+    fn read(raw: &Toml) -> Result<Self, String>;
+    /// Writes the value as TOML; secrets become `***`.
+    fn write(&self) -> Toml;
+}
+
+macro_rules! integer {
+    ($($type:ty => $expected:literal;)*) => {$(
+        impl Value for $type {
+            fn read(raw: &Toml) -> Result<Self, String> {
+                let number = match raw {
+                    Toml::Integer(number) => <$type>::try_from(*number).ok(),
+                    Toml::String(text) => text.trim().replace('_', "").parse().ok(),
+                    _ => None,
+                };
+                number.ok_or_else(|| $expected.to_owned())
+            }
+
+            fn write(&self) -> Toml {
+                Toml::Integer(i64::try_from(*self).unwrap_or(i64::MAX))
+            }
+        }
+    )*};
+}
+
+integer! {
+    u16 => "a port, 0 to 65535";
+    u32 => "a whole number, 0 or more";
+    usize => "a whole number, 0 or more";
+}
+
+impl Value for bool {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        match raw {
+            Toml::Boolean(value) => Ok(*value),
+            Toml::String(text) => match text.trim().to_ascii_lowercase().as_str() {
+                "true" | "on" | "yes" | "1" => Ok(true),
+                "false" | "off" | "no" | "0" => Ok(false),
+                _ => Err("true or false".into()),
+            },
+            _ => Err("true or false".into()),
+        }
+    }
+
+    fn write(&self) -> Toml {
+        Toml::Boolean(*self)
+    }
+}
+
+impl Value for String {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        raw.as_str().map(str::to_owned).ok_or_else(|| "a string".into())
+    }
+
+    fn write(&self) -> Toml {
+        Toml::String(self.clone())
+    }
+}
+
+impl Value for PathBuf {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        match raw.as_str() {
+            Some(path) if !path.is_empty() => Ok(path.into()),
+            _ => Err("a path".into()),
+        }
+    }
+
+    fn write(&self) -> Toml {
+        Toml::String(self.display().to_string())
+    }
+}
+
+/// A key that may have no value is absent, `0`, `""` or `"none"`.
+impl<T: Value> Value for Option<T> {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        match raw {
+            Toml::Integer(0) => Ok(None),
+            Toml::String(text) if matches!(text.trim(), "" | "0" | "none") => Ok(None),
+            _ => T::read(raw).map(Some).map_err(|expected| format!("{expected}, or \"none\"")),
+        }
+    }
+
+    fn write(&self) -> Toml {
+        self.as_ref().map_or_else(|| Toml::String("none".into()), Value::write)
+    }
+}
+
+/// A list: a TOML array, or one string with commas.
+impl Value for Vec<String> {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        let items: Option<Vec<String>> = match raw {
+            Toml::Array(items) => {
+                items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+            }
+            Toml::String(text) => Some(
+                text.split(',').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect(),
+            ),
+            _ => None,
+        };
+        items.ok_or_else(|| "a string or a list of strings".into())
+    }
+
+    fn write(&self) -> Toml {
+        Toml::Array(self.iter().cloned().map(Toml::String).collect())
+    }
+}
+
+/// Extra `name = value` settings: a TOML table, or one string `a=b,c=d`.
+impl Value for BTreeMap<String, String> {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        let pairs: Option<Self> = match raw {
+            Toml::Table(table) => {
+                table.iter().map(|(key, value)| Some((key.clone(), scalar(value)?))).collect()
+            }
+            Toml::String(text) => text
+                .split(',')
+                .filter(|pair| !pair.trim().is_empty())
+                .map(|pair| {
+                    pair.split_once('=').map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned()))
+                })
+                .collect(),
+            _ => None,
+        };
+        pairs.ok_or_else(|| "a table of settings, or name=value pairs with commas".into())
+    }
+
+    fn write(&self) -> Toml {
+        Toml::Table(self.iter().map(|(k, v)| (k.clone(), Toml::String(v.clone()))).collect())
+    }
+}
+
+fn scalar(value: &Toml) -> Option<String> {
+    match value {
+        Toml::String(text) => Some(text.clone()),
+        Toml::Integer(number) => Some(number.to_string()),
+        Toml::Float(number) => Some(number.to_string()),
+        Toml::Boolean(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
+macro_rules! duration {
+    ($($(#[$doc:meta])* $name:ident, $unit:ident, $of:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// As a duration.
+            pub fn duration(self) -> Duration {
+                Duration::$of(self.0)
+            }
+        }
+
+        impl Value for $name {
+            fn read(raw: &Toml) -> Result<Self, String> {
+                let number = match raw {
+                    Toml::Integer(number) => u64::try_from(*number).ok(),
+                    Toml::String(text) => match text.trim().parse() {
+                        Ok(number) => Some(number),
+                        Err(_) => parse_duration(text)
+                            .and_then(|d| d.$unit().try_into().ok()),
+                    },
+                    _ => None,
+                };
+                number.map(Self).ok_or_else(|| {
+                    "a duration: a number or a string such as \"30s\", \"5m\", \"250ms\"".into()
+                })
+            }
+
+            fn write(&self) -> Toml {
+                Toml::Integer(i64::try_from(self.0).unwrap_or(i64::MAX))
+            }
+        }
+    )*};
+}
+
+duration! {
+    /// Whole seconds.
+    Secs, as_secs, from_secs;
+    /// Whole milliseconds.
+    Millis, as_millis, from_millis;
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..split].parse().ok()?;
+    let factor = match text[split..].trim() {
+        "ms" => return Some(Duration::from_millis(number)),
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return None,
+    };
+    number.checked_mul(factor).map(Duration::from_secs)
+}
+
+/// A number of bytes: an integer, or a string such as `"10 MiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+impl ByteSize {
+    /// As a length in memory.
+    pub fn len(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    /// Whether it is zero.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl Value for ByteSize {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        let number = match raw {
+            Toml::Integer(number) => u64::try_from(*number).ok(),
+            Toml::String(text) => parse_size(text),
+            _ => None,
+        };
+        number.map(Self).ok_or_else(|| "a size: bytes or a string such as \"10 MiB\"".into())
+    }
+
+    fn write(&self) -> Toml {
+        Toml::Integer(i64::try_from(self.0).unwrap_or(i64::MAX))
+    }
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..split].parse().ok()?;
+    let shift = match text[split..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)
+}
+
+/// The URL of an external backend, `postgresql://user:password@host:port/database`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendUrl(Secret);
+
+impl BackendUrl {
+    /// The URL with its password; must not be logged.
+    pub fn reveal(&self) -> &str {
+        self.0.reveal()
+    }
+}
+
+/// The parts of a backend URL.
+#[derive(Clone, Debug)]
+pub struct BackendUrlParts {
+    /// Where it listens.
+    pub addr: BackendAddr,
+    /// The system role.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// The database that system connections go to.
+    pub database: String,
+}
+
+impl BackendUrl {
+    /// Takes the URL apart, as libpq does
+    /// (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS>).
+    pub fn parts(&self) -> Result<BackendUrlParts, String> {
+        let url = url::Url::parse(self.reveal()).map_err(|e| e.to_string())?;
+        let decode = |text: &str| {
+            let bytes = percent_encoding::percent_decode_str(text);
+            bytes.decode_utf8().map(|t| t.into_owned()).map_err(|e| e.to_string())
+        };
+        let mut host = decode(url.host_str().unwrap_or(""))?;
+        for (name, value) in url.query_pairs() {
+            match (&*name, &*value) {
+                ("host", path) => host = path.to_owned(),
+                ("sslmode", "disable" | "allow" | "prefer") => {}
+                ("sslmode", mode) => {
+                    return Err(format!("sslmode={mode}: TLS to the backend is not available yet"));
+                }
+                (name, _) => return Err(format!("unknown parameter {name}")),
+            }
+        }
+        let port = url.port().unwrap_or(5432);
+        let addr = match host.as_str() {
+            "" => BackendAddr::Tcp("localhost".into(), port),
+            path if path.starts_with('/') => {
+                BackendAddr::Unix(PathBuf::from(path).join(format!(".s.PGSQL.{port}")))
+            }
+            name => BackendAddr::Tcp(name.trim_matches(['[', ']']).to_owned(), port),
+        };
+        let user = match decode(url.username())? {
+            user if user.is_empty() => return Err("has no user".into()),
+            user => user,
+        };
+        let database = decode(url.path().trim_start_matches('/'))?;
+        Ok(BackendUrlParts {
+            addr,
+            password: url.password().map(decode).transpose()?.map(Secret::new),
+            database: if database.is_empty() { user.clone() } else { database },
+            user,
+        })
+    }
+}
+
+impl fmt::Display for BackendUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match url::Url::parse(self.reveal()) {
+            Ok(mut url) => {
+                if url.password().is_some() && url.set_password(Some("***")).is_err() {
+                    return f.write_str("***");
+                }
+                f.write_str(url.as_str())
+            }
+            Err(_) => f.write_str("***"),
+        }
+    }
+}
+
+impl Value for BackendUrl {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        let expected = || "a URL such as postgresql://user:password@host:5432/database".to_owned();
+        let text = raw.as_str().ok_or_else(expected)?;
+        match url::Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "postgresql" | "postgres") => {
+                Ok(Self(Secret::new(text)))
+            }
+            _ => Err(expected()),
+        }
+    }
+
+    fn write(&self) -> Toml {
+        Toml::String(self.to_string())
+    }
+}
+
+macro_rules! choice {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl Value for $name {
+            fn read(raw: &Toml) -> Result<Self, String> {
+                match raw.as_str() {
+                    $(Some($text) => Ok(Self::$variant),)*
+                    _ => Err(concat!("one of:", $(" ", $text),*).into()),
+                }
+            }
+
+            fn write(&self) -> Toml {
+                Toml::String(match self { $(Self::$variant => $text,)* }.into())
+            }
+        }
+    )*};
+}
+
+choice! {
+    /// Where PostgreSQL comes from.
+    BackendMode {
+        /// RustyDB starts a private PostgreSQL of its own.
+        Embedded = "embedded",
+        /// `backend.url` names a running one.
+        External = "external",
+    }
+
+    /// The least severe record that is written.
+    LogLevel {
+        /// Everything, wire messages included.
+        Trace = "trace",
+        /// What a developer needs.
+        Debug = "debug",
+        /// What an operator needs.
+        Info = "info",
+        /// What should not happen often.
+        Warn = "warn",
+        /// What must not happen.
+        Error = "error",
+    }
+
+    /// How a log record is written.
+    LogFormat {
+        /// `plain` on a terminal, else `json`.
+        Auto = "auto",
+        /// One JSON object a line.
+        Json = "json",
+        /// Text for people.
+        Plain = "plain",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(s: &str) -> Toml {
+        Toml::String(s.into())
+    }
+
+    #[test]
+    fn durations_and_sizes_take_numbers_and_units() {
+        assert_eq!(Secs::read(&Toml::Integer(30)), Ok(Secs(30)));
+        assert_eq!(Secs::read(&text("5m")), Ok(Secs(300)));
+        assert_eq!(Millis::read(&text("2s")), Ok(Millis(2000)));
+        assert_eq!(Option::<Secs>::read(&text("none")), Ok(None));
+        assert_eq!(Option::<Secs>::read(&Toml::Integer(0)), Ok(None));
+        assert_eq!(ByteSize::read(&text("10 MiB")), Ok(ByteSize(10 << 20)));
+        for bad in ["", "5 parsecs", "-1", "99999999999999999999s", "m"] {
+            assert!(Secs::read(&text(bad)).is_err(), "{bad}");
+            assert!(bad.is_empty() || ByteSize::read(&text(bad)).is_err() || bad == "m", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_backend_url_hides_its_password() {
+        let url = BackendUrl::read(&text("postgresql://u:hunter2@h:1/d")).unwrap();
+        assert_eq!(url.to_string(), "postgresql://u:***@h:1/d");
+        assert!(!format!("{url:?}").contains("hunter2"));
+        assert!(BackendUrl::read(&text("http://h")).is_err());
+    }
+
+    #[test]
+    fn a_backend_url_is_taken_apart() {
+        let parts = |url: &str| BackendUrl::read(&text(url)).unwrap().parts();
+        let all = parts("postgresql://me:p%40ss@db.example:6000/app").unwrap();
+        assert_eq!(all.addr, BackendAddr::Tcp("db.example".into(), 6000));
+        assert_eq!((all.user.as_str(), all.database.as_str()), ("me", "app"));
+        assert_eq!(all.password.unwrap().reveal(), "p@ss");
+        let unix = parts("postgresql://me@/?host=/run/pg").unwrap();
+        assert_eq!(unix.addr, BackendAddr::Unix("/run/pg/.s.PGSQL.5432".into()));
+        assert_eq!(unix.database, "me");
+        assert!(parts("postgresql://me@h/?sslmode=require").is_err());
+        assert!(parts("postgresql://h/d").is_err());
+    }
+
+    #[test]
+    fn lists_and_tables_come_from_one_string_too() {
+        assert_eq!(Vec::<String>::read(&text("a, b,")), Ok(vec!["a".into(), "b".into()]));
+        let map = BTreeMap::read(&text("work_mem=8MB, jit=off")).unwrap();
+        assert_eq!(map["jit"], "off");
+        assert!(BTreeMap::read(&text("jit")).is_err());
+    }
+}

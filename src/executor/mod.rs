@@ -1,0 +1,97 @@
+//! The executor: what happens to a request, whatever door it came through.
+//!
+//! The phases are `admit → classify → route → acquire → send → stream → settle`:
+//!
+//! | Phase | Here |
+//! |---|---|
+//! | admit | [`Executor::admit`]: the request counts as in work |
+//! | classify | the type of the message, later the tag of the command |
+//! | route | [`Demand`]: database, role and parameters name the lane |
+//! | acquire | [`Executor::acquire`] |
+//! | send, stream | [`relay`] for bytes that pass, [`typed`] for rows that are read |
+//! | settle | [`Work`]: always runs, also when the client vanished; duration, rows, errors |
+
+pub mod relay;
+pub mod roles;
+pub mod typed;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::pool::{CancelSlot, Demand, Lease, Pool};
+use crate::proto::backend::CommandTag;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::StatementKind;
+use crate::types::Protocol;
+
+/// Executes the requests of sessions. Cheap to clone.
+#[derive(Clone)]
+pub struct Executor {
+    pool: Pool,
+    metrics: Arc<Metrics>,
+}
+
+impl Executor {
+    /// An executor over a pool.
+    pub fn new(pool: Pool, metrics: Arc<Metrics>) -> Self {
+        Self { pool, metrics }
+    }
+
+    /// The pool, for what a session must know before it needs a connection.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Borrows a connection for a session; its cancel slot leads to it from now on.
+    pub async fn acquire(&self, demand: &Demand, slot: &Arc<CancelSlot>) -> Result<Lease> {
+        self.pool.acquire(demand, slot).await
+    }
+
+    /// Counts a request as in work until the value is dropped.
+    pub fn admit(&self, protocol: Protocol) -> Work {
+        self.metrics.query_active.inc();
+        self.metrics.protocol(protocol).sessions_active.inc();
+        Work {
+            metrics: self.metrics.clone(),
+            protocol,
+            begun: Instant::now(),
+            kind: StatementKind::Other,
+        }
+    }
+}
+
+/// A request in work. Dropping it settles the request.
+pub struct Work {
+    metrics: Arc<Metrics>,
+    protocol: Protocol,
+    begun: Instant,
+    kind: StatementKind,
+}
+
+impl Work {
+    /// A command of the request is complete.
+    pub fn completed(&mut self, tag: CommandTag<'_>) {
+        self.kind = StatementKind::of_command(tag.command);
+        self.metrics.rows_returned(self.kind, tag.rows);
+    }
+
+    /// PostgreSQL reported an error.
+    pub fn failed(&self, class: &str) {
+        self.metrics.query_error(class);
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let protocol = self.metrics.protocol(self.protocol);
+        protocol.duration(self.kind).observe(self.begun.elapsed().as_secs_f64());
+        protocol.sessions_active.dec();
+        self.metrics.query_active.dec();
+    }
+}

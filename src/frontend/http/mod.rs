@@ -1,0 +1,254 @@
+//! The HTTP door: one router for every listener and worker, and what every request goes through.
+//!
+//! `gate → request id → route → (log-in → session) → answer → metrics, access log`. Adding an
+//! endpoint touches `routes/` only.
+
+mod body;
+mod error;
+mod extract;
+mod routes;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+
+use crate::auth::Authenticator;
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::limits::Gate;
+use crate::net::{DrainWatch, Listener, Stage, Stream};
+use crate::session::Opener;
+use crate::telemetry::{Health, Metrics};
+use crate::types::Protocol;
+
+/// Longest request head.
+const MAX_HEAD: usize = 16 << 10;
+
+/// Headers of a request.
+const MAX_HEADERS: usize = 100;
+
+/// What every request of this door shares.
+pub struct HttpDoor {
+    /// Who may come in.
+    pub auth: Arc<Authenticator>,
+    /// Makes sessions.
+    pub opener: Opener,
+    /// Types and columns.
+    pub catalog: Arc<Catalog>,
+    /// `api.max_connections`: requests in work.
+    pub requests: Arc<Gate>,
+    /// `api.max_sockets`: open connections.
+    pub sockets: Arc<Gate>,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Health.
+    pub health: Arc<Health>,
+    /// The shutdown.
+    pub drain: DrainWatch,
+}
+
+/// Which listener a router is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Face {
+    /// Everything, port 8080.
+    Api,
+    /// Metrics and probes without a password, port 9090.
+    Metrics,
+}
+
+impl HttpDoor {
+    /// The router of a listener.
+    pub fn router(self: &Arc<Self>, face: Face) -> Router {
+        let routes = match face {
+            Face::Api => routes::api(),
+            Face::Metrics => routes::metrics_only(),
+        };
+        routes
+            .fallback(not_found)
+            .method_not_allowed_fallback(method_not_allowed)
+            .with_state(self.clone())
+            .layer(middleware::from_fn_with_state(self.clone(), attend))
+    }
+
+    /// Accepts until the server drains.
+    pub async fn serve(self: Arc<Self>, listener: Listener, face: Face) {
+        let router = self.router(face);
+        let mut drain = self.drain.clone();
+        loop {
+            let stream = tokio::select! {
+                stream = listener.accept() => stream,
+                () = drain.reached(Stage::Draining) => return,
+            };
+            let Some(permit) = self.sockets.enter() else {
+                self.metrics.connection_rejected("api_max_sockets");
+                continue;
+            };
+            stream.configure(&self.config.network);
+            let (door, router) = (self.clone(), router.clone());
+            tokio::spawn(async move {
+                door.connection(stream, router).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn connection(&self, stream: Stream, router: Router) {
+        let metrics = self.metrics.protocol(Protocol::Http);
+        metrics.connections_total.inc();
+        metrics.connections_active.inc();
+        let peer = Peer(stream.peer().into());
+        let Stream::Tcp(stream) = stream else { return };
+        let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let keep_alive = self.config.api.keep_alive_secs.duration();
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            // Also bounds how long an idle connection is kept between two requests.
+            .header_read_timeout(keep_alive)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEAD.max(64 << 10));
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(MAX_HEAD as u32)
+            .max_concurrent_streams(100)
+            .keep_alive_interval(keep_alive)
+            .keep_alive_timeout(Duration::from_secs(10));
+        let mut drain = self.drain.clone();
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let finished = tokio::select! {
+            finished = connection.as_mut() => finished,
+            () = drain.reached(Stage::Draining) => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    finished = connection.as_mut() => finished,
+                    () = drain.reached(Stage::Stopping) => Ok(()),
+                }
+            }
+        };
+        if let Err(e) = finished {
+            tracing::debug!(error = %e, "an HTTP connection ended early");
+        }
+        metrics.connections_active.dec();
+    }
+}
+
+/// Address of the client.
+#[derive(Clone, Debug)]
+pub struct Peer(Arc<str>);
+
+/// The number of a request, in its log lines, its headers and its errors.
+#[derive(Clone, Debug)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// Takes the client's, if it is 1 to 128 visible ASCII characters, else makes one.
+    fn of(request: &Request) -> Self {
+        let header = request.headers().get("x-request-id");
+        let header = header.or_else(|| request.headers().get("x-correlation-id"));
+        let given = header.and_then(|value| value.to_str().ok());
+        let fits = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|b| b > b' ');
+        match given.filter(fits) {
+            Some(id) => Self(id.into()),
+            None => Self(uuid::Uuid::now_v7().to_string().into()),
+        }
+    }
+}
+
+/// What every request goes through, whatever its route.
+async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let id = RequestId::of(&request);
+    let method = method_label(request.method());
+    let endpoint = request.extensions().get::<MatchedPath>().cloned();
+    request.extensions_mut().insert(id.clone());
+    let path = request.uri().path().to_owned();
+    let is_probe = path.starts_with("/health/") || path.starts_with("/api/v1/health");
+    let permit = door.requests.enter();
+    door.metrics.api_in_flight.inc();
+    let mut response = match permit.is_some() || is_probe {
+        true => next.run(request).await,
+        false => {
+            let most = door.requests.most();
+            let text = format!("{most} requests are in work already");
+            error::response(
+                Error::new(ErrorKind::ServiceUnavailable, text)
+                    .with_hint("api.max_connections bounds them; try again later"),
+            )
+        }
+    };
+    door.metrics.api_in_flight.dec();
+    error::finish(&mut response, &id, &door.metrics);
+    let endpoint = endpoint.as_ref().map_or("other", MatchedPath::as_str);
+    let status = response.status().as_u16();
+    let elapsed = begun.elapsed();
+    door.metrics.api_request(method, endpoint, status, elapsed.as_secs_f64());
+    if !is_probe {
+        tracing::info!(
+            target: "access", method, path, status, request_id = &*id.0,
+            ms = elapsed.as_secs_f64() * 1000.0, "request"
+        );
+    }
+    let headers = response.headers_mut();
+    headers.insert("x-api-version", HeaderValue::from_static("1"));
+    headers.insert("x-rustydb-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(&id.0) {
+        headers.insert("x-request-id", id);
+    }
+    // The permit lasts as long as the body: a stream of rows is work.
+    response.map(|body| Body::new(body::Guarded::new(body, permit)))
+}
+
+/// Clients can send any word as a method; only the known ones become label values.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+async fn not_found(request: Request) -> Response {
+    let path = request.uri().path();
+    let error = Error::new(ErrorKind::NotFound, format!("there is nothing at {path}"));
+    match path.strip_prefix("/api/").and_then(|rest| rest.split('/').next()) {
+        Some(version) if version != "v1" => {
+            error::response(error.with_detail("supported_versions: v1"))
+        }
+        _ => error::response(error),
+    }
+}
+
+async fn method_not_allowed(request: Request) -> Response {
+    let text = format!("{} is not possible at {}", request.method(), request.uri().path());
+    error::response(Error::new(ErrorKind::MethodNotAllowed, text))
+}
+
+/// A plain JSON answer.
+fn json(status: StatusCode, value: &serde_json::Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}

@@ -1,0 +1,217 @@
+//! `POST /api/v1/query`: one SQL statement with parameters, its rows as JSON.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use axum::routing::post;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::super::HttpDoor;
+use super::super::body::{Fill, Format, Layout, Rows, RowsBody, timed_out};
+use super::super::error::ApiResult;
+use super::super::extract::{Caller, JsonBody};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::json::{self, Style};
+use crate::session::{Described, Opening, Session};
+use crate::types::Protocol;
+
+/// Routes of this file.
+pub fn routes() -> Router<Arc<HttpDoor>> {
+    Router::new().route("/api/v1/query", post(query))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueryRequest {
+    /// One statement.
+    sql: String,
+    /// Values of `$1`, `$2`, …
+    #[serde(default)]
+    params: Vec<Box<RawValue>>,
+    /// Another database than `api.database`.
+    database: Option<String>,
+    /// Stops the statement; 0 = at once is not meant, so it is refused.
+    timeout_ms: Option<u64>,
+    /// Rows at most; `has_more` tells whether there were others.
+    max_rows: Option<u32>,
+    #[serde(default)]
+    row_format: RowFormat,
+    #[serde(default)]
+    numeric: NumberOrString,
+    int8: Option<NumberOrString>,
+    /// Runs in a read-only transaction.
+    #[serde(default)]
+    read_only: bool,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum RowFormat {
+    #[default]
+    Object,
+    Array,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum NumberOrString {
+    Number,
+    #[default]
+    String,
+}
+
+impl QueryRequest {
+    fn check(&self, longest: usize) -> Result<()> {
+        let invalid = |text: &'static str| Err(Error::new(ErrorKind::ValidationError, text));
+        if self.sql.len() > longest {
+            let text = format!("the statement is longer than {longest} bytes");
+            return Err(Error::new(ErrorKind::PayloadTooLarge, text)
+                .with_hint("network.max_request_size bounds it; pass long values as params"));
+        }
+        if self.sql.trim().is_empty() {
+            return invalid("sql is empty");
+        }
+        if self.timeout_ms == Some(0) {
+            return invalid("timeout_ms must be at least 1");
+        }
+        if self.max_rows == Some(0) {
+            return invalid("max_rows must be at least 1");
+        }
+        Ok(())
+    }
+
+    fn style(&self) -> Style {
+        Style {
+            int8_as_string: self.int8 == Some(NumberOrString::String),
+            numeric_as_number: self.numeric == NumberOrString::Number,
+        }
+    }
+}
+
+async fn query(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<QueryRequest>,
+) -> ApiResult {
+    let begun = Instant::now();
+    request.check(door.config.network.max_request_size.len())?;
+    let format = accepted(&headers)?;
+    let deadline = deadline(&request, format, door.config.api.request_timeout_secs.duration());
+    let id = caller.id.clone();
+    let started = start(&door, caller, &request);
+    let (session, described) = match deadline {
+        // Dropping the session on the way cancels what it does.
+        Some(at) => tokio::time::timeout_at(at, started).await.map_err(|_| timed_out())??,
+        None => started.await?,
+    };
+    let rows_as_arrays = request.row_format == RowFormat::Array;
+    let max_rows = request.max_rows.map(u64::from);
+    let layout = Layout { format, rows_as_arrays, max_rows, style: request.style() };
+    let longest = door.config.api.max_row_size.len();
+    let columns = &described.columns;
+    let mut rows = Box::new(Rows::new(session, layout, columns, longest, begun, deadline));
+    let fill = std::future::poll_fn(|cx| rows.poll_fill(cx, true)).await?;
+    let query_id = rows.query_id().to_owned();
+    let body = match fill {
+        Fill::End => Body::from(rows.take()),
+        Fill::More => Body::new(RowsBody::new(rows, id, door.metrics.clone())),
+    };
+    let mut response = Response::new(body);
+    let content_type = match format {
+        Format::Json => "application/json",
+        Format::Ndjson => "application/x-ndjson",
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Ok(query_id) = HeaderValue::from_str(&query_id) {
+        headers.insert("x-query-id", query_id);
+    }
+    Ok(response)
+}
+
+/// A stream of rows may take as long as its reader wants, unless the request says otherwise.
+fn deadline(
+    request: &QueryRequest,
+    format: Format,
+    usual: Duration,
+) -> Option<tokio::time::Instant> {
+    let limit = match (request.timeout_ms, format) {
+        (Some(ms), _) => Duration::from_millis(ms),
+        (None, Format::Json) => usual,
+        (None, Format::Ndjson) => return None,
+    };
+    tokio::time::Instant::now().checked_add(limit)
+}
+
+/// Opens a session, learns the types, binds the parameters and runs the statement.
+async fn start(
+    door: &HttpDoor,
+    caller: Caller,
+    request: &QueryRequest,
+) -> Result<(Session, Described)> {
+    let database = request.database.as_deref().unwrap_or(&door.config.api.database);
+    if database.contains('\0') {
+        return Err(Error::new(ErrorKind::ValidationError, "database contains U+0000"));
+    }
+    let opening = Opening {
+        identity: caller.identity,
+        database: database.into(),
+        options: Caller::session_parameters(),
+        protocol: Protocol::Http,
+        peer: caller.peer,
+    };
+    let mut session = door.opener.open(opening);
+    session.ended_by("error");
+    let prepared = session.prepare(&request.sql, request.read_only).await?;
+    let described = session.describe(&door.catalog, &prepared).await?;
+    let values = bind(&request.params, &described)?;
+    // One more than asked for, which is not returned, tells whether there are more.
+    session.execute(&values, request.max_rows.map_or(0, |n| n.saturating_add(1))).await?;
+    session.ended_by("client_gone");
+    Ok((session, described))
+}
+
+/// The parameters as text, each as its type wants it.
+fn bind(params: &[Box<RawValue>], described: &Described) -> Result<Vec<Option<Vec<u8>>>> {
+    let (given, wanted) = (params.len(), described.parameters.len());
+    if given != wanted {
+        let text = format!("the statement has {wanted} parameters, params has {given}");
+        return Err(Error::sql(b"08P01", text).with_kind(ErrorKind::ValidationError));
+    }
+    let bind_one = |(at, (value, info)): (usize, (&Box<RawValue>, &crate::catalog::TypeInfo))| {
+        let mut text = Vec::new();
+        match json::write_param(&mut text, value.get(), &info.shape) {
+            Ok(true) => Ok(Some(text)),
+            Ok(false) => Ok(None),
+            Err(e) => {
+                let text = format!("parameter ${} ({}): {e}", at + 1, info.name);
+                Err(Error::sql(b"22023", text).with_kind(ErrorKind::ValidationError))
+            }
+        }
+    };
+    params.iter().zip(&described.parameters).enumerate().map(bind_one).collect()
+}
+
+/// The first content type of Accept that can be produced.
+fn accepted(headers: &HeaderMap) -> Result<Format> {
+    let Some(accept) = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) else {
+        return Ok(Format::Json);
+    };
+    let known =
+        accept.split(',').find_map(|item| match item.split(';').next().unwrap_or("").trim() {
+            "*/*" | "application/*" | "application/json" => Some(Format::Json),
+            "application/x-ndjson" | "application/ndjson" => Some(Format::Ndjson),
+            _ => None,
+        });
+    known.ok_or_else(|| {
+        let text = "results are application/json or application/x-ndjson";
+        Error::new(ErrorKind::NotAcceptable, text)
+    })
+}

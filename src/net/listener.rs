@@ -1,0 +1,179 @@
+//! Listening sockets. Each is bound once and then shared: every worker accepts from its own
+//! registration of the same socket, so a taken port is an error and load spreads by who is free.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::Stream;
+use crate::config::{Network, Secs};
+
+/// A bound socket that is not served yet.
+#[derive(Debug)]
+pub enum Door {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// Unix socket; the file is removed when the last owner goes.
+    Unix(StdUnixListener, Arc<SocketFile>),
+}
+
+/// The file of a Unix socket.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Why a socket could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    /// What was to be bound.
+    pub what: String,
+    /// Why not.
+    pub cause: io::Error,
+}
+
+impl BindError {
+    /// Whether somebody else has the address.
+    pub fn is_taken(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_taken() {
+            write!(f, "{} is already in use by another process", self.what)
+        } else {
+            write!(f, "cannot listen on {}: {}", self.what, self.cause)
+        }
+    }
+}
+
+/// Binds one TCP socket per address, all on the same port; port 0 lets the kernel choose.
+pub fn bind_tcp(addresses: &[String], port: u16, backlog: u32) -> Result<Vec<Door>, BindError> {
+    let mut doors = Vec::new();
+    let mut port = port;
+    for address in addresses {
+        let what = format!("address {address}, port {port}");
+        let failed = |cause| BindError { what: what.clone(), cause };
+        let resolved: Vec<SocketAddr> = match address.parse::<IpAddr>() {
+            Ok(ip) => vec![(ip, port).into()],
+            Err(_) => (address.as_str(), port).to_socket_addrs().map_err(failed)?.collect(),
+        };
+        for addr in resolved {
+            let listener = bind_one(addr, backlog).map_err(failed)?;
+            port = listener.local_addr().map_or(port, |addr| addr.port());
+            doors.push(Door::Tcp(listener));
+        }
+    }
+    Ok(doors)
+}
+
+fn bind_one(addr: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+    let socket =
+        Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking().cloexec(), None)?;
+    // Connections in TIME_WAIT must not keep a restarted server out; a listening one still does.
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Binds `<directory>/.s.PGSQL.<port>`, where libpq looks for it. A file that nobody answers on
+/// is left over from a process that died, and is replaced.
+pub fn bind_unix(directory: &Path, port: u16) -> Result<Door, BindError> {
+    let path = directory.join(format!(".s.PGSQL.{port}"));
+    let what = || format!("Unix socket {}", path.display());
+    let fail = |cause| BindError { what: what(), cause };
+    if path.exists() {
+        if StdUnixStream::connect(&path).is_ok() {
+            return Err(fail(io::ErrorKind::AddrInUse.into()));
+        }
+        std::fs::remove_file(&path).map_err(fail)?;
+    }
+    let listener = StdUnixListener::bind(&path).map_err(fail)?;
+    listener.set_nonblocking(true).map_err(fail)?;
+    // Who may connect is decided by the log-in, as in PostgreSQL.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).map_err(fail)?;
+    Ok(Door::Unix(listener, Arc::new(SocketFile(path))))
+}
+
+impl Door {
+    /// The TCP port, or 0.
+    pub fn port(&self) -> u16 {
+        match self {
+            Door::Tcp(listener) => listener.local_addr().map_or(0, |addr| addr.port()),
+            Door::Unix(..) => 0,
+        }
+    }
+
+    /// A listener on the event loop of the calling thread.
+    pub fn listen(&self) -> io::Result<Listener> {
+        match self {
+            Door::Tcp(listener) => TcpListener::from_std(listener.try_clone()?).map(Listener::Tcp),
+            Door::Unix(listener, file) => {
+                let listener = UnixListener::from_std(listener.try_clone()?)?;
+                Ok(Listener::Unix(listener, file.clone()))
+            }
+        }
+    }
+}
+
+/// A socket that accepts.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// Unix socket.
+    Unix(UnixListener, Arc<SocketFile>),
+}
+
+impl Listener {
+    /// The next client. Errors of single connections and of exhausted descriptors are waited out:
+    /// a listener that gives up would be a server that is up and deaf.
+    pub async fn accept(&self) -> Stream {
+        loop {
+            let accepted = match self {
+                Listener::Tcp(listener) => listener.accept().await.map(|(s, _)| Stream::Tcp(s)),
+                Listener::Unix(listener, _) => {
+                    listener.accept().await.map(|(s, _)| Stream::Unix(s))
+                }
+            };
+            match accepted {
+                Ok(stream) => return stream,
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(e) => {
+                    tracing::warn!(error = %e, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Stream {
+    /// Sets what the configuration says about sockets.
+    pub fn configure(&self, network: &Network) {
+        let Stream::Tcp(stream) = self else { return };
+        let _ = stream.set_nodelay(network.tcp_nodelay);
+        if let Some(Secs(secs)) = network.keepalive_secs {
+            let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(secs));
+            let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Sockets: listeners that every worker shares, streams over TCP or a Unix socket, and the word
+//! that the server is draining.
+
+mod listener;
+mod stream;
+
+pub use listener::{BindError, Door, Listener, bind_tcp, bind_unix};
+pub use stream::Stream;
+
+use tokio::sync::watch;
+
+/// How far the shutdown is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Clients are accepted.
+    Running,
+    /// No new clients; idle ones are sent away, running statements finish.
+    Draining,
+    /// Everything ends now.
+    Stopping,
+}
+
+/// The sending side, one per server.
+#[derive(Debug)]
+pub struct Drain(watch::Sender<Stage>);
+
+/// The receiving side, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct DrainWatch(watch::Receiver<Stage>);
+
+impl Drain {
+    /// A server that runs.
+    pub fn new() -> (Self, DrainWatch) {
+        let (sender, receiver) = watch::channel(Stage::Running);
+        (Self(sender), DrainWatch(receiver))
+    }
+
+    /// Moves to a stage; stages do not go back.
+    pub fn enter(&self, stage: Stage) {
+        self.0.send_if_modified(|now| {
+            let later = stage > *now;
+            if later {
+                *now = stage;
+            }
+            later
+        });
+    }
+}
+
+impl DrainWatch {
+    /// The present stage.
+    pub fn stage(&self) -> Stage {
+        *self.0.borrow()
+    }
+
+    /// Returns when the stage is reached. A server that is gone counts as stopping.
+    pub async fn reached(&mut self, stage: Stage) {
+        let _ = self.0.wait_for(|now| *now >= stage).await;
+    }
+}

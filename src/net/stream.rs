@@ -1,0 +1,147 @@
+//! A connected socket, whichever kind: read into the free end of a vector, write from a slice.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connection over TCP or a Unix socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// Unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Whether there may be something to read, without taking a buffer for it.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            Stream::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Reads once into the free capacity of `into`; `Ok(0)` = the peer has closed.
+    pub fn poll_read_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
+        let length = into.len();
+        let mut free = ReadBuf::uninit(into.spare_capacity_mut());
+        let read = match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut free),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, &mut free),
+        };
+        let filled = free.filled().len();
+        ready!(read)?;
+        // SAFETY: `ReadBuf` counts as filled only what has been initialised, and it lies in the
+        // spare capacity, so `length + filled` is within capacity and initialised.
+        unsafe { into.set_len(length + filled) };
+        Poll::Ready(Ok(filled))
+    }
+
+    /// Writes once.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// Reads once; `Ok(0)` = the peer has closed.
+    pub async fn read_into(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_read_into(cx, into)).await
+    }
+
+    /// Writes everything.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match std::future::poll_fn(|cx| self.poll_write(cx, bytes)).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => bytes = &bytes[n..],
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads exactly `length` bytes more, and not one beyond: what follows may be for somebody
+    /// else. `Ok(false)` = the peer has closed before that.
+    pub async fn read_exactly(&mut self, into: &mut Vec<u8>, length: usize) -> io::Result<bool> {
+        let whole = into.len() + length;
+        while into.len() < whole {
+            if self.read_at_most(into, whole - into.len()).await? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn read_at_most(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let mut bytes = [0; 1024];
+        let most = most.min(bytes.len());
+        let read = std::future::poll_fn(|cx| {
+            let mut free = ReadBuf::new(&mut bytes[..most]);
+            let read = match self {
+                Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut free),
+                Stream::Unix(stream) => Pin::new(stream).poll_read(cx, &mut free),
+            };
+            ready!(read)?;
+            Poll::Ready(io::Result::Ok(free.filled().len()))
+        })
+        .await?;
+        into.extend_from_slice(&bytes[..read]);
+        Ok(read)
+    }
+
+    /// Says that nothing more will be written.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        use tokio::io::AsyncWriteExt;
+        match self {
+            Stream::Tcp(stream) => stream.shutdown().await,
+            Stream::Unix(stream) => stream.shutdown().await,
+        }
+    }
+
+    /// Waits, and tells whether the peer has closed its side, even while unread data waits.
+    pub async fn is_closed_after(&self, every: std::time::Duration) -> bool {
+        tokio::time::sleep(every).await;
+        self.peer_has_closed()
+    }
+
+    fn peer_has_closed(&self) -> bool {
+        let closed = nix::poll::PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
+        let mut poll = [nix::poll::PollFd::new(self.as_fd(), closed)];
+        matches!(nix::poll::poll(&mut poll, 0u8), Ok(n) if n > 0)
+    }
+
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        match self {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        }
+    }
+
+    /// Moves the socket to the event loop of the calling thread.
+    pub fn rebind(self) -> io::Result<Self> {
+        match self {
+            Stream::Tcp(stream) => TcpStream::from_std(stream.into_std()?).map(Stream::Tcp),
+            Stream::Unix(stream) => UnixStream::from_std(stream.into_std()?).map(Stream::Unix),
+        }
+    }
+
+    /// Address of the peer for the log.
+    pub fn peer(&self) -> String {
+        match self {
+            Stream::Tcp(stream) => {
+                stream.peer_addr().map_or_else(|_| "unknown".into(), |a| a.to_string())
+            }
+            Stream::Unix(_) => "local".into(),
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! The one pool: connections to PostgreSQL, kept in lanes, lent to sessions.
+//!
+//! A *lane* is what makes connections interchangeable: database, role and start-up parameters.
+//! `max_size` counts over all lanes. Who finds nothing idle and no room waits in one queue, first
+//! come, first served; an idle connection of another lane is closed to make room.
+//!
+//! Each worker thread has its own event loop, and a connection is registered with the one of the
+//! thread that used it last; that thread gets it first, and another one moves it.
+//!
+//! Every connection is in exactly one of these states, and the total is the sum of them:
+//! being made (a slot), idle, lent, being cleaned.
+
+mod inner;
+mod reset;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::backend::{BackendConn, CancelKey, ConnectError, Connector, Credentials};
+use crate::config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::PoolMetrics;
+pub use inner::LaneKey;
+use inner::{Grant, Inner, Turn};
+
+/// First and longest pause between two attempts to reach PostgreSQL.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// Which of the two pools: they differ in size and in nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolKind {
+    /// Connections of the clients' roles.
+    Main,
+    /// Connections of the system role, for log-ins and health; never starved by clients.
+    System,
+}
+
+/// The pool. Cheap to clone.
+#[derive(Clone)]
+pub struct Pool(Arc<Shared>);
+
+struct Shared {
+    kind: PoolKind,
+    connector: Connector,
+    config: config::Pool,
+    connect_timeout: Duration,
+    metrics: Arc<Metrics>,
+    inner: Mutex<Inner>,
+}
+
+/// What a session asks for.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    /// Database, role, parameters.
+    pub lane: Arc<LaneKey>,
+    /// How to log in when a connection has to be made.
+    pub credentials: Credentials,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(
+        kind: PoolKind,
+        connector: Connector,
+        config: &config::Config,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let size = match kind {
+            PoolKind::Main => config.pool.max_size,
+            PoolKind::System => config.pool.reserved_size,
+        };
+        Self(Arc::new(Shared {
+            kind,
+            connector,
+            connect_timeout: config.backend.connect_timeout_secs.duration(),
+            inner: Mutex::new(Inner::new(size, config.pool.max_wait_queue_size)),
+            config: config.pool.clone(),
+            metrics,
+        }))
+    }
+
+    /// Borrows a connection: an idle one, a new one, or the next that is released.
+    ///
+    /// # Errors
+    /// `53300` when the wait queue is full or the wait took longer than `acquire_timeout_secs`;
+    /// `57P03` when PostgreSQL is out of reach; what PostgreSQL said when it refused.
+    pub async fn acquire(&self, demand: &Demand, slot: &Arc<CancelSlot>) -> Result<Lease> {
+        let begun = Instant::now();
+        let result = self.acquire_conn(demand).await;
+        let metrics = self.0.metrics();
+        match result {
+            Ok(conn) => {
+                metrics.acquired.inc();
+                metrics.acquire_duration.observe(begun.elapsed().as_secs_f64());
+                metrics.active.inc();
+                slot.set(Some(conn.cancel.clone()));
+                Ok(Lease {
+                    conn: Some(Box::new(conn)),
+                    used: false,
+                    pool: self.clone(),
+                    worker: thread::current().id(),
+                    slot: slot.clone(),
+                    lane: demand.lane.clone(),
+                })
+            }
+            Err(error) => {
+                match error.kind() {
+                    ErrorKind::PoolExhausted if error.detail().is_some() => {
+                        metrics.acquire_timeout.inc();
+                    }
+                    ErrorKind::PoolExhausted => metrics.acquire_rejected.inc(),
+                    _ => metrics.acquire_failed.inc(),
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn acquire_conn(&self, demand: &Demand) -> Result<BackendConn> {
+        let shared = &self.0;
+        let worker = thread::current().id();
+        loop {
+            let turn = shared.inner.lock().turn(&demand.lane, worker);
+            shared.report();
+            let grant = match turn {
+                Turn::Now(grant) => grant,
+                Turn::Evict(old) => {
+                    shared.metrics().destroyed("evicted");
+                    tokio::spawn(old.close());
+                    Grant::Room
+                }
+                Turn::Full => return Err(shared.queue_full()),
+                Turn::Wait(ticket, receiver) => {
+                    let mut waiting = Waiting { pool: self, ticket, receiver, demand };
+                    let limit = shared.config.acquire_timeout_secs.duration();
+                    match tokio::time::timeout(limit, &mut waiting.receiver).await {
+                        Ok(Ok(grant)) => grant,
+                        Ok(Err(_)) => return Err(stopping()),
+                        Err(_) => return Err(shared.waited_too_long()),
+                    }
+                }
+                Turn::Closed => return Err(stopping()),
+            };
+            match grant {
+                Grant::Room => return self.create(demand).await,
+                Grant::Conn(from, conn) => match self.ready(*conn, from, worker) {
+                    Some(conn) => return Ok(conn),
+                    // It died while it was idle; its room is free again, so ask again.
+                    None => shared.give_back_room("lost"),
+                },
+            }
+        }
+    }
+
+    /// Takes an idle connection to the calling thread and looks whether it is still good.
+    fn ready(&self, conn: BackendConn, from: ThreadId, to: ThreadId) -> Option<BackendConn> {
+        let mut conn = if from == to { conn } else { conn.rebind().ok()? };
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        conn.absorb_idle(&mut cx).then_some(conn)
+    }
+
+    async fn create(&self, demand: &Demand) -> Result<BackendConn> {
+        let mut room = Room { shared: &self.0, held: true };
+        let deadline = Instant::now() + self.0.connect_timeout;
+        let mut pause = RETRY.0;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let attempt = self.0.connector.connect(demand.lane.parameters(), &demand.credentials);
+            match tokio::time::timeout(left.max(Duration::from_millis(1)), attempt).await {
+                Ok(Ok(conn)) => {
+                    room.held = false;
+                    self.0.metrics().created.inc();
+                    self.0.inner.lock().learn(&demand.lane, &conn.state.parameters);
+                    return Ok(conn);
+                }
+                Ok(Err(ConnectError::Refused(error))) => return Err(error),
+                Ok(Err(ConnectError::Unavailable(error))) => {
+                    if Instant::now() + pause >= deadline {
+                        return Err(error);
+                    }
+                }
+                Err(_) => {
+                    return Err(Error::new(
+                        ErrorKind::ServiceUnavailable,
+                        "PostgreSQL did not answer in time",
+                    )
+                    .with_hint("backend.connect_timeout_secs bounds the wait; try again"));
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
+        }
+    }
+
+    /// The parameters that PostgreSQL reports in this lane, when a connection of it was made
+    /// before: enough to greet a client without borrowing a connection.
+    pub fn parameters(&self, lane: &Arc<LaneKey>) -> Option<Arc<Vec<(String, String)>>> {
+        self.0.inner.lock().parameters(lane)
+    }
+
+    /// Closes connections that are too old or idle for too long; runs every
+    /// `maintenance_interval_secs`.
+    pub fn maintain(&self) {
+        let now = Instant::now();
+        let idle = self.0.config.idle_timeout_secs.map(|s| s.duration());
+        let life = self.0.config.max_lifetime_secs.map(|s| s.duration());
+        let retired = self.0.inner.lock().retire(now, idle, life);
+        for (reason, conn) in retired {
+            self.0.give_back_room(reason);
+            tokio::spawn(conn.close());
+        }
+        self.0.report();
+    }
+
+    /// Sends waiters away and closes what is idle; lent connections close on their return.
+    pub fn close(&self) {
+        let idle = self.0.inner.lock().close();
+        for conn in idle {
+            self.0.give_back_room("drain");
+            tokio::spawn(conn.close());
+        }
+        self.0.report();
+    }
+
+    /// Connections in all, and whether somebody waits.
+    pub fn load(&self) -> (usize, usize) {
+        let inner = self.0.inner.lock();
+        (inner.total(), inner.waiting())
+    }
+
+    /// Where PostgreSQL is.
+    pub fn connector(&self) -> &Connector {
+        &self.0.connector
+    }
+}
+
+impl Shared {
+    fn metrics(&self) -> &PoolMetrics {
+        match self.kind {
+            PoolKind::Main => &self.metrics.main_pool,
+            PoolKind::System => &self.metrics.system_pool,
+        }
+    }
+
+    fn report(&self) {
+        let (total, idle, waiting) = {
+            let inner = self.inner.lock();
+            (inner.total(), inner.idle(), inner.waiting())
+        };
+        let metrics = self.metrics();
+        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics.total.set(gauge(total));
+        metrics.idle.set(gauge(idle));
+        metrics.waiters.set(gauge(waiting));
+    }
+
+    /// A connection is gone: its room goes to the first waiter.
+    fn give_back_room(&self, reason: &str) {
+        self.metrics().destroyed(reason);
+        self.inner.lock().room_freed();
+        self.report();
+    }
+
+    fn queue_full(&self) -> Error {
+        let n = self.config.max_wait_queue_size;
+        Error::new(
+            ErrorKind::PoolExhausted,
+            format!("all connections are in use and {n} sessions wait already"),
+        )
+        .with_hint("raise pool.max_size or pool.max_wait_queue_size, or try again later")
+    }
+
+    fn waited_too_long(&self) -> Error {
+        let secs = self.config.acquire_timeout_secs.0;
+        Error::new(ErrorKind::PoolExhausted, format!("no connection was free within {secs} s"))
+            .with_detail("acquire timeout")
+            .with_hint("raise pool.max_size or pool.acquire_timeout_secs, or try again later")
+    }
+}
+
+fn stopping() -> Error {
+    Error::new(ErrorKind::ShuttingDown, "the server is shutting down")
+}
+
+/// A place in the wait queue. Dropping it, because the session went away or waited too long,
+/// leaves the queue; what was granted in the same moment goes to the next.
+struct Waiting<'a> {
+    pool: &'a Pool,
+    ticket: u64,
+    receiver: oneshot::Receiver<Grant>,
+    demand: &'a Demand,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let shared = &self.pool.0;
+        shared.inner.lock().leave(self.ticket);
+        self.receiver.close();
+        match self.receiver.try_recv() {
+            Ok(Grant::Conn(worker, conn)) => {
+                let lane = self.demand.lane.clone();
+                if shared.inner.lock().put_back(lane, worker, conn).is_some() {
+                    shared.give_back_room("made_room");
+                }
+            }
+            Ok(Grant::Room) => shared.inner.lock().room_freed(),
+            Err(_) => {}
+        }
+        shared.report();
+    }
+}
+
+/// The right to make a connection, given back unless one was made.
+struct Room<'a> {
+    shared: &'a Shared,
+    held: bool,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if self.held {
+            self.shared.inner.lock().room_freed();
+            self.shared.report();
+        }
+    }
+}
+
+/// What a session's cancel key leads to: the backend that it holds at this moment.
+///
+/// A connection whose cancel request is still under way must not reach another session, or the
+/// request would stop the wrong statement; [`CancelSlot::quiet`] waits for that.
+#[derive(Debug, Default)]
+pub struct CancelSlot {
+    target: Mutex<Option<CancelKey>>,
+    under_way: AtomicU32,
+    finished: Notify,
+}
+
+impl CancelSlot {
+    fn set(&self, target: Option<CancelKey>) {
+        *self.target.lock() = target;
+    }
+
+    /// Cancels what the session's backend is doing; does nothing when it holds none.
+    pub async fn cancel(&self) {
+        let target = {
+            let target = self.target.lock();
+            let Some(target) = target.clone() else { return };
+            // Under the lock, so that a release sees either no request or this one.
+            self.under_way.fetch_add(1, Ordering::AcqRel);
+            target
+        };
+        let _done = CancelDone(self);
+        if let Err(e) = target.send().await {
+            tracing::warn!(error = %e, "a cancel request did not reach PostgreSQL");
+        }
+    }
+
+    /// Returns when no cancel request is under way.
+    async fn quiet(&self) {
+        loop {
+            let finished = self.finished.notified();
+            if self.under_way.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            finished.await;
+        }
+    }
+}
+
+struct CancelDone<'a>(&'a CancelSlot);
+
+impl Drop for CancelDone<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.0.finished.notify_waiters();
+    }
+}
+
+/// A borrowed connection. Dropping it gives the connection back: cleaned for the next session
+/// when it is between requests, cancelled and closed when it is not.
+pub struct Lease {
+    conn: Option<Box<BackendConn>>,
+    used: bool,
+    pool: Pool,
+    worker: ThreadId,
+    slot: Arc<CancelSlot>,
+    lane: Arc<LaneKey>,
+}
+
+impl Lease {
+    /// The connection, from now on dirty.
+    pub fn conn(&mut self) -> &mut BackendConn {
+        self.used = true;
+        match &mut self.conn {
+            Some(conn) => conn,
+            // Only `drop` takes it out.
+            None => unreachable!("a lease has its connection until it is dropped"),
+        }
+    }
+
+    /// Parameters that PostgreSQL reports.
+    pub fn parameters(&self) -> &[(String, String)] {
+        self.conn.as_ref().map_or(&[], |conn| &conn.state.parameters)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(conn) = self.conn.take() else { return };
+        self.slot.set(None);
+        self.pool.0.metrics().active.dec();
+        let back = reset::Return {
+            conn,
+            used: self.used,
+            worker: self.worker,
+            slot: self.slot.clone(),
+            lane: self.lane.clone(),
+        };
+        self.pool.take_back(back);
+    }
+}

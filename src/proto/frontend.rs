@@ -1,0 +1,51 @@
+//! Messages of a client: their types, and the limits PostgreSQL puts on their length.
+//!
+//! What RustyDB itself sends to PostgreSQL is encoded by `postgres-protocol`, which is re-exported
+//! here so that there is one place to look.
+
+pub use postgres_protocol::message::frontend::*;
+
+use super::frame::Want;
+
+/// Longest message, PostgreSQL's `PQ_LARGE_MESSAGE_LIMIT` (MaxAllocSize − 1).
+pub const LARGE_MESSAGE: usize = 0x3fff_ffff - 4;
+
+/// Longest message of the kinds that are always short, `PQ_SMALL_MESSAGE_LIMIT`.
+pub const SMALL_MESSAGE: usize = 10_000 - 4;
+
+/// Types of the messages that a client sends after the log-in.
+pub mod tag {
+    #![allow(missing_docs)]
+    pub const BIND: u8 = b'B';
+    pub const CLOSE: u8 = b'C';
+    pub const COPY_DATA: u8 = b'd';
+    pub const COPY_DONE: u8 = b'c';
+    pub const COPY_FAIL: u8 = b'f';
+    pub const DESCRIBE: u8 = b'D';
+    pub const EXECUTE: u8 = b'E';
+    pub const FLUSH: u8 = b'H';
+    pub const FUNCTION_CALL: u8 = b'F';
+    pub const PARSE: u8 = b'P';
+    pub const PASSWORD: u8 = b'p';
+    pub const QUERY: u8 = b'Q';
+    pub const SYNC: u8 = b'S';
+    pub const TERMINATE: u8 = b'X';
+}
+
+/// Whether a client may send this type in a session.
+pub fn is_known(tag: u8) -> bool {
+    matches!(
+        tag,
+        b'B' | b'C' | b'd' | b'c' | b'f' | b'D' | b'E' | b'H' | b'F' | b'P' | b'Q' | b'S' | b'X'
+    )
+}
+
+/// The scanner's rule for a session: headers only, lengths as `SocketBackend()` in PostgreSQL's
+/// `postgres.c` limits them.
+pub fn session_rule(tag: u8) -> (Want, usize) {
+    let longest = match tag {
+        b'Q' | b'P' | b'B' | b'F' | b'd' | b'f' => LARGE_MESSAGE,
+        _ => SMALL_MESSAGE,
+    };
+    (Want::Header, longest)
+}

@@ -1,0 +1,236 @@
+//! The PostgreSQL behind the server, embedded or external, made ready for clients.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use crate::auth::scram::{Verifier, random_bytes};
+use crate::backend::{BackendConn, ConnectError, Connector, Credentials};
+use crate::config::{BackendMode, BackendUrlParts, Config};
+use crate::pool::{Demand, LaneKey};
+use crate::query::quote_literal;
+use crate::supervisor::data_dir::DataDir;
+use crate::supervisor::{Plan, StartError, Supervisor};
+use crate::telemetry::{Check, Health, Metrics};
+use crate::types::Secret;
+
+/// Oldest PostgreSQL that is worked with.
+const OLDEST: u32 = 13;
+
+/// Time for an external PostgreSQL to answer at the start.
+const EXTERNAL_WAIT: Duration = Duration::from_secs(10);
+
+/// A file whose presence says that the administrator and its database have been made.
+const BOOTSTRAPPED: &str = "bootstrapped";
+
+/// A backend that is not started yet.
+pub enum Backend {
+    /// Ours.
+    Embedded(Box<Plan>),
+    /// Somebody else's.
+    External(BackendUrlParts),
+}
+
+impl Backend {
+    /// Finds or makes what is needed. An external backend's database becomes the default one of
+    /// the HTTP door, unless the configuration names another.
+    pub fn prepare(config: &mut Config, data_dir: &Path) -> Result<Self, StartError> {
+        match (config.backend.mode, &config.backend.url) {
+            (BackendMode::Embedded, _) => {
+                Plan::prepare(config, data_dir).map(Box::new).map(Self::Embedded)
+            }
+            (BackendMode::External, Some(url)) => {
+                let parts =
+                    url.parts().map_err(|e| StartError::config(format!("backend.url: {e}")))?;
+                if config.api.database == Config::default().api.database {
+                    config.api.database = parts.database.clone();
+                }
+                Ok(Self::External(parts))
+            }
+            (BackendMode::External, None) => {
+                Err(StartError::config("backend.url is missing".into()))
+            }
+        }
+    }
+
+    /// Where it is.
+    pub fn connector(&self) -> Connector {
+        match self {
+            Self::Embedded(plan) => Connector::new(plan.addr()),
+            Self::External(parts) => Connector::new(parts.addr.clone()),
+        }
+    }
+
+    /// How the system role gets in.
+    pub fn system_demand(&self) -> Demand {
+        let (user, database, credentials) = match self {
+            Self::Embedded(_) => ("postgres", "postgres", Credentials::Local),
+            Self::External(parts) => {
+                let secret =
+                    parts.password.clone().map_or(Credentials::Local, Credentials::Password);
+                (parts.user.as_str(), parts.database.as_str(), secret)
+            }
+        };
+        let options = vec![("application_name".to_owned(), "rustydb-system".to_owned())];
+        let lane = Arc::new(LaneKey::new(user.into(), database.into(), options));
+        Demand { lane, credentials }
+    }
+
+    /// Starts it, if it is ours, and checks that it can be worked with. Returns its version.
+    pub(super) async fn start(
+        self,
+        shared: &Arc<Shared>,
+        data: &DataDir,
+    ) -> Result<(String, Option<Supervisor>), StartError> {
+        let demand = self.system_demand();
+        let started = match self {
+            Self::Embedded(plan) => {
+                let password = std::env::var("RUSTYDB_ADMIN_PASSWORD").ok().map(Secret::new);
+                let (metrics, health) = (shared.metrics.clone(), shared.health.clone());
+                let supervisor = start_embedded(&plan, data, password, metrics, health).await?;
+                (plan.version().to_owned(), Some(supervisor))
+            }
+            Self::External(parts) => (check_external(&parts, &demand).await?, None),
+        };
+        shared.health.report("database", Check::Ok);
+        shared.metrics.backend_up.set(1);
+        Ok(started)
+    }
+}
+
+/// `rustydb init`: makes the cluster, the administrator and its database, and stops again.
+pub fn initialise(config: &Config, password: Option<Secret>) -> Result<String, StartError> {
+    let mut data = DataDir::open(&super::data_dir_of(config))?;
+    data.publish(&serde_json::json!({ "pid": std::process::id() }))
+        .map_err(|e| StartError::runtime(e.to_string()))?;
+    let plan = Plan::prepare(config, data.path())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| StartError::runtime(e.to_string()))?;
+    let password = password.or(std::env::var("RUSTYDB_ADMIN_PASSWORD").ok().map(Secret::new));
+    runtime.block_on(async {
+        let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::new(0)));
+        let supervisor = start_embedded(&plan, &data, password, metrics, health).await?;
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        drop(stop);
+        supervisor.run(stopped).await;
+        let path = data.password_file();
+        let password = match path.exists() {
+            true => format!("the administrator's password is in {}", path.display()),
+            false => "the administrator has the given password".to_owned(),
+        };
+        let directory = data.path().display();
+        Ok(format!("{directory} is ready (PostgreSQL {}); {password}", plan.version()))
+    })
+}
+
+async fn start_embedded(
+    plan: &Plan,
+    data: &DataDir,
+    password: Option<Secret>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+) -> Result<Supervisor, StartError> {
+    let supervisor = Supervisor::start(plan.clone(), metrics, health).await?;
+    let marker = data.path().join(BOOTSTRAPPED);
+    if !marker.exists() {
+        let connector = Connector::new(plan.addr());
+        bootstrap(&connector, data, password, plan.has_statistics).await.map_err(|e| {
+            StartError::backend(format!("cannot make the administrator and its database: {e}"))
+        })?;
+        std::fs::write(&marker, "").map_err(|e| StartError::runtime(e.to_string()))?;
+    }
+    Ok(supervisor)
+}
+
+/// Makes the role and the database `rustydb`. Each step looks first, so that a start that was
+/// interrupted is carried on by the next.
+async fn bootstrap(
+    connector: &Connector,
+    data: &DataDir,
+    password: Option<Secret>,
+    has_statistics: bool,
+) -> Result<(), crate::error::Error> {
+    let mut conn = system(connector, "postgres").await?;
+    if !exists(&mut conn, "SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rustydb'").await? {
+        let password = match password {
+            Some(password) => password,
+            None => {
+                let password = Secret::new(random_password());
+                data.keep_password(&password).map_err(crate::error::Error::internal)?;
+                password
+            }
+        };
+        let verifier = quote_literal(&Verifier::of_password(&password).to_text());
+        let sql = include_str!("../../sql/bootstrap.sql").replace("$1", &verifier);
+        conn.simple(&sql, |_| {}).await?;
+    }
+    if !exists(&mut conn, "SELECT FROM pg_catalog.pg_database WHERE datname = 'rustydb'").await? {
+        conn.simple("CREATE DATABASE rustydb OWNER rustydb", |_| {}).await?;
+    }
+    conn.close().await;
+    if has_statistics {
+        let mut conn = system(connector, "rustydb").await?;
+        conn.simple("CREATE EXTENSION IF NOT EXISTS pg_stat_statements", |_| {}).await?;
+        conn.close().await;
+    }
+    Ok(())
+}
+
+async fn system(connector: &Connector, database: &str) -> Result<BackendConn, crate::error::Error> {
+    let parameters =
+        [("user", "postgres"), ("database", database)].map(|(n, v)| (n.into(), v.into()));
+    let connected = connector.connect(&parameters, &Credentials::Local).await;
+    connected.map_err(ConnectError::into_error)
+}
+
+async fn exists(conn: &mut BackendConn, sql: &str) -> Result<bool, crate::error::Error> {
+    let mut found = false;
+    conn.simple(sql, |_| found = true).await?;
+    Ok(found)
+}
+
+/// 144 bits, in characters that need no quoting anywhere.
+fn random_password() -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bytes: [u8; 24] = random_bytes();
+    bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).collect()
+}
+
+async fn check_external(parts: &BackendUrlParts, demand: &Demand) -> Result<String, StartError> {
+    let connector = Connector::new(parts.addr.clone());
+    let deadline = Instant::now() + EXTERNAL_WAIT;
+    let mut conn = loop {
+        match connector.connect(demand.lane.parameters(), &demand.credentials).await {
+            Ok(conn) => break conn,
+            Err(ConnectError::Unavailable(_)) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(e) => {
+                let text = format!("cannot log in to {}: {}", parts.addr, e.into_error());
+                return Err(StartError::backend(text));
+            }
+        }
+    };
+    let version = conn.state.parameters.iter().find(|(name, _)| name == "server_version");
+    let version = version.map_or_else(String::new, |(_, value)| value.clone());
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    if digits.parse::<u32>().is_ok_and(|major| major < OLDEST) {
+        return Err(StartError::backend(format!(
+            "PostgreSQL {version} at {} is too old; RustyDB needs {OLDEST} or newer",
+            parts.addr
+        )));
+    }
+    let readable = conn.simple("SELECT FROM pg_catalog.pg_authid LIMIT 1", |_| {}).await;
+    if let Err(e) = readable {
+        return Err(StartError::backend(format!(
+            "the role \"{}\" of backend.url cannot read the roles' verifiers ({e}); it must be a \
+             superuser",
+            parts.user
+        )));
+    }
+    conn.close().await;
+    Ok(version)
+}

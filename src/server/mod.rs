@@ -1,0 +1,338 @@
+//! The composition root: the only place that sees everything. It starts the parts in order, opens
+//! the doors, waits, and drains.
+//!
+//! The main thread runs an event loop of its own for the supervisor, the samplers and the signals;
+//! clients live on the workers, so no query waits for them.
+
+mod backend;
+mod sampler;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::net::{BindError, Door, Drain, DrainWatch, Stage, bind_tcp, bind_unix};
+use crate::pool::{Pool, PoolKind};
+use crate::session::{Sessions, Stop};
+use crate::supervisor::data_dir::{self, DataDir};
+use crate::supervisor::{Exit, StartError};
+use crate::telemetry::health::Phase;
+use crate::telemetry::{Health, Metrics};
+pub use backend::{Backend, initialise};
+use worker::Workers;
+
+/// How often the shutdown looks whether the sessions are gone.
+const DRAIN_CHECK: Duration = Duration::from_millis(20);
+
+/// Time for sessions that were told to stop now.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// Parts that every worker shares.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) pool: Pool,
+    pub(crate) system_pool: Pool,
+    pub(crate) system: crate::pool::Demand,
+    pub(crate) drain: DrainWatch,
+}
+
+/// Bound sockets.
+pub(crate) struct Doors {
+    postgres: Vec<Door>,
+    api: Vec<Door>,
+    metrics: Vec<Door>,
+}
+
+/// Runs the server until it is told to stop; returns the exit code.
+///
+/// # Errors
+/// What keeps it from starting, in one sentence and with its exit code.
+pub fn serve(config: Config) -> Result<u8, StartError> {
+    let begun = Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .map_err(|e| StartError::runtime(format!("cannot start an event loop: {e}")))?;
+    // The first thing that is lost when the process dies, and the last that is needed.
+    let code = runtime.block_on(Server::run(config, begun));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    code
+}
+
+/// The directory of the configuration, or the default one.
+pub fn data_dir_of(config: &Config) -> PathBuf {
+    config.server.data_dir.clone().unwrap_or_else(data_dir::default_path)
+}
+
+struct Server {
+    shared: Arc<Shared>,
+    drain: Drain,
+    workers: Workers,
+    signals: Signals,
+    backend: BackendHandle,
+}
+
+/// The supervisor, when there is one.
+struct BackendHandle {
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<Exit>>,
+}
+
+impl Server {
+    async fn run(mut config: Config, begun: Instant) -> Result<u8, StartError> {
+        let mut signals = Signals::new()?;
+        let path = data_dir_of(&config);
+        let mut data = DataDir::open(&path)?;
+        let doors = bind(&config)?;
+        let backend = Backend::prepare(&mut config, data.path())?;
+        let config = Arc::new(config);
+        let workers_count = worker::count(&config);
+        let metrics = Arc::new(Metrics::new());
+        let health = Arc::new(Health::new(workers_count));
+        let (drain, drain_watch) = Drain::new();
+        let pool = |kind| Pool::new(kind, backend.connector(), &config, metrics.clone());
+        let shared = Arc::new(Shared {
+            sessions: Sessions::new(metrics.clone()),
+            pool: pool(PoolKind::Main),
+            system_pool: pool(PoolKind::System),
+            system: backend.system_demand(),
+            drain: drain_watch,
+            config,
+            metrics,
+            health,
+        });
+        // Probes answer from now on; clients of PostgreSQL wait in the kernel's queue.
+        let (open, opened) = watch::channel(false);
+        let addresses = doors.describe(&shared.config);
+        let workers = Workers::start(workers_count, &shared, doors, opened)?;
+        let started = tokio::select! {
+            started = backend.start(&shared, &data) => started,
+            _ = signals.stop() => return Ok(0),
+        };
+        let (version, supervisor) = started?;
+        let status = serde_json::json!({
+            "pid": std::process::id(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "api": addresses.api_url(),
+            "postgres_port": addresses.postgres_port,
+        });
+        if let Err(error) = data.publish(&status) {
+            tracing::warn!(%error, "cannot write the lock file");
+        }
+        let (stop, stopped) = oneshot::channel();
+        let task = supervisor.map(|supervisor| tokio::spawn(supervisor.run(stopped)));
+        sampler::start(shared.clone(), data.path().to_owned());
+        shared.health.enter(Phase::Ready);
+        let _ = open.send(true);
+        addresses.print(&shared.config, &data, &version, begun.elapsed());
+        let backend = BackendHandle { stop: Some(stop), task };
+        let mut server = Self { shared, drain, workers, signals, backend };
+        let code = server.wait().await;
+        server.shut_down(code).await;
+        Ok(code)
+    }
+
+    /// Returns when the server has to end.
+    async fn wait(&mut self) -> u8 {
+        let supervisor = async {
+            match &mut self.backend.task {
+                Some(task) => task.await.map_or(Exit::GaveUp, |exit| exit),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.signals.stop() => 0,
+            _ = supervisor => {
+                self.backend.task = None;
+                1
+            }
+        }
+    }
+
+    /// Readiness off, no new clients, idle ones leave, busy ones finish, PostgreSQL stops.
+    async fn shut_down(mut self, code: u8) {
+        tracing::info!(code, "shutting down");
+        let config = self.shared.config.server.clone();
+        self.shared.health.enter(Phase::Draining);
+        let hurried = tokio::select! {
+            () = tokio::time::sleep(config.shutdown_delay_secs.duration()) => false,
+            () = self.signals.hurry() => true,
+        };
+        self.drain.enter(Stage::Draining);
+        self.shared.sessions.stop_all(Stop::Drain);
+        if !hurried {
+            let sessions = self.shared.sessions.clone();
+            tokio::select! {
+                () = emptied(&sessions, config.shutdown_grace_secs.duration()) => {}
+                () = self.signals.hurry() => {}
+            }
+        }
+        self.shared.sessions.stop_all(Stop::Now);
+        emptied(&self.shared.sessions, STOP_GRACE).await;
+        self.drain.enter(Stage::Stopping);
+        self.shared.pool.close();
+        self.shared.system_pool.close();
+        self.workers.join();
+        if let Some(stop) = self.backend.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(task) = self.backend.task.take() {
+            let _ = task.await;
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Returns when no session is left, or after `limit`.
+async fn emptied(sessions: &Sessions, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    while !sessions.is_empty() && Instant::now() < deadline {
+        tokio::time::sleep(DRAIN_CHECK).await;
+    }
+}
+
+fn bind(config: &Config) -> Result<Doors, StartError> {
+    let failed = |e: BindError| match e.is_taken() {
+        true => StartError::port(format!("{e}; stop it, or choose another port")),
+        false => StartError::port(e.to_string()),
+    };
+    let backlog = config.network.backlog;
+    let network = &config.network;
+    let mut postgres = bind_tcp(&network.listen_addr, network.port, backlog).map_err(failed)?;
+    let port = postgres.first().map_or(network.port, Door::port);
+    if let Some(directory) = &network.unix_socket_dir {
+        postgres.push(bind_unix(directory, port).map_err(failed)?);
+    }
+    let api = bind_tcp(&config.api.listen_addr, config.api.port, backlog).map_err(failed)?;
+    let monitoring = &config.monitoring;
+    let metrics = match monitoring.metrics_port {
+        port if port > 0 && monitoring.enable_metrics => {
+            let address = std::slice::from_ref(&monitoring.metrics_addr);
+            bind_tcp(address, port, backlog).map_err(failed)?
+        }
+        _ => Vec::new(),
+    };
+    Ok(Doors { postgres, api, metrics })
+}
+
+/// What people need to know to come in.
+struct Addresses {
+    host: String,
+    postgres_port: u16,
+    api_host: String,
+    api_port: u16,
+    metrics: Option<String>,
+}
+
+impl Doors {
+    fn describe(&self, config: &Config) -> Addresses {
+        let port = |doors: &[Door]| doors.first().map_or(0, Door::port);
+        let host = |addresses: &[String]| match addresses.first().map(String::as_str) {
+            None | Some("0.0.0.0" | "::" | "127.0.0.1" | "::1") => "localhost".to_owned(),
+            Some(address) => address.to_owned(),
+        };
+        let metrics = &config.monitoring;
+        Addresses {
+            host: host(&config.network.listen_addr),
+            postgres_port: port(&self.postgres),
+            api_host: host(&config.api.listen_addr),
+            api_port: port(&self.api),
+            metrics: (!self.metrics.is_empty())
+                .then(|| format!("{}:{}", metrics.metrics_addr, port(&self.metrics))),
+        }
+    }
+
+    pub(crate) fn api_port(&self) -> u16 {
+        self.api.first().map_or(0, Door::port)
+    }
+}
+
+impl Addresses {
+    fn api_url(&self) -> String {
+        format!("http://{}:{}", self.api_host, self.api_port)
+    }
+
+    /// One line for each door, on standard output.
+    fn print(&self, config: &Config, data: &DataDir, version: &str, took: Duration) {
+        let password = data.password_file();
+        let embedded = config.backend.mode == crate::config::BackendMode::Embedded;
+        let role = if embedded { "rustydb" } else { "ROLE" };
+        let database = &config.api.database;
+        let mut lines = vec![
+            format!(
+                "RustyDB {} is ready after {:.2} s; PostgreSQL {version}; data in {}",
+                env!("CARGO_PKG_VERSION"),
+                took.as_secs_f64(),
+                data.path().display()
+            ),
+            format!(
+                "  psql      psql \"postgresql://{role}@{}:{}/{database}\"",
+                self.host, self.postgres_port
+            ),
+            format!(
+                "  curl      curl -u {role} {}/api/v1/query -H 'Content-Type: application/json' \
+                 -d '{{\"sql\":\"select 1 as one\"}}'",
+                self.api_url()
+            ),
+        ];
+        lines.push(match &self.metrics {
+            Some(address) => format!("  metrics   http://{address}/metrics"),
+            None => format!("  metrics   {}/api/v1/metrics", self.api_url()),
+        });
+        lines.push(match (config.security.enable_auth, embedded) {
+            (false, _) => "  password  none is asked for (--insecure, loopback only)".into(),
+            (true, true) if password.exists() => {
+                format!("  password  of the administrator rustydb: {}", password.display())
+            }
+            (true, true) => "  password  the one given as RUSTYDB_ADMIN_PASSWORD".into(),
+            (true, false) => "  password  that of the role in the external PostgreSQL".into(),
+        });
+        // A closed standard output must not end the server.
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), "{}", lines.join("\n"));
+        let _ = std::io::stdout().flush();
+    }
+}
+
+/// Signals that end the process.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, StartError> {
+        let on = |kind| {
+            signal(kind).map_err(|e| StartError::runtime(format!("cannot watch signals: {e}")))
+        };
+        Ok(Self {
+            term: on(SignalKind::terminate())?,
+            int: on(SignalKind::interrupt())?,
+            quit: on(SignalKind::quit())?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+            _ = self.quit.recv() => {}
+        }
+    }
+
+    /// A further signal while the server drains.
+    async fn hurry(&mut self) {
+        self.stop().await;
+    }
+}

@@ -1,0 +1,103 @@
+//! What happens every few seconds: the registry's clock, the pools' upkeep, health.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::statvfs::statvfs;
+
+use super::Shared;
+use crate::pool::CancelSlot;
+use crate::telemetry::Check;
+
+/// Free space of the data directory, in percent, below which it is degraded, and failed.
+const LOW_SPACE: (u64, u64) = (10, 2);
+
+/// Bytes of WAL that a slot may keep back before replication is degraded.
+const SLOT_LAG: i64 = 1 << 30;
+
+/// A pool that has had waiters for this many samples is exhausted.
+const EXHAUSTED_SAMPLES: u32 = 3;
+
+/// Starts the samplers on the calling event loop.
+pub(super) fn start(shared: Arc<Shared>, data_dir: PathBuf) {
+    tokio::spawn(sweep(shared.clone()));
+    tokio::spawn(maintain(shared.clone()));
+    tokio::spawn(sample_health(shared, data_dir));
+}
+
+async fn sweep(shared: Arc<Shared>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let limit = shared.config.network.idle_timeout_secs.map(|secs| secs.0);
+    loop {
+        second.tick().await;
+        let now = u32::try_from(shared.health.uptime_secs()).unwrap_or(u32::MAX);
+        shared.sessions.sweep(now, limit);
+    }
+}
+
+async fn maintain(shared: Arc<Shared>) {
+    let every = shared.config.pool.maintenance_interval_secs.duration();
+    let mut tick = tokio::time::interval(every);
+    loop {
+        tick.tick().await;
+        shared.pool.maintain();
+        shared.system_pool.maintain();
+    }
+}
+
+async fn sample_health(shared: Arc<Shared>, data_dir: PathBuf) {
+    let mut tick = tokio::time::interval(shared.config.backend.health_interval_secs.duration());
+    let mut waiting_samples = 0;
+    loop {
+        tick.tick().await;
+        let (database, replication) = ask_backend(&shared).await;
+        shared.health.report("database", database);
+        shared.health.report("replication", replication);
+        shared.metrics.backend_up.set(i64::from(database == Check::Ok));
+        shared.health.report("storage", storage(&data_dir));
+        let (_, waiting) = shared.pool.load();
+        waiting_samples = if waiting > 0 { waiting_samples + 1 } else { 0 };
+        let pool = match waiting_samples {
+            0 => Check::Ok,
+            n if n < EXHAUSTED_SAMPLES => Check::Degraded,
+            _ => Check::Failed,
+        };
+        shared.health.report("pool", pool);
+    }
+}
+
+async fn ask_backend(shared: &Shared) -> (Check, Check) {
+    let slot = Arc::new(CancelSlot::default());
+    let asked = async {
+        let mut lease = shared.system_pool.acquire(&shared.system, &slot).await?;
+        let mut lag: Option<i64> = None;
+        let sql = include_str!("../../sql/health.sql");
+        let read = |row: Vec<Option<String>>| {
+            lag = row.get(1).and_then(|value| value.as_ref()?.parse().ok());
+        };
+        lease.conn().simple(sql, read).await?;
+        Ok::<_, crate::error::Error>(lag)
+    };
+    let limit = shared.config.backend.connect_timeout_secs.duration() * 2;
+    match tokio::time::timeout(limit, asked).await {
+        Ok(Ok(None)) => (Check::Ok, Check::Disabled),
+        Ok(Ok(Some(lag))) if lag > SLOT_LAG => (Check::Ok, Check::Degraded),
+        Ok(Ok(Some(_))) => (Check::Ok, Check::Ok),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "PostgreSQL does not answer the health check");
+            (Check::Failed, Check::Disabled)
+        }
+        Err(_) => (Check::Failed, Check::Disabled),
+    }
+}
+
+fn storage(data_dir: &Path) -> Check {
+    let Ok(stat) = statvfs(data_dir) else { return Check::Failed };
+    let (free, all) = (u64::from(stat.blocks_available()), u64::from(stat.blocks()));
+    match free * 100 / all.max(1) {
+        percent if percent < LOW_SPACE.1 => Check::Failed,
+        percent if percent < LOW_SPACE.0 => Check::Degraded,
+        _ => Check::Ok,
+    }
+}

@@ -1,0 +1,156 @@
+//! The workers: threads with an event loop each, on which clients live from their first byte to
+//! their last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{Doors, Shared};
+use crate::auth::Authenticator;
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::executor::Executor;
+use crate::executor::roles::SystemRoles;
+use crate::frontend::http::{Face, HttpDoor};
+use crate::frontend::pgwire::{PgDoor, REFUSALS};
+use crate::limits::Gate;
+use crate::net::{Listener, Stage};
+use crate::session::Opener;
+use crate::supervisor::StartError;
+
+/// Threads per worker for work that would hold it, such as key derivation.
+const BLOCKING_THREADS: usize = 2;
+
+/// Time for the last tasks of a worker.
+const LAST_TASKS: Duration = Duration::from_millis(200);
+
+/// How many workers the configuration asks for.
+pub(super) fn count(config: &Config) -> usize {
+    match config.server.worker_threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    }
+}
+
+/// The running threads.
+pub(super) struct Workers(Vec<std::thread::JoinHandle<()>>);
+
+/// What a worker serves with.
+struct Adapters {
+    postgres: Arc<PgDoor>,
+    http: Arc<HttpDoor>,
+}
+
+impl Workers {
+    /// Starts the threads. HTTP is served at once, PostgreSQL when `opened` says so.
+    pub(super) fn start(
+        count: usize,
+        shared: &Arc<Shared>,
+        doors: Doors,
+        opened: watch::Receiver<bool>,
+    ) -> Result<Self, StartError> {
+        let adapters = Arc::new(adapters(shared, &doors));
+        let doors = Arc::new(doors);
+        let threads = (0..count).map(|number| {
+            let (adapters, doors) = (adapters.clone(), doors.clone());
+            let (shared, opened) = (shared.clone(), opened.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(BLOCKING_THREADS)
+                .build()?;
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                runtime.block_on(work(number, &shared, &adapters, doors, opened));
+                runtime.shutdown_timeout(LAST_TASKS);
+            })
+        });
+        let threads: std::io::Result<Vec<_>> = threads.collect();
+        threads
+            .map(Self)
+            .map_err(|e| StartError::runtime(format!("cannot start a worker thread: {e}")))
+    }
+
+    /// Waits for their end, which the stage `Stopping` brings.
+    pub(super) fn join(&mut self) {
+        for thread in self.0.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
+    let config = &shared.config;
+    let roles = SystemRoles::new(shared.system_pool.clone(), shared.system.clone());
+    let auth = Arc::new(Authenticator::new(
+        Arc::new(roles),
+        config.security.enable_auth,
+        config.security.verifier_cache_secs.duration(),
+        shared.metrics.clone(),
+    ));
+    let executor = Executor::new(shared.pool.clone(), shared.metrics.clone());
+    let opener = Opener::new(shared.sessions.clone(), executor);
+    let postgres = Arc::new(PgDoor {
+        auth: auth.clone(),
+        opener: opener.clone(),
+        gate: Gate::new(config.network.max_connections),
+        refusals: Gate::new(REFUSALS),
+        api_port: doors.api_port(),
+        config: config.clone(),
+        metrics: shared.metrics.clone(),
+        drain: shared.drain.clone(),
+    });
+    let http = Arc::new(HttpDoor {
+        auth,
+        opener,
+        catalog: Arc::new(Catalog::default()),
+        requests: Gate::new(config.api.max_connections),
+        sockets: Gate::new(config.api.max_sockets),
+        config: config.clone(),
+        metrics: shared.metrics.clone(),
+        health: shared.health.clone(),
+        drain: shared.drain.clone(),
+    });
+    Adapters { postgres, http }
+}
+
+async fn work(
+    number: usize,
+    shared: &Arc<Shared>,
+    adapters: &Adapters,
+    doors: Arc<Doors>,
+    mut opened: watch::Receiver<bool>,
+) {
+    let health = shared.health.clone();
+    tokio::spawn(async move {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            second.tick().await;
+            health.tick(number);
+        }
+    });
+    let listen = |door: &crate::net::Door| match door.listen() {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            tracing::error!(%error, "a worker cannot listen");
+            None
+        }
+    };
+    for (sockets, face) in [(&doors.api, Face::Api), (&doors.metrics, Face::Metrics)] {
+        for listener in sockets.iter().filter_map(listen) {
+            tokio::spawn(adapters.http.clone().serve(listener, face));
+        }
+    }
+    let listeners: Vec<Listener> = doors.postgres.iter().filter_map(listen).collect();
+    // From here on only the listeners keep the sockets open, so a drain closes them.
+    drop(doors);
+    let mut drain = shared.drain.clone();
+    tokio::select! {
+        _ = opened.wait_for(|open| *open) => {
+            for listener in listeners {
+                tokio::spawn(adapters.postgres.clone().serve(listener));
+            }
+        }
+        () = drain.reached(Stage::Stopping) => return,
+    }
+    drain.reached(Stage::Stopping).await;
+}

@@ -1,0 +1,260 @@
+//! A session: what one client of any door is to the rest of the server.
+//!
+//! Adapters know this module and nothing below it. A session has an identity, a lane and, only
+//! while it needs one, a backend connection. Today a PostgreSQL client keeps its connection from
+//! its first statement to its end, and an HTTP request for its one statement; when that is decided
+//! per transaction, it is decided in [`Session::relay`].
+
+mod describe;
+mod registry;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+pub use crate::executor::relay::Client;
+pub use crate::executor::typed::{ColumnInfo, Event, Notice, Prepared};
+pub use describe::{Column, Described};
+pub use registry::{Entry, Sessions, Stop};
+
+use crate::auth::Identity;
+use crate::backend::Credentials;
+use crate::error::{Error, Result};
+use crate::executor::relay::{self, Pause};
+use crate::executor::typed::{self, Events};
+use crate::executor::{Executor, Work};
+use crate::pool::{Demand, LaneKey, Lease};
+use crate::types::{Database, Protocol};
+
+/// How often a client that waits for a connection is asked whether it is still there.
+const CLIENT_CHECK: Duration = Duration::from_millis(250);
+
+/// What a new session is made of.
+pub struct Opening {
+    /// Who it is.
+    pub identity: Identity,
+    /// Database.
+    pub database: Database,
+    /// Further start-up parameters, in any order.
+    pub options: Vec<(String, String)>,
+    /// Door.
+    pub protocol: Protocol,
+    /// Address of the client.
+    pub peer: String,
+}
+
+/// Opens sessions: all that an adapter has of the server. Cheap to clone.
+#[derive(Clone)]
+pub struct Opener {
+    sessions: Arc<Sessions>,
+    executor: Executor,
+}
+
+impl Opener {
+    /// Sessions of this registry that work through this executor.
+    pub fn new(sessions: Arc<Sessions>, executor: Executor) -> Self {
+        Self { sessions, executor }
+    }
+
+    /// Opens a session for a proven identity.
+    pub fn open(&self, opening: Opening) -> Session {
+        Session::open(&self.sessions, &self.executor, opening)
+    }
+
+    /// Carries out a CancelRequest of a PostgreSQL client.
+    pub async fn cancel(&self, pid: u32, key: &[u8]) {
+        self.sessions.cancel(pid, key).await;
+    }
+}
+
+/// A session. Dropping it ends it; what it holds is cleaned or closed.
+pub struct Session {
+    // Before the entry, so that the connection is on its way back when the entry goes.
+    lease: Option<Lease>,
+    work: Option<Work>,
+    events: Events,
+    demand: Demand,
+    executor: Executor,
+    entry: Arc<Entry>,
+    sessions: Arc<Sessions>,
+    ended: &'static str,
+}
+
+/// How a PostgreSQL session ended.
+#[derive(Debug)]
+pub enum End {
+    /// By the client, or by the backend with its own words.
+    Closed,
+    /// The client is to be told this before the connection is closed.
+    Told(Error),
+}
+
+impl Session {
+    fn open(sessions: &Arc<Sessions>, executor: &Executor, opening: Opening) -> Self {
+        let Opening { identity, database, mut options, protocol, peer } = opening;
+        options.sort();
+        let role = identity.role;
+        let credentials = match identity.keys {
+            Some(keys) => Credentials::Keys(keys),
+            None => Credentials::Local,
+        };
+        let lane = Arc::new(LaneKey::new(role.clone(), database.clone(), options));
+        let demand = Demand { lane, credentials };
+        Self {
+            lease: None,
+            work: None,
+            events: Events::default(),
+            demand,
+            executor: executor.clone(),
+            entry: sessions.register(role, database, protocol, peer),
+            sessions: sessions.clone(),
+            ended: "closed",
+        }
+    }
+
+    /// The entry that others see.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// Number and key for BackendKeyData.
+    pub fn cancel_key(&self) -> (u32, u32) {
+        self.entry.cancel_key()
+    }
+
+    /// The parameters that PostgreSQL reports to a session like this one. The first session of
+    /// its kind borrows a connection for that, so that a database that does not exist, or a role
+    /// that may not enter it, is refused at the log-in with PostgreSQL's own words.
+    pub async fn server_parameters(&mut self) -> Result<Arc<Vec<(String, String)>>> {
+        if let Some(known) = self.executor.pool().parameters(&self.demand.lane) {
+            return Ok(known);
+        }
+        let lease = self.executor.acquire(&self.demand, &self.entry.slot).await?;
+        let parameters = Arc::new(lease.parameters().to_vec());
+        if self.demand.lane.is_single_use() {
+            self.lease = Some(lease);
+        }
+        Ok(parameters)
+    }
+
+    /// Serves a PostgreSQL client until one side ends.
+    pub async fn relay(&mut self, client: &mut Client) -> End {
+        loop {
+            let (entry, clock) = (&self.entry, &self.sessions.clock);
+            let stop = |cx: &mut Context<'_>, idle| entry.must_stop(cx, idle, clock);
+            let pause = relay::run(&self.executor, client, self.lease.as_mut(), stop).await;
+            self.count(client);
+            let (ended, end) = match pause {
+                Pause::NeedsBackend => match self.attach(client).await {
+                    Some(Ok(())) => continue,
+                    Some(Err(error)) => ("error", End::Told(error)),
+                    None => ("client_gone", End::Closed),
+                },
+                Pause::Terminated => ("closed", End::Closed),
+                Pause::ClientGone => ("client_gone", End::Closed),
+                Pause::BackendGone => ("backend_gone", End::Closed),
+                Pause::Fatal(error) => ("error", End::Told(error)),
+                Pause::Stopped => {
+                    let stop = self.entry.stop();
+                    (stop.reason(), End::Told(stop.error()))
+                }
+            };
+            self.ended = ended;
+            return end;
+        }
+    }
+
+    /// Borrows a connection for what the client has begun to send; `None` = it did not wait.
+    async fn attach(&mut self, client: &mut Client) -> Option<Result<()>> {
+        let acquire = self.executor.acquire(&self.demand, &self.entry.slot);
+        tokio::pin!(acquire);
+        let lease = loop {
+            tokio::select! {
+                biased;
+                lease = &mut acquire => break lease,
+                gone = client.stream.is_closed_after(CLIENT_CHECK) => if gone { return None },
+            }
+        };
+        Some(lease.map(|mut lease| {
+            relay::replay_sent(client, lease.conn());
+            self.lease = Some(lease);
+        }))
+    }
+
+    fn count(&self, client: &mut Client) {
+        let (received, sent) = client.take_counts();
+        let metrics = self.executor.metrics().protocol(self.entry.protocol);
+        metrics.bytes_received.inc_by(received);
+        metrics.bytes_sent.inc_by(sent);
+    }
+
+    /// Prepares a statement of a typed client.
+    pub async fn prepare(&mut self, sql: &str, read_only: bool) -> Result<Prepared> {
+        self.work = Some(self.executor.admit(self.entry.protocol));
+        if self.lease.is_none() {
+            self.lease = Some(self.executor.acquire(&self.demand, &self.entry.slot).await?);
+        }
+        let conn = held(&mut self.lease)?.conn();
+        let prepared = typed::prepare(conn, sql, read_only).await;
+        self.note_failure(prepared)
+    }
+
+    /// Runs the prepared statement with text values; the events follow.
+    pub async fn execute(&mut self, values: &[Option<Vec<u8>>], max_rows: u32) -> Result<()> {
+        self.events = Events::default();
+        typed::execute(held(&mut self.lease)?.conn(), values, max_rows).await
+    }
+
+    /// The next event of the running statement; the values of a row are in [`Session::row`].
+    pub fn poll_event(&mut self, cx: &mut Context<'_>, longest_row: usize) -> Poll<Result<Event>> {
+        let conn = held(&mut self.lease)?.conn();
+        let event = std::task::ready!(self.events.poll(cx, conn, longest_row));
+        if let (Ok(Event::Complete { command, rows }), Some(work)) = (&event, &mut self.work) {
+            work.completed(crate::proto::backend::CommandTag { command, rows: *rows });
+        }
+        Poll::Ready(self.note_failure(event))
+    }
+
+    /// [`Session::poll_event`] as a future.
+    pub async fn event(&mut self, longest_row: usize) -> Result<Event> {
+        std::future::poll_fn(|cx| self.poll_event(cx, longest_row)).await
+    }
+
+    /// Body of the DataRow that the last event was.
+    pub fn row(&mut self) -> &[u8] {
+        self.lease.as_mut().map_or(&[], |lease| lease.conn().body())
+    }
+
+    /// Cancels the running statement; its error arrives as an event.
+    pub async fn cancel(&self) {
+        self.entry.slot.cancel().await;
+    }
+
+    /// A handle that can cancel while the session is borrowed.
+    pub fn entry_handle(&self) -> Arc<Entry> {
+        self.entry.clone()
+    }
+
+    fn note_failure<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let (Err(error), Some(work)) = (&result, &self.work) {
+            work.failed(error.sqlstate().class());
+        }
+        result
+    }
+
+    /// Says why the session ends, for the metric.
+    pub fn ended_by(&mut self, reason: &'static str) {
+        self.ended = reason;
+    }
+}
+
+fn held(lease: &mut Option<Lease>) -> Result<&mut Lease> {
+    lease.as_mut().ok_or_else(|| Error::internal("no statement was prepared"))
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.sessions.unregister(&self.entry);
+        self.sessions.metrics.session_terminated(self.entry.protocol, self.ended);
+    }
+}

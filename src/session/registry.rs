@@ -1,0 +1,276 @@
+//! The one registry of sessions: who is connected, how to cancel, how to end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::task::Context;
+
+use atomic_waker::AtomicWaker;
+use parking_lot::Mutex;
+
+use crate::auth::scram::random_bytes;
+use crate::error::{Error, ErrorKind};
+use crate::pool::CancelSlot;
+use crate::telemetry::Metrics;
+use crate::types::{Database, Protocol, Role, SessionId};
+
+/// Why and when a session has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stop {
+    /// Not at all.
+    No,
+    /// It was idle for too long: now, if it still is.
+    Idle,
+    /// The server drains: as soon as it is idle.
+    Drain,
+    /// The server stops: now.
+    Now,
+}
+
+impl Stop {
+    fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Stop::No,
+            1 => Stop::Idle,
+            2 => Stop::Drain,
+            _ => Stop::Now,
+        }
+    }
+
+    /// What the client is told.
+    pub fn error(self) -> Error {
+        match self {
+            Stop::Idle => Error::new(
+                ErrorKind::IdleTimeout,
+                "terminating connection due to idle-session timeout",
+            ),
+            _ => Error::new(
+                ErrorKind::ShuttingDown,
+                "terminating connection due to administrator command",
+            ),
+        }
+    }
+
+    /// The `reason` of the metric.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Stop::Idle => "idle_timeout",
+            _ => "shutdown",
+        }
+    }
+}
+
+/// One session as others see it.
+#[derive(Debug)]
+pub struct Entry {
+    /// Number.
+    pub id: SessionId,
+    /// Number that a PostgreSQL client knows it by.
+    pub pid: u32,
+    key: u32,
+    /// Role.
+    pub role: Role,
+    /// Database.
+    pub database: Database,
+    /// Door.
+    pub protocol: Protocol,
+    /// Address of the client.
+    pub peer: String,
+    /// Leads a cancel request to the backend that the session holds.
+    pub(super) slot: Arc<CancelSlot>,
+    stop: AtomicU8,
+    /// Second of the registry's clock since which it is idle; 0 = it is not.
+    idle_since: AtomicU32,
+    waker: AtomicWaker,
+}
+
+impl Entry {
+    /// Whether the session must end now; if not, the task is woken when that changes.
+    pub(super) fn must_stop(&self, cx: &Context<'_>, idle: bool, clock: &AtomicU32) -> bool {
+        self.waker.register(cx.waker());
+        let was_idle = self.idle_since.load(Ordering::Relaxed) != 0;
+        if was_idle != idle {
+            let since = if idle { clock.load(Ordering::Relaxed).max(1) } else { 0 };
+            self.idle_since.store(since, Ordering::Relaxed);
+        }
+        match self.stop() {
+            Stop::No => false,
+            Stop::Now => true,
+            Stop::Idle if !idle => {
+                // It began to work in the same moment.
+                self.stop.store(Stop::No as u8, Ordering::Release);
+                false
+            }
+            Stop::Idle | Stop::Drain => idle,
+        }
+    }
+
+    /// Number and key for BackendKeyData.
+    pub(super) fn cancel_key(&self) -> (u32, u32) {
+        (self.pid, self.key)
+    }
+
+    /// Cancels what the session is doing.
+    pub async fn cancel(&self) {
+        self.slot.cancel().await;
+    }
+
+    /// What was ordered.
+    pub fn stop(&self) -> Stop {
+        Stop::from_u8(self.stop.load(Ordering::Acquire))
+    }
+
+    fn order(&self, stop: Stop) {
+        self.stop.fetch_max(stop as u8, Ordering::AcqRel);
+        self.waker.wake();
+    }
+}
+
+/// The registry. Its size is bounded by the connection limits of the doors.
+pub struct Sessions {
+    by_pid: Mutex<HashMap<u32, Arc<Entry>>>,
+    next_id: Mutex<u64>,
+    /// Seconds since start, moved by [`Sessions::sweep`], so that no session reads a clock.
+    pub(super) clock: AtomicU32,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Sessions {
+    /// An empty registry.
+    pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            by_pid: Mutex::default(),
+            next_id: Mutex::new(0),
+            clock: AtomicU32::new(1),
+            metrics,
+        })
+    }
+
+    pub(super) fn register(
+        &self,
+        role: Role,
+        database: Database,
+        protocol: Protocol,
+        peer: String,
+    ) -> Arc<Entry> {
+        let id = {
+            let mut next = self.next_id.lock();
+            *next += 1;
+            SessionId(*next)
+        };
+        let mut by_pid = self.by_pid.lock();
+        let (pid, key) = loop {
+            let random: [u8; 8] = random_bytes();
+            let [a, b, c, d, e, f, g, h] = random;
+            // Drivers read the number as a signed integer, and 0 as "no number".
+            let pid = u32::from_be_bytes([a & 0x7f, b, c, d]);
+            if pid != 0 && !by_pid.contains_key(&pid) {
+                break (pid, u32::from_be_bytes([e, f, g, h]));
+            }
+        };
+        let entry = Arc::new(Entry {
+            id,
+            pid,
+            key,
+            role,
+            database,
+            protocol,
+            peer,
+            slot: Arc::new(CancelSlot::default()),
+            stop: AtomicU8::new(Stop::No as u8),
+            idle_since: AtomicU32::new(0),
+            waker: AtomicWaker::new(),
+        });
+        by_pid.insert(pid, entry.clone());
+        let metrics = self.metrics.protocol(protocol);
+        metrics.sessions.inc();
+        metrics.sessions_created.inc();
+        entry
+    }
+
+    pub(super) fn unregister(&self, entry: &Entry) {
+        self.by_pid.lock().remove(&entry.pid);
+        self.metrics.protocol(entry.protocol).sessions.dec();
+    }
+
+    /// Carries out a CancelRequest; a wrong key does nothing, and says nothing.
+    pub async fn cancel(&self, pid: u32, key: &[u8]) {
+        use subtle::ConstantTimeEq;
+        let entry = self.by_pid.lock().get(&pid).cloned();
+        if let Some(entry) = entry
+            && bool::from(entry.key.to_be_bytes()[..].ct_eq(key))
+        {
+            entry.slot.cancel().await;
+        }
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.by_pid.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Orders every session to stop.
+    pub fn stop_all(&self, stop: Stop) {
+        self.by_pid.lock().values().for_each(|entry| entry.order(stop));
+    }
+
+    /// Moves the clock and ends PostgreSQL sessions that are idle for longer than the limit.
+    pub fn sweep(&self, now_secs: u32, idle_limit_secs: Option<u64>) {
+        self.clock.store(now_secs.max(1), Ordering::Relaxed);
+        let Some(limit) = idle_limit_secs else { return };
+        for entry in self.by_pid.lock().values() {
+            let since = entry.idle_since.load(Ordering::Relaxed);
+            let idle_for = u64::from(now_secs.saturating_sub(since));
+            if entry.protocol == Protocol::Postgres && since != 0 && idle_for >= limit {
+                entry.order(Stop::Idle);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> (Arc<Sessions>, Arc<Entry>) {
+        let sessions = Sessions::new(Arc::new(Metrics::new()));
+        let entry = sessions.register("r".into(), "d".into(), Protocol::Postgres, "local".into());
+        (sessions, entry)
+    }
+
+    fn must_stop(sessions: &Sessions, entry: &Entry, idle: bool) -> bool {
+        let cx = Context::from_waker(std::task::Waker::noop());
+        entry.must_stop(&cx, idle, &sessions.clock)
+    }
+
+    #[test]
+    fn a_draining_session_ends_when_it_is_idle() {
+        let (sessions, entry) = registry();
+        assert!(!must_stop(&sessions, &entry, true));
+        sessions.stop_all(Stop::Drain);
+        assert!(!must_stop(&sessions, &entry, false));
+        assert!(must_stop(&sessions, &entry, true));
+        sessions.stop_all(Stop::Now);
+        assert!(must_stop(&sessions, &entry, false));
+    }
+
+    #[test]
+    fn the_idle_limit_spares_who_works() {
+        let (sessions, entry) = registry();
+        assert!(!must_stop(&sessions, &entry, true));
+        sessions.sweep(9, Some(10));
+        assert!(!must_stop(&sessions, &entry, true));
+        sessions.sweep(11, Some(10));
+        assert!(!must_stop(&sessions, &entry, false));
+        assert!(!must_stop(&sessions, &entry, true));
+        sessions.sweep(30, Some(10));
+        assert!(must_stop(&sessions, &entry, true));
+        assert_eq!(entry.stop().error().sqlstate().as_str(), "57P05");
+    }
+}

@@ -1,0 +1,260 @@
+//! The server process: start, watch, restart, stop.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use parking_lot::Mutex;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::oneshot;
+
+use super::{Plan, StartError};
+use crate::backend::{Connector, Credentials};
+use crate::telemetry::{Check, Health, Metrics};
+
+/// Restarts are counted within this time.
+const RESTART_WINDOW: Duration = Duration::from_secs(600);
+
+/// Pauses before a restart.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Time for processes of a dead server to end by themselves, and then by signal.
+const ORPHAN_GRACE: Duration = Duration::from_millis(500);
+
+/// Lines of the server's log that are kept to explain a failed start.
+const LAST_LINES: usize = 12;
+
+/// Why the supervisor ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was told to.
+    Stopped,
+    /// PostgreSQL died too often.
+    GaveUp,
+}
+
+/// The running server. Must be made and used on the thread that lives as long as the process:
+/// the kernel's word that the parent died is bound to the thread that started the child.
+pub struct Supervisor {
+    plan: Plan,
+    child: Child,
+    log: Arc<Log>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+}
+
+#[derive(Default)]
+struct Log(Mutex<VecDeque<String>>);
+
+impl Supervisor {
+    /// Starts the server and returns when it takes connections.
+    pub async fn start(
+        plan: Plan,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+    ) -> Result<Self, StartError> {
+        end_orphans(&plan.cluster).await;
+        let log = Arc::new(Log::default());
+        let mut child = spawn(&plan, &log)
+            .map_err(|e| StartError::backend(format!("cannot start PostgreSQL: {e}")))?;
+        wait_ready(&plan, &mut child, &log).await?;
+        Ok(Self { plan, child, log, metrics, health })
+    }
+
+    /// Watches the server until `stop`, restarting it when it dies.
+    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Exit {
+        let mut restarts: VecDeque<Instant> = VecDeque::new();
+        loop {
+            tokio::select! {
+                _ = &mut stop => {
+                    self.shut_down().await;
+                    return Exit::Stopped;
+                }
+                status = self.child.wait() => {
+                    let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
+                    tracing::error!(%status, "PostgreSQL died");
+                }
+            }
+            self.health.report("database", Check::Failed);
+            self.metrics.backend_up.set(0);
+            let mut pause = BACK_OFF.0;
+            loop {
+                let now = Instant::now();
+                restarts.retain(|at| now.duration_since(*at) < RESTART_WINDOW);
+                if restarts.len() >= self.plan.max_restarts as usize {
+                    tracing::error!(restarts = restarts.len(), "PostgreSQL dies too often");
+                    return Exit::GaveUp;
+                }
+                restarts.push_back(now);
+                tokio::select! {
+                    _ = &mut stop => return Exit::Stopped,
+                    _ = tokio::time::sleep(pause) => {}
+                }
+                match self.restart().await {
+                    Ok(()) => break,
+                    Err(error) => tracing::error!(%error, "PostgreSQL does not restart"),
+                }
+                pause = (pause * 2).min(BACK_OFF.1);
+            }
+        }
+    }
+
+    async fn restart(&mut self) -> Result<(), StartError> {
+        end_orphans(&self.plan.cluster).await;
+        self.child = spawn(&self.plan, &self.log)
+            .map_err(|e| StartError::backend(format!("cannot start PostgreSQL: {e}")))?;
+        wait_ready(&self.plan, &mut self.child, &self.log).await?;
+        self.metrics.backend_restarts.inc();
+        self.metrics.backend_up.set(1);
+        self.health.report("database", Check::Ok);
+        tracing::info!("PostgreSQL is back");
+        Ok(())
+    }
+
+    /// Fast shutdown: sessions end, transactions roll back, a checkpoint is written.
+    async fn shut_down(&mut self) {
+        for (signal, limit) in [
+            (Signal::SIGINT, self.plan.start_timeout),
+            (Signal::SIGQUIT, Duration::from_secs(10)),
+            (Signal::SIGKILL, Duration::from_secs(10)),
+        ] {
+            let Some(pid) = self.child.id() else { return };
+            let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+            if tokio::time::timeout(limit, self.child.wait()).await.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+fn spawn(plan: &Plan, log: &Arc<Log>) -> std::io::Result<Child> {
+    let mut command = std::process::Command::new(plan.install.bin.join("postgres"));
+    command.arg("-D").arg(&plan.cluster);
+    for (name, value) in &plan.settings {
+        command.arg("-c").arg(format!("{name}={value}"));
+    }
+    super::install::run_as(&mut command, plan.user);
+    command
+        // Ctrl-C in a terminal goes to the whole group; the server stops when we say so.
+        .process_group(0)
+        .current_dir("/")
+        .env("LC_MESSAGES", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let parent = nix::unistd::getpid();
+    // SAFETY: between fork and exec only these two system calls are made; they allocate nothing.
+    // It runs after the change of user, which would clear the setting.
+    unsafe {
+        command.pre_exec(move || {
+            prctl::set_pdeathsig(Signal::SIGINT)?;
+            match nix::unistd::getppid() == parent {
+                true => Ok(()),
+                // The parent died before the kernel was told.
+                false => Err(std::io::ErrorKind::BrokenPipe.into()),
+            }
+        });
+    }
+    let mut child = Command::from(command).spawn()?;
+    if let Some(stderr) = child.stderr.take() {
+        tokio::spawn(read_log(stderr, log.clone()));
+    }
+    Ok(child)
+}
+
+async fn read_log(stderr: ChildStderr, log: Arc<Log>) {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match line.split(':').next() {
+            Some("PANIC") => tracing::error!(target: "postgres", "{line}"),
+            Some("FATAL" | "WARNING") => tracing::info!(target: "postgres", "{line}"),
+            _ => tracing::debug!(target: "postgres", "{line}"),
+        }
+        let mut last = log.0.lock();
+        if last.len() >= LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(line);
+    }
+}
+
+async fn wait_ready(plan: &Plan, child: &mut Child, log: &Log) -> Result<(), StartError> {
+    let connector = Connector::new(plan.addr());
+    let parameters =
+        [("user", "postgres"), ("database", "postgres")].map(|(n, v)| (n.into(), v.into()));
+    let deadline = Instant::now() + plan.start_timeout;
+    while Instant::now() < deadline {
+        if let Ok(Some(status)) = child.try_wait() {
+            // Its last words may still be on their way through the pipe.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            return Err(failed_start(log, &status.to_string()));
+        }
+        match connector.connect(&parameters, &Credentials::Local).await {
+            Ok(conn) => {
+                conn.close().await;
+                return Ok(());
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    Err(failed_start(log, "no answer in time"))
+}
+
+fn failed_start(log: &Log, status: &str) -> StartError {
+    let lines: Vec<String> = log.0.lock().iter().cloned().collect();
+    StartError::backend(format!(
+        "PostgreSQL did not start ({status}); it said:\n  {}",
+        lines.join("\n  ")
+    ))
+}
+
+/// Ends every process of an earlier server on this cluster: its postmaster gets a fast shutdown;
+/// what a killed postmaster left behind is ended directly, because nothing else will.
+async fn end_orphans(cluster: &Path) {
+    let pid_file = fs::read_to_string(cluster.join("postmaster.pid")).unwrap_or_default();
+    let postmaster: Option<i32> = pid_file.lines().next().and_then(|line| line.parse().ok());
+    for (signal, grace) in [
+        (Signal::SIGINT, Duration::from_secs(30)),
+        (Signal::SIGQUIT, ORPHAN_GRACE),
+        (Signal::SIGKILL, ORPHAN_GRACE),
+    ] {
+        let left = processes_in(cluster);
+        if left.is_empty() {
+            return;
+        }
+        tracing::warn!(processes = left.len(), %signal, "ending an orphaned PostgreSQL");
+        let has_head = postmaster.is_some_and(|pid| left.contains(&pid));
+        // With a living postmaster, it alone is told, and it ends the others.
+        let told = left.iter().filter(|pid| !has_head || Some(**pid) == postmaster);
+        told.for_each(|pid| drop(kill(Pid::from_raw(*pid), signal)));
+        let limit = if has_head { grace } else { ORPHAN_GRACE };
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline && !processes_in(cluster).is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Processes that work in the cluster's directory: PostgreSQL's all do, nobody else does.
+fn processes_in(cluster: &Path) -> Vec<i32> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let mut pids: Vec<i32> = processes
+        .flatten()
+        .filter(|entry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == cluster))
+        .filter(|entry| {
+            fs::read_link(entry.path().join("exe"))
+                .is_ok_and(|exe| exe.to_string_lossy().contains("/postgres"))
+        })
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    pids
+}

@@ -1,0 +1,152 @@
+//! The health registry: a few named checks and the phase of the process, readable at any time.
+//!
+//! Samplers write, probes read; a probe never waits for PostgreSQL.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+/// The state of one part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// There is nothing to check.
+    Disabled,
+    /// Works.
+    Ok,
+    /// Works, but somebody should look.
+    Degraded,
+    /// Does not work.
+    Failed,
+}
+
+impl Check {
+    /// The word in the health body.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Check::Disabled => "disabled",
+            Check::Ok => "ok",
+            Check::Degraded => "degraded",
+            Check::Failed => "failed",
+        }
+    }
+}
+
+/// Life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// PostgreSQL is being prepared or started.
+    Starting,
+    /// Every door is open.
+    Ready,
+    /// No new clients; the present ones finish.
+    Draining,
+}
+
+/// Parts that are checked, in the order of the body.
+pub const PARTS: [&str; 4] = ["database", "storage", "replication", "pool"];
+
+/// Seconds after which a silent event loop counts as stuck.
+const WATCHDOG_SECS: u64 = 5;
+
+/// The registry.
+#[derive(Debug)]
+pub struct Health {
+    started: Instant,
+    phase: AtomicU8,
+    checks: Mutex<[Check; PARTS.len()]>,
+    /// Seconds since start at which each event loop last turned.
+    ticks: Vec<AtomicU64>,
+}
+
+impl Health {
+    /// A registry for a process with this many event loops.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            started: Instant::now(),
+            phase: AtomicU8::new(Phase::Starting as u8),
+            checks: Mutex::new([Check::Failed, Check::Ok, Check::Disabled, Check::Ok]),
+            ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Moves the process to its next phase.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// The present phase.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
+    }
+
+    /// Reports one part; the name must be one of [`PARTS`].
+    pub fn report(&self, part: &str, check: Check) {
+        if let Some(at) = PARTS.iter().position(|name| *name == part) {
+            self.checks.lock()[at] = check;
+        }
+    }
+
+    /// Every part with its state.
+    pub fn checks(&self) -> Vec<(&'static str, Check)> {
+        PARTS.into_iter().zip(*self.checks.lock()).collect()
+    }
+
+    /// The worst state of all parts.
+    pub fn worst(&self) -> Check {
+        self.checks.lock().iter().copied().max().unwrap_or(Check::Ok)
+    }
+
+    /// An event loop turned; called once a second by each.
+    pub fn tick(&self, worker: usize) {
+        if let Some(tick) = self.ticks.get(worker) {
+            tick.store(self.uptime_secs(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether every event loop turned within the last five seconds.
+    pub fn is_live(&self) -> bool {
+        let oldest = self.ticks.iter().map(|tick| tick.load(Ordering::Relaxed)).min();
+        self.uptime_secs().saturating_sub(oldest.unwrap_or(0)) <= WATCHDOG_SECS
+            || self.phase() == Phase::Starting
+    }
+
+    /// Whether new clients should be sent here.
+    pub fn is_ready(&self) -> bool {
+        self.phase() == Phase::Ready && self.worst() < Check::Failed
+    }
+
+    /// Seconds since the process started.
+    pub fn uptime_secs(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    /// Time since the process started.
+    pub fn uptime(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_needs_the_phase_and_every_check() {
+        let health = Health::new(0);
+        health.report("database", Check::Ok);
+        assert!(!health.is_ready());
+        health.enter(Phase::Ready);
+        assert!(health.is_ready());
+        health.report("storage", Check::Degraded);
+        assert!(health.is_ready());
+        health.report("storage", Check::Failed);
+        assert!(!health.is_ready());
+        assert_eq!(health.worst(), Check::Failed);
+    }
+}

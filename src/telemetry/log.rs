@@ -1,0 +1,44 @@
+//! The log: `tracing` records to standard error, through a bounded queue that never blocks a
+//! worker. Secrets, parameter values and SQL texts do not get into records.
+
+use std::io::IsTerminal;
+
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogFormat, LogLevel, Monitoring};
+
+/// Records that may wait for the writer; further ones are dropped.
+const QUEUE: usize = 10_000;
+
+/// Starts logging. The guard writes out what is queued when it is dropped.
+pub fn start(config: &Monitoring) -> WorkerGuard {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(QUEUE)
+        .lossy(true)
+        .finish(std::io::stderr());
+    let level = match config.log_level {
+        LogLevel::Trace => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    let plain = match config.log_format {
+        LogFormat::Plain => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+    };
+    let registry = tracing_subscriber::registry().with(level);
+    // A second start (tests in one process) keeps the first subscriber.
+    let _ = if plain {
+        let ansi = std::io::stderr().is_terminal();
+        registry.with(fmt::layer().with_writer(writer).with_ansi(ansi)).try_init()
+    } else {
+        registry.with(fmt::layer().json().flatten_event(true).with_writer(writer)).try_init()
+    };
+    guard
+}

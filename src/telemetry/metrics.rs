@@ -1,0 +1,436 @@
+//! The metrics registry. Every metric of the server is a field here, so a name exists once;
+//! handles with labels are resolved at construction and not looked up on the hot paths.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::types::Protocol;
+
+/// Seconds; the spread of a statement's life.
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Kinds of statements, the `type` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatementKind {
+    /// SELECT, VALUES, SHOW, FETCH, …
+    Select,
+    /// INSERT.
+    Insert,
+    /// UPDATE and MERGE.
+    Update,
+    /// DELETE.
+    Delete,
+    /// CREATE, ALTER, DROP, …
+    Ddl,
+    /// COPY.
+    Copy,
+    /// Everything else.
+    Other,
+}
+
+impl StatementKind {
+    const ALL: [(StatementKind, &'static str); 7] = [
+        (StatementKind::Select, "select"),
+        (StatementKind::Insert, "insert"),
+        (StatementKind::Update, "update"),
+        (StatementKind::Delete, "delete"),
+        (StatementKind::Ddl, "ddl"),
+        (StatementKind::Copy, "copy"),
+        (StatementKind::Other, "other"),
+    ];
+
+    /// The kind of a command tag without its numbers.
+    pub fn of_command(command: &str) -> Self {
+        match command.split(' ').next().unwrap_or("") {
+            "SELECT" | "SHOW" | "FETCH" | "EXPLAIN" => Self::Select,
+            "INSERT" => Self::Insert,
+            "UPDATE" | "MERGE" => Self::Update,
+            "DELETE" => Self::Delete,
+            "COPY" => Self::Copy,
+            "CREATE" | "ALTER" | "DROP" | "TRUNCATE" | "COMMENT" | "GRANT" | "REVOKE"
+            | "REINDEX" | "SECURITY" | "IMPORT" | "REASSIGN" => Self::Ddl,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Metrics of one door.
+pub struct ProtocolMetrics {
+    /// Connections accepted.
+    pub connections_total: IntCounter,
+    /// Connections open now.
+    pub connections_active: IntGauge,
+    /// Bytes written to clients.
+    pub bytes_sent: IntCounter,
+    /// Bytes read from clients.
+    pub bytes_received: IntCounter,
+    /// Sessions now.
+    pub sessions: IntGauge,
+    /// Sessions with a request in work.
+    pub sessions_active: IntGauge,
+    /// Sessions opened.
+    pub sessions_created: IntCounter,
+    durations: Vec<Histogram>,
+}
+
+impl ProtocolMetrics {
+    /// Time from the first message of a request to its last.
+    pub fn duration(&self, kind: StatementKind) -> &Histogram {
+        &self.durations[kind as usize]
+    }
+}
+
+/// Metrics of one pool.
+pub struct PoolMetrics {
+    /// Connections, those being made or cleaned included.
+    pub total: IntGauge,
+    /// Connections that wait for work.
+    pub idle: IntGauge,
+    /// Connections lent to sessions.
+    pub active: IntGauge,
+    /// Sessions that wait for a connection.
+    pub waiters: IntGauge,
+    /// Acquisitions by result.
+    pub acquired: IntCounter,
+    /// Acquisitions that found the backend out of reach or refusing.
+    pub acquire_failed: IntCounter,
+    /// Acquisitions that waited too long.
+    pub acquire_timeout: IntCounter,
+    /// Acquisitions that found the wait queue full.
+    pub acquire_rejected: IntCounter,
+    /// Time from asking for a connection to having it.
+    pub acquire_duration: Histogram,
+    /// Connections made.
+    pub created: IntCounter,
+    /// Connections cleaned for the next session.
+    pub recycled: IntCounter,
+    destroyed: IntCounterVec,
+    name: &'static str,
+}
+
+impl PoolMetrics {
+    /// Counts a closed connection.
+    pub fn destroyed(&self, reason: &str) {
+        self.destroyed.with_label_values(&[self.name, reason]).inc();
+    }
+}
+
+/// The registry and every handle.
+pub struct Metrics {
+    registry: Registry,
+    protocols: Vec<ProtocolMetrics>,
+    /// Pool of the clients' roles.
+    pub main_pool: PoolMetrics,
+    /// Pool of the system role.
+    pub system_pool: PoolMetrics,
+    /// Statements in work.
+    pub query_active: IntGauge,
+    rows_returned: Vec<IntCounter>,
+    query_errors: IntCounterVec,
+    sessions_terminated: IntCounterVec,
+    connections_rejected: IntCounterVec,
+    protocol_errors: IntCounterVec,
+    auth_attempts: IntCounterVec,
+    api_requests: IntCounterVec,
+    api_errors: IntCounterVec,
+    api_duration: HistogramVec,
+    /// HTTP requests in work.
+    pub api_in_flight: IntGauge,
+    /// Whether the backend answered the last check.
+    pub backend_up: IntGauge,
+    /// Restarts of the embedded PostgreSQL.
+    pub backend_restarts: IntCounter,
+    uptime: IntGauge,
+}
+
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    /// A name that is taken twice is a defect of this file, and the test below finds it.
+    fn keep<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        #[allow(clippy::expect_used)]
+        let collector = made.expect("metric names are constants");
+        let registered = self.0.register(Box::new(collector.clone()));
+        debug_assert!(registered.is_ok(), "{registered:?}");
+        collector
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.keep(IntCounter::new(name, help))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.keep(IntGauge::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.keep(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.keep(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+        self.keep(HistogramVec::new(opts, labels))
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A registry with every metric of the server.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        #[cfg(target_os = "linux")]
+        {
+            let process = prometheus::process_collector::ProcessCollector::for_self();
+            let _ = registry.register(Box::new(process));
+        }
+        let build = make.gauges("rustydb_build_info", "Version of the server", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let protocols = protocol_metrics(&make);
+        let [main_pool, system_pool] = pool_metrics(&make);
+        let rows = make.counters(
+            "rustydb_query_rows_returned_total",
+            "Rows returned or changed",
+            &["type"],
+        );
+        Self {
+            protocols,
+            main_pool,
+            system_pool,
+            query_active: make.gauge("rustydb_query_active", "Requests in work"),
+            rows_returned: StatementKind::ALL
+                .iter()
+                .map(|(_, name)| rows.with_label_values(&[name]))
+                .collect(),
+            query_errors: make.counters(
+                "rustydb_query_errors_total",
+                "Errors that PostgreSQL reported",
+                &["sqlstate_class"],
+            ),
+            sessions_terminated: make.counters(
+                "rustydb_session_terminated_total",
+                "Sessions ended",
+                &["protocol", "reason"],
+            ),
+            connections_rejected: make.counters(
+                "rustydb_network_connections_rejected_total",
+                "Connections refused",
+                &["reason"],
+            ),
+            protocol_errors: make.counters(
+                "rustydb_network_protocol_errors_total",
+                "Bytes that are no known protocol",
+                &["reason"],
+            ),
+            auth_attempts: make.counters(
+                "rustydb_auth_attempts_total",
+                "Log-ins",
+                &["method", "result"],
+            ),
+            api_requests: make.counters(
+                "rustydb_api_requests_total",
+                "HTTP requests",
+                &["method", "endpoint", "status"],
+            ),
+            api_errors: make.counters(
+                "rustydb_api_errors_total",
+                "HTTP requests that ended in an error",
+                &["type"],
+            ),
+            api_duration: make.histograms(
+                "rustydb_api_request_duration_seconds",
+                "Time to the head of the response",
+                &["method", "endpoint"],
+            ),
+            api_in_flight: make.gauge("rustydb_api_requests_in_flight", "HTTP requests in work"),
+            backend_up: make.gauge("rustydb_backend_up", "Whether PostgreSQL answers"),
+            backend_restarts: make
+                .counter("rustydb_backend_restarts_total", "Restarts of the embedded PostgreSQL"),
+            uptime: make.gauge("rustydb_uptime_seconds", "Seconds since start"),
+            registry,
+        }
+    }
+
+    /// Metrics of one door.
+    pub fn protocol(&self, protocol: Protocol) -> &ProtocolMetrics {
+        &self.protocols[protocol as usize]
+    }
+
+    /// Counts the rows of a statement.
+    pub fn rows_returned(&self, kind: StatementKind, rows: u64) {
+        self.rows_returned[kind as usize].inc_by(rows);
+    }
+
+    /// Counts an error of PostgreSQL; the class comes from its SQLSTATE.
+    pub fn query_error(&self, class: &str) {
+        self.query_errors.with_label_values(&[class]).inc();
+    }
+
+    /// Counts the end of a session.
+    pub fn session_terminated(&self, protocol: Protocol, reason: &str) {
+        self.sessions_terminated.with_label_values(&[protocol.as_str(), reason]).inc();
+    }
+
+    /// Counts a refused connection.
+    pub fn connection_rejected(&self, reason: &str) {
+        self.connections_rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts bytes that are no known protocol.
+    pub fn protocol_error(&self, reason: &str) {
+        self.protocol_errors.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a log-in.
+    pub fn auth_attempt(&self, method: &str, ok: bool) {
+        let result = if ok { "success" } else { "failure" };
+        self.auth_attempts.with_label_values(&[method, result]).inc();
+    }
+
+    /// Counts an HTTP request; `endpoint` is the route's template, so its values are bounded.
+    pub fn api_request(&self, method: &str, endpoint: &str, status: u16, seconds: f64) {
+        self.api_requests.with_label_values(&[method, endpoint, &status.to_string()]).inc();
+        self.api_duration.with_label_values(&[method, endpoint]).observe(seconds);
+    }
+
+    /// Counts an HTTP error by its code.
+    pub fn api_error(&self, code: &str) {
+        self.api_errors.with_label_values(&[&code.to_ascii_lowercase()]).inc();
+    }
+
+    /// Everything in Prometheus' text format 0.0.4.
+    pub fn render(&self, uptime_secs: u64) -> Vec<u8> {
+        self.uptime.set(i64::try_from(uptime_secs).unwrap_or(i64::MAX));
+        let mut text = Vec::new();
+        // Writing to a vector does not fail.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        text
+    }
+}
+
+fn protocol_metrics(make: &Maker<'_>) -> Vec<ProtocolMetrics> {
+    const P: &[&str] = &["protocol"];
+    let accepted = make.counters("rustydb_network_connections_total", "Connections accepted", P);
+    let open = make.gauges("rustydb_network_connections_active", "Connections open", P);
+    let sent = make.counters("rustydb_network_bytes_sent_total", "Bytes sent to clients", P);
+    let received =
+        make.counters("rustydb_network_bytes_received_total", "Bytes received from clients", P);
+    let sessions = make.gauges("rustydb_session_total", "Sessions", P);
+    let active = make.gauges("rustydb_session_active", "Sessions with a request in work", P);
+    let created = make.counters("rustydb_session_created_total", "Sessions opened", P);
+    let durations = make.histograms(
+        "rustydb_query_execution_duration_seconds",
+        "Time from the first message of a request to its last",
+        &["type", "protocol"],
+    );
+    let of = |protocol: Protocol| {
+        let l = &[protocol.as_str()];
+        ProtocolMetrics {
+            connections_total: accepted.with_label_values(l),
+            connections_active: open.with_label_values(l),
+            bytes_sent: sent.with_label_values(l),
+            bytes_received: received.with_label_values(l),
+            sessions: sessions.with_label_values(l),
+            sessions_active: active.with_label_values(l),
+            sessions_created: created.with_label_values(l),
+            durations: StatementKind::ALL
+                .iter()
+                .map(|(_, kind)| durations.with_label_values(&[kind, protocol.as_str()]))
+                .collect(),
+        }
+    };
+    Protocol::ALL.into_iter().map(of).collect()
+}
+
+fn pool_metrics(make: &Maker<'_>) -> [PoolMetrics; 2] {
+    const P: &[&str] = &["pool"];
+    let total = make.gauges("rustydb_pool_total_connections", "Connections to PostgreSQL", P);
+    let idle = make.gauges("rustydb_pool_idle_connections", "Connections without work", P);
+    let active = make.gauges("rustydb_pool_active_connections", "Connections lent out", P);
+    let waiters = make.gauges("rustydb_pool_wait_queue_size", "Sessions that wait", P);
+    let acquisitions = make.counters(
+        "rustydb_pool_acquisitions_total",
+        "Acquisitions by result",
+        &["pool", "result"],
+    );
+    let acquire = make.histograms(
+        "rustydb_pool_acquire_duration_seconds",
+        "Time from asking for a connection to having it",
+        P,
+    );
+    let created = make.counters("rustydb_pool_connections_created_total", "Connections made", P);
+    let recycled = make.counters(
+        "rustydb_pool_connections_recycled_total",
+        "Connections cleaned for the next session",
+        &["pool", "strategy"],
+    );
+    let destroyed = make.counters(
+        "rustydb_pool_connections_destroyed_total",
+        "Connections closed",
+        &["pool", "reason"],
+    );
+    ["main", "system"].map(|name| {
+        let l = &[name];
+        PoolMetrics {
+            total: total.with_label_values(l),
+            idle: idle.with_label_values(l),
+            active: active.with_label_values(l),
+            waiters: waiters.with_label_values(l),
+            acquired: acquisitions.with_label_values(&[name, "success"]),
+            acquire_failed: acquisitions.with_label_values(&[name, "failed"]),
+            acquire_timeout: acquisitions.with_label_values(&[name, "timeout"]),
+            acquire_rejected: acquisitions.with_label_values(&[name, "rejected"]),
+            acquire_duration: acquire.with_label_values(l),
+            created: created.with_label_values(l),
+            recycled: recycled.with_label_values(&[name, "discard_all"]),
+            destroyed: destroyed.clone(),
+            name,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_its_own_name_and_is_rendered() {
+        let metrics = Metrics::new();
+        metrics.protocol(Protocol::Http).duration(StatementKind::Copy).observe(0.1);
+        metrics.query_error("42");
+        let text = String::from_utf8(metrics.render(7)).unwrap();
+        for line in [
+            "rustydb_uptime_seconds 7",
+            "rustydb_query_errors_total{sqlstate_class=\"42\"} 1",
+            "rustydb_pool_idle_connections{pool=\"system\"} 0",
+            "rustydb_query_execution_duration_seconds_count{protocol=\"http\",type=\"copy\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_kinds_is_the_order_of_their_handles() {
+        for (at, (kind, _)) in StatementKind::ALL.iter().enumerate() {
+            assert_eq!(*kind as usize, at);
+        }
+        for (at, protocol) in Protocol::ALL.iter().enumerate() {
+            assert_eq!(*protocol as usize, at);
+        }
+        assert_eq!(StatementKind::of_command("CREATE TABLE"), StatementKind::Ddl);
+        assert_eq!(StatementKind::of_command(""), StatementKind::Other);
+    }
+}
