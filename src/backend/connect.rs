@@ -190,13 +190,13 @@ impl LogIn<'_> {
             10 => self.sasl_begin(&mut answer)?,
             11 => {
                 let data = body.0.to_vec();
-                let exchange = self.exchange.as_mut().ok_or_else(|| self_started())?;
+                let exchange = self.exchange.as_mut().ok_or_else(out_of_order)?;
                 let last = exchange.answer(&data).map_err(|_| wrong_keys(self.user))?;
                 frontend::sasl_response(last.as_bytes(), &mut answer).map_err(malformed)?;
             }
             12 => {
                 let data = body.0.to_vec();
-                let exchange = self.exchange.take().ok_or_else(|| self_started())?;
+                let exchange = self.exchange.take().ok_or_else(out_of_order)?;
                 return exchange.finish(&data).map_err(|_| wrong_keys(self.user));
             }
             _ => return Err(unsupported()),
@@ -230,7 +230,7 @@ impl LogIn<'_> {
     }
 }
 
-fn self_started() -> ConnectError {
+fn out_of_order() -> ConnectError {
     malformed(Malformed("SASL message out of order"))
 }
 

@@ -55,9 +55,11 @@ pub struct Catalog {
 #[derive(Default)]
 struct Entries {
     types: HashMap<(Database, u32), (Instant, TypeRow)>,
-    /// Numbers of the NOT NULL columns of a table.
-    not_null: HashMap<(Database, u32), (Instant, Arc<[i16]>)>,
+    not_null: HashMap<(Database, u32), NotNull>,
 }
+
+/// Numbers of the NOT NULL columns of a table, and when they were read.
+type NotNull = (Instant, Arc<[i16]>);
 
 /// A row of a catalog query, in text.
 pub type Row = Vec<Option<String>>;

@@ -267,6 +267,14 @@ impl BackendUrl {
     }
 }
 
+/// libpq allows a user without a host (`postgresql://me@/db?host=/run`), RFC 3986 does not.
+fn parse_url(text: &str) -> Result<url::Url, url::ParseError> {
+    match url::Url::parse(text) {
+        Err(url::ParseError::EmptyHost) => url::Url::parse(&text.replacen("@/", "@localhost/", 1)),
+        parsed => parsed,
+    }
+}
+
 /// The parts of a backend URL.
 #[derive(Clone, Debug)]
 pub struct BackendUrlParts {
@@ -284,7 +292,7 @@ impl BackendUrl {
     /// Takes the URL apart, as libpq does
     /// (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS>).
     pub fn parts(&self) -> Result<BackendUrlParts, String> {
-        let url = url::Url::parse(self.reveal()).map_err(|e| e.to_string())?;
+        let url = parse_url(self.reveal()).map_err(|e| e.to_string())?;
         let decode = |text: &str| {
             let bytes = percent_encoding::percent_decode_str(text);
             bytes.decode_utf8().map(|t| t.into_owned()).map_err(|e| e.to_string())
@@ -324,7 +332,7 @@ impl BackendUrl {
 
 impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match url::Url::parse(self.reveal()) {
+        match parse_url(self.reveal()) {
             Ok(mut url) => {
                 if url.password().is_some() && url.set_password(Some("***")).is_err() {
                     return f.write_str("***");
@@ -340,7 +348,7 @@ impl Value for BackendUrl {
     fn read(raw: &Toml) -> Result<Self, String> {
         let expected = || "a URL such as postgresql://user:password@host:5432/database".to_owned();
         let text = raw.as_str().ok_or_else(expected)?;
-        match url::Url::parse(text) {
+        match parse_url(text) {
             Ok(url) if matches!(url.scheme(), "postgresql" | "postgres") => {
                 Ok(Self(Secret::new(text)))
             }
@@ -354,7 +362,10 @@ impl Value for BackendUrl {
 }
 
 macro_rules! choice {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* })*) => {$(
+    ($(
+        $(#[$doc:meta])*
+        $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }
+    )*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[$vdoc])* $variant,)* }

@@ -74,13 +74,21 @@ pub struct Style {
 /// Why a JSON parameter has no text form for its PostgreSQL type; `Display` is for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParamError {
+    /// A surrogate without its pair.
     InvalidJson,
+    /// Not base64, for bytea.
     Base64,
+    /// U+0000, which PostgreSQL's text cannot hold.
     Nul,
+    /// A scalar for an array type.
     ExpectedArray,
+    /// A scalar for a composite type.
     ExpectedObject,
+    /// Fields of the composite type, and values that were given.
     FieldCount(usize, usize),
+    /// A key that the composite type does not have.
     UnknownField(String),
+    /// Nested too deep.
     TooDeep,
 }
 

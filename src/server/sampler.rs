@@ -94,7 +94,7 @@ async fn ask_backend(shared: &Shared) -> (Check, Check) {
 
 fn storage(data_dir: &Path) -> Check {
     let Ok(stat) = statvfs(data_dir) else { return Check::Failed };
-    let (free, all) = (u64::from(stat.blocks_available()), u64::from(stat.blocks()));
+    let (free, all) = (stat.blocks_available(), stat.blocks());
     match free * 100 / all.max(1) {
         percent if percent < LOW_SPACE.1 => Check::Failed,
         percent if percent < LOW_SPACE.0 => Check::Degraded,

@@ -234,7 +234,10 @@ async fn end_orphans(cluster: &Path) {
         let has_head = postmaster.is_some_and(|pid| left.contains(&pid));
         // With a living postmaster, it alone is told, and it ends the others.
         let told = left.iter().filter(|pid| !has_head || Some(**pid) == postmaster);
-        told.for_each(|pid| drop(kill(Pid::from_raw(*pid), signal)));
+        told.for_each(|pid| {
+            // It may have ended in the meantime.
+            let _ = kill(Pid::from_raw(*pid), signal);
+        });
         let limit = if has_head { grace } else { ORPHAN_GRACE };
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline && !processes_in(cluster).is_empty() {

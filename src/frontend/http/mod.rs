@@ -4,6 +4,7 @@
 //! endpoint touches `routes/` only.
 
 mod body;
+mod counted;
 mod error;
 mod extract;
 mod routes;
@@ -20,6 +21,8 @@ use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+
+use counted::Counted;
 
 use crate::auth::Authenticator;
 use crate::catalog::Catalog;
@@ -128,7 +131,8 @@ impl HttpDoor {
             .keep_alive_interval(keep_alive)
             .keep_alive_timeout(Duration::from_secs(10));
         let mut drain = self.drain.clone();
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection =
+            builder.serve_connection(TokioIo::new(Counted::new(stream, metrics)), service);
         tokio::pin!(connection);
         let finished = tokio::select! {
             finished = connection.as_mut() => finished,

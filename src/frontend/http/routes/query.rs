@@ -16,6 +16,7 @@ use super::super::HttpDoor;
 use super::super::body::{Fill, Format, Layout, Rows, RowsBody, timed_out};
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, JsonBody};
+use crate::catalog::TypeInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::{self, Style};
 use crate::session::{Described, Opening, Session};
@@ -185,18 +186,17 @@ fn bind(params: &[Box<RawValue>], described: &Described) -> Result<Vec<Option<Ve
         let text = format!("the statement has {wanted} parameters, params has {given}");
         return Err(Error::sql(b"08P01", text).with_kind(ErrorKind::ValidationError));
     }
-    let bind_one = |(at, (value, info)): (usize, (&Box<RawValue>, &crate::catalog::TypeInfo))| {
-        let mut text = Vec::new();
-        match json::write_param(&mut text, value.get(), &info.shape) {
-            Ok(true) => Ok(Some(text)),
-            Ok(false) => Ok(None),
-            Err(e) => {
-                let text = format!("parameter ${} ({}): {e}", at + 1, info.name);
-                Err(Error::sql(b"22023", text).with_kind(ErrorKind::ValidationError))
-            }
-        }
-    };
-    params.iter().zip(&described.parameters).enumerate().map(bind_one).collect()
+    let pairs = params.iter().zip(&described.parameters).enumerate();
+    pairs.map(|(at, (value, info))| bind_one(at + 1, value.get(), info)).collect()
+}
+
+fn bind_one(number: usize, json: &str, info: &TypeInfo) -> Result<Option<Vec<u8>>> {
+    let mut text = Vec::new();
+    match json::write_param(&mut text, json, &info.shape) {
+        Ok(true) => Ok(Some(text)),
+        Ok(false) => Ok(None),
+        Err(e) => Err(Error::sql(b"22023", format!("parameter ${number} ({}): {e}", info.name))),
+    }
 }
 
 /// The first content type of Accept that can be produced.
