@@ -28,7 +28,10 @@ macro_rules! config {
     ($(
         $(#[doc = $section_doc:literal])*
         $field:ident: $section:ident at $table:literal {
-            $( $(#[doc = $doc:literal])* $key:ident: $type:ty = $default:expr $(, env $env:literal)?; )*
+            $(
+                $(#[doc = $doc:literal])*
+                $key:ident: $type:ty = $default:expr $(, env $env:literal)?;
+            )*
         }
     )*) => {
         /// The whole configuration, checked.

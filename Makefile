@@ -1,0 +1,45 @@
+# The one entrance. `make help` lists what there is.
+
+CARGO ?= cargo
+ARGS ?=
+DENY_VERSION := 0.20.2
+
+.PHONY: help run build test check fmt lint deny doc fuzz config-file postgres
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: postgres ## Install what is missing, build and start RustyDB (ARGS="--port 6000 …")
+	$(CARGO) run --quiet --release -- $(ARGS)
+
+build: ## Build the release binary
+	$(CARGO) build --release
+
+test: postgres ## Run every test
+	$(CARGO) test
+
+check: fmt lint deny doc test ## Format, lints, dependencies, documentation, then every test
+
+fmt: ## Check the format
+	$(CARGO) fmt --check
+
+lint: ## Clippy, warnings are errors
+	$(CARGO) clippy --all-targets -- -D warnings
+
+deny: ## Licences, bans and sources of the dependencies
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --quiet cargo-deny --version $(DENY_VERSION)
+	$(CARGO) deny --log-level error check licenses bans sources
+
+doc: ## Build the documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
+
+fuzz: ## Fuzz each target for a minute (needs nightly Rust and cargo-fuzz)
+	for target in frame_scanner startup_packet backend_message native_frame; do \
+		$(CARGO) +nightly fuzz run $$target -- -max_total_time=60 || exit 1; \
+	done
+
+config-file: ## Write config/rustydb.toml anew from the keys in src/config
+	UPDATE_EXPECT=1 $(CARGO) test --lib the_checked_in_file_is_the_default_file
+
+postgres:
+	@scripts/ensure-postgres
