@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -42,6 +43,24 @@ pub trait RoleStore: Send + Sync {
     fn role<'a>(&'a self, role: &'a Role) -> RoleFuture<'a>;
 }
 
+/// Counts the changes of roles that passed through the server: what was remembered of roles
+/// before the last one may be wrong.
+#[derive(Clone, Debug, Default)]
+pub struct RoleChanges(Arc<AtomicU64>);
+
+impl RoleChanges {
+    /// A command is complete; some of them change roles.
+    pub fn saw(&self, command: &str) {
+        if matches!(command, "ALTER ROLE" | "DROP ROLE") {
+            self.0.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// Who a client is, proven.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -60,13 +79,21 @@ pub struct Authenticator {
     /// Random for each process: salts of mock verifiers and tags of checked passwords.
     secret: [u8; 32],
     cache: Mutex<Caches>,
+    changes: RoleChanges,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
 struct Caches {
-    roles: HashMap<Role, (Instant, Option<RoleRecord>)>,
+    roles: HashMap<Role, Remembered>,
     passwords: HashMap<Role, CheckedPassword>,
+}
+
+struct Remembered {
+    at: Instant,
+    /// [`RoleChanges`] when it was asked for.
+    changes: u64,
+    record: RoleRecord,
 }
 
 /// A password that fitted a verifier: the same pair need not be derived again.
@@ -89,10 +116,11 @@ impl Authenticator {
         roles: Arc<dyn RoleStore>,
         required: bool,
         cache_for: Duration,
+        changes: RoleChanges,
         metrics: Arc<Metrics>,
     ) -> Self {
         let secret = scram::random_bytes();
-        Self { roles, required, cache_for, secret, cache: Mutex::default(), metrics }
+        Self { roles, required, cache_for, secret, cache: Mutex::default(), changes, metrics }
     }
 
     /// Whether clients must prove who they are.
@@ -218,17 +246,20 @@ impl Authenticator {
     }
 
     async fn record(&self, role: &Role) -> Result<Option<RoleRecord>> {
-        if let Some((read_at, record)) = self.cache.lock().roles.get(role)
-            && read_at.elapsed() < self.cache_for
+        let changes = self.changes.count();
+        if let Some(known) = self.cache.lock().roles.get(role)
+            && known.at.elapsed() < self.cache_for
+            && known.changes == changes
         {
-            return Ok(record.clone());
+            return Ok(Some(known.record.clone()));
         }
         let record = self.roles.role(role).await?;
         // Unknown names are not kept: anybody can make them up.
-        if record.is_some() {
+        if let Some(record) = &record {
             let mut cache = self.cache.lock();
             bound(&mut cache.roles);
-            cache.roles.insert(role.clone(), (Instant::now(), record.clone()));
+            let known = Remembered { at: Instant::now(), changes, record: record.clone() };
+            cache.roles.insert(role.clone(), known);
         }
         Ok(record)
     }
@@ -259,7 +290,7 @@ fn reason(record: Option<&RoleRecord>, keys: &Option<ScramKeys>) -> &'static str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     #[derive(Default)]
     struct Fixed {
@@ -293,6 +324,7 @@ mod tests {
             store.clone(),
             required,
             Duration::from_secs(60),
+            RoleChanges::default(),
             Arc::new(Metrics::new()),
         );
         (store, chain)
@@ -306,6 +338,9 @@ mod tests {
             assert!(identity.keys.is_some());
         }
         assert_eq!(store.asked.load(Ordering::Relaxed), 1);
+        chain.changes.saw("ALTER ROLE");
+        assert!(chain.password("joe".into(), Secret::new("secret")).await.is_ok());
+        assert_eq!(store.asked.load(Ordering::Relaxed), 2);
         assert!(chain.password("joe".into(), Secret::new("Secret")).await.is_err());
         assert!(chain.password("joe".into(), Secret::new("secret")).await.is_ok());
     }

@@ -81,11 +81,6 @@ impl Connector {
         LogIn { conn: &mut conn, credentials, user, exchange: None }.run().await?;
         Ok(conn)
     }
-
-    /// Tells whether a server answers at all.
-    pub async fn is_reachable(&self) -> bool {
-        open(&self.addr).await.is_ok()
-    }
 }
 
 fn pairs_get<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {

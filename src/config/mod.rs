@@ -208,8 +208,8 @@ config! {
     security: Security at "security" {
         /// Ask for passwords. False only together with --insecure, which binds to loopback.
         enable_auth: bool = true, env "RUSTYDB_REQUIRE_AUTH";
-        /// Seconds that a role's verifier is kept before PostgreSQL is asked again; a changed
-        /// password works at once, a dropped role at most this much later.
+        /// Seconds that a role's verifier is kept before PostgreSQL is asked again. Changes of
+        /// roles that pass through RustyDB count at once, others at most this much later.
         verifier_cache_secs: Secs = Secs(5);
     }
 

@@ -18,6 +18,7 @@ pub mod typed;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::auth::RoleChanges;
 use crate::error::Result;
 use crate::pool::{CancelSlot, Demand, Lease, Pool};
 use crate::proto::backend::CommandTag;
@@ -29,13 +30,14 @@ use crate::types::Protocol;
 #[derive(Clone)]
 pub struct Executor {
     pool: Pool,
+    roles: RoleChanges,
     metrics: Arc<Metrics>,
 }
 
 impl Executor {
-    /// An executor over a pool.
-    pub fn new(pool: Pool, metrics: Arc<Metrics>) -> Self {
-        Self { pool, metrics }
+    /// An executor over a pool; it tells `roles` of commands that change roles.
+    pub fn new(pool: Pool, roles: RoleChanges, metrics: Arc<Metrics>) -> Self {
+        Self { pool, roles, metrics }
     }
 
     /// The pool, for what a session must know before it needs a connection.
@@ -59,6 +61,7 @@ impl Executor {
         self.metrics.protocol(protocol).sessions_active.inc();
         Work {
             metrics: self.metrics.clone(),
+            roles: self.roles.clone(),
             protocol,
             begun: Instant::now(),
             kind: StatementKind::Other,
@@ -69,6 +72,7 @@ impl Executor {
 /// A request in work. Dropping it settles the request.
 pub struct Work {
     metrics: Arc<Metrics>,
+    roles: RoleChanges,
     protocol: Protocol,
     begun: Instant,
     kind: StatementKind,
@@ -78,6 +82,7 @@ impl Work {
     /// A command of the request is complete.
     pub fn completed(&mut self, tag: CommandTag<'_>) {
         self.kind = StatementKind::of_command(tag.command);
+        self.roles.saw(tag.command);
         self.metrics.rows_returned(self.kind, tag.rows);
     }
 

@@ -233,11 +233,6 @@ impl Pool {
         let inner = self.0.inner.lock();
         (inner.total(), inner.waiting())
     }
-
-    /// Where PostgreSQL is.
-    pub fn connector(&self) -> &Connector {
-        &self.0.connector
-    }
 }
 
 impl Shared {

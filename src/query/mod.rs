@@ -1,15 +1,10 @@
-//! SQL text: quoting of names and literals. The only place where text becomes part of a statement.
+//! SQL text: the only place where a value becomes part of a statement.
 
 /// A string literal, safe whatever `standard_conforming_strings` says
 /// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-STRINGS-ESCAPE>).
 pub fn quote_literal(text: &str) -> String {
     let escaped = text.replace('\\', "\\\\").replace('\'', "''");
     format!("E'{escaped}'")
-}
-
-/// A quoted identifier.
-pub fn quote_ident(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -19,6 +14,5 @@ mod tests {
     #[test]
     fn quoting() {
         assert_eq!(quote_literal(r"O'Neil\"), r"E'O''Neil\\'");
-        assert_eq!(quote_ident("a\"b"), "\"a\"\"b\"");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{Doors, Shared};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, RoleChanges};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::executor::Executor;
@@ -81,13 +81,15 @@ impl Workers {
 fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
     let config = &shared.config;
     let roles = SystemRoles::new(shared.system_pool.clone(), shared.system.clone());
+    let changes = RoleChanges::default();
     let auth = Arc::new(Authenticator::new(
         Arc::new(roles),
         config.security.enable_auth,
         config.security.verifier_cache_secs.duration(),
+        changes.clone(),
         shared.metrics.clone(),
     ));
-    let executor = Executor::new(shared.pool.clone(), shared.metrics.clone());
+    let executor = Executor::new(shared.pool.clone(), changes, shared.metrics.clone());
     let opener = Opener::new(shared.sessions.clone(), executor);
     let postgres = Arc::new(PgDoor {
         auth: auth.clone(),

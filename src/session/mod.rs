@@ -85,8 +85,10 @@ pub struct Session {
 pub enum End {
     /// By the client, or by the backend with its own words.
     Closed,
-    /// The client is to be told this before the connection is closed.
+    /// Between two messages: the client is to be told this before the connection is closed.
     Told(Error),
+    /// In the middle of a message, where nothing can be told.
+    Broken(Error),
 }
 
 impl Session {
@@ -160,8 +162,19 @@ impl Session {
                 }
             };
             self.ended = ended;
-            return end;
+            return match end {
+                End::Told(error) if !self.is_between_messages() => End::Broken(error),
+                end => end,
+            };
         }
+    }
+
+    /// Whether everything that the client was sent ends with a whole message.
+    fn is_between_messages(&mut self) -> bool {
+        self.lease.as_mut().is_none_or(|lease| {
+            let conn = lease.conn();
+            conn.inbound.scanned().is_empty() && conn.scanner.at_boundary()
+        })
     }
 
     /// Borrows a connection for what the client has begun to send; `None` = it did not wait.

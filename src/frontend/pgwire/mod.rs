@@ -83,6 +83,7 @@ impl PgDoor {
     async fn attend(&self, session: &mut Session, client: &mut Client) {
         match session.relay(client).await {
             End::Closed => {}
+            End::Broken(error) => log(session, &error),
             End::Told(error) => {
                 log(session, &error);
                 tell(&mut client.stream, &error).await;
