@@ -152,6 +152,8 @@ impl Rows {
     /// Works until a chunk is full or everything is there. With `eager`, what is there is a chunk
     /// as soon as PostgreSQL lets us wait.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, eager: bool) -> Poll<Result<Fill>> {
+        // Here too, because a statement that always has rows never lets us wait.
+        give_up_when_late(self, cx)?;
         loop {
             if self.out.len() >= CHUNK {
                 return Poll::Ready(Ok(Fill::More));
@@ -159,7 +161,7 @@ impl Rows {
             let event = match self.session.poll_event(cx, self.longest_row) {
                 Poll::Ready(event) => event.map_err(|e| self.blame(e))?,
                 Poll::Pending => {
-                    ready_unless_late(self, cx)?;
+                    give_up_when_late(self, cx)?;
                     let some = eager && self.layout.format == Format::Ndjson;
                     if some && !self.out.is_empty() {
                         return Poll::Ready(Ok(Fill::More));
@@ -258,7 +260,7 @@ pub fn timed_out() -> Error {
 }
 
 /// Cancels the statement when its time is over, and gives up when that has no effect.
-fn ready_unless_late(rows: &mut Rows, cx: &mut Context<'_>) -> Result<()> {
+fn give_up_when_late(rows: &mut Rows, cx: &mut Context<'_>) -> Result<()> {
     let Some(deadline) = &mut rows.deadline else { return Ok(()) };
     while deadline.as_mut().poll(cx).is_ready() {
         if rows.timed_out {

@@ -108,11 +108,11 @@ impl HttpDoor {
     }
 
     async fn connection(&self, stream: Stream, router: Router) {
+        let peer = Peer(stream.peer().into());
+        let Stream::Tcp(stream) = stream else { return };
         let metrics = self.metrics.protocol(Protocol::Http);
         metrics.connections_total.inc();
         metrics.connections_active.inc();
-        let peer = Peer(stream.peer().into());
-        let Stream::Tcp(stream) = stream else { return };
         let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         let keep_alive = self.config.api.keep_alive_secs.duration();
