@@ -17,6 +17,8 @@ use crate::types::Secret;
 /// One server in front of PostgreSQL.
 #[derive(Parser)]
 #[command(name = "rustydb", version, about, max_term_width = 100)]
+// An option before the command would otherwise be read and then ignored.
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
