@@ -204,7 +204,8 @@ async fn emptied(sessions: &Sessions, limit: Duration) {
 fn bind(config: &Config) -> Result<Doors, StartError> {
     let failed = |e: BindError| match e.is_taken() {
         true => StartError::port(format!("{e}; stop it, or choose another port")),
-        false => StartError::port(e.to_string()),
+        // An address or a directory that does not exist here.
+        false => StartError::config(e.to_string()),
     };
     let backlog = config.network.backlog;
     let network = &config.network;
