@@ -280,11 +280,22 @@ pub struct BackendUrlParts {
     pub database: String,
 }
 
+/// Like libpq, and unlike the URL standard, takes a user without a host: `me@/db?host=/run/pg`.
+fn parse_url(text: &str) -> Result<url::Url, url::ParseError> {
+    let parsed = url::Url::parse(text);
+    match (&parsed, text.find("@/")) {
+        (Err(url::ParseError::EmptyHost), Some(at)) => {
+            url::Url::parse(&format!("{}@localhost{}", &text[..at], &text[at + 1..]))
+        }
+        _ => parsed,
+    }
+}
+
 impl BackendUrl {
     /// Takes the URL apart, as libpq does
     /// (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS>).
     pub fn parts(&self) -> Result<BackendUrlParts, String> {
-        let url = url::Url::parse(self.reveal()).map_err(|e| e.to_string())?;
+        let url = parse_url(self.reveal()).map_err(|e| e.to_string())?;
         let decode = |text: &str| {
             let bytes = percent_encoding::percent_decode_str(text);
             bytes.decode_utf8().map(|t| t.into_owned()).map_err(|e| e.to_string())
@@ -324,7 +335,7 @@ impl BackendUrl {
 
 impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match url::Url::parse(self.reveal()) {
+        match parse_url(self.reveal()) {
             Ok(mut url) => {
                 if url.password().is_some() && url.set_password(Some("***")).is_err() {
                     return f.write_str("***");
@@ -340,7 +351,7 @@ impl Value for BackendUrl {
     fn read(raw: &Toml) -> Result<Self, String> {
         let expected = || "a URL such as postgresql://user:password@host:5432/database".to_owned();
         let text = raw.as_str().ok_or_else(expected)?;
-        match url::Url::parse(text) {
+        match parse_url(text) {
             Ok(url) if matches!(url.scheme(), "postgresql" | "postgres") => {
                 Ok(Self(Secret::new(text)))
             }
