@@ -24,7 +24,7 @@ use crate::supervisor::data_dir::{self, DataDir};
 use crate::supervisor::{Exit, StartError};
 use crate::telemetry::health::Phase;
 use crate::telemetry::{Health, Metrics};
-pub use backend::{Backend, initialise};
+pub use backend::{Backend, initialise, read_password};
 use worker::Workers;
 
 /// How often the shutdown looks whether the sessions are gone.
