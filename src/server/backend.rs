@@ -110,6 +110,7 @@ pub fn initialise(config: &Config, password: Option<Secret>) -> Result<String, S
         .map_err(|e| StartError::runtime(e.to_string()))?;
     runtime.block_on(async {
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::new(0)));
+        let was_made = data.path().join(BOOTSTRAPPED).exists();
         let supervisor = start_embedded(&plan, &data, password, metrics, health).await?;
         let (stop, stopped) = tokio::sync::oneshot::channel();
         drop(stop);
@@ -117,6 +118,7 @@ pub fn initialise(config: &Config, password: Option<Secret>) -> Result<String, S
         let path = data.password_file();
         let password = match path.exists() {
             true => format!("the administrator's password is in {}", path.display()),
+            false if was_made => "the administrator keeps the password it had".to_owned(),
             false => "the administrator has the given password".to_owned(),
         };
         let directory = data.path().display();
