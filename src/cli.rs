@@ -12,11 +12,12 @@ use crate::config::{Config, Flag, Inputs, Loaded, default_file};
 use crate::server;
 use crate::supervisor::{StartError, data_dir};
 use crate::telemetry::log;
-use crate::types::Secret;
 
 /// One server in front of PostgreSQL.
 #[derive(Parser)]
 #[command(name = "rustydb", version, about, max_term_width = 100)]
+// An option before the command would otherwise be read and then ignored.
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -145,11 +146,7 @@ fn serve(options: &Options) -> Result<u8, StartError> {
 fn init(options: &Options, password_file: Option<PathBuf>) -> Result<u8, StartError> {
     let config = options.load()?.config;
     let _log = log::start(&config.monitoring);
-    let password = password_file.map(|file| {
-        std::fs::read_to_string(&file)
-            .map(|text| Secret::new(text.trim_end_matches(['\r', '\n'])))
-            .map_err(|e| StartError::config(format!("{}: {e}", file.display())))
-    });
+    let password = password_file.map(|file| server::read_password(&file));
     let done = server::initialise(&config, password.transpose()?)?;
     print(&format!("{done}\n"))
 }

@@ -283,6 +283,11 @@ impl BackendConn {
         Ok(Self { stream: self.stream.rebind()?, ..self })
     }
 
+    /// Whether the kernel has something to read, or the end, whatever the event loop knows.
+    pub fn has_input(&self) -> bool {
+        self.stream.has_input()
+    }
+
     /// Says goodbye and closes.
     pub async fn close(mut self) {
         let mut batch = bytes::BytesMut::new();

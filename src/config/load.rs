@@ -166,7 +166,8 @@ impl Loader {
                     },
                     None => {
                         let names = self.keys.iter().map(|key| env_name(&key.path));
-                        let near = nearest(name, names);
+                        let aliases = self.keys.iter().filter_map(|key| key.env_alias);
+                        let near = nearest(name, names.chain(aliases.map(str::to_owned)));
                         self.unknown.push(format!("{name}: no such key{near}"));
                         continue;
                     }

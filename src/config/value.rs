@@ -288,6 +288,17 @@ pub struct BackendUrlParts {
     pub database: String,
 }
 
+/// Like libpq, and unlike the URL standard, takes a user without a host: `me@/db?host=/run/pg`.
+fn parse_url(text: &str) -> Result<url::Url, url::ParseError> {
+    let parsed = url::Url::parse(text);
+    match (&parsed, text.find("@/")) {
+        (Err(url::ParseError::EmptyHost), Some(at)) => {
+            url::Url::parse(&format!("{}@localhost{}", &text[..at], &text[at + 1..]))
+        }
+        _ => parsed,
+    }
+}
+
 impl BackendUrl {
     /// Takes the URL apart, as libpq does
     /// (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS>).

@@ -114,8 +114,16 @@ impl Stream {
     }
 
     fn peer_has_closed(&self) -> bool {
-        let closed = nix::poll::PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
-        let mut poll = [nix::poll::PollFd::new(self.as_fd(), closed)];
+        self.kernel_reports(nix::poll::PollFlags::from_bits_retain(nix::libc::POLLRDHUP))
+    }
+
+    /// Whether the kernel has something to read, or the end, whatever the event loop knows.
+    pub fn has_input(&self) -> bool {
+        self.kernel_reports(nix::poll::PollFlags::POLLIN)
+    }
+
+    fn kernel_reports(&self, flags: nix::poll::PollFlags) -> bool {
+        let mut poll = [nix::poll::PollFd::new(self.as_fd(), flags)];
         matches!(nix::poll::poll(&mut poll, 0u8), Ok(n) if n > 0)
     }
 

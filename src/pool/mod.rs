@@ -160,9 +160,18 @@ impl Pool {
 
     /// Takes an idle connection to the calling thread and looks whether it is still good.
     fn ready(&self, conn: BackendConn, from: ThreadId, to: ThreadId) -> Option<BackendConn> {
-        let mut conn = if from == to { conn } else { conn.rebind().ok()? };
+        let mut conn = conn;
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        conn.absorb_idle(&mut cx).then_some(conn)
+        if !conn.absorb_idle(&mut cx) {
+            return None;
+        }
+        if from == to {
+            return Some(conn);
+        }
+        // The event loop of another thread may not have seen yet what the kernel knows, and a
+        // new registration knows nothing: without this a dead connection would look alive.
+        let moved = conn.rebind().ok()?;
+        (!moved.has_input()).then_some(moved)
     }
 
     async fn create(&self, demand: &Demand) -> Result<BackendConn> {

@@ -86,9 +86,8 @@ impl Backend {
         let demand = self.system_demand();
         let started = match self {
             Self::Embedded(plan) => {
-                let password = std::env::var("RUSTYDB_ADMIN_PASSWORD").ok().map(Secret::new);
                 let (metrics, health) = (shared.metrics.clone(), shared.health.clone());
-                let supervisor = start_embedded(&plan, data, password, metrics, health).await?;
+                let supervisor = start_embedded(&plan, data, None, metrics, health).await?;
                 (plan.version().to_owned(), Some(supervisor))
             }
             Self::External(parts) => (check_external(&parts, &demand).await?, None),
@@ -109,9 +108,9 @@ pub fn initialise(config: &Config, password: Option<Secret>) -> Result<String, S
         .enable_all()
         .build()
         .map_err(|e| StartError::runtime(e.to_string()))?;
-    let password = password.or(std::env::var("RUSTYDB_ADMIN_PASSWORD").ok().map(Secret::new));
     runtime.block_on(async {
         let (metrics, health) = (Arc::new(Metrics::new()), Arc::new(Health::new(0)));
+        let was_made = data.path().join(BOOTSTRAPPED).exists();
         let supervisor = start_embedded(&plan, &data, password, metrics, health).await?;
         let (stop, stopped) = tokio::sync::oneshot::channel();
         drop(stop);
@@ -119,11 +118,41 @@ pub fn initialise(config: &Config, password: Option<Secret>) -> Result<String, S
         let path = data.password_file();
         let password = match path.exists() {
             true => format!("the administrator's password is in {}", path.display()),
+            false if was_made => "the administrator keeps the password it had".to_owned(),
             false => "the administrator has the given password".to_owned(),
         };
         let directory = data.path().display();
         Ok(format!("{directory} is ready (PostgreSQL {}); {password}", plan.version()))
     })
+}
+
+/// The administrator's first password: that of the command line, or of the environment.
+fn given_password(password: Option<Secret>) -> Result<Option<Secret>, StartError> {
+    const VARIABLE: &str = "RUSTYDB_ADMIN_PASSWORD";
+    let file = std::env::var_os("RUSTYDB_ADMIN_PASSWORD_FILE");
+    let password = match (password, std::env::var(VARIABLE), file) {
+        (Some(password), ..) => Some(password),
+        (None, Ok(text), _) => Some(Secret::new(text)),
+        (None, Err(std::env::VarError::NotUnicode(_)), _) => {
+            return Err(StartError::config(format!("{VARIABLE} is not UTF-8")));
+        }
+        (None, Err(_), Some(file)) => Some(read_password(Path::new(&file))?),
+        (None, Err(_), None) => None,
+    };
+    match password {
+        Some(password) if password.reveal().is_empty() => Err(StartError::config(format!(
+            "the administrator's password is empty; correct {VARIABLE} or the file, or unset it \
+             for a random one"
+        ))),
+        password => Ok(password),
+    }
+}
+
+/// A password from a file, without the end of its line.
+pub fn read_password(file: &Path) -> Result<Secret, StartError> {
+    std::fs::read_to_string(file)
+        .map(|text| Secret::new(text.trim_end_matches(['\r', '\n'])))
+        .map_err(|e| StartError::config(format!("{}: {e}", file.display())))
 }
 
 async fn start_embedded(
@@ -133,9 +162,11 @@ async fn start_embedded(
     metrics: Arc<Metrics>,
     health: Arc<Health>,
 ) -> Result<Supervisor, StartError> {
-    let supervisor = Supervisor::start(plan.clone(), metrics, health).await?;
     let marker = data.path().join(BOOTSTRAPPED);
-    if !marker.exists() {
+    let is_first = !marker.exists();
+    let password = if is_first { given_password(password)? } else { None };
+    let supervisor = Supervisor::start(plan.clone(), metrics, health).await?;
+    if is_first {
         let connector = Connector::new(plan.addr());
         bootstrap(&connector, data, password, plan.has_statistics).await.map_err(|e| {
             StartError::backend(format!("cannot make the administrator and its database: {e}"))

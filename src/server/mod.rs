@@ -24,7 +24,7 @@ use crate::supervisor::data_dir::{self, DataDir};
 use crate::supervisor::{Exit, StartError};
 use crate::telemetry::health::Phase;
 use crate::telemetry::{Health, Metrics};
-pub use backend::{Backend, initialise};
+pub use backend::{Backend, initialise, read_password};
 use worker::Workers;
 
 /// How often the shutdown looks whether the sessions are gone.
@@ -204,7 +204,8 @@ async fn emptied(sessions: &Sessions, limit: Duration) {
 fn bind(config: &Config) -> Result<Doors, StartError> {
     let failed = |e: BindError| match e.is_taken() {
         true => StartError::port(format!("{e}; stop it, or choose another port")),
-        false => StartError::port(e.to_string()),
+        // An address or a directory that does not exist here.
+        false => StartError::config(e.to_string()),
     };
     let backlog = config.network.backlog;
     let network = &config.network;

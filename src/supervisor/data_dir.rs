@@ -56,11 +56,16 @@ impl DataDir {
         let fail = |what: &str, e: &dyn std::fmt::Display| {
             StartError::config(format!("cannot {what} the data directory {}: {e}", path.display()))
         };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(path)
-            .map_err(|e| fail("create", &e))?;
+        if !path.exists() {
+            let mode = std::fs::Permissions::from_mode(0o711);
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o711)
+                .create(path)
+                // A strict umask would lock out the user that runs PostgreSQL.
+                .and_then(|()| std::fs::set_permissions(path, mode))
+                .map_err(|e| fail("create", &e))?;
+        }
         let path = path.canonicalize().map_err(|e| fail("open", &e))?;
         claim(&path).map_err(|e| fail("write", &e))?;
         let file = OpenOptions::new()

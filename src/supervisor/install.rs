@@ -46,6 +46,9 @@ impl Install {
     }
 
     fn probe(bin: &Path) -> Option<Self> {
+        // A link from the search path leads to an installation, but has no libraries beside it.
+        let real = fs::canonicalize(bin.join("postgres")).ok()?;
+        let bin = real.parent().filter(|real| real.join("initdb").exists()).unwrap_or(bin);
         if !bin.join("initdb").exists() {
             return None;
         }
