@@ -267,14 +267,6 @@ impl BackendUrl {
     }
 }
 
-/// libpq allows a user without a host (`postgresql://me@/db?host=/run`), RFC 3986 does not.
-fn parse_url(text: &str) -> Result<url::Url, url::ParseError> {
-    match url::Url::parse(text) {
-        Err(url::ParseError::EmptyHost) => url::Url::parse(&text.replacen("@/", "@localhost/", 1)),
-        parsed => parsed,
-    }
-}
-
 /// The parts of a backend URL.
 #[derive(Clone, Debug)]
 pub struct BackendUrlParts {
