@@ -112,7 +112,13 @@ impl Builder {
         }
         let metrics_port = free_port();
         let log = temp.path().join("log");
-        let mut command = command(binary());
+        let mut program = PathBuf::from(binary());
+        if self.user.is_some() {
+            // The build's folder may be one that this user cannot enter.
+            program = temp.path().join("rustydb");
+            std::fs::copy(binary(), &program).unwrap();
+        }
+        let mut command = command(program.to_str().unwrap());
         command
             .args(["--port", "0", "--api-port", "0", "--listen", "127.0.0.1"])
             .args(["--metrics-port", &metrics_port.to_string()])
