@@ -174,6 +174,8 @@ async fn read_log(stderr: ChildStderr, log: Arc<Log>) {
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         match line.split(':').next() {
+            // Our own knocking at the start.
+            _ if line.ends_with("the database system is starting up") => {}
             Some("PANIC") => tracing::error!(target: "postgres", "{line}"),
             Some("FATAL" | "WARNING") => tracing::info!(target: "postgres", "{line}"),
             _ => tracing::debug!(target: "postgres", "{line}"),
