@@ -321,13 +321,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+        let is_running = |child: &mut Child| child.try_wait().is_ok_and(|s| s.is_none());
+        if is_running(&mut self.child) {
             self.signal("QUIT");
             let deadline = Instant::now() + Duration::from_secs(20);
-            while Instant::now() < deadline {
-                if self.child.try_wait().is_ok_and(|status| status.is_some()) {
-                    return;
-                }
+            while Instant::now() < deadline && is_running(&mut self.child) {
                 std::thread::sleep(Duration::from_millis(10));
             }
             let _ = self.child.kill();

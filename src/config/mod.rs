@@ -178,9 +178,10 @@ config! {
         shared_buffers: Option<String> = None;
         /// Further settings of postgresql.conf, for instance { work_mem = "16MB" }.
         extra_conf: BTreeMap<String, String> = BTreeMap::new();
-        /// Restarts of a PostgreSQL that died, within ten minutes, before RustyDB gives up.
+        /// Deaths of PostgreSQL within ten minutes that are healed; at the next RustyDB gives up.
         max_restarts: u32 = 5;
-        /// Seconds PostgreSQL has to start (recovery after a crash included) or to stop.
+        /// Seconds PostgreSQL has to start (recovery after a crash and repeated attempts included)
+        /// or to stop.
         start_timeout_secs: Secs = Secs(300);
     }
 

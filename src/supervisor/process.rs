@@ -85,26 +85,43 @@ impl Supervisor {
             }
             self.health.report("database", Check::Failed);
             self.metrics.backend_up.set(0);
-            let mut pause = BACK_OFF.0;
-            loop {
-                let now = Instant::now();
-                restarts.retain(|at| now.duration_since(*at) < RESTART_WINDOW);
-                if restarts.len() >= self.plan.max_restarts as usize {
-                    tracing::error!(restarts = restarts.len(), "PostgreSQL dies too often");
-                    return Exit::GaveUp;
-                }
-                restarts.push_back(now);
-                tokio::select! {
-                    _ = &mut stop => return Exit::Stopped,
-                    _ = tokio::time::sleep(pause) => {}
-                }
-                match self.restart().await {
-                    Ok(()) => break,
-                    Err(error) => tracing::error!(%error, "PostgreSQL does not restart"),
-                }
-                pause = (pause * 2).min(BACK_OFF.1);
+            let now = Instant::now();
+            restarts.retain(|at| now.duration_since(*at) < RESTART_WINDOW);
+            if restarts.len() >= self.plan.max_restarts as usize {
+                tracing::error!(restarts = restarts.len(), "PostgreSQL dies too often");
+                return Exit::GaveUp;
+            }
+            restarts.push_back(now);
+            if let Some(exit) = self.heal(&mut stop).await {
+                return exit;
             }
         }
+    }
+
+    /// Restarts the server, with growing pauses between the attempts, for as long as a start may
+    /// take; `None` = it is back.
+    async fn heal(&mut self, stop: &mut oneshot::Receiver<()>) -> Option<Exit> {
+        let deadline = Instant::now() + self.plan.start_timeout;
+        let mut pause = BACK_OFF.0;
+        while Instant::now() < deadline {
+            tokio::select! {
+                _ = &mut *stop => return Some(Exit::Stopped),
+                () = tokio::time::sleep(pause) => {}
+            }
+            let restarted = tokio::select! {
+                restarted = self.restart() => restarted,
+                _ = &mut *stop => {
+                    self.shut_down().await;
+                    return Some(Exit::Stopped);
+                }
+            };
+            match restarted {
+                Ok(()) => return None,
+                Err(error) => tracing::error!(%error, "PostgreSQL does not restart"),
+            }
+            pause = (pause * 2).min(BACK_OFF.1);
+        }
+        Some(Exit::GaveUp)
     }
 
     async fn restart(&mut self) -> Result<(), StartError> {
