@@ -54,9 +54,23 @@ fn typed_values_go_there_and_back_in_binary() {
         let row = client
             .query_one(
                 "select $1::bool, $2::int2, $3::int4, $4::int8, $5::float4, $6::float8, $7::text,
-                 $8::bytea, $9::int4[], $10::text[], $11::varchar, null::text, $12::oid, $13::\"char\"",
-                &[&true, &-2i16, &7i32, &i64::MIN, &1.5f32, &f64::MAX, &"é👋", &vec![0u8, 255],
-                    &vec![Some(1), None], &vec!["a", "b c"], &"v", &42u32, &65i8],
+                 $8::bytea, $9::int4[], $10::text[], $11::varchar,
+                 null::text, $12::oid, $13::\"char\"",
+                &[
+                    &true,
+                    &-2i16,
+                    &7i32,
+                    &i64::MIN,
+                    &1.5f32,
+                    &f64::MAX,
+                    &"é👋",
+                    &vec![0u8, 255],
+                    &vec![Some(1), None],
+                    &vec!["a", "b c"],
+                    &"v",
+                    &42u32,
+                    &65i8,
+                ],
             )
             .await
             .unwrap();

@@ -98,7 +98,8 @@ fn values_become_json() {
     check("(null, '')::ht.pair", json!({ "n": null, "t": "" }));
     check(
         "((1, 'a b'), array[1, 2], '{\"k\": [1]}', '2024-01-01 00:00+00')::ht.nest",
-        json!({ "p": { "n": 1, "t": "a b" }, "a": [1, 2], "j": { "k": [1] }, "at": "2024-01-01T00:00:00Z" }),
+        json!({ "p": { "n": 1, "t": "a b" }, "a": [1, 2], "j": { "k": [1] },
+            "at": "2024-01-01T00:00:00Z" }),
     );
     check("array[(1, 'x')::ht.pair, null]", json!([{ "n": 1, "t": "x" }, null]));
 }
@@ -146,7 +147,8 @@ fn numbers_can_be_asked_for_as_strings_or_numbers() {
 #[test]
 fn a_rows_own_type_and_settings_of_the_role_do_not_matter() {
     types();
-    let sql = "select t as whole from (values (1, 'x', '2024-01-01 00:00+00'::timestamptz)) v(id, name, at),
+    let sql = "select t as whole from (values (1, 'x', '2024-01-01 00:00+00'::timestamptz))
+        v(id, name, at),
         lateral (select row(v.id, v.name, v.at)::ht.t as t) x";
     let expected = json!([{ "whole": { "id": 1, "name": "x", "at": "2024-01-01T00:00:00Z" } }]);
     assert_eq!(rows(json!({ "sql": sql })), expected);
@@ -154,8 +156,10 @@ fn a_rows_own_type_and_settings_of_the_role_do_not_matter() {
     let server = guarded();
     server.psql(
         "create role ht_role login password 'pw'; alter role ht_role set datestyle = 'SQL, DMY';
-         alter role ht_role set bytea_output = 'escape'; alter role ht_role set intervalstyle = 'sql_standard';
-         alter role ht_role set timezone = 'Asia/Tokyo'; alter role ht_role set client_encoding = 'LATIN1';
+         alter role ht_role set bytea_output = 'escape'; 
+         alter role ht_role set intervalstyle = 'sql_standard';
+         alter role ht_role set timezone = 'Asia/Tokyo'; 
+         alter role ht_role set client_encoding = 'LATIN1';
          alter role ht_role set extra_float_digits = 0;",
     );
     let client = crate::http::Client { user: "ht_role", password: "pw" };
@@ -164,7 +168,8 @@ fn a_rows_own_type_and_settings_of_the_role_do_not_matter() {
     let answer = crate::http::post(server, &client, &json!({ "sql": sql }));
     assert_eq!(
         answer.json["rows"][0],
-        json!({ "t": "2024-02-29T12:00:00Z", "b": "/w==", "i": "P1D", "e": "é", "f": 0.30000000000000004 }),
+        json!({ "t": "2024-02-29T12:00:00Z", "b": "/w==", "i": "P1D", "e": "é",
+            "f": 0.30000000000000004 }),
         "{answer:?}"
     );
 }

@@ -118,7 +118,8 @@ fn nothing_leaks_from_one_client_to_the_next() {
             let held = if tail.is_empty() { "idle" } else { "idle in transaction" };
             let last = if tail.is_empty() { "set role%" } else { "%savepoint s%" };
             let sql = format!(
-                "select count(*) from pg_stat_activity where state = '{held}' and query like '{last}'"
+                "select count(*) from pg_stat_activity where state = '{held}' \
+                 and query like '{last}'"
             );
             eventually("the mess is made", Duration::from_secs(10), || {
                 server.direct_value(&sql) == "1"

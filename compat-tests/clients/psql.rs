@@ -71,7 +71,8 @@ fn psql_describes_objects_alike() {
          create type mood as enum ('sad', 'ok'); create domain small as int check (value < 10);
          create function twice(n int) returns int language sql as 'select 2 * n';
          comment on table a is 'the \"first\" one';
-         \\d\n\\dt\n\\dt+ a\n\\d a\n\\d+ b\n\\d w\n\\dT\n\\dD\n\\df\n\\sf twice\n\\dv\n\\di\n\\dn psql_cat
+         \\d\n\\dt\n\\dt+ a\n\\d a\n\\d+ b\n\\d w\n\\dT\n\\dD\n\\df
+         \\sf twice\n\\dv\n\\di\n\\dn psql_cat
          \\l rustydb\n\\dp a\n\\dconfig work_mem\n
          drop view w; drop table b; drop table a; drop function twice; drop type mood;
          drop domain small; drop schema psql_cat;",
@@ -176,7 +177,8 @@ fn psql_session_state_is_alike() {
          begin; set local work_mem = '9MB'; show work_mem; rollback; show work_mem;
          set nosuch = 1; set my.own = 'x'; select current_setting('my.own'); reset all;
          set datestyle = 'SQL, DMY'; select date '2024-02-03'; set client_encoding = latin1;
-         \\encoding\n reset client_encoding; \\encoding\n set time zone 'Asia/Tokyo'; show time zone;
+         \\encoding\n reset client_encoding; \\encoding\n set time zone 'Asia/Tokyo';
+         show time zone;
          create temp table tt (a int); \\d tt\n insert into tt values (1); select * from tt;
          prepare p (int, text) as select $1 + 1, $2; execute p (1, 'x'); execute p (1);
          select name, statement, parameter_types from pg_prepared_statements;
@@ -235,10 +237,12 @@ fn psql_commands_on_results_are_alike() {
 fn psql_shows_values_of_all_kinds_alike() {
     let out = check_clean(
         "select 'Grüße, 世界 👋 \t\\', E'a\\nb', '', null, U&'\\00E9', 'a''b';
-         select true, 1::int2, -2147483648, 9223372036854775807, 1.10, 'NaN'::numeric, -1e-300::float8,
+         select true, 1::int2, -2147483648, 9223372036854775807, 1.10, 'NaN'::numeric,
+           -1e-300::float8,
            'infinity'::float8, 0.1::float4, 12345678901234567890.123456789, 1e100::numeric;
          select array[1, null, 3], '{{a,\"b c\"},{\"NULL\",null}}'::text[], '[2:3]={1,2}'::int[];
-         select timestamptz '2024-02-29 12:34:56.789+02', timestamp 'infinity', date '0044-03-15 BC',
+         select timestamptz '2024-02-29 12:34:56.789+02', timestamp 'infinity',
+           date '0044-03-15 BC',
            time '24:00', timetz '12:00+05:30', interval '1 year -2 days 03:04:05.6';
          select '\\xdeadbeef'::bytea, '{\"b\":1,\"a\":[1,2]}'::json, '{\"b\":1,\"a\":[1,2]}'::jsonb,
            '<a>b</a>'::xml::text, '192.168.0.0/24'::cidr, '08:00:2b:01:02:03'::macaddr,
@@ -251,7 +255,9 @@ fn psql_shows_values_of_all_kinds_alike() {
 
 #[test]
 fn psql_large_results_are_alike() {
-    let quiet = |command: &mut Command| drop(command.args(["-At"]));
+    let quiet = |command: &mut Command| {
+        command.args(["-At"]);
+    };
     let out = check_with(quiet, "select repeat('0123456789', 1024 * 1024);");
     assert_eq!(out.stdout.len(), 10 * 1024 * 1024 + 1);
     let out = check_with(
@@ -269,7 +275,12 @@ fn psql_start_up_parameters_arrive() {
     let show = "show work_mem; show application_name; show client_encoding; show datestyle;
         show statement_timeout; show time zone; select date '2024-02-03', 'é';";
     let with = |pairs: &'static [(&str, &str)]| {
-        let output = check_with(|command| drop(command.arg("-At").envs(pairs.to_vec())), show);
+        let output = check_with(
+            |command| {
+                command.arg("-At").envs(pairs.to_vec());
+            },
+            show,
+        );
         output.stdout
     };
     let out = with(&[("PGOPTIONS", "-c work_mem=3MB -c statement_timeout=90s")]);

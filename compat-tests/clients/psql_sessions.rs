@@ -19,7 +19,8 @@ fn a_refused_log_in_says_why() {
     let server = guarded();
     let setup = server.psql(
         "create role in_nologin password 'pw'; create role in_plain login password 'pw';
-         create role in_bare login; create role in_past login password 'pw' valid until '2020-01-01';
+         create role in_bare login; 
+         create role in_past login password 'pw' valid until '2020-01-01';
          create role in_locked login password 'pw'; create database in_closed;
          revoke connect on database in_closed from public;
          create database in_off allow_connections false;
@@ -44,7 +45,8 @@ fn a_refused_log_in_says_why() {
         "in_plain",
         "pw",
         "in_closed",
-        "permission denied for database \"in_closed\"\nDETAIL:  User does not have CONNECT privilege.",
+        "permission denied for database \"in_closed\"\n\
+         DETAIL:  User does not have CONNECT privilege.",
     );
     check("in_plain", "pw", "in_off", "database \"in_off\" is not currently accepting connections");
     check("in_limited", "pw", "rustydb", "too many connections for role \"in_limited\"");

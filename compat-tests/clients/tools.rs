@@ -60,7 +60,8 @@ fn pg_dump_through_rustydb_equals_pg_dump_directly() {
     let mut psql = server.psql_command();
     psql.args(["-d", "tools_dump", "-qc"]).arg(
         "create table t (id serial primary key, name text, at timestamptz, b bytea, j jsonb);
-         insert into t (name, at, b, j) select 'n ' || i || E'\\t\\n', now(), decode(md5(i::text), 'hex'),
+         insert into t (name, at, b, j) select 'n ' || i || E'\\t\\n', now(),
+           decode(md5(i::text), 'hex'),
            jsonb_build_object('i', i) from generate_series(1, 5000) i;
          create view v as select name from t where id > 3; create index on t using gin (j);
          create function f() returns trigger language plpgsql as $$ begin return new; end $$;
