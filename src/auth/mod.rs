@@ -143,11 +143,26 @@ impl Authenticator {
             return self.trust(role);
         }
         let record = self.record(&role).await?;
-        let keys = match record.as_ref().and_then(|record| record.verifier.clone()) {
-            Some(verifier) => self.check_password(&role, verifier, password).await?,
-            None => None,
-        };
+        let keys = self.check_record(&role, record.as_ref(), &password).await?;
+        if keys.is_none() && self.cache.lock().roles.remove(&role).is_some() {
+            // The password may be newer than what was remembered.
+            let record = self.record(&role).await?;
+            let keys = self.check_record(&role, record.as_ref(), &password).await?;
+            return self.conclude("password", role, record.as_ref(), keys);
+        }
         self.conclude("password", role, record.as_ref(), keys)
+    }
+
+    async fn check_record(
+        &self,
+        role: &Role,
+        record: Option<&RoleRecord>,
+        password: &Secret,
+    ) -> Result<Option<ScramKeys>> {
+        match record.and_then(|record| record.verifier.clone()) {
+            Some(verifier) => self.check_password(role, verifier, password.clone()).await,
+            None => Ok(None),
+        }
     }
 
     async fn check_password(

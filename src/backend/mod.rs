@@ -50,6 +50,12 @@ pub struct ConnState {
     pub copying: bool,
     /// The oldest pending request came as Query or FunctionCall, not as an extended batch.
     front_simple: bool,
+    /// Messages of an extended batch were sent and no Sync after them.
+    unsynced: bool,
+    /// How many ReadyForQuery will come cannot be told: PostgreSQL skips a Query in an extended
+    /// batch that failed before it, and a Sync in copy mode. Such a connection is not reused, and
+    /// only PostgreSQL itself knows when all is done.
+    pub unsure: bool,
     /// The server said that it closes the connection.
     pub fatal: bool,
     /// ParameterStatus values in force, in the order they were first reported.
@@ -63,6 +69,8 @@ impl ConnState {
             pending: 0,
             copying: false,
             front_simple: false,
+            unsynced: false,
+            unsure: false,
             fatal: false,
             parameters: Vec::new(),
         }
@@ -71,6 +79,17 @@ impl ConnState {
     /// Counts a message that is on its way to the server.
     pub fn sent(&mut self, tag: u8) {
         let simple = matches!(tag, request::QUERY | request::FUNCTION_CALL);
+        self.unsure |= simple && self.unsynced;
+        match tag {
+            request::SYNC => self.unsynced = false,
+            request::PARSE
+            | request::BIND
+            | request::DESCRIBE
+            | request::EXECUTE
+            | request::CLOSE
+            | request::FLUSH => self.unsynced = true,
+            _ => {}
+        }
         if simple || (tag == request::SYNC && !self.copying) {
             if self.pending == 0 {
                 self.front_simple = simple;
@@ -81,7 +100,7 @@ impl ConnState {
 
     /// Whether the connection waits for a new request and no transaction is open.
     pub fn is_idle(&self) -> bool {
-        self.pending == 0 && !self.copying && !self.fatal
+        self.pending == 0 && !self.copying && !self.fatal && !self.unsure
     }
 
     /// Learns from a message whose header passed; its body may be anywhere.
@@ -89,6 +108,7 @@ impl ConnState {
         match tag {
             tag::COPY_IN | tag::COPY_BOTH => {
                 self.copying = true;
+                self.unsure |= self.pending > 1;
                 // A Sync that was sent together with the COPY is swallowed by copy mode; the
                 // client sends another one after CopyDone (protocol-flow, "COPY Operations").
                 if !self.front_simple {

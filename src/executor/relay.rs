@@ -27,6 +27,10 @@ pub struct Client {
     scanner: Scanner,
     /// The client said goodbye; what it sent before is still carried out.
     leaving: bool,
+    /// The goodbye was passed on, because only PostgreSQL knows when everything before it is done.
+    goodbye_passed: bool,
+    /// The goodbye has a body, which may never come whole.
+    odd_goodbye: bool,
     received: u64,
     sent: u64,
 }
@@ -56,6 +60,8 @@ impl Client {
             inbound: FrameBuf::default(),
             scanner: Scanner::default(),
             leaving: false,
+            goodbye_passed: false,
+            odd_goodbye: false,
             received: 0,
             sent: 0,
         }
@@ -76,8 +82,9 @@ impl Client {
         loop {
             match self.scanner.step(self.inbound.unscanned(), frontend::session_rule) {
                 Step::Pass(n) => self.inbound.mark_scanned(n),
-                Step::Begin { tag: tag::TERMINATE, .. } => {
+                Step::Begin { tag: tag::TERMINATE, body } => {
                     self.leaving = true;
+                    self.odd_goodbye = body > 0;
                     return Ok(());
                 }
                 Step::Begin { tag, .. } if frontend::is_known(tag) => {
@@ -204,6 +211,9 @@ impl Relay<'_> {
         let room = room.max(conn.inbound.capacity().min(READ_LARGE));
         match read(&mut conn.stream, cx, &mut conn.inbound, room) {
             Poll::Pending => return Ok(Flow::Blocked),
+            Poll::Ready(Ok(0) | Err(_)) if self.client.goodbye_passed => {
+                return Err(Pause::Terminated);
+            }
             Poll::Ready(Ok(0)) => return Err(backend_closed(conn, None)),
             Poll::Ready(Err(e)) => return Err(backend_closed(conn, Some(e))),
             Poll::Ready(Ok(_)) => {}
@@ -218,6 +228,15 @@ impl Relay<'_> {
             return self.write_up(cx);
         }
         if self.client.leaving {
+            let unsure = self.conn.as_ref().is_some_and(|conn| conn.state.unsure);
+            if unsure && self.client.odd_goodbye {
+                return Err(Pause::Terminated);
+            }
+            if unsure && !self.client.goodbye_passed {
+                self.client.goodbye_passed = true;
+                self.client.inbound.mark_scanned(HEADER);
+                return Ok(Flow::Moved);
+            }
             // Whether it still listens is told by the writes.
             return Ok(Flow::Blocked);
         }

@@ -29,6 +29,9 @@ const MAX_NOTICES: usize = 100;
 /// Time for PostgreSQL to answer a cancel request before the connection is given up.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
+/// Time for an error in the middle of a result to reach the client before the break.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -281,13 +284,14 @@ pub struct RowsBody {
     id: RequestId,
     metrics: std::sync::Arc<Metrics>,
     state: BodyState,
+    last_word: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(PartialEq, Eq)]
 enum BodyState {
     Running,
     /// The error has been written; the connection is to be broken, so that nobody can take what
-    /// came for the whole result.
+    /// came for the whole result. Not at once: what is not on its way yet would be lost with it.
     Broken,
     Over,
 }
@@ -296,7 +300,7 @@ impl RowsBody {
     /// Streams; the request's number goes into an error that comes on the way.
     pub fn new(mut rows: Box<Rows>, id: RequestId, metrics: std::sync::Arc<Metrics>) -> Self {
         let first = Some(rows.take());
-        Self { rows, first, id, metrics, state: BodyState::Running }
+        Self { rows, first, id, metrics, state: BodyState::Running, last_word: None }
     }
 
     fn error_chunk(&mut self, error: &Error) -> Bytes {
@@ -326,6 +330,8 @@ impl http_body::Body for RowsBody {
         match self.state {
             BodyState::Over => return Poll::Ready(None),
             BodyState::Broken => {
+                let sleep = || Box::pin(tokio::time::sleep(LAST_WORD));
+                ready!(self.last_word.get_or_insert_with(sleep).as_mut().poll(cx));
                 self.state = BodyState::Over;
                 return Poll::Ready(Some(Err(std::io::ErrorKind::BrokenPipe.into())));
             }

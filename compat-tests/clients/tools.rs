@@ -1,0 +1,109 @@
+//! PostgreSQL's own tools through RustyDB.
+
+use std::process::Command;
+
+use crate::guarded;
+use crate::harness::{Server, command};
+
+/// A tool that connects through RustyDB.
+fn tool(server: &Server, program: &str) -> Command {
+    let mut tool = command(program);
+    tool.args(["-h", "127.0.0.1", "-U", "rustydb", "-p", &server.port.to_string()])
+        .env("PGPASSWORD", &server.password);
+    tool
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn pgbench_runs_in_every_mode() {
+    let server = guarded();
+    assert_eq!(server.psql("create database tools_bench;").stderr, "");
+    run(tool(server, "pgbench").args(["-i", "-q", "tools_bench"]));
+    let mut transactions = 0;
+    for mode in ["simple", "extended", "prepared"] {
+        let args = ["-n", "-c", "4", "-j", "2", "-t", "200", "-M", mode, "tools_bench"];
+        let report = run(tool(server, "pgbench").args(args));
+        assert!(report.contains("actually processed: 800/800"), "{mode}: {report}");
+        assert!(report.contains("failed transactions: 0 (0.000%)"), "{mode}: {report}");
+        transactions += 800;
+    }
+    // Each transaction wrote its row.
+    let mut count = server.direct_psql_command();
+    count.args(["-d", "tools_bench", "-Atc", "select count(*) from pgbench_history"]);
+    assert_eq!(run(&mut count).trim(), transactions.to_string());
+    // pgbench's pipeline mode: many requests before one Sync.
+    let script = server.data_dir.with_file_name("pipeline.sql");
+    let lines = "\\startpipeline\nselect 1;\nselect :client_id + 1;\nselect 2;\n\\endpipeline\n";
+    std::fs::write(&script, lines).unwrap();
+    for mode in ["extended", "prepared"] {
+        let mut pgbench = tool(server, "pgbench");
+        let args = ["-n", "-c", "4", "-t", "100", "-M", mode, "-f"];
+        let report = run(pgbench.args(args).arg(&script).arg("tools_bench"));
+        assert!(report.contains("actually processed: 400/400"), "{mode}: {report}");
+    }
+    // A connection for each transaction.
+    let args = ["-n", "-C", "-S", "-c", "2", "-t", "20", "tools_bench"];
+    let report = run(tool(server, "pgbench").args(args));
+    assert!(report.contains("actually processed: 40/40"), "{report}");
+}
+
+#[test]
+fn pg_dump_through_rustydb_equals_pg_dump_directly() {
+    let server = guarded();
+    assert_eq!(server.psql("create database tools_dump;").stderr, "");
+    let mut psql = server.psql_command();
+    psql.args(["-d", "tools_dump", "-qc"]).arg(
+        "create table t (id serial primary key, name text, at timestamptz, b bytea, j jsonb);
+         insert into t (name, at, b, j) select 'n ' || i || E'\\t\\n', now(),
+           decode(md5(i::text), 'hex'),
+           jsonb_build_object('i', i) from generate_series(1, 5000) i;
+         create view v as select name from t where id > 3; create index on t using gin (j);
+         create function f() returns trigger language plpgsql as $$ begin return new; end $$;
+         create trigger tr before insert on t for each row execute function f();
+         create materialized view m as select count(*) from t; select lo_from_bytea(0, 'large');",
+    );
+    run(&mut psql);
+    let dump = |mut command: Command| {
+        let dump = run(command.args(["-d", "tools_dump"]));
+        // Newer releases put a random key here.
+        let is_key =
+            |line: &&str| line.starts_with("\\restrict") || line.starts_with("\\unrestrict");
+        dump.lines().filter(|line| !is_key(line)).collect::<Vec<_>>().join("\n")
+    };
+    let mut direct = command("pg_dump");
+    direct.args(["-U", "rustydb", "-p", "5432", "-h"]).arg(server.data_dir.join("run"));
+    let (reference, ours) = (dump(direct), dump(tool(server, "pg_dump")));
+    assert!(reference.contains("COPY public.t (id, name, at, b, j) FROM stdin;"));
+    assert!(ours == reference, "the dumps differ");
+    // Four connections that share a snapshot.
+    let target = server.data_dir.with_file_name("dump");
+    let mut parallel = tool(server, "pg_dump");
+    run(parallel.args(["-d", "tools_dump", "-Fd", "-j", "3", "-f"]).arg(&target));
+    assert_eq!(server.psql("create database tools_restored;").stderr, "");
+    let mut restore = tool(server, "pg_restore");
+    run(restore.args(["-j", "3", "-d", "tools_restored"]).arg(&target));
+    let mut again = tool(server, "pg_dump");
+    let restored = run(again.args(["-d", "tools_restored"]));
+    assert_eq!(
+        restored.lines().count(),
+        run(tool(server, "pg_dump").args(["-d", "tools_dump"])).lines().count()
+    );
+}
+
+#[test]
+fn pg_isready_says_yes() {
+    let server = guarded();
+    let report = run(&mut tool(server, "pg_isready"));
+    assert!(report.contains("accepting connections"), "{report}");
+    let report = run(tool(server, "pg_isready").arg("-h").arg(&server.socket_dir));
+    assert!(report.contains("accepting connections"), "{report}");
+    let mut nobody = command("pg_isready");
+    nobody.args(["-h", "127.0.0.1", "-p", &crate::harness::free_port().to_string()]);
+    assert_eq!(nobody.output().unwrap().status.code(), Some(2));
+}
