@@ -139,6 +139,8 @@ fn nothing_leaks_from_one_client_to_the_next() {
         "rustydb_pool_connections_recycled_total{pool=\"main\",strategy=\"discard_all\"}";
     assert!(server.metric(recycled) >= 4.0, "{}", server.metric(recycled));
     // The same over HTTP.
+    let made = "rustydb_pool_connections_created_total{pool=\"main\"}";
+    let made_before = server.metric(made);
     let client = Client { user: "rustydb", password: &server.password };
     for sql in ["set work_mem = '78MB'", "select pg_advisory_lock(98)", "listen x", "begin"] {
         assert_eq!(post(&server, &client, &serde_json::json!({ "sql": sql })).status, 200);
@@ -153,6 +155,7 @@ fn nothing_leaks_from_one_client_to_the_next() {
     );
     let expected = serde_json::json!({ "w": "4MB", "locks": 0, "channels": 0, "open": 0 });
     assert_eq!(answer.json["rows"][0], expected);
+    assert_eq!(server.metric(made), made_before + 1.0, "all requests shared one connection");
     assert_eq!(look(), clean);
     eventually("the connection is back", Duration::from_secs(5), || lent(&server) == 0.0);
 }

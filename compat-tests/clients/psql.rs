@@ -201,7 +201,7 @@ fn psql_session_state_is_alike() {
 fn psql_large_objects_are_alike() {
     let dir = temp_dir();
     let (input, output) = (dir.path().join("in"), dir.path().join("out"));
-    let bytes: Vec<u8> = (0..300_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..300_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
     std::fs::write(&input, &bytes).unwrap();
     check_clean(&format!(
         "\\set QUIET on\n\\lo_import '{}' 'a comment'\n select length(lo_get(:LASTOID));

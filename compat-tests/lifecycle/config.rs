@@ -3,6 +3,9 @@
 use crate::harness::{self, Server};
 use crate::{refuses, rustydb, stderr, stdout};
 
+/// Options, variables, and what must be said.
+type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[test]
 fn every_error_of_every_source_is_reported_at_once() {
     let dir = harness::temp_dir();
@@ -31,7 +34,7 @@ fn every_error_of_every_source_is_reported_at_once() {
 
 #[test]
 fn single_errors_name_what_is_wrong() {
-    let cases: [(&[&str], &[(&str, &str)], &[&str]); 6] = [
+    let cases: [Case; 6] = [
         (&["--set", "pool.max_size"], &[], &["--set pool.max_size", "KEY=VALUE"]),
         (&[], &[("RUSTYDB_PRT", "1")], &["RUSTYDB_PRT", "did you mean RUSTYDB_PORT?"]),
         (&["--set", "security.enable_auth=false"], &[], &["security.enable_auth", "--insecure"]),

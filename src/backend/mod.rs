@@ -50,12 +50,6 @@ pub struct ConnState {
     pub copying: bool,
     /// The oldest pending request came as Query or FunctionCall, not as an extended batch.
     front_simple: bool,
-    /// Messages of an extended batch were sent and no Sync after them.
-    unsynced: bool,
-    /// How many ReadyForQuery will come cannot be told: PostgreSQL skips a Query in an extended
-    /// batch that failed before it, and a Sync in copy mode. Such a connection is not reused, and
-    /// only PostgreSQL itself knows when all is done.
-    pub unsure: bool,
     /// The server said that it closes the connection.
     pub fatal: bool,
     /// ParameterStatus values in force, in the order they were first reported.
@@ -69,27 +63,18 @@ impl ConnState {
             pending: 0,
             copying: false,
             front_simple: false,
-            unsynced: false,
-            unsure: false,
             fatal: false,
             parameters: Vec::new(),
         }
     }
 
     /// Counts a message that is on its way to the server.
+    ///
+    /// The count can be too high, because PostgreSQL skips a Query in an extended batch that
+    /// failed before it. Then the connection never looks idle again and is not reused; who relies
+    /// on the end of its requests must leave that to PostgreSQL.
     pub fn sent(&mut self, tag: u8) {
         let simple = matches!(tag, request::QUERY | request::FUNCTION_CALL);
-        self.unsure |= simple && self.unsynced;
-        match tag {
-            request::SYNC => self.unsynced = false,
-            request::PARSE
-            | request::BIND
-            | request::DESCRIBE
-            | request::EXECUTE
-            | request::CLOSE
-            | request::FLUSH => self.unsynced = true,
-            _ => {}
-        }
         if simple || (tag == request::SYNC && !self.copying) {
             if self.pending == 0 {
                 self.front_simple = simple;
@@ -100,7 +85,7 @@ impl ConnState {
 
     /// Whether the connection waits for a new request and no transaction is open.
     pub fn is_idle(&self) -> bool {
-        self.pending == 0 && !self.copying && !self.fatal && !self.unsure
+        self.pending == 0 && !self.copying && !self.fatal
     }
 
     /// Learns from a message whose header passed; its body may be anywhere.
@@ -108,7 +93,6 @@ impl ConnState {
         match tag {
             tag::COPY_IN | tag::COPY_BOTH => {
                 self.copying = true;
-                self.unsure |= self.pending > 1;
                 // A Sync that was sent together with the COPY is swallowed by copy mode; the
                 // client sends another one after CopyDone (protocol-flow, "COPY Operations").
                 if !self.front_simple {

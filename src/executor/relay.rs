@@ -27,10 +27,8 @@ pub struct Client {
     scanner: Scanner,
     /// The client said goodbye; what it sent before is still carried out.
     leaving: bool,
-    /// The goodbye was passed on, because only PostgreSQL knows when everything before it is done.
-    goodbye_passed: bool,
-    /// The goodbye has a body, which may never come whole.
-    odd_goodbye: bool,
+    /// Bytes of the goodbye that were passed on.
+    goodbye_passed: usize,
     received: u64,
     sent: u64,
 }
@@ -60,8 +58,7 @@ impl Client {
             inbound: FrameBuf::default(),
             scanner: Scanner::default(),
             leaving: false,
-            goodbye_passed: false,
-            odd_goodbye: false,
+            goodbye_passed: 0,
             received: 0,
             sent: 0,
         }
@@ -82,9 +79,8 @@ impl Client {
         loop {
             match self.scanner.step(self.inbound.unscanned(), frontend::session_rule) {
                 Step::Pass(n) => self.inbound.mark_scanned(n),
-                Step::Begin { tag: tag::TERMINATE, body } => {
+                Step::Begin { tag: tag::TERMINATE, .. } => {
                     self.leaving = true;
-                    self.odd_goodbye = body > 0;
                     return Ok(());
                 }
                 Step::Begin { tag, .. } if frontend::is_known(tag) => {
@@ -166,9 +162,6 @@ impl Relay<'_> {
                 Ok(flow) => matches!(flow, Flow::Moved),
                 Err(pause) => return Poll::Ready(pause),
             };
-            if self.client.leaving && self.nothing_outstanding() {
-                return Poll::Ready(Pause::Terminated);
-            }
             if !moved_down && !moved_up {
                 self.client.inbound.detach();
                 if let Some(conn) = &mut self.conn {
@@ -177,12 +170,6 @@ impl Relay<'_> {
                 return Poll::Pending;
             }
         }
-    }
-
-    /// A COPY FROM STDIN that the client leaves will never end by itself, so it does not count.
-    fn nothing_outstanding(&self) -> bool {
-        let sent = self.client.inbound.scanned().is_empty();
-        sent && self.conn.as_ref().is_none_or(|conn| conn.is_reusable() || conn.state.copying)
     }
 
     fn settle_if_done(&mut self) {
@@ -211,7 +198,7 @@ impl Relay<'_> {
         let room = room.max(conn.inbound.capacity().min(READ_LARGE));
         match read(&mut conn.stream, cx, &mut conn.inbound, room) {
             Poll::Pending => return Ok(Flow::Blocked),
-            Poll::Ready(Ok(0) | Err(_)) if self.client.goodbye_passed => {
+            Poll::Ready(Ok(0) | Err(_)) if self.client.goodbye_passed > 0 => {
                 return Err(Pause::Terminated);
             }
             Poll::Ready(Ok(0)) => return Err(backend_closed(conn, None)),
@@ -228,17 +215,7 @@ impl Relay<'_> {
             return self.write_up(cx);
         }
         if self.client.leaving {
-            let unsure = self.conn.as_ref().is_some_and(|conn| conn.state.unsure);
-            if unsure && self.client.odd_goodbye {
-                return Err(Pause::Terminated);
-            }
-            if unsure && !self.client.goodbye_passed {
-                self.client.goodbye_passed = true;
-                self.client.inbound.mark_scanned(HEADER);
-                return Ok(Flow::Moved);
-            }
-            // Whether it still listens is told by the writes.
-            return Ok(Flow::Blocked);
+            return self.pass_goodbye(cx);
         }
         let room = if self.client.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
         match read(&mut self.client.stream, cx, &mut self.client.inbound, room) {
@@ -254,6 +231,28 @@ impl Relay<'_> {
         });
         scanned.map_err(Pause::Fatal)?;
         Ok(Flow::Moved)
+    }
+
+    /// What the client sent before its goodbye is still carried out. How long that takes, only
+    /// PostgreSQL knows: it gets the goodbye too, and closes the connection when it is done.
+    fn pass_goodbye(&mut self, cx: &mut Context<'_>) -> Result<Flow, Pause> {
+        const GOODBYE: [u8; HEADER] = [tag::TERMINATE, 0, 0, 0, 4];
+        let Some(conn) = &mut self.conn else { return Err(Pause::Terminated) };
+        let passed = &mut self.client.goodbye_passed;
+        if *passed == 0 && conn.is_reusable() {
+            return Err(Pause::Terminated);
+        }
+        if *passed == HEADER {
+            return Ok(Flow::Blocked);
+        }
+        match conn.stream.poll_write(cx, &GOODBYE[*passed..]) {
+            Poll::Pending => Ok(Flow::Blocked),
+            Poll::Ready(Ok(n)) => {
+                *passed += n;
+                Ok(Flow::Moved)
+            }
+            Poll::Ready(Err(_)) => Err(Pause::Terminated),
+        }
     }
 
     fn write_up(&mut self, cx: &mut Context<'_>) -> Result<Flow, Pause> {

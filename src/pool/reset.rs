@@ -23,7 +23,10 @@ pub(super) struct Return {
 
 impl Pool {
     /// Cleans the connection and keeps it, or closes it. The session does not wait for this.
-    pub(super) fn take_back(&self, back: Return) {
+    pub(super) fn take_back(&self, mut back: Return) {
+        // Messages that were understood and not passed on are nobody's any more.
+        back.conn.inbound.consume_scanned();
+        back.conn.inbound.detach();
         if !back.used {
             return self.keep(back);
         }
