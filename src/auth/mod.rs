@@ -142,13 +142,15 @@ impl Authenticator {
         if !self.required {
             return self.trust(role);
         }
-        let record = self.record(&role).await?;
-        let keys = self.check_record(&role, record.as_ref(), &password).await?;
+        let mut record = self.record(&role).await?;
+        let mut keys = self.check_record(&role, record.as_ref(), &password).await?;
         if keys.is_none() && self.cache.lock().roles.remove(&role).is_some() {
             // The password may be newer than what was remembered.
-            let record = self.record(&role).await?;
-            let keys = self.check_record(&role, record.as_ref(), &password).await?;
-            return self.conclude("password", role, record.as_ref(), keys);
+            let fresh = self.record(&role).await?;
+            if fresh != record {
+                keys = self.check_record(&role, fresh.as_ref(), &password).await?;
+                record = fresh;
+            }
         }
         self.conclude("password", role, record.as_ref(), keys)
     }

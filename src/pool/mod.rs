@@ -338,7 +338,7 @@ impl Drop for Room<'_> {
 /// What a session's cancel key leads to: the backend that it holds at this moment.
 ///
 /// A connection whose cancel request is still under way must not reach another session, or the
-/// request would stop the wrong statement; [`CancelSlot::quiet`] waits for that.
+/// request would stop the wrong statement; its release waits for that.
 #[derive(Debug, Default)]
 pub struct CancelSlot {
     target: Mutex<Option<CancelKey>>,
