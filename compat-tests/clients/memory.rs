@@ -69,3 +69,14 @@ fn http(server: &Server, sql: &str) -> u64 {
         .unwrap();
     std::io::copy(&mut response.body_mut().as_reader(), &mut std::io::sink()).unwrap()
 }
+
+#[test]
+fn what_a_client_makes_postgres_log_costs_little_memory() {
+    let server = Server::builder().arg("--insecure").start();
+    let wordy = |length: u32| format!("do $$ begin raise log '%', repeat('x', {length}); end $$");
+    assert_eq!(server.psql(&wordy(1000)).stderr, "");
+    let before = server.memory_kib().1;
+    assert_eq!(server.psql(&wordy(100_000_000)).stderr, "");
+    let grown = server.memory_kib().1 - before;
+    assert!(grown <= MOST_KIB, "{grown} KiB");
+}

@@ -12,7 +12,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::oneshot;
 
@@ -28,6 +28,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 
 /// Time for processes of a dead server to end by themselves, and then by signal.
 const ORPHAN_GRACE: Duration = Duration::from_millis(500);
+
+/// A longer line of the server's log becomes several records: clients can write into it.
+const LONGEST_LINE: u64 = 2 << 10;
 
 /// Lines of the server's log that are kept to explain a failed start.
 const LAST_LINES: usize = 12;
@@ -188,8 +191,19 @@ fn spawn(plan: &Plan, log: &Arc<Log>) -> std::io::Result<Child> {
 }
 
 async fn read_log(stderr: ChildStderr, log: Arc<Log>) {
-    let mut lines = BufReader::new(stderr).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
+    let mut reader = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
+            Ok(n) if n > 0 => log.record(String::from_utf8_lossy(&line).trim_end()),
+            _ => return,
+        }
+    }
+}
+
+impl Log {
+    fn record(&self, line: &str) {
         match line.split(':').next() {
             // Our own knocking at the start.
             _ if line.ends_with("the database system is starting up") => {}
@@ -197,11 +211,11 @@ async fn read_log(stderr: ChildStderr, log: Arc<Log>) {
             Some("FATAL" | "WARNING") => tracing::info!(target: "postgres", "{line}"),
             _ => tracing::debug!(target: "postgres", "{line}"),
         }
-        let mut last = log.0.lock();
+        let mut last = self.0.lock();
         if last.len() >= LAST_LINES {
             last.pop_front();
         }
-        last.push_back(line);
+        last.push_back(line.to_owned());
     }
 }
 
