@@ -107,3 +107,41 @@ fn pg_isready_says_yes() {
     nobody.args(["-h", "127.0.0.1", "-p", &crate::harness::free_port().to_string()]);
     assert_eq!(nobody.output().unwrap().status.code(), Some(2));
 }
+
+#[test]
+fn a_database_can_be_dropped_when_its_clients_have_left() {
+    let server = Server::start();
+    let run = |program: &str, args: &[&str]| {
+        let output = tool(&server, program).args(args).output().unwrap();
+        assert!(output.status.success(), "{program}: {output:?}");
+    };
+    run("createdb", &["--maintenance-db", "rustydb", "passing"]);
+    run("psql", &["-X", "-d", "passing", "-c", "create table t (a int)"]);
+    run("createdb", &["--maintenance-db", "rustydb", "-T", "passing", "copied"]);
+    run("psql", &["-X", "-d", "copied", "-c", "select * from t"]);
+    run("dropdb", &["--maintenance-db", "rustydb", "passing"]);
+    run("dropdb", &["--maintenance-db", "rustydb", "copied"]);
+}
+
+#[test]
+fn a_new_role_of_an_old_name_does_not_get_the_old_ones_connection() {
+    let server = Server::builder().set("security.verifier_cache_secs=0").start();
+    let as_joe = |password: &str| {
+        let output = tool(&server, "psql")
+            .args(["-X", "-U", "joe", "-d", "rustydb", "-Atc"])
+            .arg("select (select oid from pg_roles where rolname = session_user)")
+            .env("PGPASSWORD", password)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    server.direct_psql("create role joe login password 'one'");
+    let first = as_joe("one");
+    assert_eq!(as_joe("one"), first);
+    // Directly, so that nothing of it passes through the server.
+    server.direct_psql("alter role joe rename to jim; create role joe login password 'two'");
+    assert_ne!(as_joe("two"), first);
+    let joe = "select oid from pg_roles where rolname = 'joe'";
+    assert_eq!(as_joe("two").trim(), server.direct_value(joe));
+}

@@ -26,6 +26,8 @@ const CACHE_ROLES: usize = 10_000;
 /// What PostgreSQL knows of a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleRecord {
+    /// Its number: a role that is renamed keeps it, one that is made anew has another.
+    pub oid: u32,
     /// The SCRAM verifier; `None` when the role has no password, or one stored as MD5.
     pub verifier: Option<Verifier>,
     /// `rolcanlogin`.
@@ -43,20 +45,21 @@ pub trait RoleStore: Send + Sync {
     fn role<'a>(&'a self, role: &'a Role) -> RoleFuture<'a>;
 }
 
-/// Counts the changes of roles that passed through the server: what was remembered of roles
-/// before the last one may be wrong.
+/// Counts the commands through this server that make a difference to the next log-in: what was
+/// remembered before the last one, a verifier or an idle connection, may be wrong.
 #[derive(Clone, Debug, Default)]
-pub struct RoleChanges(Arc<AtomicU64>);
+pub struct AccessChanges(Arc<AtomicU64>);
 
-impl RoleChanges {
-    /// A command is complete; some of them change roles.
+impl AccessChanges {
+    /// A command is complete; some change who may enter, or with which settings.
     pub fn saw(&self, command: &str) {
-        if matches!(command, "ALTER ROLE" | "DROP ROLE") {
+        if matches!(command, "ALTER ROLE" | "DROP ROLE" | "ALTER DATABASE" | "REVOKE") {
             self.0.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    fn count(&self) -> u64 {
+    /// How many there were.
+    pub fn count(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
@@ -66,6 +69,8 @@ impl RoleChanges {
 pub struct Identity {
     /// The PostgreSQL role.
     pub role: Role,
+    /// Its number, where it was asked for.
+    pub role_oid: Option<u32>,
     /// Keys for logging in to an external backend as that role.
     pub keys: Option<ScramKeys>,
 }
@@ -79,7 +84,7 @@ pub struct Authenticator {
     /// Random for each process: salts of mock verifiers and tags of checked passwords.
     secret: [u8; 32],
     cache: Mutex<Caches>,
-    changes: RoleChanges,
+    changes: AccessChanges,
     metrics: Arc<Metrics>,
 }
 
@@ -91,7 +96,7 @@ struct Caches {
 
 struct Remembered {
     at: Instant,
-    /// [`RoleChanges`] when it was asked for.
+    /// [`AccessChanges`] when it was asked for.
     changes: u64,
     record: RoleRecord,
 }
@@ -116,7 +121,7 @@ impl Authenticator {
         roles: Arc<dyn RoleStore>,
         required: bool,
         cache_for: Duration,
-        changes: RoleChanges,
+        changes: AccessChanges,
         metrics: Arc<Metrics>,
     ) -> Self {
         let secret = scram::random_bytes();
@@ -134,7 +139,7 @@ impl Authenticator {
             return Err(refused(&role));
         }
         self.metrics.auth_attempt("trust", true);
-        Ok(Identity { role, keys: None })
+        Ok(Identity { role, role_oid: None, keys: None })
     }
 
     /// Checks a name and a password.
@@ -161,10 +166,10 @@ impl Authenticator {
         record: Option<&RoleRecord>,
         password: &Secret,
     ) -> Result<Option<ScramKeys>> {
-        match record.and_then(|record| record.verifier.clone()) {
-            Some(verifier) => self.check_password(role, verifier, password.clone()).await,
-            None => Ok(None),
-        }
+        let verifier = record.and_then(|record| record.verifier.clone());
+        // Without one, the same work is done in vain: the time must not tell who exists.
+        let verifier = verifier.unwrap_or_else(|| Verifier::mock(&self.secret, role.as_str()));
+        self.check_password(role, verifier, password.clone()).await
     }
 
     async fn check_password(
@@ -252,7 +257,7 @@ impl Authenticator {
         };
         self.metrics.auth_attempt(method, refusal.is_none());
         match refusal {
-            None => Ok(Identity { role, keys }),
+            None => Ok(Identity { role, role_oid: record.map(|record| record.oid), keys }),
             Some(error) => {
                 tracing::info!(%role, method, reason = reason(record, &keys), "log-in refused");
                 // A new password must work at once, so a failure is never remembered.
@@ -325,7 +330,7 @@ mod tests {
 
     fn record(password: &str, can_login: bool, expired: bool) -> RoleRecord {
         let verifier = Some(Verifier::of_password(&Secret::new(password)));
-        RoleRecord { verifier, can_login, expired }
+        RoleRecord { oid: 1, verifier, can_login, expired }
     }
 
     fn chain(required: bool) -> (Arc<Fixed>, Authenticator) {
@@ -335,13 +340,13 @@ mod tests {
         store.records.insert("old", record("secret", true, true));
         store
             .records
-            .insert("none", RoleRecord { verifier: None, can_login: true, expired: false });
+            .insert("none", RoleRecord { oid: 1, verifier: None, can_login: true, expired: false });
         let store = Arc::new(store);
         let chain = Authenticator::new(
             store.clone(),
             required,
             Duration::from_secs(60),
-            RoleChanges::default(),
+            AccessChanges::default(),
             Arc::new(Metrics::new()),
         );
         (store, chain)

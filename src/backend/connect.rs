@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{BackendConn, CancelKey};
@@ -19,6 +20,9 @@ use crate::types::{BackendAddr, Secret};
 
 /// Longest message of a log-in.
 const LONGEST: usize = 64 << 10;
+
+/// Silence after which the kernel asks whether a server is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Seconds for a cancel request; PostgreSQL closes the connection when it is done.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,6 +97,8 @@ async fn open(addr: &BackendAddr) -> io::Result<Stream> {
         BackendAddr::Tcp(host, port) => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
+            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+            SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
             Ok(Stream::Tcp(stream))
         }
     }
@@ -151,8 +157,9 @@ impl LogIn<'_> {
 
     fn refusal(&self) -> ConnectError {
         match Report::parse(self.conn.body()) {
-            // 57P03: starting or stopping; 57P01: it was told to stop while we logged in.
-            Ok(report) if matches!(report.sqlstate, b"57P03" | b"57P01" | b"57P02") => {
+            // 57P03: starting or stopping; 57P01: it was told to stop while we logged in; 53300:
+            // a connection that we have just closed still counts.
+            Ok(report) if matches!(report.sqlstate, b"57P03" | b"57P01" | b"57P02" | b"53300") => {
                 ConnectError::Unavailable(
                     report.to_error().with_kind(ErrorKind::ServiceUnavailable),
                 )

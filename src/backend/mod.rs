@@ -50,6 +50,8 @@ pub struct ConnState {
     pub copying: bool,
     /// The oldest pending request came as Query or FunctionCall, not as an extended batch.
     front_simple: bool,
+    /// Messages of an extended batch were sent and no Sync after them: a statement may be running.
+    unsynced: bool,
     /// The server said that it closes the connection.
     pub fatal: bool,
     /// ParameterStatus values in force, in the order they were first reported.
@@ -63,6 +65,7 @@ impl ConnState {
             pending: 0,
             copying: false,
             front_simple: false,
+            unsynced: false,
             fatal: false,
             parameters: Vec::new(),
         }
@@ -75,6 +78,11 @@ impl ConnState {
     /// on the end of its requests must leave that to PostgreSQL.
     pub fn sent(&mut self, tag: u8) {
         let simple = matches!(tag, request::QUERY | request::FUNCTION_CALL);
+        self.unsynced = match tag {
+            request::SYNC => false,
+            request::COPY_DATA | request::COPY_DONE | request::COPY_FAIL => self.unsynced,
+            _ => self.unsynced || !simple,
+        };
         if simple || (tag == request::SYNC && !self.copying) {
             if self.pending == 0 {
                 self.front_simple = simple;
@@ -83,9 +91,9 @@ impl ConnState {
         }
     }
 
-    /// Whether the connection waits for a new request and no transaction is open.
+    /// Whether the connection waits for a new request; a transaction may be open.
     pub fn is_idle(&self) -> bool {
-        self.pending == 0 && !self.copying && !self.fatal
+        self.pending == 0 && !self.copying && !self.unsynced && !self.fatal
     }
 
     /// Learns from a message whose header passed; its body may be anywhere.
@@ -152,6 +160,8 @@ pub struct BackendConn {
     pub cancel: CancelKey,
     /// Age limit.
     pub created: Instant,
+    /// [`crate::auth::AccessChanges`] when the log-in began.
+    pub changes: u64,
     body: Range<usize>,
 }
 
@@ -164,6 +174,7 @@ impl BackendConn {
             state: ConnState::new(),
             cancel: CancelKey { addr, pid: 0, key: Vec::new() },
             created: Instant::now(),
+            changes: 0,
             body: 0..0,
         }
     }
@@ -199,8 +210,8 @@ impl BackendConn {
                     return Poll::Ready(seen.map(|()| tag).map_err(Error::backend_lost));
                 }
                 Step::More(whole) => whole - self.inbound.unscanned().len(),
-                Step::Invalid { tag: tag::DATA_ROW, length } if length > 4 => {
-                    let text = format!("a row of {length} bytes is too long for this interface");
+                Step::Invalid { length, .. } if length as usize > longest => {
+                    let text = format!("{length} bytes at once are too long for this interface");
                     return Poll::Ready(Err(Error::sql(b"54000", text)
                         .with_hint("raise api.max_row_size, or select less per row")));
                 }

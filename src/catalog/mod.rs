@@ -3,7 +3,7 @@
 //! Built-in types are known without asking. For others this module says which query to run and
 //! reads its answer; running it is the session's business.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,12 @@ const FRESH_FOR: Duration = Duration::from_secs(60);
 
 /// Deepest nesting of arrays, composites and domains that is followed.
 const MAX_DEPTH: usize = 16;
+
+/// Types within one type that are followed; the rest is text.
+const MAX_TYPES: usize = 1000;
+
+/// Types that were looked at, and whether they are known.
+type Seen = BTreeMap<u32, bool>;
 
 /// A type as JSON needs it.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,12 +74,12 @@ impl Catalog {
     /// The query that must be run before these types are known; `None` = they are.
     pub fn missing_types(&self, database: &Database, oids: &[u32]) -> Option<String> {
         let entries = self.entries.lock();
-        let mut missing = Vec::new();
+        let mut seen = BTreeMap::new();
         for oid in oids {
-            entries.collect_missing(database, *oid, MAX_DEPTH, &mut missing);
+            entries.collect(database, *oid, MAX_DEPTH, &mut seen);
         }
-        missing.sort_unstable();
-        missing.dedup();
+        let missing: Vec<u32> =
+            seen.into_iter().filter(|(_, known)| !known).map(|(oid, _)| oid).collect();
         let list = join(&missing)?;
         Some(include_str!("../../sql/types.sql").replace("$1", &list))
     }
@@ -91,7 +97,7 @@ impl Catalog {
 
     /// A type. One that nobody knows is text.
     pub fn type_info(&self, database: &Database, oid: u32) -> TypeInfo {
-        self.entries.lock().type_info(database, oid, MAX_DEPTH)
+        self.entries.lock().type_info(database, oid, MAX_DEPTH, &mut HashMap::new())
     }
 
     /// The query that must be run before the columns of these tables are known.
@@ -147,47 +153,61 @@ impl Entries {
         (at.elapsed() < FRESH_FOR).then_some(row)
     }
 
-    fn collect_missing(&self, database: &Database, oid: u32, depth: usize, out: &mut Vec<u32>) {
-        if depth == 0 || builtin(oid).is_some() {
+    /// Visits every type within a type once, and notes whether it is known.
+    fn collect(&self, database: &Database, oid: u32, depth: usize, seen: &mut Seen) {
+        if depth == 0 || seen.len() >= MAX_TYPES || builtin(oid).is_some() {
             return;
         }
-        let Some(row) = self.row(database, oid) else { return out.push(oid) };
-        match &row.kind {
-            TypeKind::Array { element: inner, .. } | TypeKind::Domain(inner) => {
-                self.collect_missing(database, *inner, depth - 1, out);
+        let row = self.row(database, oid);
+        if seen.insert(oid, row.is_some()).is_some() {
+            return;
+        }
+        match row.map(|row| &row.kind) {
+            Some(TypeKind::Array { element: inner, .. } | TypeKind::Domain(inner)) => {
+                self.collect(database, *inner, depth - 1, seen);
             }
-            TypeKind::Composite(fields) => {
+            Some(TypeKind::Composite(fields)) => {
                 for (_, inner) in fields {
-                    self.collect_missing(database, *inner, depth - 1, out);
+                    self.collect(database, *inner, depth - 1, seen);
                 }
             }
-            TypeKind::Other => {}
+            Some(TypeKind::Other) | None => {}
         }
     }
 
-    fn type_info(&self, database: &Database, oid: u32, depth: usize) -> TypeInfo {
-        if let Some(info) = builtin(oid) {
+    /// Builds the shape of a type; a type that occurs again shares the shape that was built.
+    fn type_info(
+        &self,
+        database: &Database,
+        oid: u32,
+        depth: usize,
+        built: &mut HashMap<u32, TypeInfo>,
+    ) -> TypeInfo {
+        if let Some(info) = builtin(oid).or_else(|| built.get(&oid).cloned()) {
             return info;
         }
-        let Some(row) = self.row(database, oid).filter(|_| depth > 0) else {
+        let known = self.row(database, oid).filter(|_| depth > 0 && built.len() < MAX_TYPES);
+        let Some(row) = known else {
             return TypeInfo { name: "unknown".into(), shape: Shape::Text };
         };
-        let inner = |oid| self.type_info(database, oid, depth - 1).shape;
+        let mut inner = |oid| self.type_info(database, oid, depth - 1, built).shape;
         let shape = match &row.kind {
             TypeKind::Array { element, delimiter } => {
                 Shape::Array { element: Arc::new(inner(*element)), delimiter: *delimiter }
             }
             TypeKind::Composite(fields) => {
-                let field = |(name, oid): &(String, u32)| Field {
+                let mut field = |(name, oid): &(String, u32)| Field {
                     name: name.as_str().into(),
                     shape: inner(*oid),
                 };
-                Shape::Composite(fields.iter().map(field).collect())
+                Shape::Composite(fields.iter().map(&mut field).collect())
             }
             TypeKind::Domain(base) => inner(*base),
             TypeKind::Other => Shape::Text,
         };
-        TypeInfo { name: row.name.clone(), shape }
+        let info = TypeInfo { name: row.name.clone(), shape };
+        built.insert(oid, info.clone());
+        info
     }
 }
 
@@ -273,6 +293,26 @@ mod tests {
         let Shape::Composite(fields) = &*element else { panic!("{element:?}") };
         assert_eq!((&*fields[0].name, &fields[0].shape), ("a", &Shape::Int));
         assert!(catalog.missing_types(&Database::from("other"), &[20_000]).is_some());
+    }
+
+    #[test]
+    fn a_type_that_holds_another_many_times_is_built_once() {
+        let (catalog, db) = (Catalog::default(), Database::from("d"));
+        for level in 1..=12u32 {
+            let oid = (20_000 + level).to_string();
+            let inner = if level == 1 { 23 } else { 20_000 + level - 1 };
+            let field = format!("[\"f\",{inner}]");
+            let fields = format!("[{}]", [field.as_str(); 10].join(","));
+            catalog.learn_types(&db, &[row(&[&oid, "t", "composite", "-", "-", &fields])]);
+        }
+        assert_eq!(catalog.missing_types(&db, &[20_012]), None);
+        let mut shape = catalog.type_info(&db, 20_012).shape;
+        for _ in 0..12 {
+            let Shape::Composite(fields) = &shape else { panic!("{shape:?}") };
+            assert_eq!(fields.len(), 10);
+            shape = fields[9].shape.clone();
+        }
+        assert_eq!(shape, Shape::Int);
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Loader {
     fn read_file(&mut self, file: &Path) {
         let table = std::fs::read_to_string(file)
             .map_err(|e| e.to_string())
-            .and_then(|text| text.parse::<toml::Table>().map_err(|e| e.to_string()));
+            .and_then(|text| text.parse::<toml::Table>().map_err(|e| located(&text, &e)));
         match table {
             Ok(table) => self.read_table("", &table, &format!("file {}", file.display())),
             Err(e) => self.errors.push(format!("{}: {}", file.display(), e.trim_end())),
@@ -277,6 +277,13 @@ fn push_comment(text: &mut String, doc: &str) {
     }
 }
 
+/// A syntax error with its line number, but without the line: it may hold a password.
+fn located(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+    format!("line {line}: {}", error.message())
+}
+
 fn env_name(path: &str) -> String {
     format!("RUSTYDB_{}", path.replace('.', "__").to_ascii_uppercase())
 }
@@ -371,6 +378,16 @@ mod tests {
         let both = |a, b| env(&[("RUSTYDB_PORT", a), ("RUSTYDB_NETWORK__PORT", b)]).load();
         assert_eq!(both("9", "9").unwrap().config.network.port, 9);
         assert!(both("9", "8").unwrap_err().to_string().contains("both set and differ"));
+    }
+
+    #[test]
+    fn a_syntax_error_does_not_show_the_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "[backend]\nurl = \"postgresql://u:hunter2@h/d\n").unwrap();
+        let inputs = Inputs { file: Some(file.path().into()), ..Inputs::default() };
+        let errors = inputs.load().unwrap_err().to_string();
+        assert!(errors.contains("line 2: "), "{errors}");
+        assert!(!errors.contains("hunter2"), "{errors}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
 pub use value::{
-    BackendMode, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis, Secs, Value,
+    BackendMode, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Secs, Value,
 };
 
 /// What the loader knows of one key.
@@ -140,12 +140,15 @@ config! {
         port: u16 = 8080, env "RUSTYDB_API_PORT";
         /// Database that a request works on unless it names another.
         database: String = "rustydb".into();
-        /// Seconds a request may take; streams of rows (NDJSON) are exempt.
+        /// Seconds a request may take unless it says otherwise; streams of rows (NDJSON) are
+        /// exempt.
         request_timeout_secs: Secs = Secs(30), env "RUSTYDB_API_TIMEOUT";
         /// Longest request body.
         max_body_size: ByteSize = ByteSize(10 << 20);
         /// Longest single row that is turned into JSON.
         max_row_size: ByteSize = ByteSize(16 << 20);
+        /// Seconds after which a client that takes nothing of its answer is disconnected.
+        stall_timeout_secs: Secs = Secs(60);
         /// Requests in work at once; the next one is answered 503.
         max_connections: usize = 1000;
         /// Open HTTP connections, idle ones included.
@@ -172,7 +175,7 @@ config! {
         /// Directory with initdb and postgres; without a value the newest installed of 13 to 18.
         pg_bin_dir: Option<PathBuf> = None;
         /// Operating-system user that runs PostgreSQL when RustyDB is root; without a value the
-        /// owner of an existing cluster, else postgres, else nobody.
+        /// owner of an existing cluster, else postgres.
         run_as: Option<String> = None;
         /// PostgreSQL's shared_buffers; without a value a quarter of the memory, at most 8 GiB.
         shared_buffers: Option<String> = None;
@@ -271,9 +274,9 @@ impl Config {
             "must be at least 1",
         );
         check(
-            (256..=1 << 20).contains(&self.pgwire.max_startup_bytes.len()),
+            (256..=65_535).contains(&self.pgwire.max_startup_bytes.len()),
             "network.pgwire.max_startup_bytes",
-            "must lie between 256 and 1 MiB",
+            "must lie between 256 and 65535",
         );
         check(
             (1..=16 << 20).contains(&self.network.max_request_size.0),

@@ -192,8 +192,6 @@ macro_rules! duration {
 duration! {
     /// Whole seconds.
     Secs, as_secs, from_secs;
-    /// Whole milliseconds.
-    Millis, as_millis, from_millis;
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -434,7 +432,7 @@ mod tests {
     fn durations_and_sizes_take_numbers_and_units() {
         assert_eq!(Secs::read(&Toml::Integer(30)), Ok(Secs(30)));
         assert_eq!(Secs::read(&text("5m")), Ok(Secs(300)));
-        assert_eq!(Millis::read(&text("2s")), Ok(Millis(2000)));
+        assert_eq!(Secs::read(&text("2000ms")), Ok(Secs(2)));
         assert_eq!(Option::<Secs>::read(&text("none")), Ok(None));
         assert_eq!(Option::<Secs>::read(&Toml::Integer(0)), Ok(None));
         assert_eq!(ByteSize::read(&text("10 MiB")), Ok(ByteSize(10 << 20)));

@@ -18,10 +18,11 @@ pub mod typed;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::auth::RoleChanges;
+use crate::auth::AccessChanges;
 use crate::error::Result;
 use crate::pool::{CancelSlot, Demand, Lease, Pool};
 use crate::proto::backend::CommandTag;
+use crate::query::changes_database;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::StatementKind;
 use crate::types::Protocol;
@@ -30,14 +31,14 @@ use crate::types::Protocol;
 #[derive(Clone)]
 pub struct Executor {
     pool: Pool,
-    roles: RoleChanges,
+    changes: AccessChanges,
     metrics: Arc<Metrics>,
 }
 
 impl Executor {
-    /// An executor over a pool; it tells `roles` of commands that change roles.
-    pub fn new(pool: Pool, roles: RoleChanges, metrics: Arc<Metrics>) -> Self {
-        Self { pool, roles, metrics }
+    /// An executor over a pool; it tells `changes` of commands that matter to log-ins.
+    pub fn new(pool: Pool, changes: AccessChanges, metrics: Arc<Metrics>) -> Self {
+        Self { pool, changes, metrics }
     }
 
     /// The pool, for what a session must know before it needs a connection.
@@ -55,13 +56,17 @@ impl Executor {
         self.pool.acquire(demand, slot).await
     }
 
-    /// Counts a request as in work until the value is dropped.
-    pub fn admit(&self, protocol: Protocol) -> Work {
+    /// Counts a request as in work until the value is dropped; `sql` is its text, or the beginning
+    /// of it.
+    pub fn admit(&self, protocol: Protocol, sql: &[u8]) -> Work {
+        if changes_database(sql) {
+            self.pool.close_idle();
+        }
         self.metrics.query_active.inc();
         self.metrics.protocol(protocol).sessions_active.inc();
         Work {
             metrics: self.metrics.clone(),
-            roles: self.roles.clone(),
+            changes: self.changes.clone(),
             protocol,
             begun: Instant::now(),
             kind: StatementKind::Other,
@@ -72,7 +77,7 @@ impl Executor {
 /// A request in work. Dropping it settles the request.
 pub struct Work {
     metrics: Arc<Metrics>,
-    roles: RoleChanges,
+    changes: AccessChanges,
     protocol: Protocol,
     begun: Instant,
     kind: StatementKind,
@@ -82,7 +87,7 @@ impl Work {
     /// A command of the request is complete.
     pub fn completed(&mut self, tag: CommandTag<'_>) {
         self.kind = StatementKind::of_command(tag.command);
-        self.roles.saw(tag.command);
+        self.changes.saw(tag.command);
         self.metrics.rows_returned(self.kind, tag.rows);
     }
 

@@ -258,7 +258,8 @@ impl Relay<'_> {
     fn write_up(&mut self, cx: &mut Context<'_>) -> Result<Flow, Pause> {
         let Some(conn) = &mut self.conn else { return Err(Pause::NeedsBackend) };
         if self.work.is_none() {
-            *self.work = Some(self.executor.admit(Protocol::Postgres));
+            let sql = sql_of(self.client.inbound.scanned());
+            *self.work = Some(self.executor.admit(Protocol::Postgres, sql));
         }
         match conn.stream.poll_write(cx, self.client.inbound.scanned()) {
             Poll::Pending => Ok(Flow::Blocked),
@@ -271,6 +272,18 @@ impl Relay<'_> {
             Poll::Ready(Ok(_)) => Err(backend_closed(conn, None)),
             Poll::Ready(Err(e)) => Err(backend_closed(conn, Some(e))),
         }
+    }
+}
+
+/// The text of a Query or Parse at the beginning of a batch, as far as it is there.
+fn sql_of(batch: &[u8]) -> &[u8] {
+    match (batch.first(), batch.get(HEADER..)) {
+        (Some(&tag::QUERY), Some(body)) => body,
+        (Some(&tag::PARSE), Some(body)) => {
+            let name = body.iter().position(|b| *b == 0).map_or(body.len(), |at| at + 1);
+            &body[name..]
+        }
+        _ => &[],
     }
 }
 

@@ -1,13 +1,17 @@
 //! PostgreSQL's roles for the authentication chain, read over the system connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::scram::Verifier;
 use crate::auth::{RoleFuture, RoleRecord, RoleStore};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{CancelSlot, Demand, Pool};
 use crate::query::quote_literal;
 use crate::types::Role;
+
+/// Time for PostgreSQL to tell of a role.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Reads `pg_authid` as the system role.
 pub struct SystemRoles {
@@ -31,7 +35,10 @@ impl SystemRoles {
         let name = quote_literal(role.as_str());
         let sql = include_str!("../../sql/role.sql").replace("$1", &name);
         let mut found = None;
-        let read = lease.conn().simple(&sql, |row| found = Some(row)).await;
+        let asked = lease.conn().simple(&sql, |row| found = Some(row));
+        let read = tokio::time::timeout(LIMIT, asked).await.map_err(|_| {
+            Error::new(ErrorKind::ServiceUnavailable, "PostgreSQL did not answer in time")
+        })?;
         read.map_err(|e| match e.sqlstate().as_str() {
             "42501" => Error::internal(e)
                 .with_hint("the system role of an external backend must be a superuser"),
@@ -41,6 +48,7 @@ impl SystemRoles {
             let is = |at: usize| row.get(at).and_then(|v| v.as_deref()) == Some("t");
             let password = row.first().and_then(|value| value.as_deref());
             RoleRecord {
+                oid: row.get(3).and_then(|value| value.as_deref()?.parse().ok()).unwrap_or(0),
                 verifier: password.and_then(Verifier::parse),
                 can_login: is(1),
                 expired: is(2),

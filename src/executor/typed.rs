@@ -17,6 +17,9 @@ const STATEMENT: &str = "rustydb";
 /// Longest message that is not a row: a report or a description of 1664 columns.
 const LONGEST: usize = 1 << 20;
 
+/// Bytes of a notice that are kept.
+const LONGEST_NOTICE: usize = 4 << 10;
+
 /// A statement that PostgreSQL has understood.
 #[derive(Clone, Debug, Default)]
 pub struct Prepared {
@@ -208,7 +211,9 @@ fn copy_refused() -> Error {
 
 fn notice(body: &[u8]) -> Option<Notice> {
     let report = Report::parse(body).ok()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let text = |bytes: &[u8]| {
+        String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_NOTICE)]).into_owned()
+    };
     Some(Notice {
         severity: text(report.severity),
         sqlstate: text(report.sqlstate),

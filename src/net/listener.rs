@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,8 +100,10 @@ pub fn bind_unix(directory: &Path, port: u16) -> Result<Door, BindError> {
     let path = directory.join(format!(".s.PGSQL.{port}"));
     let what = || format!("Unix socket {}", path.display());
     let fail = |cause| BindError { what: what(), cause };
-    if path.exists() {
-        if StdUnixStream::connect(&path).is_ok() {
+    if let Ok(meta) = std::fs::symlink_metadata(&path) {
+        let refused = StdUnixStream::connect(&path)
+            .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+        if !(meta.file_type().is_socket() && refused) {
             return Err(fail(io::ErrorKind::AddrInUse.into()));
         }
         std::fs::remove_file(&path).map_err(fail)?;
@@ -174,6 +176,14 @@ impl Stream {
         if let Some(Secs(secs)) = network.keepalive_secs {
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(secs));
             let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+        }
+    }
+
+    /// Lets the kernel break a connection whose peer takes nothing for this long (RFC 5482), so
+    /// that a reader that stopped does not hold a backend for ever.
+    pub fn give_up_after(&self, limit: Duration) {
+        if let Stream::Tcp(stream) = self {
+            let _ = SockRef::from(stream).set_tcp_user_timeout(Some(limit));
         }
     }
 }

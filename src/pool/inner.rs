@@ -17,35 +17,30 @@ const MAX_LANES: usize = 256;
 /// What makes connections interchangeable.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct LaneKey {
-    role: Role,
-    database: Database,
+    /// A name can pass to another role; the number does not.
+    role_oid: Option<u32>,
     parameters: Vec<(String, String)>,
 }
 
 impl LaneKey {
     /// A lane; `options` are the further parameters of the start-up packet.
-    pub fn new(role: Role, database: Database, options: Vec<(String, String)>) -> Self {
+    pub fn new(
+        role: &Role,
+        role_oid: Option<u32>,
+        database: &Database,
+        options: Vec<(String, String)>,
+    ) -> Self {
         let mut parameters = vec![
             ("user".to_owned(), role.as_str().to_owned()),
             ("database".to_owned(), database.as_str().to_owned()),
         ];
         parameters.extend(options);
-        Self { role, database, parameters }
+        Self { role_oid, parameters }
     }
 
     /// The start-up packet.
     pub fn parameters(&self) -> &[(String, String)] {
         &self.parameters
-    }
-
-    /// The role.
-    pub fn role(&self) -> &Role {
-        &self.role
-    }
-
-    /// The database.
-    pub fn database(&self) -> &Database {
-        &self.database
     }
 
     /// Replication connections speak another command language; DISCARD ALL is not part of it.
@@ -86,8 +81,15 @@ struct Idle {
 struct Lane {
     /// Last returned, last in: few connections stay warm, the others time out.
     idle: Vec<Idle>,
-    parameters: Option<Arc<Vec<(String, String)>>>,
+    parameters: Option<Reported>,
     last_used: u64,
+}
+
+/// Parameters that PostgreSQL reported to the last connection of a lane.
+struct Reported {
+    /// [`crate::auth::AccessChanges`] when it was made.
+    changes: u64,
+    values: Arc<Vec<(String, String)>>,
 }
 
 struct Waiter {
@@ -217,9 +219,8 @@ impl Inner {
                 return Some(*conn);
             }
             match waiter.grant.send(Grant::Conn(worker, conn)) {
-                Ok(()) => return None,
                 Err(Grant::Conn(_, back)) => conn = back,
-                Err(Grant::Room) => return None,
+                Ok(()) | Err(Grant::Room) => return None,
             }
         }
         self.idle += 1;
@@ -238,15 +239,29 @@ impl Inner {
         self.total = self.total.saturating_sub(1);
     }
 
-    pub(super) fn learn(&mut self, key: &Arc<LaneKey>, parameters: &[(String, String)]) {
-        let lane = self.lanes.entry(key.clone()).or_default();
-        if lane.parameters.as_deref().map(Vec::as_slice) != Some(parameters) {
-            lane.parameters = Some(Arc::new(parameters.to_vec()));
-        }
+    pub(super) fn learn(&mut self, key: &Arc<LaneKey>, conn: &BackendConn) {
+        // A lane that was forgotten in the meantime is not worth a place.
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        let values = match lane.parameters.take() {
+            Some(known) if *known.values == conn.state.parameters => known.values,
+            _ => Arc::new(conn.state.parameters.clone()),
+        };
+        lane.parameters = Some(Reported { changes: conn.changes, values });
     }
 
-    pub(super) fn parameters(&self, key: &Arc<LaneKey>) -> Option<Arc<Vec<(String, String)>>> {
-        self.lanes.get(key)?.parameters.clone()
+    pub(super) fn parameters(
+        &self,
+        key: &Arc<LaneKey>,
+        changes: u64,
+    ) -> Option<Arc<Vec<(String, String)>>> {
+        let known = self.lanes.get(key)?.parameters.as_ref()?;
+        (known.changes == changes).then(|| known.values.clone())
+    }
+
+    /// Takes out everything that is idle.
+    pub(super) fn take_idle(&mut self) -> Vec<BackendConn> {
+        self.idle = 0;
+        self.lanes.values_mut().flat_map(|lane| lane.idle.drain(..)).map(|i| *i.conn).collect()
     }
 
     /// Takes out what is idle for too long or too old. The age limit varies by a tenth with the
@@ -284,8 +299,7 @@ impl Inner {
     pub(super) fn close(&mut self) -> Vec<BackendConn> {
         self.closed = true;
         self.waiters.clear();
-        self.idle = 0;
-        self.lanes.values_mut().flat_map(|lane| lane.idle.drain(..)).map(|i| *i.conn).collect()
+        self.take_idle()
     }
 }
 
@@ -294,7 +308,7 @@ mod tests {
     use super::*;
 
     fn lane(role: &str) -> Arc<LaneKey> {
-        Arc::new(LaneKey::new(role.into(), "db".into(), Vec::new()))
+        Arc::new(LaneKey::new(&role.into(), None, &"db".into(), Vec::new()))
     }
 
     fn me() -> ThreadId {

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use crate::auth::AccessChanges;
 use crate::backend::{BackendConn, CancelKey, ConnectError, Connector, Credentials};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
@@ -50,6 +51,7 @@ struct Shared {
     connector: Connector,
     config: config::Pool,
     connect_timeout: Duration,
+    changes: AccessChanges,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
 }
@@ -69,6 +71,7 @@ impl Pool {
         kind: PoolKind,
         connector: Connector,
         config: &config::Config,
+        changes: AccessChanges,
         metrics: Arc<Metrics>,
     ) -> Self {
         let size = match kind {
@@ -81,6 +84,7 @@ impl Pool {
             connect_timeout: config.backend.connect_timeout_secs.duration(),
             inner: Mutex::new(Inner::new(size, config.pool.max_wait_queue_size)),
             config: config.pool.clone(),
+            changes,
             metrics,
         }))
     }
@@ -162,16 +166,13 @@ impl Pool {
     fn ready(&self, conn: BackendConn, from: ThreadId, to: ThreadId) -> Option<BackendConn> {
         let mut conn = conn;
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        if !conn.absorb_idle(&mut cx) {
+        if conn.changes != self.0.changes.count() || !conn.absorb_idle(&mut cx) {
             return None;
         }
-        if from == to {
-            return Some(conn);
-        }
-        // The event loop of another thread may not have seen yet what the kernel knows, and a
-        // new registration knows nothing: without this a dead connection would look alive.
-        let moved = conn.rebind().ok()?;
-        (!moved.has_input()).then_some(moved)
+        let conn = if from == to { conn } else { conn.rebind().ok()? };
+        // An event loop may not have seen yet what the kernel knows, and a new registration knows
+        // nothing: without this a connection that died just now would look alive.
+        (!conn.has_input()).then_some(conn)
     }
 
     async fn create(&self, demand: &Demand) -> Result<BackendConn> {
@@ -179,13 +180,15 @@ impl Pool {
         let deadline = Instant::now() + self.0.connect_timeout;
         let mut pause = RETRY.0;
         loop {
+            let changes = self.0.changes.count();
             let left = deadline.saturating_duration_since(Instant::now());
             let attempt = self.0.connector.connect(demand.lane.parameters(), &demand.credentials);
             match tokio::time::timeout(left.max(Duration::from_millis(1)), attempt).await {
-                Ok(Ok(conn)) => {
+                Ok(Ok(mut conn)) => {
                     room.held = false;
+                    conn.changes = changes;
                     self.0.metrics().created.inc();
-                    self.0.inner.lock().learn(&demand.lane, &conn.state.parameters);
+                    self.0.inner.lock().learn(&demand.lane, &conn);
                     return Ok(conn);
                 }
                 Ok(Err(ConnectError::Refused(error))) => return Err(error),
@@ -210,7 +213,18 @@ impl Pool {
     /// The parameters that PostgreSQL reports in this lane, when a connection of it was made
     /// before: enough to greet a client without borrowing a connection.
     pub fn parameters(&self, lane: &Arc<LaneKey>) -> Option<Arc<Vec<(String, String)>>> {
-        self.0.inner.lock().parameters(lane)
+        let changes = self.0.changes.count();
+        self.0.inner.lock().parameters(lane, changes)
+    }
+
+    /// Closes what is idle. PostgreSQL refuses to drop, rename or copy a database that somebody is
+    /// connected to, and a client does not know of our connections.
+    pub fn close_idle(&self) {
+        let idle = self.0.inner.lock().take_idle();
+        for conn in idle {
+            self.0.give_back_room("database_change");
+            tokio::spawn(conn.close());
+        }
     }
 
     /// Closes connections that are too old or idle for too long; runs every

@@ -1,4 +1,5 @@
-//! SQL text: the only place where a value becomes part of a statement.
+//! SQL text: the only place where a value becomes part of a statement, and where a statement is
+//! looked at.
 
 /// A string literal, safe whatever `standard_conforming_strings` says
 /// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-STRINGS-ESCAPE>).
@@ -7,9 +8,33 @@ pub fn quote_literal(text: &str) -> String {
     format!("E'{escaped}'")
 }
 
+/// Whether a statement drops, renames, copies or moves a whole database, which PostgreSQL refuses
+/// while anybody is connected to it.
+pub fn changes_database(sql: &[u8]) -> bool {
+    let mut words = sql.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let verb = words.next().unwrap_or(b"");
+    let is_verb = [&b"drop"[..], b"alter", b"create"].iter().any(|v| v.eq_ignore_ascii_case(verb));
+    is_verb && words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"database"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_about_whole_databases() {
+        for (sql, expected) in [
+            ("drop database x", true),
+            ("  CREATE\n DATABASE x TEMPLATE y", true),
+            ("Alter Database x rename to y", true),
+            ("drop table database", false),
+            ("drop", false),
+            ("", false),
+            ("select 1", false),
+        ] {
+            assert_eq!(changes_database(sql.as_bytes()), expected, "{sql}");
+        }
+    }
 
     #[test]
     fn quoting() {

@@ -73,7 +73,7 @@ impl Backend {
             }
         };
         let options = vec![("application_name".to_owned(), "rustydb-system".to_owned())];
-        let lane = Arc::new(LaneKey::new(user.into(), database.into(), options));
+        let lane = Arc::new(LaneKey::new(&user.into(), None, &database.into(), options));
         Demand { lane, credentials }
     }
 
@@ -234,16 +234,17 @@ async fn check_external(parts: &BackendUrlParts, demand: &Demand) -> Result<Stri
     let connector = Connector::new(parts.addr.clone());
     let deadline = Instant::now() + EXTERNAL_WAIT;
     let mut conn = loop {
-        match connector.connect(demand.lane.parameters(), &demand.credentials).await {
-            Ok(conn) => break conn,
-            Err(ConnectError::Unavailable(_)) if Instant::now() < deadline => {
+        let attempt = connector.connect(demand.lane.parameters(), &demand.credentials);
+        let why = match tokio::time::timeout(EXTERNAL_WAIT, attempt).await {
+            Ok(Ok(conn)) => break conn,
+            Ok(Err(ConnectError::Unavailable(_))) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
             }
-            Err(e) => {
-                let text = format!("cannot log in to {}: {}", parts.addr, e.into_error());
-                return Err(StartError::backend(text));
-            }
-        }
+            Ok(Err(e)) => e.into_error().to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        return Err(StartError::backend(format!("cannot log in to {}: {why}", parts.addr)));
     };
     let version = conn.state.parameters.iter().find(|(name, _)| name == "server_version");
     let version = version.map_or_else(String::new, |(_, value)| value.clone());

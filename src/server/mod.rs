@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::auth::AccessChanges;
 use crate::config::Config;
 use crate::net::{BindError, Door, Drain, DrainWatch, Stage, bind_tcp, bind_unix};
 use crate::pool::{Pool, PoolKind};
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) system_pool: Pool,
     pub(crate) system: crate::pool::Demand,
+    pub(crate) changes: AccessChanges,
     pub(crate) drain: DrainWatch,
 }
 
@@ -63,7 +65,6 @@ pub fn serve(config: Config) -> Result<u8, StartError> {
         .max_blocking_threads(4)
         .build()
         .map_err(|e| StartError::runtime(format!("cannot start an event loop: {e}")))?;
-    // The first thing that is lost when the process dies, and the last that is needed.
     let code = runtime.block_on(Server::run(config, begun));
     runtime.shutdown_timeout(Duration::from_millis(100));
     code
@@ -91,6 +92,7 @@ struct BackendHandle {
 impl Server {
     async fn run(mut config: Config, begun: Instant) -> Result<u8, StartError> {
         let mut signals = Signals::new()?;
+        raise_descriptor_limit(&config);
         let path = data_dir_of(&config);
         let mut data = DataDir::open(&path)?;
         let doors = bind(&config)?;
@@ -100,12 +102,15 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::new(workers_count));
         let (drain, drain_watch) = Drain::new();
-        let pool = |kind| Pool::new(kind, backend.connector(), &config, metrics.clone());
+        let changes = AccessChanges::default();
+        let pool =
+            |kind| Pool::new(kind, backend.connector(), &config, changes.clone(), metrics.clone());
         let shared = Arc::new(Shared {
             sessions: Sessions::new(metrics.clone()),
             pool: pool(PoolKind::Main),
             system_pool: pool(PoolKind::System),
             system: backend.system_demand(),
+            changes,
             drain: drain_watch,
             config,
             metrics,
@@ -137,13 +142,13 @@ impl Server {
         addresses.print(&shared.config, &data, &version, begun.elapsed());
         let backend = BackendHandle { stop: Some(stop), task };
         let mut server = Self { shared, drain, workers, signals, backend };
-        let code = server.wait().await;
-        server.shut_down(code).await;
+        let (code, hurry) = server.wait().await;
+        server.shut_down(code, hurry).await;
         Ok(code)
     }
 
-    /// Returns when the server has to end.
-    async fn wait(&mut self) -> u8 {
+    /// Returns when the server has to end, with its exit code and whether it has to hurry.
+    async fn wait(&mut self) -> (u8, bool) {
         let supervisor = async {
             match &mut self.backend.task {
                 Some(task) => task.await.map_or(Exit::GaveUp, |exit| exit),
@@ -151,30 +156,31 @@ impl Server {
             }
         };
         tokio::select! {
-            _ = self.signals.stop() => 0,
+            hurry = self.signals.stop() => (0, hurry),
             _ = supervisor => {
                 self.backend.task = None;
-                1
+                (1, false)
             }
         }
     }
 
     /// Readiness off, no new clients, idle ones leave, busy ones finish, PostgreSQL stops.
-    async fn shut_down(mut self, code: u8) {
+    async fn shut_down(mut self, code: u8, hurry: bool) {
         tracing::info!(code, "shutting down");
         let config = self.shared.config.server.clone();
         self.shared.health.enter(Phase::Draining);
-        let hurried = tokio::select! {
-            () = tokio::time::sleep(config.shutdown_delay_secs.duration()) => false,
-            () = self.signals.hurry() => true,
-        };
+        let hurried = hurry
+            || tokio::select! {
+                () = tokio::time::sleep(config.shutdown_delay_secs.duration()) => false,
+                _ = self.signals.stop() => true,
+            };
         self.drain.enter(Stage::Draining);
         self.shared.sessions.stop_all(Stop::Drain);
         if !hurried {
             let sessions = self.shared.sessions.clone();
             tokio::select! {
                 () = emptied(&sessions, config.shutdown_grace_secs.duration()) => {}
-                () = self.signals.hurry() => {}
+                _ = self.signals.stop() => {}
             }
         }
         self.shared.sessions.stop_all(Stop::Now);
@@ -240,6 +246,7 @@ impl Doors {
         let port = |doors: &[Door]| doors.first().map_or(0, Door::port);
         let host = |addresses: &[String]| match addresses.first().map(String::as_str) {
             None | Some("0.0.0.0" | "::" | "127.0.0.1" | "::1") => "localhost".to_owned(),
+            Some(address) if address.contains(':') => format!("[{address}]"),
             Some(address) => address.to_owned(),
         };
         let metrics = &config.monitoring;
@@ -305,11 +312,13 @@ impl Addresses {
     }
 }
 
-/// Signals that end the process.
+/// Signals that the process listens to.
 struct Signals {
     term: Signal,
     int: Signal,
     quit: Signal,
+    hup: Signal,
+    usr1: Signal,
 }
 
 impl Signals {
@@ -321,19 +330,36 @@ impl Signals {
             term: on(SignalKind::terminate())?,
             int: on(SignalKind::interrupt())?,
             quit: on(SignalKind::quit())?,
+            hup: on(SignalKind::hangup())?,
+            usr1: on(SignalKind::user_defined1())?,
         })
     }
 
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-            _ = self.quit.recv() => {}
+    /// Returns when a signal ends the process; true = at once (SIGQUIT).
+    async fn stop(&mut self) -> bool {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return false,
+                _ = self.int.recv() => return false,
+                _ = self.quit.recv() => return true,
+                // Elsewhere these reload or change the log; they must not end the server.
+                _ = self.hup.recv() => tracing::warn!("SIGHUP: the configuration needs a restart"),
+                _ = self.usr1.recv() => tracing::warn!("SIGUSR1 is ignored"),
+            }
         }
     }
+}
 
-    /// A further signal while the server drains.
-    async fn hurry(&mut self) {
-        self.stop().await;
+/// Lets the process have as many descriptors as it may: the usual limit of 1024 is far below what
+/// the configuration allows.
+fn raise_descriptor_limit(config: &Config) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() {
+        tracing::warn!(soft, hard, "cannot raise the limit of open files");
+    }
+    let wanted = config.network.max_connections + config.api.max_sockets + config.pool.max_size;
+    if hard < wanted as u64 {
+        tracing::warn!(hard, wanted, "fewer open files are allowed than max_connections needs");
     }
 }

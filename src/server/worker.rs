@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{Doors, Shared};
-use crate::auth::{Authenticator, RoleChanges};
+use crate::auth::Authenticator;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::executor::Executor;
 use crate::executor::roles::SystemRoles;
-use crate::frontend::http::{Face, HttpDoor};
+use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS};
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
 use crate::limits::Gate;
 use crate::net::{Listener, Stage};
@@ -81,15 +81,15 @@ impl Workers {
 fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
     let config = &shared.config;
     let roles = SystemRoles::new(shared.system_pool.clone(), shared.system.clone());
-    let changes = RoleChanges::default();
     let auth = Arc::new(Authenticator::new(
         Arc::new(roles),
         config.security.enable_auth,
         config.security.verifier_cache_secs.duration(),
-        changes.clone(),
+        shared.changes.clone(),
         shared.metrics.clone(),
     ));
-    let executor = Executor::new(shared.pool.clone(), changes, shared.metrics.clone());
+    let executor =
+        Executor::new(shared.pool.clone(), shared.changes.clone(), shared.metrics.clone());
     let opener = Opener::new(shared.sessions.clone(), executor);
     let postgres = Arc::new(PgDoor {
         auth: auth.clone(),
@@ -107,6 +107,7 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         catalog: Arc::new(Catalog::default()),
         requests: Gate::new(config.api.max_connections),
         sockets: Gate::new(config.api.max_sockets),
+        metrics_sockets: Gate::new(METRICS_SOCKETS),
         config: config.clone(),
         metrics: shared.metrics.clone(),
         health: shared.health.clone(),

@@ -100,7 +100,7 @@ impl Session {
             Some(keys) => Credentials::Keys(keys),
             None => Credentials::Local,
         };
-        let lane = Arc::new(LaneKey::new(role.clone(), database.clone(), options));
+        let lane = Arc::new(LaneKey::new(&role, identity.role_oid, &database, options));
         let demand = Demand { lane, credentials };
         Self {
             lease: None,
@@ -185,7 +185,14 @@ impl Session {
             tokio::select! {
                 biased;
                 lease = &mut acquire => break lease,
-                gone = client.stream.is_closed_after(CLIENT_CHECK) => if gone { return None },
+                gone = client.stream.is_closed_after(CLIENT_CHECK) => {
+                    if gone {
+                        return None;
+                    }
+                    if self.entry.stop() == Stop::Now {
+                        return Some(Err(Stop::Now.error()));
+                    }
+                }
             }
         };
         Some(lease.map(|mut lease| {
@@ -203,7 +210,7 @@ impl Session {
 
     /// Prepares a statement of a typed client.
     pub async fn prepare(&mut self, sql: &str, read_only: bool) -> Result<Prepared> {
-        self.work = Some(self.executor.admit(self.entry.protocol));
+        self.work = Some(self.executor.admit(self.entry.protocol, sql.as_bytes()));
         if self.lease.is_none() {
             self.lease = Some(self.executor.acquire(&self.demand, &self.entry.slot).await?);
         }

@@ -167,7 +167,7 @@ pub fn choose_user(config: &Embedded, cluster: &Path) -> Result<RunAs, StartErro
                 StartError::config(format!("the owner of {} has no name", cluster.display()))
             })?
         }
-        (None, None) => by_name("postgres").or_else(|| by_name("nobody")).ok_or_else(|| {
+        (None, None) => by_name("postgres").ok_or_else(|| {
             StartError::config("set backend.embedded.run_as to an unprivileged user".into())
         })?,
     };

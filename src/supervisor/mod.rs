@@ -73,8 +73,6 @@ pub struct Plan {
     settings: BTreeMap<String, String>,
     max_restarts: u32,
     start_timeout: std::time::Duration,
-    /// Whether the cluster was made just now.
-    pub is_new: bool,
     /// Whether `pg_stat_statements` is preloaded.
     pub has_statistics: bool,
 }
@@ -91,7 +89,6 @@ impl Plan {
         let has_statistics = install.has_library("pg_stat_statements");
         let settings = settings(config, &run_dir, has_statistics);
         let plan = Self {
-            is_new: !cluster.join("PG_VERSION").exists(),
             install,
             cluster,
             run_dir,
@@ -105,7 +102,7 @@ impl Plan {
         install::make_private(&plan.run_dir, user).map_err(|e| {
             StartError::backend(format!("cannot make {}: {e}", plan.run_dir.display()))
         })?;
-        if plan.is_new {
+        if !plan.cluster.join("PG_VERSION").exists() {
             plan.install.init_cluster(&plan.cluster, user)?;
         }
         Ok(plan)

@@ -32,6 +32,9 @@ const ORPHAN_GRACE: Duration = Duration::from_millis(500);
 /// A longer line of the server's log becomes several records: clients can write into it.
 const LONGEST_LINE: u64 = 2 << 10;
 
+/// Time for one attempt to log in while the server starts.
+const ATTEMPT: Duration = Duration::from_secs(1);
+
 /// Lines of the server's log that are kept to explain a failed start.
 const LAST_LINES: usize = 12;
 
@@ -230,12 +233,15 @@ async fn wait_ready(plan: &Plan, child: &mut Child, log: &Log) -> Result<(), Sta
             tokio::time::sleep(Duration::from_millis(50)).await;
             return Err(failed_start(log, &status.to_string()));
         }
-        match connector.connect(&parameters, &Credentials::Local).await {
-            Ok(conn) => {
+        let attempt = connector.connect(&parameters, &Credentials::Local);
+        match tokio::time::timeout(ATTEMPT, attempt).await {
+            Ok(Ok(conn)) => {
                 conn.close().await;
                 return Ok(());
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+            // It accepts and says nothing; the loop looks at the process and the clock.
+            Err(_) => {}
         }
     }
     Err(failed_start(log, "no answer in time"))
@@ -287,7 +293,11 @@ fn processes_in(cluster: &Path) -> Vec<i32> {
         .filter(|entry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == cluster))
         .filter(|entry| {
             fs::read_link(entry.path().join("exe"))
-                .is_ok_and(|exe| exe.to_string_lossy().contains("/postgres"))
+                // "(deleted)" follows when the package was upgraded meanwhile.
+                .is_ok_and(|exe| {
+                    let name = exe.file_name().map(|name| name.to_string_lossy().into_owned());
+                    name.is_some_and(|n| n == "postgres" || n.starts_with("postgres (deleted"))
+                })
         })
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();

@@ -125,11 +125,6 @@ impl Health {
     pub fn uptime_secs(&self) -> u64 {
         self.started.elapsed().as_secs()
     }
-
-    /// Time since the process started.
-    pub fn uptime(&self) -> std::time::Duration {
-        self.started.elapsed()
-    }
 }
 
 #[cfg(test)]

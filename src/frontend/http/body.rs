@@ -3,11 +3,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes};
-use http_body::{Frame, SizeHint};
+use axum::body::Bytes;
+use http_body::Frame;
 use serde_json::json;
 use tokio::time::Sleep;
 
@@ -282,9 +283,11 @@ pub struct RowsBody {
     rows: Box<Rows>,
     first: Option<Bytes>,
     id: RequestId,
-    metrics: std::sync::Arc<Metrics>,
+    metrics: Arc<Metrics>,
     state: BodyState,
     last_word: Option<Pin<Box<Sleep>>>,
+    /// A stream of rows is work until its end.
+    _permit: Option<Permit>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -298,9 +301,15 @@ enum BodyState {
 
 impl RowsBody {
     /// Streams; the request's number goes into an error that comes on the way.
-    pub fn new(mut rows: Box<Rows>, id: RequestId, metrics: std::sync::Arc<Metrics>) -> Self {
+    pub fn new(
+        mut rows: Box<Rows>,
+        id: RequestId,
+        metrics: Arc<Metrics>,
+        permit: Option<Permit>,
+    ) -> Self {
         let first = Some(rows.take());
-        Self { rows, first, id, metrics, state: BodyState::Running, last_word: None }
+        let state = BodyState::Running;
+        Self { rows, first, id, metrics, state, last_word: None, _permit: permit }
     }
 
     fn error_chunk(&mut self, error: &Error) -> Bytes {
@@ -349,38 +358,5 @@ impl http_body::Body for RowsBody {
             }
         };
         Poll::Ready(Some(Ok(Frame::data(chunk))))
-    }
-}
-
-/// A body that keeps a permit until it is done.
-pub struct Guarded {
-    body: Body,
-    _permit: Option<Permit>,
-}
-
-impl Guarded {
-    /// Keeps the permit.
-    pub fn new(body: Body, permit: Option<Permit>) -> Self {
-        Self { body, _permit: permit }
-    }
-}
-
-impl http_body::Body for Guarded {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -55,7 +55,12 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         let id = parts.extensions.get::<RequestId>().cloned();
         let id = id.ok_or_else(|| Error::internal("the request has no number"))?;
         let identity = match basic(&parts.headers)? {
-            Some((role, password)) => door.auth.password(role, password).await?,
+            Some((role, password)) => {
+                let limit = door.config.api.request_timeout_secs.duration();
+                let checked = tokio::time::timeout(limit, door.auth.password(role, password));
+                let late = |_| Error::new(ErrorKind::Timeout, "the log-in took too long");
+                checked.await.map_err(late)??
+            }
             // Without required authentication a request acts as the administrator.
             None if !door.auth.is_required() => door.auth.trust("rustydb".into())?,
             None => {

@@ -9,18 +9,20 @@ mod error;
 mod extract;
 mod routes;
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 
 use counted::Counted;
 
@@ -28,17 +30,20 @@ use crate::auth::Authenticator;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::limits::Gate;
+use crate::limits::{Gate, Permit};
 use crate::net::{DrainWatch, Listener, Stage, Stream};
 use crate::session::Opener;
 use crate::telemetry::{Health, Metrics};
 use crate::types::Protocol;
 
-/// Longest request head.
-const MAX_HEAD: usize = 16 << 10;
+/// Bytes of a request's head, and of a response that wait to be sent.
+const MAX_BUFFER: usize = 64 << 10;
 
 /// Headers of a request.
 const MAX_HEADERS: usize = 100;
+
+/// Open connections of the metrics listener.
+pub const METRICS_SOCKETS: usize = 256;
 
 /// What every request of this door shares.
 pub struct HttpDoor {
@@ -52,6 +57,8 @@ pub struct HttpDoor {
     pub requests: Arc<Gate>,
     /// `api.max_sockets`: open connections.
     pub sockets: Arc<Gate>,
+    /// [`METRICS_SOCKETS`].
+    pub metrics_sockets: Arc<Gate>,
     /// The configuration.
     pub config: Arc<Config>,
     /// Metrics.
@@ -94,11 +101,17 @@ impl HttpDoor {
                 stream = listener.accept() => stream,
                 () = drain.reached(Stage::Draining) => return,
             };
-            let Some(permit) = self.sockets.enter() else {
+            // Probes and metrics are to answer when the API is full.
+            let sockets = match face {
+                Face::Api => &self.sockets,
+                Face::Metrics => &self.metrics_sockets,
+            };
+            let Some(permit) = sockets.enter() else {
                 self.metrics.connection_rejected("api_max_sockets");
                 continue;
             };
             stream.configure(&self.config.network);
+            stream.give_up_after(self.config.api.stall_timeout_secs.duration());
             let (door, router) = (self.clone(), router.clone());
             tokio::spawn(async move {
                 door.connection(stream, router).await;
@@ -114,25 +127,14 @@ impl HttpDoor {
         metrics.connections_total.inc();
         metrics.connections_active.inc();
         let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        let keep_alive = self.config.api.keep_alive_secs.duration();
-        builder
-            .http1()
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            // Also bounds how long an idle connection is kept between two requests.
-            .header_read_timeout(keep_alive)
+            // Also bounds how long a connection is kept before and between requests.
+            .header_read_timeout(self.config.api.keep_alive_secs.duration())
             .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_HEAD.max(64 << 10));
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(MAX_HEAD as u32)
-            .max_concurrent_streams(100)
-            .keep_alive_interval(keep_alive)
-            .keep_alive_timeout(Duration::from_secs(10));
+            .max_buf_size(MAX_BUFFER)
+            .serve_connection(TokioIo::new(Counted::new(stream, metrics)), service);
         let mut drain = self.drain.clone();
-        let connection =
-            builder.serve_connection(TokioIo::new(Counted::new(stream, metrics)), service);
         tokio::pin!(connection);
         let finished = tokio::select! {
             finished = connection.as_mut() => finished,
@@ -180,11 +182,19 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
     let method = method_label(request.method());
     let endpoint = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(id.clone());
+    let is_foreign = !door.auth.is_required() && !names_this_machine(request.headers());
     let path = request.uri().path().to_owned();
     let is_probe = path.starts_with("/health/") || path.starts_with("/api/v1/health");
-    let permit = door.requests.enter();
+    let in_work = InWork(Arc::new(Mutex::new(door.requests.enter())));
+    request.extensions_mut().insert(in_work.clone());
     door.metrics.api_in_flight.inc();
-    let mut response = match permit.is_some() || is_probe {
+    let admitted = in_work.0.lock().is_some();
+    let mut response = match admitted || is_probe {
+        // A page in a browser on this machine could have its name resolved to loopback.
+        true if is_foreign => {
+            let text = "without authentication only localhost or an address may be named as Host";
+            error::response(Error::new(ErrorKind::AuthorizationFailed, text))
+        }
         true => next.run(request).await,
         false => {
             let most = door.requests.most();
@@ -214,8 +224,29 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
     if let Ok(id) = HeaderValue::from_str(&id.0) {
         headers.insert("x-request-id", id);
     }
-    // The permit lasts as long as the body: a stream of rows is work.
-    response.map(|body| Body::new(body::Guarded::new(body, permit)))
+    response
+}
+
+/// The place of a request among those in work. It is free when the head of the response is there,
+/// unless a handler takes it along because its body is still work.
+#[derive(Clone)]
+pub struct InWork(Arc<Mutex<Option<Permit>>>);
+
+impl InWork {
+    /// Takes the place along.
+    pub fn keep(&self) -> Option<Permit> {
+        self.0.lock().take()
+    }
+}
+
+/// Whether the request was sent to an address or to localhost, and not to some domain's name.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let name = host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name));
+    name.is_none_or(|name| {
+        let address = name.trim_matches(['[', ']']);
+        name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+    })
 }
 
 /// Clients can send any word as a method; only the known ones become label values.

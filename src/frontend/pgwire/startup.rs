@@ -93,10 +93,11 @@ impl Greeting<'_> {
         }
         let mut reply = Vec::new();
         let identity = self.log_in(name, &mut reply).await?;
+        let mut session = self.open(identity, database, &message);
+        // After the session is registered, so that a drain finds one or the other.
         if self.door.drain.stage() > Stage::Running {
             return Err(crate::session::Stop::Drain.error().into());
         }
-        let mut session = self.open(identity, database, &message);
         let parameters = session.server_parameters().await?;
         replies::put_authentication_ok(&mut reply);
         for (name, value) in parameters.iter() {

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::post;
+use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::HttpDoor;
 use super::super::body::{Fill, Format, Layout, Rows, RowsBody, timed_out};
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, JsonBody};
+use super::super::{HttpDoor, InWork};
 use crate::catalog::TypeInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::{self, Style};
@@ -97,6 +97,7 @@ impl QueryRequest {
 
 async fn query(
     State(door): State<Arc<HttpDoor>>,
+    Extension(in_work): Extension<InWork>,
     caller: Caller,
     headers: HeaderMap,
     JsonBody(request): JsonBody<QueryRequest>,
@@ -122,7 +123,7 @@ async fn query(
     let query_id = rows.query_id().to_owned();
     let body = match fill {
         Fill::End => Body::from(rows.take()),
-        Fill::More => Body::new(RowsBody::new(rows, id, door.metrics.clone())),
+        Fill::More => Body::new(RowsBody::new(rows, id, door.metrics.clone(), in_work.keep())),
     };
     let mut response = Response::new(body);
     let content_type = match format {
