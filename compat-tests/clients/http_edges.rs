@@ -346,3 +346,57 @@ fn a_full_queue_is_told_at_once() {
     eventually("the connection is back", Duration::from_secs(5), || lent(&server) == 0.0);
     assert_eq!(post(&server, &admin(&server), &json!({ "sql": "select 4" })).status, 200);
 }
+
+#[test]
+fn clients_that_do_nothing_are_sent_away() {
+    let server = Server::builder()
+        .set("api.keep_alive_secs=1")
+        .set("api.stall_timeout_secs=2")
+        .set("api.max_connections=1")
+        .start();
+    for beginning in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\n", b"POST /api/v1/query HTTP/1.1\r\n"]
+    {
+        let mut stream = connect(&server);
+        stream.write_all(beginning).unwrap();
+        let begun = Instant::now();
+        // Whatever it says, it ends.
+        let _ = stream.read_to_end(&mut Vec::new());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{beginning:?}");
+    }
+    // One that asks for much and takes nothing does not keep its backend, nor the only place.
+    let mut stalled = connect(&server);
+    let sql = "select repeat('x', 1000) as t from generate_series(1, 1000000)";
+    let lines = "Accept: application/x-ndjson\r\n";
+    stalled.write_all(&request(&server, &json!({ "sql": sql }), lines)).unwrap();
+    eventually("the statement runs", Duration::from_secs(10), || lent(&server) == 1.0);
+    eventually("the reader is given up", Duration::from_secs(20), || lent(&server) == 0.0);
+    assert_eq!(post(&server, &admin(&server), &json!({ "sql": "select 1" })).status, 200);
+}
+
+#[test]
+fn an_answer_that_nobody_takes_holds_no_place() {
+    let server = Server::builder().set("api.max_connections=1").start();
+    let mut streams: Vec<TcpStream> = (0..5).map(|_| connect(&server)).collect();
+    for stream in &mut streams {
+        stream.write_all(&b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200)).unwrap();
+    }
+    eventually("there is a place", Duration::from_secs(10), || {
+        post(&server, &admin(&server), &json!({ "sql": "select 1" })).status == 200
+    });
+}
+
+#[test]
+fn without_authentication_only_this_machine_is_answered() {
+    let server = Server::builder().arg("--insecure").start();
+    for (host, status) in [("localhost", 200), ("127.0.0.1:8080", 200), ("evil.example", 403)] {
+        let body = json!({ "sql": "select 1" }).to_string();
+        let mut stream = connect(&server);
+        let head = format!(
+            "POST /api/v1/query HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        assert_eq!(answer(&mut stream).0, status, "{host}");
+    }
+}

@@ -360,6 +360,6 @@ fn raise_descriptor_limit(config: &Config) {
     }
     let wanted = config.network.max_connections + config.api.max_sockets + config.pool.max_size;
     if hard < wanted as u64 {
-        tracing::warn!(hard, wanted, "fewer open files are allowed than max_connections needs");
+        tracing::info!(hard, wanted, "fewer open files are allowed than max_connections needs");
     }
 }

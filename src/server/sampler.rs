@@ -93,6 +93,10 @@ async fn ask_backend(shared: &Shared) -> (Check, Check) {
 }
 
 fn storage(data_dir: &Path) -> Check {
+    let cluster = data_dir.join("pg");
+    if cluster.exists() && std::fs::File::open(cluster.join("global/pg_control")).is_err() {
+        return Check::Failed;
+    }
     let Ok(stat) = statvfs(data_dir) else { return Check::Failed };
     let (free, all) = (stat.blocks_available(), stat.blocks());
     match free * 100 / all.max(1) {

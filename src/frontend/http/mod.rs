@@ -184,12 +184,14 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
     request.extensions_mut().insert(id.clone());
     let is_foreign = !door.auth.is_required() && !names_this_machine(request.headers());
     let path = request.uri().path().to_owned();
-    let is_probe = path.starts_with("/health/") || path.starts_with("/api/v1/health");
+    // Who watches the server is answered when it is full, and is not news.
+    let is_watcher =
+        path == "/metrics" || path.starts_with("/health/") || path.starts_with("/api/v1/health");
     let in_work = InWork(Arc::new(Mutex::new(door.requests.enter())));
     request.extensions_mut().insert(in_work.clone());
     door.metrics.api_in_flight.inc();
     let admitted = in_work.0.lock().is_some();
-    let mut response = match admitted || is_probe {
+    let mut response = match admitted || is_watcher {
         // A page in a browser on this machine could have its name resolved to loopback.
         true if is_foreign => {
             let text = "without authentication only localhost or an address may be named as Host";
@@ -211,7 +213,7 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
     let status = response.status().as_u16();
     let elapsed = begun.elapsed();
     door.metrics.api_request(method, endpoint, status, elapsed.as_secs_f64());
-    if !is_probe {
+    if !is_watcher {
         tracing::info!(
             target: "access", method, path, status, request_id = &*id.0,
             ms = elapsed.as_secs_f64() * 1000.0, "request"
