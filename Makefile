@@ -4,7 +4,8 @@ CARGO ?= cargo
 ARGS ?=
 DENY_VERSION := 0.20.2
 
-.PHONY: help run build test check fmt lint deny doc fuzz config-file postgres
+.PHONY: help run build test check fmt lint deny doc fuzz bench config-file postgres \
+	pgbouncer
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +39,14 @@ fuzz: ## Fuzz each target for a minute (needs nightly Rust and cargo-fuzz)
 		$(CARGO) +nightly fuzz run $$target -- -max_total_time=60 || exit 1; \
 	done
 
+bench: postgres pgbouncer build ## Measure RustyDB beside PostgreSQL and PgBouncer (ARGS="--rounds 3 …")
+	benches/run.py $(ARGS)
+
 config-file: ## Write config/rustydb.toml anew from the keys in src/config
 	UPDATE_EXPECT=1 $(CARGO) test --lib the_checked_in_file_is_the_default_file
 
 postgres:
 	@scripts/ensure-postgres
+
+pgbouncer:
+	@scripts/ensure-pgbouncer
