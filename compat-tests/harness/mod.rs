@@ -338,8 +338,8 @@ impl Drop for Server {
 }
 
 pub fn signal_process(pid: i32, signal: &str) {
-    let status = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
-    assert!(status.unwrap().success());
+    let signal = format!("SIG{signal}").parse::<nix::sys::signal::Signal>().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
 
 /// Whether a process exists and is not a zombie.
