@@ -355,3 +355,29 @@ fn clients_that_never_say_who_they_are_are_sent_away() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_serves(&server);
 }
+
+#[test]
+fn a_client_that_found_no_connection_may_try_again() {
+    let server = Server::builder()
+        .arg("--insecure")
+        .set("pool.max_size=1")
+        .set("pool.acquire_timeout_secs=1")
+        .start();
+    let log_in = || Wire::to(&server).ready();
+    let mut holder = log_in();
+    holder.send(&query("select 1"));
+    holder.until(b'Z');
+    let mut other = log_in();
+    for request in [query("select 2"), [extended("select 3", &[]), sync()].concat()] {
+        other.send(&request);
+        let answer = other.until(b'Z');
+        let tags: Vec<u8> = answer.iter().map(|(tag, _)| *tag).collect();
+        assert_eq!(tags, b"EZ");
+        let error = String::from_utf8_lossy(&answer[0].1).into_owned();
+        assert!(error.contains("53300") && error.contains("ERROR"), "{error}");
+    }
+    drop(holder);
+    other.send(&query("select 4"));
+    let tags: Vec<u8> = other.until(b'Z').iter().map(|(tag, _)| *tag).collect();
+    assert_eq!(tags, b"TDCZ");
+}

@@ -305,6 +305,33 @@ pub fn replay_sent(client: &Client, conn: &mut BackendConn) {
     }
 }
 
+/// Forgets the requests that wait for a backend, if they are there whole, and returns how many
+/// ReadyForQuery messages they would have got. `None` = the rest of one is still to come, so the
+/// place where the next one begins is not known.
+pub fn drop_whole_requests(client: &mut Client) -> Option<u32> {
+    let mut scanner = Scanner::default();
+    let mut bytes = client.inbound.scanned();
+    let (mut requests, mut last) = (0, 0);
+    while !bytes.is_empty() {
+        let n = match scanner.step(bytes, frontend::session_rule) {
+            Step::Pass(n) => n,
+            Step::Begin { tag, .. } => {
+                let ends = matches!(tag, tag::QUERY | tag::FUNCTION_CALL | tag::SYNC);
+                requests += u32::from(ends);
+                last = if ends { 0 } else { tag };
+                HEADER
+            }
+            _ => return None,
+        };
+        bytes = bytes.get(n..)?;
+    }
+    let whole = last == 0 && client.scanner.at_boundary() && scanner.at_boundary();
+    whole.then(|| {
+        client.inbound.consume_scanned();
+        requests
+    })
+}
+
 fn read(
     stream: &mut Stream,
     cx: &mut Context<'_>,

@@ -19,11 +19,12 @@ pub use registry::{Entry, Sessions, Stop};
 
 use crate::auth::Identity;
 use crate::backend::Credentials;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::executor::relay::{self, Pause};
 use crate::executor::typed::{self, Events};
 use crate::executor::{Executor, Work};
 use crate::pool::{Demand, LaneKey, Lease};
+use crate::proto::backend::{Severity, put_error, put_ready};
 use crate::types::{Database, Protocol};
 
 /// How often a client that waits for a connection is asked whether it is still there.
@@ -149,7 +150,10 @@ impl Session {
             let (ended, end) = match pause {
                 Pause::NeedsBackend => match self.attach(client).await {
                     Some(Ok(())) => continue,
-                    Some(Err(error)) => ("error", End::Told(error)),
+                    Some(Err(error)) => match refuse(client, &error).await {
+                        true => continue,
+                        false => ("error", End::Told(error)),
+                    },
                     None => ("client_gone", End::Closed),
                 },
                 Pause::Terminated => ("closed", End::Closed),
@@ -266,6 +270,22 @@ impl Session {
     pub fn ended_by(&mut self, reason: &'static str) {
         self.ended = reason;
     }
+}
+
+/// Answers requests for which there is no connection now with an error each, so that the client
+/// can try again; false = the session has to end instead.
+async fn refuse(client: &mut Client, error: &Error) -> bool {
+    let passing = matches!(error.kind(), ErrorKind::PoolExhausted | ErrorKind::ServiceUnavailable);
+    if !passing {
+        return false;
+    }
+    let Some(requests) = relay::drop_whole_requests(client) else { return false };
+    let mut answer = Vec::new();
+    for _ in 0..requests {
+        put_error(&mut answer, Severity::Error, error);
+        put_ready(&mut answer);
+    }
+    client.stream.write_all(&answer).await.is_ok()
 }
 
 fn held(lease: &mut Option<Lease>) -> Result<&mut Lease> {
