@@ -363,6 +363,16 @@ fn clients_that_do_nothing_are_sent_away() {
         let _ = stream.read_to_end(&mut Vec::new());
         assert!(begun.elapsed() < Duration::from_secs(5), "{beginning:?}");
     }
+    // One that leaves while its statement runs is not counted any more.
+    let mut leaving = connect(&server);
+    let sleep = json!({ "sql": "select pg_sleep(30)" });
+    leaving.write_all(&request(&server, &sleep, "")).unwrap();
+    eventually("the statement runs", Duration::from_secs(10), || lent(&server) == 1.0);
+    drop(leaving);
+    let in_flight = || server.metric("rustydb_api_requests_in_flight");
+    // The request for the metrics is itself one.
+    eventually("it is forgotten", Duration::from_secs(10), || in_flight() == 1.0);
+    eventually("its backend is free", Duration::from_secs(10), || lent(&server) == 0.0);
     // One that asks for much and takes nothing does not keep its backend, nor the only place.
     let mut stalled = connect(&server);
     let sql = "select repeat('x', 1000) as t from generate_series(1, 1000000)";
@@ -388,7 +398,14 @@ fn an_answer_that_nobody_takes_holds_no_place() {
 #[test]
 fn without_authentication_only_this_machine_is_answered() {
     let server = Server::builder().arg("--insecure").start();
-    for (host, status) in [("localhost", 200), ("127.0.0.1:8080", 200), ("evil.example", 403)] {
+    for (host, status) in [
+        ("localhost", 200),
+        ("127.0.0.1:8080", 200),
+        ("[::1]", 200),
+        ("[::1]:8080", 200),
+        ("evil.example", 403),
+        ("evil.example:8080", 403),
+    ] {
         let body = json!({ "sql": "select 1" }).to_string();
         let mut stream = connect(&server);
         let head = format!(

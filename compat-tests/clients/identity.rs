@@ -1,10 +1,9 @@
 //! A client is its role and nobody else, and nothing of a client reaches the next one.
 
 use std::io::Write;
-use std::process::Stdio;
 use std::time::Duration;
 
-use crate::harness::{Psql, Server, eventually, feed};
+use crate::harness::{Psql, Server, eventually, feed, piped};
 use crate::http::{Client, post};
 use crate::{guarded, lent};
 
@@ -104,13 +103,7 @@ fn nothing_leaks_from_one_client_to_the_next() {
     let open = "reset role; begin read write; insert into public.leak values (1);
         select 'wait' \\; savepoint s;";
     for (tail, kill) in [("", false), (open, false), ("", true), (open, true)] {
-        let mut command = server.psql_command();
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = piped(&mut server.psql_command());
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(format!("{mess}{tail}\n\\echo at the end\n").as_bytes()).unwrap();
         if kill {

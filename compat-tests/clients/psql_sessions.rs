@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Psql, Server, feed, signal_process};
+use crate::harness::{Psql, Server, feed, piped, signal_process};
 use crate::{guarded, running, wait_until_gone, wait_until_running};
 
 /// `psql` as somebody else.
@@ -95,15 +95,12 @@ fn ctrl_c_cancels_the_statement_and_the_session_goes_on() {
     // psql goes on after an interrupt only on a terminal; `script` gives it one.
     let line =
         format!("psql -XAtn -P pager=off -h 127.0.0.1 -p {} -U rustydb -d rustydb", server.port);
-    let mut child = Command::new("script")
+    let mut command = Command::new("script");
+    command
         .args(["-qec", &line, "/dev/null"])
         .env("PGPASSWORD", &server.password)
-        .env("TERM", "dumb")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .env("TERM", "dumb");
+    let mut child = piped(&mut command);
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b"create temp table kept (a int);\n").unwrap();
     stdin.write_all(b"select pg_sleep(100) as ctrl_c_one;\n").unwrap();

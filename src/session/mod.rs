@@ -30,6 +30,9 @@ use crate::types::{Database, Protocol};
 /// How often a client that waits for a connection is asked whether it is still there.
 const CLIENT_CHECK: Duration = Duration::from_millis(250);
 
+/// Time for a client to take the errors of requests that found no connection.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
 /// What a new session is made of.
 pub struct Opening {
     /// Who it is.
@@ -239,19 +242,9 @@ impl Session {
         Poll::Ready(self.note_failure(event))
     }
 
-    /// [`Session::poll_event`] as a future.
-    pub async fn event(&mut self, longest_row: usize) -> Result<Event> {
-        std::future::poll_fn(|cx| self.poll_event(cx, longest_row)).await
-    }
-
     /// Body of the DataRow that the last event was.
     pub fn row(&mut self) -> &[u8] {
         self.lease.as_mut().map_or(&[], |lease| lease.conn().body())
-    }
-
-    /// Cancels the running statement; its error arrives as an event.
-    pub async fn cancel(&self) {
-        self.entry.slot.cancel().await;
     }
 
     /// A handle that can cancel while the session is borrowed.
@@ -285,7 +278,8 @@ async fn refuse(client: &mut Client, error: &Error) -> bool {
         put_error(&mut answer, Severity::Error, error);
         put_ready(&mut answer);
     }
-    client.stream.write_all(&answer).await.is_ok()
+    let sent = tokio::time::timeout(ANSWER_LIMIT, client.stream.write_all(&answer)).await;
+    sent.is_ok_and(|written| written.is_ok())
 }
 
 fn held(lease: &mut Option<Lease>) -> Result<&mut Lease> {

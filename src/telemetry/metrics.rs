@@ -58,6 +58,24 @@ impl StatementKind {
     }
 }
 
+/// A gauge that is one higher for as long as this lives, also when the future that holds it is
+/// dropped in the middle.
+pub struct Raised(IntGauge);
+
+impl Raised {
+    /// Raises the gauge.
+    pub fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Metrics of one door.
 pub struct ProtocolMetrics {
     /// Connections accepted.

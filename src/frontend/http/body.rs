@@ -153,9 +153,9 @@ impl Rows {
         self.out.extend_from_slice(head.as_bytes());
     }
 
-    /// Works until a chunk is full or everything is there. With `eager`, what is there is a chunk
-    /// as soon as PostgreSQL lets us wait.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, eager: bool) -> Poll<Result<Fill>> {
+    /// Works until a chunk is full or everything is there. Of lines, what is there is a chunk as
+    /// soon as PostgreSQL lets us wait; a document waits, so that an error can still set its status.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill>> {
         // Here too, because a statement that always has rows never lets us wait.
         give_up_when_late(self, cx)?;
         loop {
@@ -166,8 +166,7 @@ impl Rows {
                 Poll::Ready(event) => event.map_err(|e| self.blame(e))?,
                 Poll::Pending => {
                     give_up_when_late(self, cx)?;
-                    let some = eager && self.layout.format == Format::Ndjson;
-                    if some && !self.out.is_empty() {
+                    if self.layout.format == Format::Ndjson && !self.out.is_empty() {
                         return Poll::Ready(Ok(Fill::More));
                     }
                     return Poll::Pending;
@@ -346,7 +345,7 @@ impl http_body::Body for RowsBody {
             }
             BodyState::Running => {}
         }
-        let chunk = match ready!(self.rows.poll_fill(cx, true)) {
+        let chunk = match ready!(self.rows.poll_fill(cx)) {
             Ok(Fill::More) => self.rows.take(),
             Ok(Fill::End) => {
                 self.state = BodyState::Over;

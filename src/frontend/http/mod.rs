@@ -16,6 +16,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -33,6 +34,7 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::{Gate, Permit};
 use crate::net::{DrainWatch, Listener, Stage, Stream};
 use crate::session::Opener;
+use crate::telemetry::metrics::Raised;
 use crate::telemetry::{Health, Metrics};
 use crate::types::Protocol;
 
@@ -125,7 +127,7 @@ impl HttpDoor {
         let Stream::Tcp(stream) = stream else { return };
         let metrics = self.metrics.protocol(Protocol::Http);
         metrics.connections_total.inc();
-        metrics.connections_active.inc();
+        let _open = Raised::new(&metrics.connections_active);
         let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -149,7 +151,6 @@ impl HttpDoor {
         if let Err(e) = finished {
             tracing::debug!(error = %e, "an HTTP connection ended early");
         }
-        metrics.connections_active.dec();
     }
 }
 
@@ -189,7 +190,7 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
         path == "/metrics" || path.starts_with("/health/") || path.starts_with("/api/v1/health");
     let in_work = InWork(Arc::new(Mutex::new(door.requests.enter())));
     request.extensions_mut().insert(in_work.clone());
-    door.metrics.api_in_flight.inc();
+    let in_flight = Raised::new(&door.metrics.api_in_flight);
     let admitted = in_work.0.lock().is_some();
     let mut response = match admitted || is_watcher {
         // A page in a browser on this machine could have its name resolved to loopback.
@@ -207,7 +208,7 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
             )
         }
     };
-    door.metrics.api_in_flight.dec();
+    drop(in_flight);
     error::finish(&mut response, &id, &door.metrics);
     let endpoint = endpoint.as_ref().map_or("other", MatchedPath::as_str);
     let status = response.status().as_u16();
@@ -243,12 +244,11 @@ impl InWork {
 
 /// Whether the request was sent to an address or to localhost, and not to some domain's name.
 fn names_this_machine(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let name = host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name));
-    name.is_none_or(|name| {
-        let address = name.trim_matches(['[', ']']);
-        name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
-    })
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(authority) = host.to_str().unwrap_or("").parse::<Authority>() else { return false };
+    let name = authority.host();
+    let address = name.trim_matches(['[', ']']);
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 /// Clients can send any word as a method; only the known ones become label values.

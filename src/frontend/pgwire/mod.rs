@@ -13,6 +13,7 @@ use crate::net::{DrainWatch, Listener, Stage, Stream};
 use crate::proto::backend::{Severity, put_error};
 use crate::session::{Client, End, Opener, Session};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Raised;
 use crate::types::Protocol;
 use startup::{Greeting, Outcome};
 
@@ -66,7 +67,7 @@ impl PgDoor {
         if permit.is_none() && refusal.is_none() {
             return self.metrics.connection_rejected("max_connections");
         }
-        metrics.connections_active.inc();
+        let _open = Raised::new(&metrics.connections_active);
         let limit = self.config.network.connection_timeout_secs.duration();
         let greeting = Greeting { door: self, stream, admitted: permit.is_some() };
         // Boxed: the log-in's state is large, and an idle client should not carry it.
@@ -77,7 +78,6 @@ impl PgDoor {
             Ok(Outcome::Done) => {}
             Err(_) => self.metrics.connection_rejected("connection_timeout"),
         }
-        metrics.connections_active.dec();
     }
 
     async fn attend(&self, session: &mut Session, client: &mut Client) {

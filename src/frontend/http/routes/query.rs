@@ -119,7 +119,7 @@ async fn query(
     let longest = door.config.api.max_row_size.len();
     let columns = &described.columns;
     let mut rows = Box::new(Rows::new(session, layout, columns, longest, begun, deadline));
-    let fill = std::future::poll_fn(|cx| rows.poll_fill(cx, true)).await?;
+    let fill = std::future::poll_fn(|cx| rows.poll_fill(cx)).await?;
     let query_id = rows.query_id().to_owned();
     let body = match fill {
         Fill::End => Body::from(rows.take()),
