@@ -154,7 +154,8 @@ impl Rows {
     }
 
     /// Works until a chunk is full or everything is there. Of lines, what is there is a chunk as
-    /// soon as PostgreSQL lets us wait; a document waits, so that an error can still set its status.
+    /// soon as PostgreSQL lets us wait; a document waits, so that an error can still set the
+    /// status of the response.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill>> {
         // Here too, because a statement that always has rows never lets us wait.
         give_up_when_late(self, cx)?;
