@@ -365,7 +365,7 @@ fn a_client_that_found_no_connection_may_try_again() {
         .start();
     let log_in = || Wire::to(&server).ready();
     let mut holder = log_in();
-    holder.send(&query("select 1"));
+    holder.send(&query("begin"));
     holder.until(b'Z');
     let mut other = log_in();
     for request in [query("select 2"), [extended("select 3", &[]), sync()].concat()] {

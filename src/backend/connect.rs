@@ -140,8 +140,8 @@ impl LogIn<'_> {
                     let mut body = Cursor(self.conn.body());
                     let pid = body.i32().map_err(malformed)? as u32;
                     let key = body.0.to_vec();
-                    self.conn.cancel.pid = pid;
-                    self.conn.cancel.key = key;
+                    let addr = self.conn.cancel.addr.clone();
+                    self.conn.cancel = Arc::new(CancelKey { addr, pid, key });
                 }
                 tag::ERROR => return Err(self.refusal()),
                 tag::READY_FOR_QUERY => {

@@ -5,6 +5,8 @@
 //! the connection is observed in one place, whoever reads.
 
 mod connect;
+mod expect;
+mod statements;
 
 use std::io;
 use std::ops::Range;
@@ -13,6 +15,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 pub use connect::{ConnectError, Connector, Credentials};
+pub use expect::{Expect, Expectations, Kind, Reply};
+pub use statements::{ServerName, Statement, Statements};
 
 use crate::error::Error;
 use crate::net::Stream;
@@ -20,6 +24,7 @@ use crate::proto::Malformed;
 use crate::proto::backend::{self as messages, Report, TxStatus, tag};
 use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step, Want};
 use crate::proto::frontend::tag as request;
+use crate::query::{Settings, hash_name};
 use crate::types::BackendAddr;
 
 /// Bytes asked for at once while messages are small.
@@ -44,85 +49,62 @@ pub struct CancelKey {
 pub struct ConnState {
     /// Transaction status of the last ReadyForQuery.
     pub tx: TxStatus,
-    /// ReadyForQuery messages that must still come.
-    pub pending: u32,
-    /// A COPY is open; PostgreSQL ignores Sync until it ends.
-    pub copying: bool,
-    /// The oldest pending request came as Query or FunctionCall, not as an extended batch.
-    front_simple: bool,
-    /// Messages of an extended batch were sent and no Sync after them: a statement may be running.
-    unsynced: bool,
+    /// What was asked and is not answered yet.
+    pub expect: Expectations,
     /// The server said that it closes the connection.
     pub fatal: bool,
     /// ParameterStatus values in force, in the order they were first reported.
     pub parameters: Vec<(String, String)>,
+    /// Equal parameters have equal digests.
+    pub digest: u64,
+    /// Settings in force beside those of the start-up packet.
+    pub applied: Arc<Settings>,
+    /// Prepared statements under our own names.
+    pub statements: Statements,
+    /// The unnamed statement, when it is not empty.
+    pub unnamed: Option<Arc<Statement>>,
+    /// Statements to be closed before the next session's first request.
+    pub leftovers: Vec<Box<[u8]>>,
 }
 
 impl ConnState {
     fn new() -> Self {
         Self {
             tx: TxStatus::Idle,
-            pending: 0,
-            copying: false,
-            front_simple: false,
-            unsynced: false,
+            expect: Expectations::default(),
             fatal: false,
             parameters: Vec::new(),
-        }
-    }
-
-    /// Counts a message that is on its way to the server.
-    ///
-    /// The count can be too high, because PostgreSQL skips a Query in an extended batch that
-    /// failed before it. Then the connection never looks idle again and is not reused; who relies
-    /// on the end of its requests must leave that to PostgreSQL.
-    pub fn sent(&mut self, tag: u8) {
-        let simple = matches!(tag, request::QUERY | request::FUNCTION_CALL);
-        self.unsynced = match tag {
-            request::SYNC => false,
-            request::COPY_DATA | request::COPY_DONE | request::COPY_FAIL => self.unsynced,
-            _ => self.unsynced || !simple,
-        };
-        if simple || (tag == request::SYNC && !self.copying) {
-            if self.pending == 0 {
-                self.front_simple = simple;
-            }
-            self.pending += 1;
+            digest: 0,
+            applied: Arc::default(),
+            statements: Statements::default(),
+            unnamed: None,
+            leftovers: Vec::new(),
         }
     }
 
     /// Whether the connection waits for a new request; a transaction may be open.
     pub fn is_idle(&self) -> bool {
-        self.pending == 0 && !self.copying && !self.unsynced && !self.fatal
+        self.expect.is_idle() && !self.fatal
     }
 
-    /// Learns from a message whose header passed; its body may be anywhere.
-    pub fn saw_header(&mut self, tag: u8) {
-        match tag {
-            tag::COPY_IN | tag::COPY_BOTH => {
-                self.copying = true;
-                // A Sync that was sent together with the COPY is swallowed by copy mode; the
-                // client sends another one after CopyDone (protocol-flow, "COPY Operations").
-                if !self.front_simple {
-                    self.pending = 0;
-                }
-            }
-            tag::COPY_DONE => self.copying = false,
-            _ => {}
-        }
+    /// ReadyForQuery messages that must still come.
+    pub fn pending(&self) -> u32 {
+        self.expect.pending()
     }
 
-    /// Learns from a whole message.
+    /// PostgreSQL has forgotten everything beyond the start-up packet (`DISCARD ALL`).
+    pub fn discarded_all(&mut self) {
+        self.applied = Arc::default();
+        self.statements.clear();
+        self.unnamed = None;
+        self.leftovers.clear();
+    }
+
+    /// Learns from the body of a message, if it says something that lasts.
     pub fn saw(&mut self, tag: u8, body: &[u8]) -> Result<(), Malformed> {
         match tag {
-            tag::READY_FOR_QUERY => {
-                self.tx = TxStatus::parse(body)?;
-                self.pending = self.pending.saturating_sub(1);
-                self.copying = false;
-            }
-            tag::COMMAND_COMPLETE => self.copying = false,
+            tag::READY_FOR_QUERY => self.tx = TxStatus::parse(body)?,
             tag::ERROR => {
-                self.copying = false;
                 // A report that cannot be read is the client's to complain about.
                 self.fatal |= Report::parse(body).is_ok_and(|report| report.is_fatal());
             }
@@ -130,19 +112,62 @@ impl ConnState {
                 let (name, value) = messages::parameter_status(body)?;
                 let name = String::from_utf8_lossy(name);
                 let value = String::from_utf8_lossy(value).into_owned();
-                match self.parameters.iter().position(|(known, _)| *known == name) {
-                    Some(at) => self.parameters[at].1 = value,
-                    // PostgreSQL reports about fifteen; the bound is against a broken server.
-                    None if self.parameters.len() < 256 => {
-                        self.parameters.push((name.into_owned(), value));
-                    }
-                    None => {}
-                }
+                self.learn(name.into_owned(), value);
             }
-            _ => self.saw_header(tag),
+            _ => {}
         }
         Ok(())
     }
+
+    fn learn(&mut self, name: String, value: String) {
+        match self.parameters.iter().position(|(known, _)| *known == name) {
+            Some(at) => {
+                let known = &mut self.parameters[at].1;
+                self.digest ^= digest_of(&name, known) ^ digest_of(&name, &value);
+                *known = value;
+            }
+            // PostgreSQL reports about fifteen; the bound is against a broken server.
+            None if self.parameters.len() < 256 => {
+                self.digest ^= digest_of(&name, &value);
+                self.parameters.push((name, value));
+            }
+            None => {}
+        }
+    }
+}
+
+/// Parameters that a client was told, and their digest.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// See [`ConnState::digest`].
+    pub digest: u64,
+    /// Names and values.
+    pub values: Vec<(String, String)>,
+}
+
+impl Told {
+    /// These parameters.
+    pub fn of(values: Vec<(String, String)>) -> Self {
+        let digest = values.iter().fold(0, |all, (name, value)| all ^ digest_of(name, value));
+        Self { digest, values }
+    }
+
+    /// The same with one value replaced, if it is among them.
+    pub fn with(self: Arc<Self>, name: &str, value: &str) -> Arc<Self> {
+        match self.values.iter().position(|(known, _)| known == name) {
+            Some(at) if self.values[at].1 != value => {
+                let mut values = self.values.clone();
+                values[at].1 = value.to_owned();
+                Arc::new(Self::of(values))
+            }
+            _ => self,
+        }
+    }
+}
+
+/// Digest of one parameter; that of several is all of them together.
+fn digest_of(name: &str, value: &str) -> u64 {
+    hash_name(name.as_bytes()) ^ hash_name(value.as_bytes()).rotate_left(17)
 }
 
 /// A connection.
@@ -157,7 +182,7 @@ pub struct BackendConn {
     /// What the messages so far say.
     pub state: ConnState,
     /// For cancelling.
-    pub cancel: CancelKey,
+    pub cancel: Arc<CancelKey>,
     /// Age limit.
     pub created: Instant,
     /// [`crate::auth::AccessChanges`] when the log-in began.
@@ -172,7 +197,7 @@ impl BackendConn {
             inbound: FrameBuf::default(),
             scanner: Scanner::default(),
             state: ConnState::new(),
-            cancel: CancelKey { addr, pid: 0, key: Vec::new() },
+            cancel: Arc::new(CancelKey { addr, pid: 0, key: Vec::new() }),
             created: Instant::now(),
             changes: 0,
             body: 0..0,
@@ -187,7 +212,7 @@ impl BackendConn {
     /// Sends a batch of messages; `requests` are the types of those that are answered with a
     /// ReadyForQuery.
     pub async fn send(&mut self, batch: &[u8], requests: &[u8]) -> Result<(), Error> {
-        requests.iter().for_each(|tag| self.state.sent(*tag));
+        requests.iter().for_each(|tag| self.state.expect.sent(*tag));
         self.stream.write_all(batch).await.map_err(Error::backend_lost)
     }
 
@@ -206,6 +231,7 @@ impl BackendConn {
                     self.inbound.mark_scanned(HEADER + body);
                     self.body = HEADER..HEADER + body;
                     let Self { inbound, state, .. } = self;
+                    state.expect.saw(tag);
                     let seen = state.saw(tag, &inbound.scanned()[HEADER..]);
                     return Poll::Ready(seen.map(|()| tag).map_err(Error::backend_lost));
                 }
@@ -253,7 +279,7 @@ impl BackendConn {
         crate::proto::frontend::query(sql, &mut batch).map_err(Error::internal)?;
         self.send(&batch, &[request::QUERY]).await?;
         let mut error = None;
-        while self.state.pending > 0 {
+        while self.state.pending() > 0 {
             match self.message(LONGEST).await? {
                 tag::DATA_ROW => {
                     let values = messages::DataRow::parse(self.body())

@@ -3,11 +3,15 @@
 //! Built-in types are known without asking. For others this module says which query to run and
 //! reads its answer; running it is the session's business.
 
+mod names;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+pub use names::{DatabaseNames, MAX_ROWS, NameStore, SequenceRule, query as names_query};
 use postgres_types::{Kind, Type};
 
 use crate::proto::json::{Field, Shape};

@@ -4,14 +4,17 @@
 //! `config default` work from, and nothing else; a key exists when it stands here.
 
 mod load;
+mod overrides;
 mod value;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
+pub use overrides::{PoolOverride, PoolOverrides};
 pub use value::{
-    BackendMode, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Secs, Value,
+    BackendMode, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, PoolingMode, Secs,
+    Value,
 };
 
 /// What the loader knows of one key.
@@ -190,6 +193,9 @@ config! {
 
     /// Connections to PostgreSQL, shared by all doors.
     pool: Pool at "pool" {
+        /// When a PostgreSQL client gives its connection back: "session" (at its end),
+        /// "transaction" or "statement" (then transactions of several statements are refused).
+        pooling_mode: PoolingMode = PoolingMode::Transaction;
         /// Connections in all; PostgreSQL's max_connections must exceed it by reserved_size and 3.
         max_size: usize = 100, env "RUSTYDB_POOL_MAX_SIZE";
         /// Connections of the system role, for log-ins and health, beside max_size.
@@ -202,10 +208,22 @@ config! {
         max_lifetime_secs: Option<Secs> = Some(Secs(3600));
         /// Seconds after which an idle connection is closed; "none" = never.
         idle_timeout_secs: Option<Secs> = Some(Secs(600));
+        /// Prepared statements kept on each connection; the least recently used goes first.
+        statement_cache_size: usize = 100;
+        /// Milliseconds without a request after which a session that keeps its connection is
+        /// looked at: if nothing holds it there any more, the connection goes back. Earlier when
+        /// others wait.
+        unpin_after_ms: u32 = 20;
         /// Seconds to clean a connection (DISCARD ALL) before it is closed instead.
         reset_timeout_secs: Secs = Secs(5);
         /// Seconds between two looks for connections that are too old.
         maintenance_interval_secs: Secs = Secs(30);
+        /// What differs for single roles, for instance
+        /// { alice = { max_size = 20, pooling_mode = "session" } }, or a table [pool.users.alice]
+        /// for each instead of this line. A role's mode comes before its database's.
+        users: PoolOverrides = PoolOverrides::new();
+        /// What differs for single databases, in the same form.
+        databases: PoolOverrides = PoolOverrides::new();
     }
 
     /// Who may come in.

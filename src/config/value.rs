@@ -395,6 +395,16 @@ choice! {
         External = "external",
     }
 
+    /// When a PostgreSQL client gives its connection back.
+    PoolingMode {
+        /// At its end.
+        Session = "session",
+        /// At the end of each transaction.
+        Transaction = "transaction",
+        /// After each statement; transactions of several statements are refused.
+        Statement = "statement",
+    }
+
     /// The least severe record that is written.
     LogLevel {
         /// Everything, wire messages included.
@@ -467,8 +477,8 @@ mod tests {
     #[test]
     fn lists_and_tables_come_from_one_string_too() {
         assert_eq!(Vec::<String>::read(&text("a, b,")), Ok(vec!["a".into(), "b".into()]));
-        let map = BTreeMap::read(&text("work_mem=8MB, jit=off")).unwrap();
+        let map = BTreeMap::<String, String>::read(&text("work_mem=8MB, jit=off")).unwrap();
         assert_eq!(map["jit"], "off");
-        assert!(BTreeMap::read(&text("jit")).is_err());
+        assert!(BTreeMap::<String, String>::read(&text("jit")).is_err());
     }
 }

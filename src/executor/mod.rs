@@ -6,11 +6,15 @@
 //! |---|---|
 //! | admit | [`Executor::admit`]: the request counts as in work |
 //! | classify | the type of the message, later the tag of the command |
+//! | classify, for PostgreSQL clients | [`mux`]: what a statement leaves behind in its session |
 //! | route | [`Demand`]: database, role and parameters name the lane |
 //! | acquire | [`Executor::acquire`] |
 //! | send, stream | [`relay`] for bytes that pass, [`typed`] for rows that are read |
 //! | settle | [`Work`]: always runs, also when the client vanished; duration, rows, errors |
 
+pub mod mux;
+pub mod names;
+pub mod probe;
 pub mod relay;
 pub mod roles;
 pub mod typed;
@@ -19,26 +23,46 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::auth::AccessChanges;
+use crate::catalog::{DatabaseNames, NameStore};
 use crate::error::Result;
 use crate::pool::{CancelSlot, Demand, Lease, Pool};
 use crate::proto::backend::CommandTag;
 use crate::query::changes_database;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::StatementKind;
-use crate::types::Protocol;
+use crate::types::{Database, Protocol};
+use names::NameReader;
 
 /// Executes the requests of sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct Executor {
     pool: Pool,
+    names: NameReader,
+    databases: Arc<NameStore>,
     changes: AccessChanges,
     metrics: Arc<Metrics>,
 }
 
 impl Executor {
     /// An executor over a pool; it tells `changes` of commands that matter to log-ins.
-    pub fn new(pool: Pool, changes: AccessChanges, metrics: Arc<Metrics>) -> Self {
-        Self { pool, changes, metrics }
+    pub fn new(
+        pool: Pool,
+        names: NameReader,
+        databases: Arc<NameStore>,
+        changes: AccessChanges,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { pool, names, databases, changes, metrics }
+    }
+
+    /// What is known of a database.
+    pub fn names_of(&self, database: &Database) -> Arc<DatabaseNames> {
+        self.databases.of(database)
+    }
+
+    /// Looks at a database again, if it is time to.
+    pub fn refresh(&self, names: &Arc<DatabaseNames>) {
+        self.names.refresh(names);
     }
 
     /// The pool, for what a session must know before it needs a connection.

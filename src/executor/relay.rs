@@ -1,21 +1,25 @@
-//! The relay: a PostgreSQL client's bytes to a backend and back, untouched.
+//! The relay: a PostgreSQL client's bytes to a backend and back.
 //!
 //! One task drives both directions, so neither waits for the other: each has one window of bytes,
 //! which is read only when it is empty and written as soon as it is not. A client that does not
 //! read therefore stops its backend's socket from being read, and nothing else. Between requests
-//! neither window holds memory.
+//! neither window holds memory, and between transactions there is no backend.
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::mux::{Mux, Refused, rule};
 use super::{Executor, Work};
-use crate::backend::{BackendConn, READ_LARGE, READ_SMALL};
+use crate::backend::{BackendConn, ConnState, READ_LARGE, READ_SMALL, Reply};
 use crate::error::{Error, ErrorKind};
 use crate::net::Stream;
-use crate::pool::Lease;
-use crate::proto::backend::{self as replies, Report, command_complete};
-use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step};
+use crate::pool::{CancelSlot, Demand, Lease};
+use crate::proto::backend::{
+    self as replies, PARSE_COMPLETE, Report, TxStatus, command_complete, put_parameter_status,
+};
+use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step, Want};
 use crate::proto::frontend::{self, tag};
 use crate::types::Protocol;
 
@@ -38,6 +42,10 @@ pub struct Client {
 pub enum Pause {
     /// The client sent something and there is no backend to send it to.
     NeedsBackend,
+    /// The backend is there, and the session's settings must be put in force on it first.
+    NeedsSettings,
+    /// The session keeps a connection that others wait for: a look may free it.
+    NeedsProbe,
     /// The client said goodbye, and everything before it is done.
     Terminated,
     /// The client is gone without a goodbye.
@@ -74,50 +82,128 @@ impl Client {
         self.inbound.is_empty() && self.scanner.at_boundary()
     }
 
-    /// Moves over what is understood of the client's bytes; `sent` learns of every message.
-    fn scan(&mut self, mut sent: impl FnMut(u8)) -> Result<(), Error> {
+    /// While there is no backend: what the bytes at hand ask for. Data of a COPY that is over is
+    /// passed over, as PostgreSQL does.
+    fn first_request(&mut self) -> Result<First, Error> {
         loop {
-            match self.scanner.step(self.inbound.unscanned(), frontend::session_rule) {
-                Step::Pass(n) => self.inbound.mark_scanned(n),
+            let in_the_middle = !self.scanner.at_boundary();
+            match self.scanner.step(self.inbound.unscanned(), rule) {
+                Step::Pass(n) => self.discard(n),
+                Step::More(_) if in_the_middle => return Ok(First::Incomplete),
+                Step::More(_) => {
+                    let many = self.inbound.unscanned().len() >= READ_LARGE;
+                    return Ok(if many { First::Request } else { First::Incomplete });
+                }
+                Step::Begin { tag: tag::TERMINATE, .. } => {
+                    self.scanner = Scanner::default();
+                    return Ok(First::Goodbye);
+                }
+                Step::Begin { tag: tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL, .. } => {
+                    self.discard(HEADER);
+                }
+                Step::Begin { tag, .. } | Step::Whole { tag, .. } if frontend::is_known(tag) => {
+                    // It is looked at again when there is a backend.
+                    self.scanner = Scanner::default();
+                    return Ok(First::Request);
+                }
+                Step::Begin { tag, .. } | Step::Whole { tag, .. } => return Err(unknown(tag)),
+                Step::Invalid { tag, length } => return Err(invalid(tag, length)),
+            }
+        }
+    }
+
+    fn discard(&mut self, bytes: usize) {
+        self.inbound.mark_scanned(bytes);
+        self.inbound.consume_scanned();
+    }
+
+    /// Moves over what is understood of the client's bytes, which go to this backend.
+    fn scan(
+        &mut self,
+        mux: &mut Mux,
+        state: &mut ConnState,
+        idle: &mut dyn FnMut(),
+    ) -> Result<(), Error> {
+        let looks = !mux.is_session_mode();
+        let rule = if looks { rule } else { frontend::session_rule };
+        while state.expect.has_room() {
+            let (tag, body, begins) = match self.scanner.step(self.inbound.unscanned(), rule) {
+                Step::Pass(n) => {
+                    self.inbound.mark_scanned(n);
+                    continue;
+                }
+                Step::More(_) => return Ok(()),
                 Step::Begin { tag: tag::TERMINATE, .. } => {
                     self.leaving = true;
                     return Ok(());
                 }
-                Step::Begin { tag, .. } if frontend::is_known(tag) => {
-                    sent(tag);
-                    self.inbound.mark_scanned(HEADER);
+                Step::Begin { tag, .. } | Step::Whole { tag, .. } if !frontend::is_known(tag) => {
+                    return Err(unknown(tag));
                 }
-                Step::More(_) => return Ok(()),
-                Step::Begin { tag, .. } | Step::Whole { tag, .. } => {
-                    let text = format!("invalid frontend message type {tag}");
-                    return Err(Error::new(ErrorKind::ProtocolViolation, text));
-                }
-                Step::Invalid { tag, length } => {
-                    let known = frontend::is_known(tag);
-                    let text = match known {
-                        true => format!("invalid message length {length}"),
-                        false => format!("invalid frontend message type {tag}"),
-                    };
-                    return Err(Error::new(ErrorKind::ProtocolViolation, text));
-                }
+                Step::Begin { tag, body } => (tag, body, true),
+                Step::Whole { tag, body } => (tag, body, false),
+                Step::Invalid { tag, length } => return Err(invalid(tag, length)),
+            };
+            if !looks {
+                state.expect.sent(tag);
+                self.inbound.mark_scanned(HEADER);
+                continue;
+            }
+            let taken = mux.outgoing(state, &mut self.inbound, tag, body, idle);
+            let taken = taken.map_err(|Refused(error)| error)?;
+            if begins {
+                self.scanner.took(taken);
             }
         }
+        Ok(())
     }
+}
+
+/// What a client wants that has no backend.
+enum First {
+    Incomplete,
+    Request,
+    Goodbye,
+}
+
+fn unknown(tag: u8) -> Error {
+    Error::new(ErrorKind::ProtocolViolation, format!("invalid frontend message type {tag}"))
+}
+
+fn invalid(tag: u8, length: u32) -> Error {
+    match frontend::is_known(tag) {
+        true => {
+            Error::new(ErrorKind::ProtocolViolation, format!("invalid message length {length}"))
+        }
+        false => unknown(tag),
+    }
+}
+
+/// What the relay works with, beside the client.
+pub struct Link<'a> {
+    /// Executor.
+    pub executor: &'a Executor,
+    /// The connection, while there is one.
+    pub lease: &'a mut Option<Lease>,
+    /// The session's state.
+    pub mux: &'a mut Mux,
+    /// What connection the session needs.
+    pub demand: &'a Demand,
+    /// Leads a cancel request to the connection.
+    pub slot: &'a Arc<CancelSlot>,
 }
 
 /// Relays until something else has to be done. `stop` is polled whenever the relay has nothing to
 /// do; it registers the task for a wake-up and tells whether the session must end now, given
 /// whether it is idle.
 pub async fn run(
-    executor: &Executor,
+    mut link: Link<'_>,
     client: &mut Client,
-    lease: Option<&mut Lease>,
     mut stop: impl FnMut(&mut Context<'_>, bool) -> bool,
 ) -> Pause {
-    let mut conn = lease.map(Lease::conn);
     let mut work = None;
     poll_fn(|cx| {
-        let mut relay = Relay { executor, client, conn: conn.as_deref_mut(), work: &mut work };
+        let mut relay = Relay { link: &mut link, client, work: &mut work };
         match relay.poll(cx) {
             Poll::Ready(pause) => Poll::Ready(pause),
             Poll::Pending if stop(cx, relay.is_idle()) => Poll::Ready(Pause::Stopped),
@@ -127,10 +213,31 @@ pub async fn run(
     .await
 }
 
-struct Relay<'a> {
-    executor: &'a Executor,
+/// Brings a session to a connection that it has just got.
+pub fn attach(client: &mut Client, mux: &mut Mux, conn: &mut BackendConn) {
+    let batch = mux.attach(&mut conn.state);
+    if !batch.is_empty() {
+        client.inbound.put_scanned(&batch);
+    } else {
+        tell_parameters(mux, &conn.state, &mut conn.inbound);
+    }
+}
+
+/// The client must know the parameters of the connection that it has now.
+fn tell_parameters(mux: &Mux, state: &ConnState, inbound: &mut FrameBuf) {
+    let untold = mux.untold(state);
+    if !untold.is_empty() {
+        let mut bytes = Vec::new();
+        for (name, value) in untold {
+            put_parameter_status(&mut bytes, name, value);
+        }
+        inbound.put_scanned(&bytes);
+    }
+}
+
+struct Relay<'a, 'b> {
+    link: &'a mut Link<'b>,
     client: &'a mut Client,
-    conn: Option<&'a mut BackendConn>,
     work: &'a mut Option<Work>,
 }
 
@@ -142,12 +249,15 @@ enum Flow {
     Blocked,
 }
 
-impl Relay<'_> {
+impl Relay<'_, '_> {
+    fn conn(&mut self) -> Option<&mut BackendConn> {
+        self.link.lease.as_mut().map(Lease::conn)
+    }
+
     /// Whether the client waits for nothing and is outside a transaction.
-    fn is_idle(&self) -> bool {
-        let backend_idle = self.conn.as_ref().is_none_or(|conn| {
-            conn.state.is_idle() && conn.state.tx == crate::proto::backend::TxStatus::Idle
-        });
+    fn is_idle(&mut self) -> bool {
+        let backend_idle =
+            self.conn().is_none_or(|conn| conn.state.is_idle() && conn.state.tx == TxStatus::Idle);
         backend_idle && self.client.is_quiet()
     }
 
@@ -157,14 +267,16 @@ impl Relay<'_> {
                 Ok(flow) => matches!(flow, Flow::Moved),
                 Err(pause) => return Poll::Ready(pause),
             };
-            self.settle_if_done();
+            if let Some(pause) = self.settle() {
+                return Poll::Ready(pause);
+            }
             let moved_up = match self.poll_up(cx) {
                 Ok(flow) => matches!(flow, Flow::Moved),
                 Err(pause) => return Poll::Ready(pause),
             };
             if !moved_down && !moved_up {
                 self.client.inbound.detach();
-                if let Some(conn) = &mut self.conn {
+                if let Some(conn) = self.conn() {
                     conn.inbound.detach();
                 }
                 return Poll::Pending;
@@ -172,15 +284,35 @@ impl Relay<'_> {
         }
     }
 
-    fn settle_if_done(&mut self) {
-        if self.work.is_some() && self.conn.as_ref().is_none_or(|conn| conn.is_reusable()) {
-            *self.work = None;
+    /// Between two requests, and between two transactions: the books are closed, and the
+    /// connection goes back unless something holds the session on it.
+    fn settle(&mut self) -> Option<Pause> {
+        let conn = self.link.lease.as_mut().map(Lease::conn)?;
+        if !conn.is_reusable() || !self.client.is_quiet() {
+            return None;
         }
+        *self.work = None;
+        if conn.state.tx != TxStatus::Idle {
+            return None;
+        }
+        let mux = &mut *self.link.mux;
+        if mux.settle() {
+            mux.knows(&conn.state);
+            conn.inbound.detach();
+            if let Some(lease) = self.link.lease.take() {
+                lease.release();
+            }
+        } else if mux.wants_probe() && self.link.executor.pool().is_wanted() {
+            return Some(Pause::NeedsProbe);
+        }
+        None
     }
 
     /// Backend → client.
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Result<Flow, Pause> {
-        let Some(conn) = &mut self.conn else { return Ok(Flow::Blocked) };
+        let Some(conn) = self.link.lease.as_mut().map(Lease::conn) else {
+            return Ok(Flow::Blocked);
+        };
         let bytes = conn.inbound.scanned();
         if !bytes.is_empty() {
             return match self.client.stream.poll_write(cx, bytes) {
@@ -205,17 +337,24 @@ impl Relay<'_> {
             Poll::Ready(Err(e)) => return Err(backend_closed(conn, Some(e))),
             Poll::Ready(Ok(_)) => {}
         }
-        scan_replies(conn, self.work).map_err(Pause::Fatal)?;
+        scan_replies(conn, self.link.mux, self.work).map_err(Pause::Fatal)?;
         Ok(Flow::Moved)
     }
 
     /// Client → backend.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<Flow, Pause> {
+        let attached = self.link.lease.is_some();
+        if attached && !self.client.leaving && !self.client.inbound.unscanned().is_empty() {
+            self.scan_up()?;
+        }
         if !self.client.inbound.scanned().is_empty() {
             return self.write_up(cx);
         }
         if self.client.leaving {
             return self.pass_goodbye(cx);
+        }
+        if self.conn().is_some_and(|conn| !conn.state.expect.has_room()) {
+            return Ok(Flow::Blocked);
         }
         let room = if self.client.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
         match read(&mut self.client.stream, cx, &mut self.client.inbound, room) {
@@ -223,21 +362,53 @@ impl Relay<'_> {
             Poll::Ready(Ok(n)) if n > 0 => self.client.received += n as u64,
             Poll::Ready(_) => return Err(Pause::ClientGone),
         }
-        let conn = &mut self.conn;
-        let scanned = self.client.scan(|tag| {
-            if let Some(conn) = conn {
-                conn.state.sent(tag);
-            }
-        });
-        scanned.map_err(Pause::Fatal)?;
+        if self.link.lease.is_none() && !self.find_backend()? {
+            return Ok(Flow::Moved);
+        }
+        self.scan_up()?;
         Ok(Flow::Moved)
+    }
+
+    /// Takes a connection for what the client has sent, if one is free; `false` = it did not
+    /// send a request yet.
+    fn find_backend(&mut self) -> Result<bool, Pause> {
+        match self.client.first_request().map_err(Pause::Fatal)? {
+            First::Incomplete => return Ok(false),
+            First::Goodbye => return Err(Pause::Terminated),
+            First::Request => {}
+        }
+        let pool = self.link.executor.pool();
+        let Some(mut lease) = pool.try_acquire(self.link.demand, self.link.slot) else {
+            return Err(Pause::NeedsBackend);
+        };
+        let conn = lease.conn();
+        let harmless = self.link.mux.attaches_harmlessly(&conn.state);
+        if harmless {
+            attach(self.client, self.link.mux, conn);
+        }
+        *self.link.lease = Some(lease);
+        if harmless { Ok(true) } else { Err(Pause::NeedsSettings) }
+    }
+
+    /// Looks at the client's bytes.
+    fn scan_up(&mut self) -> Result<(), Pause> {
+        let Some(conn) = self.link.lease.as_mut().map(Lease::conn) else { return Ok(()) };
+        let pool = self.link.executor.pool();
+        let mut idle = || pool.close_idle();
+        let scanned = self.client.scan(self.link.mux, &mut conn.state, &mut idle);
+        scanned.map_err(Pause::Fatal)?;
+        // A Parse that needs no server is answered here, when the client asked for a Flush.
+        put_owed(conn.state.expect.flush_owed(), &mut conn.inbound);
+        Ok(())
     }
 
     /// What the client sent before its goodbye is still carried out. How long that takes, only
     /// PostgreSQL knows: it gets the goodbye too, and closes the connection when it is done.
     fn pass_goodbye(&mut self, cx: &mut Context<'_>) -> Result<Flow, Pause> {
         const GOODBYE: [u8; HEADER] = [tag::TERMINATE, 0, 0, 0, 4];
-        let Some(conn) = &mut self.conn else { return Err(Pause::Terminated) };
+        let Some(conn) = self.link.lease.as_mut().map(Lease::conn) else {
+            return Err(Pause::Terminated);
+        };
         let passed = &mut self.client.goodbye_passed;
         if *passed == 0 && conn.is_reusable() {
             return Err(Pause::Terminated);
@@ -256,10 +427,16 @@ impl Relay<'_> {
     }
 
     fn write_up(&mut self, cx: &mut Context<'_>) -> Result<Flow, Pause> {
-        let Some(conn) = &mut self.conn else { return Err(Pause::NeedsBackend) };
+        let Some(conn) = self.link.lease.as_mut().map(Lease::conn) else {
+            return Err(Pause::NeedsBackend);
+        };
         if self.work.is_none() {
-            let sql = sql_of(self.client.inbound.scanned());
-            *self.work = Some(self.executor.admit(Protocol::Postgres, sql));
+            let looked_at = !self.link.mux.is_session_mode();
+            let sql = if looked_at { &[] } else { sql_of(self.client.inbound.scanned()) };
+            *self.work = Some(self.link.executor.admit(Protocol::Postgres, sql));
+            if self.link.mux.may_want_names() {
+                self.link.executor.refresh(self.link.mux.database());
+            }
         }
         match conn.stream.poll_write(cx, self.client.inbound.scanned()) {
             Poll::Pending => Ok(Flow::Blocked),
@@ -287,30 +464,12 @@ fn sql_of(batch: &[u8]) -> &[u8] {
     }
 }
 
-/// Tells a backend from the messages that the client sent before there was one.
-pub fn replay_sent(client: &Client, conn: &mut BackendConn) {
-    let mut scanner = Scanner::default();
-    let mut bytes = client.inbound.scanned();
-    loop {
-        let step = scanner.step(bytes, frontend::session_rule);
-        let n = match step {
-            Step::Pass(n) => n,
-            Step::Begin { tag, .. } => {
-                conn.state.sent(tag);
-                HEADER
-            }
-            _ => return,
-        };
-        bytes = bytes.get(n..).unwrap_or(&[]);
-    }
-}
-
 /// Forgets the requests that wait for a backend, if they are there whole, and returns how many
 /// ReadyForQuery messages they would have got. `None` = the rest of one is still to come, so the
 /// place where the next one begins is not known.
 pub fn drop_whole_requests(client: &mut Client) -> Option<u32> {
     let mut scanner = Scanner::default();
-    let mut bytes = client.inbound.scanned();
+    let mut bytes = client.inbound.unscanned();
     let (mut requests, mut last) = (0, 0);
     while !bytes.is_empty() {
         let n = match scanner.step(bytes, frontend::session_rule) {
@@ -325,8 +484,9 @@ pub fn drop_whole_requests(client: &mut Client) -> Option<u32> {
         };
         bytes = bytes.get(n..)?;
     }
-    let whole = last == 0 && client.scanner.at_boundary() && scanner.at_boundary();
+    let whole = last == 0 && scanner.at_boundary();
     whole.then(|| {
+        client.inbound.mark_scanned(client.inbound.unscanned().len());
         client.inbound.consume_scanned();
         requests
     })
@@ -343,23 +503,32 @@ fn read(
     stream.poll_read_into(cx, into.tail(room))
 }
 
+fn put_owed(owed: u32, inbound: &mut FrameBuf) {
+    for _ in 0..owed {
+        inbound.put_scanned(&PARSE_COMPLETE);
+    }
+}
+
 /// Moves over what is understood of the backend's bytes, and learns from it.
-fn scan_replies(conn: &mut BackendConn, work: &mut Option<Work>) -> Result<(), Error> {
-    let BackendConn { inbound, scanner, state, .. } = conn;
+fn scan_replies(
+    conn: &mut BackendConn,
+    mux: &mut Mux,
+    work: &mut Option<Work>,
+) -> Result<(), Error> {
+    let BackendConn { inbound, scanner, state, cancel, .. } = conn;
     loop {
-        match scanner.step(inbound.unscanned(), replies::relay_rule) {
-            Step::Pass(n) => inbound.mark_scanned(n),
-            Step::Begin { tag, .. } => {
-                state.saw_header(tag);
-                inbound.mark_scanned(HEADER);
-            }
-            Step::Whole { tag, body } => {
-                let body = &inbound.unscanned()[HEADER..HEADER + body];
-                state.saw(tag, body).map_err(Error::backend_lost)?;
-                account(tag, body, work);
-                let n = HEADER + body.len();
+        let ours = state.expect.is_ours();
+        let rule = |tag| match replies::relay_rule(tag) {
+            (Want::Header, longest) if ours => (Want::Body(READ_LARGE), longest),
+            rule => rule,
+        };
+        let (tag, body) = match scanner.step(inbound.unscanned(), rule) {
+            Step::Pass(n) => {
                 inbound.mark_scanned(n);
+                continue;
             }
+            Step::Begin { tag, .. } => (tag, None),
+            Step::Whole { tag, body } => (tag, Some(body)),
             Step::More(whole) => {
                 // The rest of a wanted body gets room before the next read.
                 let missing = whole.saturating_sub(inbound.unscanned().len());
@@ -371,23 +540,86 @@ fn scan_replies(conn: &mut BackendConn, work: &mut Option<Work>) -> Result<(), E
             Step::Invalid { .. } => {
                 return Err(Error::backend_lost("invalid message length from the server"));
             }
+        };
+        let reply = state.expect.saw(tag);
+        put_owed(state.expect.take_owed(), inbound);
+        let mut whole = HEADER + body.unwrap_or(0);
+        if body.is_some() {
+            if tag == replies::tag::ERROR {
+                whole = name_as_client(inbound, whole, mux, state);
+            }
+            if tag == replies::tag::NOTIFICATION {
+                rename_sender(inbound, cancel.pid, mux.pid());
+            }
+            let body = &inbound.unscanned()[HEADER..whole];
+            state.saw(tag, body).map_err(Error::backend_lost)?;
+            if reply == Reply::Pass {
+                account(tag, body, state, mux, work);
+            }
         }
+        for entry in state.expect.take_undone() {
+            mux.undo(entry, state);
+        }
+        match reply {
+            Reply::Pass => inbound.mark_scanned(whole),
+            Reply::Keep => {
+                inbound.splice(0, whole, b"");
+                if tag == replies::tag::READY_FOR_QUERY {
+                    own_request_done(state, mux, inbound)?;
+                }
+            }
+        }
+        put_owed(state.expect.flush_owed(), inbound);
     }
 }
 
-fn account(tag: u8, body: &[u8], work: &mut Option<Work>) {
-    let Some(work) = work else { return };
+/// The settings of the session are in force, and its own request comes next.
+fn own_request_done(state: &ConnState, mux: &mut Mux, inbound: &mut FrameBuf) -> Result<(), Error> {
+    if state.expect.has_failed() {
+        return Err(Error::internal("PostgreSQL refused a setting that it had accepted before"));
+    }
+    if !state.expect.is_ours() {
+        tell_parameters(mux, state, inbound);
+    }
+    Ok(())
+}
+
+/// PostgreSQL's reports name statements as the client does. Returns the length of the message.
+fn name_as_client(inbound: &mut FrameBuf, whole: usize, mux: &Mux, state: &ConnState) -> usize {
+    let Some((range, name)) = mux.renamed(state, &inbound.unscanned()[HEADER..whole]) else {
+        return whole;
+    };
+    let now = whole - range.len() + name.len();
+    inbound.splice(HEADER + range.start, range.len(), &name);
+    let length = u32::try_from(now - 1).unwrap_or(u32::MAX);
+    inbound.overwrite(1, &length.to_be_bytes());
+    now
+}
+
+/// A notification that the session sent to itself carries the number that it knows itself by.
+fn rename_sender(inbound: &mut FrameBuf, backend: u32, session: u32) {
+    if inbound.unscanned().get(HEADER..HEADER + 4) == Some(&backend.to_be_bytes()[..]) {
+        inbound.overwrite(HEADER, &session.to_be_bytes());
+    }
+}
+
+fn account(tag: u8, body: &[u8], state: &mut ConnState, mux: &mut Mux, work: &mut Option<Work>) {
     match tag {
         replies::tag::COMMAND_COMPLETE => {
             if let Ok(tag) = command_complete(body) {
-                work.completed(tag);
+                mux.completed(state, tag.command);
+                if let Some(work) = work {
+                    work.completed(tag);
+                }
             }
         }
         replies::tag::ERROR => {
-            if let Ok(report) = Report::parse(body) {
+            mux.failed();
+            if let (Ok(report), Some(work)) = (Report::parse(body), work) {
                 work.failed(crate::error::SqlState::parse(report.sqlstate).class());
             }
         }
+        replies::tag::READY_FOR_QUERY => mux.ready(state),
         _ => {}
     }
 }

@@ -92,7 +92,7 @@ pub async fn prepare(conn: &mut BackendConn, sql: &str, read_only: bool) -> Resu
     conn.send(&batch, &requests).await?;
     let mut prepared = Prepared::default();
     let mut error = None;
-    while conn.state.pending > 0 {
+    while conn.state.pending() > 0 {
         match conn.message(LONGEST).await? {
             tag::PARAMETER_DESCRIPTION => {
                 prepared.parameters =
@@ -190,7 +190,7 @@ impl Events {
                 tag::COPY_IN | tag::COPY_OUT | tag::COPY_BOTH => {
                     return Poll::Ready(Err(copy_refused()));
                 }
-                tag::READY_FOR_QUERY if conn.state.pending == 0 => match self.error.take() {
+                tag::READY_FOR_QUERY if conn.state.pending() == 0 => match self.error.take() {
                     None => Event::Done,
                     Some(error) => return Poll::Ready(Err(error)),
                 },

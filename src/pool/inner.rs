@@ -2,25 +2,45 @@
 //! one lock that is held for a few instructions.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::backend::BackendConn;
+use crate::backend::{BackendConn, Told};
 use crate::types::{Database, Role};
 
 /// Lanes that may exist at once; the longest unused empty one goes first.
 const MAX_LANES: usize = 256;
 
 /// What makes connections interchangeable.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 pub struct LaneKey {
     /// A name can pass to another role; the number does not.
     role_oid: Option<u32>,
     parameters: Vec<(String, String)>,
+    /// Hash of the others, so that a look-up costs the same whatever their length.
+    hash: u64,
 }
+
+impl Hash for LaneKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl PartialEq for LaneKey {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+            || (self.hash == other.hash
+                && self.role_oid == other.role_oid
+                && self.parameters == other.parameters)
+    }
+}
+
+impl Eq for LaneKey {}
 
 impl LaneKey {
     /// A lane; `options` are the further parameters of the start-up packet.
@@ -35,7 +55,10 @@ impl LaneKey {
             ("database".to_owned(), database.as_str().to_owned()),
         ];
         parameters.extend(options);
-        Self { role_oid, parameters }
+        let mut hasher = DefaultHasher::new();
+        (role_oid, &parameters).hash(&mut hasher);
+        let hash = hasher.finish();
+        Self { role_oid, parameters, hash }
     }
 
     /// The start-up packet.
@@ -89,7 +112,7 @@ struct Lane {
 struct Reported {
     /// [`crate::auth::AccessChanges`] when it was made.
     changes: u64,
-    values: Arc<Vec<(String, String)>>,
+    values: Arc<Told>,
 }
 
 struct Waiter {
@@ -166,6 +189,19 @@ impl Inner {
         Turn::Wait(ticket, receiver)
     }
 
+    /// An idle connection of this lane, unless others wait for one.
+    pub(super) fn take_idle_of(
+        &mut self,
+        key: &Arc<LaneKey>,
+        worker: ThreadId,
+    ) -> Option<(ThreadId, Box<BackendConn>)> {
+        if self.closed || !self.waiters.is_empty() {
+            return None;
+        }
+        let idle = self.pop_idle(key, worker)?;
+        Some((idle.worker, idle.conn))
+    }
+
     fn touch(&mut self, key: &Arc<LaneKey>, now: u64) {
         if !self.lanes.contains_key(key) && self.lanes.len() >= MAX_LANES {
             let empty = self.lanes.iter().filter(|(_, lane)| lane.idle.is_empty());
@@ -180,6 +216,7 @@ impl Inner {
     /// The last returned connection of this worker, else the last returned.
     fn pop_idle(&mut self, key: &Arc<LaneKey>, worker: ThreadId) -> Option<Idle> {
         let lane = self.lanes.get_mut(key)?;
+        lane.last_used = self.next_ticket;
         let own = lane.idle.iter().rposition(|idle| idle.worker == worker);
         let at = own.or(lane.idle.len().checked_sub(1))?;
         self.idle -= 1;
@@ -225,7 +262,10 @@ impl Inner {
         }
         self.idle += 1;
         let idle = Idle { conn, worker, since: Instant::now() };
-        self.lanes.entry(key).or_default().idle.push(idle);
+        match self.lanes.get_mut(&key) {
+            Some(lane) => lane.idle.push(idle),
+            None => self.lanes.entry(key).or_default().idle.push(idle),
+        }
         None
     }
 
@@ -243,17 +283,13 @@ impl Inner {
         // A lane that was forgotten in the meantime is not worth a place.
         let Some(lane) = self.lanes.get_mut(key) else { return };
         let values = match lane.parameters.take() {
-            Some(known) if *known.values == conn.state.parameters => known.values,
-            _ => Arc::new(conn.state.parameters.clone()),
+            Some(known) if known.values.digest == conn.state.digest => known.values,
+            _ => Arc::new(Told::of(conn.state.parameters.clone())),
         };
         lane.parameters = Some(Reported { changes: conn.changes, values });
     }
 
-    pub(super) fn parameters(
-        &self,
-        key: &Arc<LaneKey>,
-        changes: u64,
-    ) -> Option<Arc<Vec<(String, String)>>> {
+    pub(super) fn parameters(&self, key: &Arc<LaneKey>, changes: u64) -> Option<Arc<Told>> {
         let known = self.lanes.get(key)?.parameters.as_ref()?;
         (known.changes == changes).then(|| known.values.clone())
     }

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::auth::AccessChanges;
-use crate::backend::{BackendConn, CancelKey, ConnectError, Connector, Credentials};
+use crate::backend::{BackendConn, CancelKey, ConnectError, Connector, Credentials, Told};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::Metrics;
@@ -54,6 +54,8 @@ struct Shared {
     changes: AccessChanges,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
+    /// Sessions in the wait queue, to be read without the lock.
+    waiting: AtomicU32,
 }
 
 /// What a session asks for.
@@ -86,6 +88,7 @@ impl Pool {
             config: config.pool.clone(),
             changes,
             metrics,
+            waiting: AtomicU32::new(0),
         }))
     }
 
@@ -100,18 +103,8 @@ impl Pool {
         let metrics = self.0.metrics();
         match result {
             Ok(conn) => {
-                metrics.acquired.inc();
                 metrics.acquire_duration.observe(begun.elapsed().as_secs_f64());
-                metrics.active.inc();
-                slot.set(Some(conn.cancel.clone()));
-                Ok(Lease {
-                    conn: Some(Box::new(conn)),
-                    used: false,
-                    pool: self.clone(),
-                    worker: thread::current().id(),
-                    slot: slot.clone(),
-                    lane: demand.lane.clone(),
-                })
+                Ok(self.lend(Box::new(conn), demand, slot))
             }
             Err(error) => {
                 match error.kind() {
@@ -124,6 +117,41 @@ impl Pool {
                 Err(error)
             }
         }
+    }
+
+    /// Borrows a connection if one is idle; nobody is overtaken.
+    pub fn try_acquire(&self, demand: &Demand, slot: &Arc<CancelSlot>) -> Option<Lease> {
+        let worker = thread::current().id();
+        loop {
+            let (from, conn) = self.0.inner.lock().take_idle_of(&demand.lane, worker)?;
+            match self.ready(conn, from, worker) {
+                Some(conn) => {
+                    self.0.metrics().acquire_duration.observe(0.0);
+                    return Some(self.lend(conn, demand, slot));
+                }
+                None => self.0.give_back_room("lost"),
+            }
+        }
+    }
+
+    fn lend(&self, conn: Box<BackendConn>, demand: &Demand, slot: &Arc<CancelSlot>) -> Lease {
+        let metrics = self.0.metrics();
+        metrics.acquired.inc();
+        metrics.active.inc();
+        slot.set(Some(conn.cancel.clone()));
+        Lease {
+            conn: Some(conn),
+            used: false,
+            pool: self.clone(),
+            worker: thread::current().id(),
+            slot: slot.clone(),
+            lane: demand.lane.clone(),
+        }
+    }
+
+    /// Whether sessions wait for a connection.
+    pub fn is_wanted(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) > 0
     }
 
     async fn acquire_conn(&self, demand: &Demand) -> Result<BackendConn> {
@@ -141,6 +169,7 @@ impl Pool {
                 }
                 Turn::Full => return Err(shared.queue_full()),
                 Turn::Wait(ticket, receiver) => {
+                    let _wanted = Wanted::new(&shared.waiting);
                     let mut waiting = Waiting { pool: self, ticket, receiver, demand };
                     let limit = shared.config.acquire_timeout_secs.duration();
                     match tokio::time::timeout(limit, &mut waiting.receiver).await {
@@ -153,8 +182,8 @@ impl Pool {
             };
             match grant {
                 Grant::Room => return self.create(demand).await,
-                Grant::Conn(from, conn) => match self.ready(*conn, from, worker) {
-                    Some(conn) => return Ok(conn),
+                Grant::Conn(from, conn) => match self.ready(conn, from, worker) {
+                    Some(conn) => return Ok(*conn),
                     // It died while it was idle; its room is free again, so ask again.
                     None => shared.give_back_room("lost"),
                 },
@@ -163,16 +192,22 @@ impl Pool {
     }
 
     /// Takes an idle connection to the calling thread and looks whether it is still good.
-    fn ready(&self, conn: BackendConn, from: ThreadId, to: ThreadId) -> Option<BackendConn> {
-        let mut conn = conn;
+    fn ready(
+        &self,
+        mut conn: Box<BackendConn>,
+        from: ThreadId,
+        to: ThreadId,
+    ) -> Option<Box<BackendConn>> {
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         if conn.changes != self.0.changes.count() || !conn.absorb_idle(&mut cx) {
             return None;
         }
-        let conn = if from == to { conn } else { conn.rebind().ok()? };
-        // An event loop may not have seen yet what the kernel knows, and a new registration knows
-        // nothing: without this a connection that died just now would look alive.
-        (!conn.has_input()).then_some(conn)
+        if from != to {
+            conn = Box::new(conn.rebind().ok()?);
+            // The new event loop knows nothing yet of what the kernel knows.
+            return (!conn.has_input()).then_some(conn);
+        }
+        Some(conn)
     }
 
     async fn create(&self, demand: &Demand) -> Result<BackendConn> {
@@ -212,7 +247,7 @@ impl Pool {
 
     /// The parameters that PostgreSQL reports in this lane, when a connection of it was made
     /// before: enough to greet a client without borrowing a connection.
-    pub fn parameters(&self, lane: &Arc<LaneKey>) -> Option<Arc<Vec<(String, String)>>> {
+    pub fn parameters(&self, lane: &Arc<LaneKey>) -> Option<Arc<Told>> {
         let changes = self.0.changes.count();
         self.0.inner.lock().parameters(lane, changes)
     }
@@ -334,6 +369,22 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// One more that waits, until it is dropped.
+struct Wanted<'a>(&'a AtomicU32);
+
+impl<'a> Wanted<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The right to make a connection, given back unless one was made.
 struct Room<'a> {
     shared: &'a Shared,
@@ -355,21 +406,36 @@ impl Drop for Room<'_> {
 /// request would stop the wrong statement; its release waits for that.
 #[derive(Debug, Default)]
 pub struct CancelSlot {
-    target: Mutex<Option<CancelKey>>,
+    target: Mutex<Option<Arc<CancelKey>>>,
     under_way: AtomicU32,
     finished: Notify,
+    /// Told when there is no connection to cancel on.
+    in_vain: Notify,
 }
 
 impl CancelSlot {
-    fn set(&self, target: Option<CancelKey>) {
+    fn set(&self, target: Option<Arc<CancelKey>>) {
         *self.target.lock() = target;
+    }
+
+    /// Returns when a cancel request comes while there is no connection.
+    pub async fn cancelled_in_vain(&self) {
+        self.in_vain.notified().await;
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) == 0
     }
 
     /// Cancels what the session's backend is doing; does nothing when it holds none.
     pub async fn cancel(&self) {
         let target = {
             let target = self.target.lock();
-            let Some(target) = target.clone() else { return };
+            let Some(target) = target.clone() else {
+                // Only a session that waits for a connection listens.
+                self.in_vain.notify_waiters();
+                return;
+            };
             // Under the lock, so that a release sees either no request or this one.
             self.under_way.fetch_add(1, Ordering::AcqRel);
             target
@@ -384,7 +450,7 @@ impl CancelSlot {
     async fn quiet(&self) {
         loop {
             let finished = self.finished.notified();
-            if self.under_way.load(Ordering::Acquire) == 0 {
+            if self.is_quiet() {
                 return;
             }
             finished.await;
@@ -413,6 +479,36 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Gives the connection back between two transactions. What the session left on it is known
+    /// ([`crate::backend::ConnState`]), so the next one of the lane can take it as it is.
+    pub fn release(mut self) {
+        let Some(conn) = self.conn.take() else { return };
+        self.slot.set(None);
+        self.pool.0.metrics().active.dec();
+        let back = reset::Return {
+            conn,
+            used: false,
+            worker: self.worker,
+            slot: self.slot.clone(),
+            lane: self.lane.clone(),
+        };
+        match self.slot.is_quiet() {
+            true => self.pool.keep(back),
+            false => self.pool.keep_when_quiet(back),
+        }
+    }
+
+    /// Closes the connection instead of giving it back.
+    pub fn retire(mut self) {
+        let Some(conn) = self.conn.take() else { return };
+        self.slot.set(None);
+        self.pool.0.metrics().active.dec();
+        self.pool.0.give_back_room("spoiled");
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(conn.close());
+        }
+    }
+
     /// The connection, from now on dirty.
     pub fn conn(&mut self) -> &mut BackendConn {
         self.used = true;

@@ -65,7 +65,17 @@ impl Pool {
         self.0.give_back_room(reason);
     }
 
-    fn keep(&self, back: Return) {
+    /// As [`Pool::keep`], when no cancel request can hit the next session's statement any more.
+    pub(super) fn keep_when_quiet(&self, back: Return) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let pool = self.clone();
+        runtime.spawn(async move {
+            back.slot.quiet().await;
+            pool.keep(back);
+        });
+    }
+
+    pub(super) fn keep(&self, back: Return) {
         let refused = self.0.inner.lock().put_back(back.lane, back.worker, back.conn);
         if let Some(conn) = refused {
             self.0.give_back_room("made_room");
@@ -95,12 +105,13 @@ async fn discard_all(conn: &mut BackendConn) -> Result<(), Error> {
                 discarded = command_complete(conn.body()).is_ok_and(|t| t.command == "DISCARD ALL");
             }
             tag::ERROR => return Err(Error::internal("DISCARD ALL failed")),
-            tag::READY_FOR_QUERY if discarded && conn.state.pending == 0 => break,
+            tag::READY_FOR_QUERY if discarded && conn.state.pending() == 0 => break,
             _ => {}
         }
     }
     conn.inbound.consume_scanned();
     conn.inbound.detach();
+    conn.state.discarded_all();
     match conn.is_reusable() && conn.state.tx == TxStatus::Idle {
         true => Ok(()),
         false => Err(Error::internal("bytes after the reset")),

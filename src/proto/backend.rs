@@ -34,6 +34,9 @@ pub mod tag {
     pub const ROW_DESCRIPTION: u8 = b'T';
 }
 
+/// The message ParseComplete.
+pub const PARSE_COMPLETE: [u8; 5] = [tag::PARSE_COMPLETE, 0, 0, 0, 4];
+
 /// Longest body that the relay keeps to look at; errors longer than this pass unseen.
 const LOOK_AT: usize = 64 << 10;
 
@@ -41,7 +44,7 @@ const LOOK_AT: usize = 64 << 10;
 pub fn relay_rule(tag: u8) -> (Want, usize) {
     match tag {
         tag::READY_FOR_QUERY => (Want::Body(1), 1),
-        tag::COMMAND_COMPLETE | tag::ERROR | tag::PARAMETER_STATUS => {
+        tag::COMMAND_COMPLETE | tag::ERROR | tag::PARAMETER_STATUS | tag::NOTIFICATION => {
             (Want::Body(LOOK_AT), i32::MAX as usize)
         }
         _ => (Want::Header, i32::MAX as usize),

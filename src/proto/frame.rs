@@ -45,6 +45,8 @@ pub enum Want {
     Header,
     /// The body is needed in one piece, unless it is longer than this.
     Body(usize),
+    /// The body is needed in one piece or, when it is longer, its first bytes.
+    Prefix(usize),
 }
 
 /// Position in a stream of frames.
@@ -81,11 +83,20 @@ impl Scanner {
                 }
                 Step::Whole { tag, body }
             }
+            Want::Prefix(most) if bytes.len() < HEADER + body.min(most) => {
+                Step::More(HEADER + body.min(most))
+            }
+            Want::Prefix(most) if body <= most => Step::Whole { tag, body },
             _ => {
                 self.remaining = body;
                 Step::Begin { tag, body }
             }
         }
+    }
+
+    /// Moves past bytes of the body of a frame that has begun.
+    pub fn took(&mut self, bytes: usize) {
+        self.remaining = self.remaining.saturating_sub(bytes);
     }
 
     /// Whether the position is between two frames.
@@ -94,10 +105,14 @@ impl Scanner {
     }
 }
 
+/// Free bytes kept before the first one, so that a few can be put in front without moving the rest.
+const HEADROOM: usize = 128;
+
 /// A window of bytes between a reader and a writer, with the scanner's position in it.
 ///
 /// `start ≤ scanned ≤ data.len()`: what lies before `scanned` may be written out, what lies behind
-/// it has not been understood yet. The memory is given back when the window is empty, so an idle
+/// it has not been understood yet. Messages can be put in, taken out and given another name where
+/// they lie ([`FrameBuf::splice`]). The memory is given back when the window is empty, so an idle
 /// connection holds none.
 #[derive(Debug, Default)]
 pub struct FrameBuf {
@@ -132,6 +147,55 @@ impl FrameBuf {
         }
     }
 
+    /// Replaces `remove` bytes, `at` bytes behind the understood ones, with others, by moving
+    /// whichever side is free to move and shorter.
+    pub fn splice(&mut self, at: usize, remove: usize, insert: &[u8]) {
+        let from = self.scanned + at;
+        let to = from + remove;
+        let before = from - self.start;
+        match insert.len().checked_sub(remove) {
+            Some(growth) if growth <= self.start => {
+                self.data.copy_within(self.start..from, self.start - growth);
+                self.start -= growth;
+                self.scanned -= growth;
+                self.data[to - insert.len()..to].copy_from_slice(insert);
+            }
+            None if before <= self.data.len() - to => {
+                let shrink = remove - insert.len();
+                self.data.copy_within(self.start..from, self.start + shrink);
+                self.start += shrink;
+                self.scanned += shrink;
+                self.data[to - insert.len()..to].copy_from_slice(insert);
+            }
+            _ => {
+                self.data.splice(from..to, insert.iter().copied());
+            }
+        }
+    }
+
+    /// Writes over bytes that are not understood yet.
+    pub fn overwrite(&mut self, at: usize, bytes: &[u8]) {
+        let from = self.scanned + at;
+        if let Some(place) = self.data.get_mut(from..from + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+
+    /// Puts understood bytes behind those that are understood.
+    pub fn put_scanned(&mut self, bytes: &[u8]) {
+        self.make_headroom();
+        self.splice(0, 0, bytes);
+        self.scanned += bytes.len();
+    }
+
+    fn make_headroom(&mut self) {
+        if self.data.is_empty() {
+            self.data.resize(HEADROOM, 0);
+            self.start = HEADROOM;
+            self.scanned = HEADROOM;
+        }
+    }
+
     /// Forgets every understood byte.
     pub fn consume_scanned(&mut self) {
         self.consume(self.scanned - self.start);
@@ -156,6 +220,10 @@ impl FrameBuf {
             self.data.drain(..self.start);
             self.scanned -= self.start;
             self.start = 0;
+        }
+        if self.data.is_empty() {
+            self.data.reserve_exact(room + HEADROOM);
+            self.make_headroom();
         }
         self.data.reserve(room);
         &mut self.data
@@ -225,6 +293,44 @@ mod tests {
             assert_eq!(tags, b"TDCDZ", "piece {piece}");
             assert_eq!(passed, stream, "piece {piece}");
         }
+    }
+
+    /// Every replacement gives what a plain vector would give, wherever the free bytes are.
+    #[test]
+    fn bytes_are_replaced_where_they_lie() {
+        for consumed in [0, 3, 20] {
+            for (at, remove, insert) in
+                [(0, 0, "abc"), (0, 5, ""), (2, 1, "a long name"), (3, 4, "x"), (7, 3, "yyy")]
+            {
+                let mut buf = FrameBuf::default();
+                buf.tail(64).extend_from_slice(b"........................SENT0123456789");
+                buf.mark_scanned(28);
+                buf.consume(consumed);
+                let sent = buf.scanned().to_vec();
+                let mut expected = buf.unscanned().to_vec();
+                expected.splice(at..at + remove, insert.bytes());
+                buf.splice(at, remove, insert.as_bytes());
+                assert_eq!(buf.scanned(), sent, "{consumed} {at} {remove} {insert}");
+                assert_eq!(buf.unscanned(), expected, "{consumed} {at} {remove} {insert}");
+                buf.put_scanned(&[b'e'; 200]);
+                assert_eq!(buf.scanned(), [&sent, &[b'e'; 200][..]].concat());
+                assert_eq!(buf.unscanned(), expected);
+                buf.overwrite(1, b"OV");
+                assert_eq!(&buf.unscanned()[..3], [expected[0], b'O', b'V']);
+            }
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_enough_of_a_long_message() {
+        let rule = |_| (Want::Prefix(4), 1 << 20);
+        let long = message(b'B', b"12345678");
+        let mut scanner = Scanner::default();
+        assert_eq!(scanner.step(&long[..8], rule), Step::More(9));
+        assert_eq!(scanner.step(&long[..9], rule), Step::Begin { tag: b'B', body: 8 });
+        assert_eq!(scanner.step(&long[5..9], rule), Step::Pass(4));
+        let short = message(b'B', b"123");
+        assert_eq!(Scanner::default().step(&short, rule), Step::Whole { tag: b'B', body: 3 });
     }
 
     #[test]

@@ -32,6 +32,33 @@ pub mod tag {
     pub const TERMINATE: u8 = b'X';
 }
 
+fn put(out: &mut Vec<u8>, tag: u8, parts: &[&[u8]]) {
+    let length = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
+    out.push(tag);
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+/// Writes Query.
+pub fn put_query(out: &mut Vec<u8>, sql: &[u8]) {
+    put(out, tag::QUERY, &[sql, b"\0"]);
+}
+
+/// Writes Parse; `body` is what follows the name.
+pub fn put_parse(out: &mut Vec<u8>, name: &[u8], body: &[u8]) {
+    put(out, tag::PARSE, &[name, b"\0", body]);
+}
+
+/// Writes Close of a statement.
+pub fn put_close(out: &mut Vec<u8>, name: &[u8]) {
+    put(out, tag::CLOSE, &[b"S", name, b"\0"]);
+}
+
+/// Writes Sync.
+pub fn put_sync(out: &mut Vec<u8>) {
+    put(out, tag::SYNC, &[]);
+}
+
 /// Whether a client may send this type in a session.
 pub fn is_known(tag: u8) -> bool {
     matches!(

@@ -1,6 +1,20 @@
 //! SQL text: the only place where a value becomes part of a statement, and where a statement is
 //! looked at.
 
+mod body;
+mod classify;
+mod effects;
+mod lexer;
+mod names;
+mod settings;
+
+pub use body::classify_body;
+pub use classify::{Class, classify};
+pub use effects::Effects;
+pub use lexer::hash_name;
+pub use names::{NameHasher, Names};
+pub use settings::{Change, SettingValue, Settings};
+
 /// A string literal, safe whatever `standard_conforming_strings` says
 /// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-STRINGS-ESCAPE>).
 pub fn quote_literal(text: &str) -> String {

@@ -11,6 +11,7 @@ use crate::auth::Authenticator;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::executor::Executor;
+use crate::executor::names::NameReader;
 use crate::executor::roles::SystemRoles;
 use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS};
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
@@ -88,9 +89,14 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         shared.changes.clone(),
         shared.metrics.clone(),
     ));
-    let executor =
-        Executor::new(shared.pool.clone(), shared.changes.clone(), shared.metrics.clone());
-    let opener = Opener::new(shared.sessions.clone(), executor);
+    let executor = Executor::new(
+        shared.pool.clone(),
+        NameReader::new(shared.system_pool.clone(), shared.system.clone()),
+        Arc::default(),
+        shared.changes.clone(),
+        shared.metrics.clone(),
+    );
+    let opener = Opener::new(shared.sessions.clone(), executor, config.clone());
     let postgres = Arc::new(PgDoor {
         auth: auth.clone(),
         opener: opener.clone(),

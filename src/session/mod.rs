@@ -1,13 +1,13 @@
 //! A session: what one client of any door is to the rest of the server.
 //!
 //! Adapters know this module and nothing below it. A session has an identity, a lane and, only
-//! while it needs one, a backend connection. Today a PostgreSQL client keeps its connection from
-//! its first statement to its end, and an HTTP request for its one statement; when that is decided
-//! per transaction, it is decided in [`Session::relay`].
+//! while it needs one, a backend connection: for a transaction, for an HTTP request's statement,
+//! or, when something cannot be moved ([`crate::executor::mux`]), for as long as that is there.
 
 mod describe;
 mod registry;
 
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,17 +18,24 @@ pub use describe::{Column, Described};
 pub use registry::{Entry, Sessions, Stop};
 
 use crate::auth::Identity;
-use crate::backend::Credentials;
+use crate::backend::{Credentials, Told};
+use crate::config::{Config, PoolingMode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::relay::{self, Pause};
+use crate::executor::mux::{Mux, MuxSetup};
+use crate::executor::probe;
+use crate::executor::relay::{self, Link, Pause};
 use crate::executor::typed::{self, Events};
 use crate::executor::{Executor, Work};
 use crate::pool::{Demand, LaneKey, Lease};
-use crate::proto::backend::{Severity, put_error, put_ready};
+use crate::proto::backend::{Severity, TxStatus, put_error, put_ready};
+use crate::query::{SettingValue, Settings};
 use crate::types::{Database, Protocol};
 
 /// How often a client that waits for a connection is asked whether it is still there.
 const CLIENT_CHECK: Duration = Duration::from_millis(250);
+
+/// The start-up parameter that differs between clients that are otherwise alike.
+const APPLICATION_NAME: &str = "application_name";
 
 /// Time for a client to take the errors of requests that found no connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -52,17 +59,20 @@ pub struct Opening {
 pub struct Opener {
     sessions: Arc<Sessions>,
     executor: Executor,
+    config: Arc<Config>,
+    /// The same for all sessions, so that equal statements are found.
+    hasher: RandomState,
 }
 
 impl Opener {
     /// Sessions of this registry that work through this executor.
-    pub fn new(sessions: Arc<Sessions>, executor: Executor) -> Self {
-        Self { sessions, executor }
+    pub fn new(sessions: Arc<Sessions>, executor: Executor, config: Arc<Config>) -> Self {
+        Self { sessions, executor, config, hasher: RandomState::new() }
     }
 
     /// Opens a session for a proven identity.
     pub fn open(&self, opening: Opening) -> Session {
-        Session::open(&self.sessions, &self.executor, opening)
+        Session::open(self, opening)
     }
 
     /// Carries out a CancelRequest of a PostgreSQL client.
@@ -78,6 +88,8 @@ pub struct Session {
     work: Option<Work>,
     events: Events,
     demand: Demand,
+    mux: Mux,
+    unpin_after: Duration,
     executor: Executor,
     entry: Arc<Entry>,
     sessions: Arc<Sessions>,
@@ -96,23 +108,40 @@ pub enum End {
 }
 
 impl Session {
-    fn open(sessions: &Arc<Sessions>, executor: &Executor, opening: Opening) -> Self {
+    fn open(opener: &Opener, opening: Opening) -> Self {
         let Opening { identity, database, mut options, protocol, peer } = opening;
+        let Opener { sessions, executor, config, hasher } = opener;
         options.sort();
         let role = identity.role;
         let credentials = match identity.keys {
             Some(keys) => Credentials::Keys(keys),
             None => Credentials::Local,
         };
+        let start = Arc::new(Settings::from_pairs(take_portable(&mut options)));
         let lane = Arc::new(LaneKey::new(&role, identity.role_oid, &database, options));
-        let demand = Demand { lane, credentials };
+        let mode = match lane.is_single_use() {
+            true => PoolingMode::Session,
+            false => config.pooling_mode(&role, &database),
+        };
+        let names = executor.names_of(&database);
+        let entry = sessions.register(role, database, protocol, peer);
+        let mux = Mux::new(MuxSetup {
+            mode,
+            pid: entry.pid,
+            start,
+            database: names,
+            hasher: hasher.clone(),
+            cache_size: config.pool.statement_cache_size,
+        });
         Self {
             lease: None,
             work: None,
             events: Events::default(),
-            demand,
+            demand: Demand { lane, credentials },
+            mux,
+            unpin_after: Duration::from_millis(config.pool.unpin_after_ms.into()),
             executor: executor.clone(),
-            entry: sessions.register(role, database, protocol, peer),
+            entry,
             sessions: sessions.clone(),
             ended: "closed",
         }
@@ -131,24 +160,31 @@ impl Session {
     /// The parameters that PostgreSQL reports to a session like this one. The first session of
     /// its kind borrows a connection for that, so that a database that does not exist, or a role
     /// that may not enter it, is refused at the log-in with PostgreSQL's own words.
-    pub async fn server_parameters(&mut self) -> Result<Arc<Vec<(String, String)>>> {
-        if let Some(known) = self.executor.pool().parameters(&self.demand.lane) {
-            return Ok(known);
+    pub async fn server_parameters(&mut self) -> Result<Arc<Told>> {
+        let mut known = self.executor.pool().parameters(&self.demand.lane);
+        if known.is_none() {
+            let lease = self.executor.acquire(&self.demand, &self.entry.slot).await?;
+            known = self.executor.pool().parameters(&self.demand.lane);
+            if known.is_none() {
+                known = Some(Arc::new(Told::of(lease.parameters().to_vec())));
+            }
+            if self.demand.lane.is_single_use() {
+                self.lease = Some(lease);
+            }
         }
-        let lease = self.executor.acquire(&self.demand, &self.entry.slot).await?;
-        let parameters = Arc::new(lease.parameters().to_vec());
-        if self.demand.lane.is_single_use() {
-            self.lease = Some(lease);
-        }
-        Ok(parameters)
+        let known = known.unwrap_or_default();
+        let told = match self.mux.settings().get(APPLICATION_NAME) {
+            Some(SettingValue::Config(own)) => known.with(APPLICATION_NAME, own),
+            _ => known,
+        };
+        self.mux.greeted(told.clone());
+        Ok(told)
     }
 
     /// Serves a PostgreSQL client until one side ends.
     pub async fn relay(&mut self, client: &mut Client) -> End {
         loop {
-            let (entry, clock) = (&self.entry, &self.sessions.clock);
-            let stop = |cx: &mut Context<'_>, idle| entry.must_stop(cx, idle, clock);
-            let pause = relay::run(&self.executor, client, self.lease.as_mut(), stop).await;
+            let pause = self.relay_once(client).await;
             self.count(client);
             let (ended, end) = match pause {
                 Pause::NeedsBackend => match self.attach(client).await {
@@ -158,6 +194,14 @@ impl Session {
                         false => ("error", End::Told(error)),
                     },
                     None => ("client_gone", End::Closed),
+                },
+                Pause::NeedsSettings => match self.take_over(client).await {
+                    Ok(()) => continue,
+                    Err(error) => ("error", End::Told(error)),
+                },
+                Pause::NeedsProbe => match self.probe().await {
+                    Ok(()) => continue,
+                    Err(error) => ("error", End::Told(error)),
                 },
                 Pause::Terminated => ("closed", End::Closed),
                 Pause::ClientGone => ("client_gone", End::Closed),
@@ -169,11 +213,63 @@ impl Session {
                 }
             };
             self.ended = ended;
-            return match end {
+            let end = match end {
                 End::Told(error) if !self.is_between_messages() => End::Broken(error),
                 end => end,
             };
+            if self.mux.spoils()
+                && let Some(lease) = self.lease.take_if(|lease| lease.conn().is_reusable())
+            {
+                lease.retire();
+            }
+            return end;
         }
+    }
+
+    async fn relay_once(&mut self, client: &mut Client) -> Pause {
+        let (entry, clock) = (&self.entry, &self.sessions.clock);
+        let stop = |cx: &mut Context<'_>, idle| entry.must_stop(cx, idle, clock);
+        let waits = self.lease.is_some() && self.mux.wants_probe();
+        let link = Link {
+            executor: &self.executor,
+            lease: &mut self.lease,
+            mux: &mut self.mux,
+            demand: &self.demand,
+            slot: &self.entry.slot,
+        };
+        let relaying = relay::run(link, client, stop);
+        if !waits {
+            return relaying.await;
+        }
+        // Dropping it loses nothing: all state lies outside of it.
+        match tokio::time::timeout(self.unpin_after, relaying).await {
+            Ok(pause) => pause,
+            Err(_) => Pause::NeedsProbe,
+        }
+    }
+
+    /// Looks whether the session is still held on its connection, if it is idle.
+    async fn probe(&mut self) -> Result<()> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let urgent = self.executor.pool().is_wanted();
+        let conn = lease.conn();
+        if !conn.is_reusable() || conn.state.tx != TxStatus::Idle {
+            return Ok(());
+        }
+        probe::look(conn, &mut self.mux, self.entry.role.as_str(), urgent).await
+    }
+
+    /// Puts settings in force that PostgreSQL might refuse by now; nothing runs before it is
+    /// certain that they are.
+    async fn take_over(&mut self, client: &mut Client) -> Result<()> {
+        let conn = held(&mut self.lease)?.conn();
+        if !self.mux.attaches_harmlessly(&conn.state) {
+            let sql = conn.state.applied.transition(self.mux.settings());
+            conn.simple(&sql, |_| {}).await?;
+            conn.state.applied = self.mux.settings().clone();
+        }
+        relay::attach(client, &mut self.mux, conn);
+        Ok(())
     }
 
     /// Whether everything that the client was sent ends with a whole message.
@@ -186,12 +282,24 @@ impl Session {
 
     /// Borrows a connection for what the client has begun to send; `None` = it did not wait.
     async fn attach(&mut self, client: &mut Client) -> Option<Result<()>> {
+        match self.wait_for_backend(client).await? {
+            Ok(lease) => self.lease = Some(lease),
+            Err(error) => return Some(Err(error)),
+        }
+        Some(self.take_over(client).await)
+    }
+
+    async fn wait_for_backend(&self, client: &mut Client) -> Option<Result<Lease>> {
         let acquire = self.executor.acquire(&self.demand, &self.entry.slot);
         tokio::pin!(acquire);
-        let lease = loop {
+        loop {
             tokio::select! {
                 biased;
-                lease = &mut acquire => break lease,
+                lease = &mut acquire => return Some(lease),
+                () = self.entry.slot.cancelled_in_vain() => {
+                    let text = "canceling statement due to user request";
+                    return Some(Err(Error::new(ErrorKind::Cancelled, text)));
+                }
                 gone = client.stream.is_closed_after(CLIENT_CHECK) => {
                     if gone {
                         return None;
@@ -201,11 +309,7 @@ impl Session {
                     }
                 }
             }
-        };
-        Some(lease.map(|mut lease| {
-            relay::replay_sent(client, lease.conn());
-            self.lease = Some(lease);
-        }))
+        }
     }
 
     fn count(&self, client: &mut Client) {
@@ -220,6 +324,12 @@ impl Session {
         self.work = Some(self.executor.admit(self.entry.protocol, sql.as_bytes()));
         if self.lease.is_none() {
             self.lease = Some(self.executor.acquire(&self.demand, &self.entry.slot).await?);
+            let conn = held(&mut self.lease)?.conn();
+            let sql = conn.state.applied.transition(self.mux.settings());
+            if !sql.is_empty() {
+                conn.simple(&sql, |_| {}).await?;
+                conn.state.applied = self.mux.settings().clone();
+            }
         }
         let conn = held(&mut self.lease)?.conn();
         let prepared = typed::prepare(conn, sql, read_only).await;
@@ -268,7 +378,10 @@ impl Session {
 /// Answers requests for which there is no connection now with an error each, so that the client
 /// can try again; false = the session has to end instead.
 async fn refuse(client: &mut Client, error: &Error) -> bool {
-    let passing = matches!(error.kind(), ErrorKind::PoolExhausted | ErrorKind::ServiceUnavailable);
+    let passing = matches!(
+        error.kind(),
+        ErrorKind::PoolExhausted | ErrorKind::ServiceUnavailable | ErrorKind::Cancelled
+    );
     if !passing {
         return false;
     }
@@ -280,6 +393,28 @@ async fn refuse(client: &mut Client, error: &Error) -> bool {
     }
     let sent = tokio::time::timeout(ANSWER_LIMIT, client.stream.write_all(&answer)).await;
     sent.is_ok_and(|written| written.is_ok())
+}
+
+/// Takes out of the start-up parameters what a connection can be told later, so that clients that
+/// differ in nothing else share connections.
+fn take_portable(options: &mut Vec<(String, String)>) -> Vec<(Box<str>, SettingValue)> {
+    let is_single_use = options.iter().any(|(name, _)| name == "replication");
+    // PostgreSQL cuts names and replaces what is not ASCII.
+    let portable = |name: &str, value: &str| {
+        name == APPLICATION_NAME
+            && value.len() < 64
+            && value.bytes().all(|b| (b' '..=b'~').contains(&b))
+    };
+    let mut taken = Vec::new();
+    options.retain(|(name, value)| {
+        let takes = !is_single_use && portable(name, value);
+        if takes && !value.is_empty() {
+            let value = SettingValue::Config(value.as_str().into());
+            taken.push((name.as_str().into(), value));
+        }
+        !takes
+    });
+    taken
 }
 
 fn held(lease: &mut Option<Lease>) -> Result<&mut Lease> {

@@ -100,7 +100,7 @@ impl Greeting<'_> {
         }
         let parameters = session.server_parameters().await?;
         replies::put_authentication_ok(&mut reply);
-        for (name, value) in parameters.iter() {
+        for (name, value) in &parameters.values {
             replies::put_parameter_status(&mut reply, name, value);
         }
         let (pid, key) = session.cancel_key();

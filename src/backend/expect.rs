@@ -1,0 +1,415 @@
+//! What a connection still owes: one entry for each request that was sent, in order, so that every
+//! reply is known to belong to a request, and the end of the last one is known for certain.
+//! (<https://www.postgresql.org/docs/current/protocol-flow.html>)
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::statements::Statement;
+use crate::proto::backend::tag;
+use crate::proto::frontend::tag as request;
+
+/// Requests in flight on one connection; a client that pipelines more is not read until some are
+/// answered.
+pub const MAX_IN_FLIGHT: usize = 16 << 10;
+
+/// A request, by the way it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Query and FunctionCall: ReadyForQuery at the end.
+    Query,
+    /// Ends an extended batch: ReadyForQuery.
+    Sync,
+    /// Ours, before the client's first request: all of its replies are kept from the client.
+    Apply,
+    /// A client's Parse that was passed on.
+    Parse,
+    /// A client's Parse of a statement that the connection has: nothing was sent, and
+    /// ParseComplete must be put in at its place.
+    ParseCached,
+    /// Ours: the connection lacked a statement of the client. ParseComplete is kept back.
+    ParseInjected,
+    /// Ours: a statement had to make room. CloseComplete is kept back.
+    CloseInjected,
+    /// Bind.
+    Bind,
+    /// Describe.
+    Describe,
+    /// Execute.
+    Execute,
+    /// A client's Close.
+    Close,
+    /// CopyDone or CopyFail, sent before the COPY was known to be open. No reply.
+    CopyEnd,
+}
+
+/// An entry. What the request did to the books can be undone when PostgreSQL skips it.
+#[derive(Clone, Debug)]
+pub struct Expect {
+    /// How it is answered.
+    pub kind: Kind,
+    /// The client's name of the statement; `None` = the unnamed one, or not concerned.
+    pub name: Option<Box<[u8]>>,
+    /// What the name meant before.
+    pub before: Option<Arc<Statement>>,
+    /// The statement that the connection gained or lost.
+    pub statement: Option<Arc<Statement>>,
+}
+
+impl From<Kind> for Expect {
+    fn from(kind: Kind) -> Self {
+        Self { kind, name: None, before: None, statement: None }
+    }
+}
+
+/// What to do with a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It is the client's.
+    Pass,
+    /// It answers a request of our own.
+    Keep,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Expectations {
+    queue: VecDeque<Expect>,
+    /// ReadyForQuery messages that must still come.
+    pending: u32,
+    /// An extended batch failed and its Sync was not sent yet: the server skips what comes.
+    skipping: bool,
+    /// The server reads COPY data, and the client has not ended it.
+    copying: bool,
+    /// Sync messages that went into an open COPY.
+    syncs_in_copy: bool,
+    /// ParseComplete messages that are due before the next reply.
+    owed: u32,
+    /// A client asked for a Flush while a ParseComplete of ours was outstanding.
+    flush: bool,
+    /// The order of replies is not certain any more.
+    lost: bool,
+    /// A request of our own failed.
+    failed: bool,
+    /// Requests that PostgreSQL skipped, last first.
+    undone: Vec<Expect>,
+}
+
+impl Expectations {
+    /// Whether every request was answered, and the next one will be looked at.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && !self.skipping && !self.copying && !self.lost && self.owed == 0
+    }
+
+    /// ReadyForQuery messages that must still come.
+    pub fn pending(&self) -> u32 {
+        self.pending
+    }
+
+    /// Whether it is not certain what the connection owes.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Whether a request of our own failed.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Whether the server will not look at what is sent before the next Sync.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Whether only one request is in work.
+    pub fn is_single(&self) -> bool {
+        self.queue.len() <= 1
+    }
+
+    /// Whether more requests may be sent.
+    pub fn has_room(&self) -> bool {
+        self.queue.len() < MAX_IN_FLIGHT
+    }
+
+    /// Notes a message of the given type that is on its way.
+    pub fn sent(&mut self, tag: u8) {
+        let kind = match tag {
+            request::QUERY | request::FUNCTION_CALL => Kind::Query,
+            request::SYNC => Kind::Sync,
+            request::PARSE => Kind::Parse,
+            request::BIND => Kind::Bind,
+            request::DESCRIBE => Kind::Describe,
+            request::EXECUTE => Kind::Execute,
+            request::CLOSE => Kind::Close,
+            request::COPY_DONE | request::COPY_FAIL => Kind::CopyEnd,
+            request::FLUSH => {
+                self.flush |= self.queue.iter().any(|entry| entry.kind == Kind::ParseCached);
+                return;
+            }
+            _ => return,
+        };
+        self.push(kind.into());
+    }
+
+    /// Notes a request that is on its way.
+    pub fn push(&mut self, entry: Expect) {
+        if self.copying {
+            match entry.kind {
+                Kind::CopyEnd => self.copying = false,
+                // Copy mode ignores it; the client sends another one after the end.
+                Kind::Sync => self.syncs_in_copy = true,
+                _ => self.lost = true,
+            }
+            return;
+        }
+        match entry.kind {
+            Kind::CopyEnd if self.queue.is_empty() => return,
+            Kind::Sync => self.skipping = false,
+            _ if self.skipping => return,
+            _ => {}
+        }
+        self.pending += u32::from(ends(entry.kind));
+        self.queue.push_back(entry);
+    }
+
+    /// Takes the ParseComplete messages that must stand at this place of the stream.
+    pub fn take_owed(&mut self) -> u32 {
+        std::mem::take(&mut self.owed)
+    }
+
+    /// After a Flush: those that need not wait for another reply.
+    pub fn flush_owed(&mut self) -> u32 {
+        if !self.flush {
+            return 0;
+        }
+        self.come_to_front();
+        self.flush = !self.queue.is_empty();
+        self.take_owed()
+    }
+
+    fn front(&self) -> Option<Kind> {
+        self.queue.front().map(|entry| entry.kind)
+    }
+
+    fn pop(&mut self) {
+        if let Some(entry) = self.queue.pop_front() {
+            self.pending -= u32::from(ends(entry.kind));
+        }
+    }
+
+    /// Entries that no reply will answer make way for the one that the next reply answers.
+    fn come_to_front(&mut self) {
+        loop {
+            match self.front() {
+                Some(Kind::ParseCached) => self.owed += 1,
+                Some(Kind::CopyEnd) => {}
+                _ => return,
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    /// The requests that PostgreSQL skips after an error, last first.
+    pub fn take_undone(&mut self) -> Vec<Expect> {
+        std::mem::take(&mut self.undone)
+    }
+
+    /// Whether the next reply answers a request of our own, whatever it is.
+    pub fn is_ours(&self) -> bool {
+        self.front() == Some(Kind::Apply)
+    }
+
+    /// Learns from a reply, and says whose it is.
+    pub fn saw(&mut self, reply: u8) -> Reply {
+        if matches!(reply, tag::NOTIFICATION) {
+            return Reply::Pass;
+        }
+        if self.is_ours() {
+            return self.saw_ours(reply);
+        }
+        if matches!(reply, tag::NOTICE | tag::PARAMETER_STATUS) {
+            return Reply::Pass;
+        }
+        self.come_to_front();
+        let front = self.front();
+        match (reply, front) {
+            (tag::PARSE_COMPLETE, Some(Kind::ParseInjected))
+            | (tag::CLOSE_COMPLETE, Some(Kind::CloseInjected)) => {
+                self.pop();
+                return Reply::Keep;
+            }
+            (tag::PARSE_COMPLETE, Some(Kind::Parse))
+            | (tag::BIND_COMPLETE, Some(Kind::Bind))
+            | (tag::CLOSE_COMPLETE, Some(Kind::Close))
+            | (tag::ROW_DESCRIPTION | tag::NO_DATA, Some(Kind::Describe))
+            | (tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED, Some(Kind::Execute)) => self.pop(),
+            (tag::COMMAND_COMPLETE, front) => {
+                self.end_copy();
+                if front == Some(Kind::Execute) {
+                    self.pop();
+                }
+            }
+            (tag::COPY_IN | tag::COPY_BOTH, _) => self.begin_copy(),
+            (tag::ERROR, _) => self.error(),
+            (tag::READY_FOR_QUERY, _) => self.ready(),
+            _ => {}
+        }
+        Reply::Pass
+    }
+
+    fn saw_ours(&mut self, reply: u8) -> Reply {
+        self.failed |= reply == tag::ERROR;
+        if reply == tag::READY_FOR_QUERY {
+            self.pop();
+        }
+        Reply::Keep
+    }
+
+    fn ready(&mut self) {
+        self.end_copy();
+        if self.front().is_some_and(ends) {
+            return self.pop();
+        }
+        self.lost |= !self.queue.is_empty();
+    }
+
+    fn error(&mut self) {
+        // Whether the server took such a Sync for the end of the COPY or of the failed batch,
+        // only it knows.
+        self.lost |= self.copying && self.syncs_in_copy;
+        self.end_copy();
+        match self.front() {
+            None | Some(Kind::Query | Kind::Sync | Kind::Apply) => {}
+            Some(_) => {
+                let sync = self.queue.iter().position(|entry| entry.kind == Kind::Sync);
+                let skipped = sync.unwrap_or(self.queue.len());
+                self.skipping = sync.is_none();
+                for entry in self.queue.drain(..skipped).rev() {
+                    // A Query in a failed batch is skipped too.
+                    self.pending -= u32::from(ends(entry.kind));
+                    self.undone.push(entry);
+                }
+            }
+        }
+    }
+
+    /// The server reads COPY data now: what the client sent before it knew is read as such.
+    fn begin_copy(&mut self) {
+        let mut at = 1;
+        self.copying = true;
+        while let Some(kind) = self.queue.get(at).map(|entry| entry.kind) {
+            match kind {
+                Kind::CopyEnd => {
+                    self.queue.remove(at);
+                    self.copying = false;
+                    return;
+                }
+                Kind::Sync => {
+                    self.queue.remove(at);
+                    self.pending -= 1;
+                }
+                _ => {
+                    self.lost = true;
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    fn end_copy(&mut self) {
+        self.copying = false;
+        self.syncs_in_copy = false;
+    }
+}
+
+fn ends(kind: Kind) -> bool {
+    matches!(kind, Kind::Query | Kind::Sync | Kind::Apply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a script: `>x` sends, `<x` receives, `+x` sends one of ours: `p` Parse that the
+    /// connection has, `i` injected Parse, `a` Apply. Returns what the client gets.
+    fn run(script: &str) -> (String, Expectations, usize) {
+        let (mut queue, mut client, mut undone) = (Expectations::default(), String::new(), 0);
+        let owed = |n: u32, client: &mut String| client.push_str(&"1".repeat(n as usize));
+        for step in script.split_whitespace() {
+            let (direction, tag) = step.split_at(1);
+            let tag = tag.as_bytes()[0];
+            match direction {
+                ">" => {
+                    queue.sent(tag);
+                    owed(queue.flush_owed(), &mut client);
+                }
+                "+" => queue.push(
+                    match tag {
+                        b'p' => Kind::ParseCached,
+                        b'i' => Kind::ParseInjected,
+                        _ => Kind::Apply,
+                    }
+                    .into(),
+                ),
+                _ => {
+                    let reply = queue.saw(tag);
+                    undone += queue.take_undone().len();
+                    owed(queue.take_owed(), &mut client);
+                    if reply == Reply::Pass {
+                        client.push(char::from(tag));
+                    }
+                    owed(queue.flush_owed(), &mut client);
+                }
+            }
+        }
+        (client, queue, undone)
+    }
+
+    #[test]
+    fn replies_find_their_requests() {
+        for (script, client, idle) in [
+            (">Q <T <D <C <Z", "TDCZ", true),
+            (">Q >Q <C <Z", "CZ", false),
+            ("+p >B >D >E >S <2 <T <D <C <Z", "12TDCZ", true),
+            ("+p >B >E +p >B >E >S <2 <C <2 <C <Z", "12C12CZ", true),
+            ("+i >B >E >S <1 <2 <C <Z", "2CZ", true),
+            ("+p >H", "1", true),
+            (">B +p >H <2", "21", true),
+            ("+p >S <Z", "1Z", true),
+            (">P >B >E >S <E <Z", "EZ", true),
+            (">P >B >E <E", "E", false),
+            (">P >B >E <E >B >E >Q >S <Z", "EZ", true),
+            (">P >B >Q >S <E <Z", "EZ", true),
+            ("+p >B >E >S >B >E >S <2 <E <Z <2 <C <Z", "12EZ2CZ", true),
+            ("+a >Q <S <C <Z <T <C <Z", "TCZ", true),
+            ("+a >Q <A <N <Z <C <Z", "ACZ", true),
+            (">Q <N <S <A <C <Z <A", "NSACZA", true),
+            // COPY: a Sync that was sent together with the COPY goes into it.
+            (">P >B >E >S <1 <2 <G >d >c >S <C <Z", "12GCZ", true),
+            (">P >B >E >d >c >S <1 <2 <G <C <Z", "12GCZ", true),
+            (">Q <G >d >c <C <Z", "GCZ", true),
+            (">Q >d >c >Q <G <C <Z <C <Z", "GCZCZ", true),
+            (">Q <G >d <E <Z >d >c", "GEZ", true),
+            (">P >B >E >S <1 <2 <G >d <E >c >S <Z", "12GEZ", true),
+            (">Q <G >Q <E <Z", "GEZ", false),
+            (">E >S <s <Z", "sZ", true),
+        ] {
+            let (got, queue, _) = run(script);
+            assert_eq!((&*got, queue.is_idle()), (client, idle), "{script}: {queue:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_skipped_is_undone() {
+        assert_eq!(run(">P >B +p >B >E >S <1 <E").2, 4);
+        assert_eq!(run(">Q >P <E <Z").2, 0);
+        assert!(run("+a >Q <E <Z").1.has_failed());
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let mut queue = Expectations::default();
+        (0..MAX_IN_FLIGHT).for_each(|_| queue.sent(request::SYNC));
+        assert!(!queue.has_room());
+    }
+}

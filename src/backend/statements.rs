@@ -1,0 +1,198 @@
+//! Prepared statements of one connection, whoever's they are: the same text with the same types is
+//! prepared once and served to every session of the lane.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use crate::query::{Class, NameHasher};
+
+/// A statement as a client wrote it.
+#[derive(Debug)]
+pub struct Statement {
+    /// What follows the name in Parse: text, number of types, types.
+    pub body: Box<[u8]>,
+    /// What else decides its meaning; unique when it must not be shared.
+    pub context: u64,
+    /// Hash of both.
+    pub hash: u64,
+    /// What its text does.
+    pub class: Class,
+    /// Version of the names that it was read with.
+    pub version: u64,
+    /// It lives in the connection's unnamed statement, and is not shared.
+    pub raw: bool,
+}
+
+impl Statement {
+    fn is(&self, body: &[u8], context: u64) -> bool {
+        self.context == context && *self.body == *body
+    }
+}
+
+#[derive(Debug)]
+struct Kept {
+    statement: Arc<Statement>,
+    number: u32,
+    used: u64,
+}
+
+/// The statements that the connection has, least recently used first out.
+#[derive(Debug, Default)]
+pub struct Statements {
+    kept: HashMap<u64, Kept, BuildHasherDefault<NameHasher>>,
+    next: u32,
+    uses: u64,
+}
+
+/// The server's name of a statement, without an allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerName {
+    bytes: [u8; 14],
+    from: usize,
+}
+
+impl ServerName {
+    /// Prefix of all of them.
+    pub const PREFIX: &'static [u8] = b"rdb_";
+
+    fn new(mut number: u32) -> Self {
+        let mut name = Self { bytes: [0; 14], from: 14 };
+        loop {
+            name.from -= 1;
+            name.bytes[name.from] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        name.from -= Self::PREFIX.len();
+        name.bytes[name.from..name.from + 4].copy_from_slice(Self::PREFIX);
+        name
+    }
+
+    /// The name.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[self.from..]
+    }
+}
+
+impl Statements {
+    /// Finds a statement by its text and context.
+    pub fn find(&mut self, hash: u64, body: &[u8], context: u64) -> Option<Arc<Statement>> {
+        let kept = self.kept.get(&hash)?;
+        kept.statement.is(body, context).then(|| kept.statement.clone())
+    }
+
+    /// The server's name of a statement, if the connection has it.
+    pub fn name_of(&mut self, statement: &Statement) -> Option<ServerName> {
+        let kept = self.kept.get_mut(&statement.hash)?;
+        let same = std::ptr::eq(&*kept.statement, statement)
+            || kept.statement.is(&statement.body, statement.context);
+        if !same {
+            return None;
+        }
+        self.uses += 1;
+        kept.used = self.uses;
+        Some(ServerName::new(kept.number))
+    }
+
+    /// Takes out what has to make room for one more among at most `most`.
+    pub fn evict(
+        &mut self,
+        most: usize,
+        newcomer: &Statement,
+    ) -> Option<(Arc<Statement>, ServerName)> {
+        let victim = match self.kept.contains_key(&newcomer.hash) {
+            true => newcomer.hash,
+            false if self.kept.len() < most.max(1) => return None,
+            false => *self.kept.iter().min_by_key(|(_, kept)| kept.used)?.0,
+        };
+        let kept = self.kept.remove(&victim)?;
+        Some((kept.statement, ServerName::new(kept.number)))
+    }
+
+    /// Adds a statement; returns the name to prepare it under.
+    pub fn insert(&mut self, statement: Arc<Statement>) -> ServerName {
+        self.next = self.next.wrapping_add(1);
+        self.uses += 1;
+        let (number, used) = (self.next, self.uses);
+        self.kept.insert(statement.hash, Kept { statement, number, used });
+        ServerName::new(number)
+    }
+
+    /// The server does not have it after all, or not any more.
+    pub fn remove(&mut self, statement: &Statement) {
+        self.kept.remove(&statement.hash);
+    }
+
+    /// The statement that the server knows by this name.
+    pub fn by_name(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        let digits = std::str::from_utf8(name.strip_prefix(ServerName::PREFIX)?).ok()?;
+        let number: u32 = digits.parse().ok()?;
+        self.kept.values().find(|kept| kept.number == number).map(|kept| &kept.statement)
+    }
+
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = ServerName> {
+        self.kept.values().map(|kept| ServerName::new(kept.number))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// The server has none any more.
+    pub fn clear(&mut self) {
+        self.kept.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement(text: &str, hash: u64) -> Arc<Statement> {
+        let body = text.as_bytes().into();
+        let class = Class::default();
+        Arc::new(Statement { body, context: 0, hash, class, version: 0, raw: false })
+    }
+
+    #[test]
+    fn the_least_recently_used_makes_room() {
+        let mut kept = Statements::default();
+        let (a, b, c) = (statement("a", 1), statement("b", 2), statement("c", 3));
+        assert_eq!(kept.insert(a.clone()).as_bytes(), b"rdb_1");
+        kept.insert(b.clone());
+        assert!(Arc::ptr_eq(kept.by_name(b"rdb_2").unwrap(), &b));
+        assert!(kept.by_name(b"rdb_9").is_none() && kept.by_name(b"x").is_none());
+        assert_eq!(kept.name_of(&a).unwrap().as_bytes(), b"rdb_1");
+        let (out, name) = kept.evict(2, &c).unwrap();
+        assert_eq!((&*out.body, name.as_bytes()), (&b"b"[..], &b"rdb_2"[..]));
+        kept.insert(c.clone());
+        assert!(kept.find(3, b"c", 0).is_some() && kept.find(3, b"c", 1).is_none());
+        assert!(kept.name_of(&b).is_none());
+    }
+
+    #[test]
+    fn statements_with_one_hash_are_told_apart() {
+        let mut kept = Statements::default();
+        let (a, b) = (statement("a", 1), statement("b", 1));
+        kept.insert(a.clone());
+        assert!(kept.name_of(&b).is_none() && kept.find(1, b"b", 0).is_none());
+        assert!(Arc::ptr_eq(&kept.evict(100, &b).unwrap().0, &a));
+    }
+
+    #[test]
+    fn names() {
+        for (number, name) in [(0, "rdb_0"), (7, "rdb_7"), (u32::MAX, "rdb_4294967295")] {
+            assert_eq!(ServerName::new(number).as_bytes(), name.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! What lets a session change its connection between two transactions without noticing: its
+//! settings, its prepared statements, and what holds it on the connection that it has.
+//!
+//! Every statement is read before it is sent ([`crate::query::classify`]). What it may leave
+//! behind and cannot be carried to another connection *pins* the session; a look at the
+//! connection ([`super::probe`]) tells later whether that is still so.
+
+mod outgoing;
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::RandomState;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::backend::{ConnState, Expect, Kind, Statement, Told};
+use crate::catalog::{DatabaseNames, SequenceRule};
+use crate::config::PoolingMode;
+use crate::proto::backend::TxStatus;
+use crate::proto::frontend::{put_close, put_query, put_sync};
+use crate::query::{Change, Class, Effects, Names, SettingValue, Settings};
+
+pub use outgoing::{Refused, rule};
+
+/// Named statements of one session that are carried along; with more it keeps its connection.
+const MAX_STATEMENTS: usize = 1024;
+
+/// Settings with a dot that a session may set by function calls.
+const MAX_CUSTOM: usize = 64;
+
+/// Changes of settings in one transaction that are followed.
+const MAX_JOURNAL: usize = 256;
+
+/// The state of a session that is not on its connection.
+pub struct Mux {
+    mode: PoolingMode,
+    /// Number by which the client knows its backend.
+    pid: u32,
+    /// Settings of the start-up packet that are not part of the lane.
+    start: Arc<Settings>,
+    settings: Arc<Settings>,
+    told: Arc<Told>,
+    /// What holds the session on its connection.
+    pins: Effects,
+    /// What the requests since the last settlement may have left behind.
+    batch: Effects,
+    /// Changes that the statements in flight will make when PostgreSQL completes them.
+    pending: VecDeque<Change>,
+    /// Changes of the open transaction.
+    journal: Vec<Change>,
+    failed: bool,
+    rolled_back: bool,
+    defined: bool,
+    /// Settings with a dot that were set by function calls.
+    custom: Vec<Box<str>>,
+    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    unnamed: Option<Arc<Statement>>,
+    /// The named statements are on the connection under their own names.
+    native: bool,
+    probe_due: bool,
+    database: Arc<DatabaseNames>,
+    names: Arc<Names>,
+    version: u64,
+    hasher: RandomState,
+    unique: u64,
+    requests: u32,
+    cache_size: usize,
+}
+
+/// What [`Mux::new`] needs.
+pub struct MuxSetup {
+    /// Pooling mode.
+    pub mode: PoolingMode,
+    /// Number for BackendKeyData.
+    pub pid: u32,
+    /// Settings of the start-up packet that are not part of the lane.
+    pub start: Arc<Settings>,
+    /// What is known of the database.
+    pub database: Arc<DatabaseNames>,
+    /// The same for all sessions of the server.
+    pub hasher: RandomState,
+    /// `pool.statement_cache_size`.
+    pub cache_size: usize,
+}
+
+impl Mux {
+    /// The state of a session that has done nothing yet.
+    pub fn new(setup: MuxSetup) -> Self {
+        Self {
+            mode: setup.mode,
+            pid: setup.pid,
+            settings: setup.start.clone(),
+            start: setup.start,
+            told: Arc::default(),
+            pins: Effects::NONE,
+            batch: Effects::NONE,
+            pending: VecDeque::new(),
+            journal: Vec::new(),
+            failed: false,
+            rolled_back: false,
+            defined: false,
+            custom: Vec::new(),
+            named: HashMap::new(),
+            unnamed: None,
+            native: false,
+            probe_due: false,
+            database: setup.database,
+            names: Arc::default(),
+            version: 0,
+            hasher: setup.hasher,
+            unique: 0,
+            requests: 0,
+            cache_size: setup.cache_size,
+        }
+    }
+
+    /// Whether the session keeps its connection to its end.
+    pub fn is_session_mode(&self) -> bool {
+        self.mode == PoolingMode::Session
+    }
+
+    /// Number by which the client knows its backend.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What is known of the session's database.
+    pub fn database(&self) -> &Arc<DatabaseNames> {
+        &self.database
+    }
+
+    /// Notes what the client was told at its log-in.
+    pub fn greeted(&mut self, told: Arc<Told>) {
+        self.told = told;
+    }
+
+    /// Settings in force for the session.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// Settings with a dot that must be looked for one by one.
+    pub fn custom_settings(&self) -> impl Iterator<Item = &str> {
+        let known = &self.names.custom_settings;
+        self.custom.iter().chain(known.iter()).map(AsRef::as_ref)
+    }
+
+    fn refresh_names(&mut self) {
+        if self.database.version() != self.version {
+            (self.version, self.names) = self.database.current();
+        }
+    }
+
+    /// Whether somebody should see if it is time to look at the database again.
+    pub fn may_want_names(&mut self) -> bool {
+        self.requests = self.requests.wrapping_add(1);
+        !self.is_session_mode() && (self.requests & 0xff == 0 || !self.names.is_complete())
+    }
+
+    /// What a statement of this class will have done.
+    fn note(&mut self, class: &Class) {
+        self.batch.add(class.effects);
+        if class.effects.has(Effects::READS_SEQUENCE) {
+            self.database.sequence_read();
+        }
+        for change in &class.changes {
+            if self.pending.len() >= MAX_JOURNAL {
+                self.batch.add(Effects::SETTING.and(Effects::HIDDEN));
+                return;
+            }
+            self.pending.push_back(change.clone());
+        }
+        for name in &class.custom_settings {
+            if self.custom.len() >= MAX_CUSTOM {
+                self.batch.add(Effects::HIDDEN);
+            } else if !self.custom.contains(name) {
+                self.custom.push(name.clone());
+            }
+        }
+    }
+
+    /// PostgreSQL completed a command.
+    pub fn completed(&mut self, conn: &mut ConnState, command: &str) {
+        match command.as_bytes() {
+            [b'S', b'E', b'T'] | [b'R', b'E', b'S', b'E', b'T'] => self.setting_completed(),
+            [b'S', b'E', b'L', ..] | [b'I', b'N', ..] | [b'U', b'P', ..] => {}
+            b"BEGIN" | b"DELETE" | b"COPY" | b"FETCH" => {}
+            b"COMMIT" => self.commit(conn),
+            b"ROLLBACK" => self.rolled_back = true,
+            b"DISCARD ALL" => self.discarded_all(conn),
+            b"DISCARD SEQUENCES" => self.pins = self.pins.without(Effects::SEQUENCE),
+            b"DEALLOCATE ALL" => {
+                conn.statements.clear();
+                self.named.clear();
+            }
+            [b'C', b'R', b'E', ..]
+            | [b'A', b'L', b'T', ..]
+            | [b'D', b'R', b'O', ..]
+            | [b'C', b'O', b'M', b'M', b'E', ..]
+            | [b'G', b'R', b'A', ..]
+            | [b'R', b'E', b'V', ..]
+            | [b'I', b'M', ..] => {
+                self.defined = true;
+                self.database.defined();
+            }
+            _ => {}
+        }
+    }
+
+    fn setting_completed(&mut self) {
+        match self.pending.pop_front() {
+            Some(Change::Local) => {}
+            Some(change) if self.journal.len() < MAX_JOURNAL => self.journal.push(change),
+            // Something was set that was not read in the text.
+            Some(_) | None => self.batch.add(Effects::SETTING),
+        }
+    }
+
+    fn commit(&mut self, conn: &mut ConnState) {
+        for change in std::mem::take(&mut self.journal) {
+            self.settings = Arc::new(self.settings.after(&change, &self.start));
+            let applied = conn.applied.after(&change, &Settings::default());
+            let same = applied == *self.settings;
+            conn.applied = if same { self.settings.clone() } else { Arc::new(applied) };
+        }
+        if self.settings.is_too_large() {
+            self.batch.add(Effects::HIDDEN);
+        }
+    }
+
+    fn discarded_all(&mut self, conn: &mut ConnState) {
+        conn.discarded_all();
+        self.settings = self.start.clone();
+        self.named.clear();
+        self.unnamed = None;
+        self.native = false;
+        self.journal.clear();
+        let lasting = Effects::LOAD.and(Effects::SEED).and(Effects::HIDDEN);
+        self.pins = self.pins.only(lasting.and(Effects::UNTRACKED));
+        if conn.expect.is_single() {
+            self.batch = self.batch.only(lasting);
+        }
+    }
+
+    /// PostgreSQL reported an error.
+    pub fn failed(&mut self) {
+        self.failed = true;
+        self.pending.clear();
+    }
+
+    /// PostgreSQL is ready for the next request.
+    pub fn ready(&mut self, conn: &mut ConnState) {
+        match conn.tx {
+            TxStatus::Idle => {
+                if self.failed || self.rolled_back {
+                    self.journal.clear();
+                } else if !self.journal.is_empty() {
+                    self.commit(conn);
+                }
+                if self.defined {
+                    // What others have parsed in between knows nothing of it.
+                    self.defined = false;
+                    self.database.defined();
+                }
+                self.failed = false;
+            }
+            // Back to a savepoint: which changes are gone, nobody says.
+            TxStatus::Open if self.rolled_back && !self.journal.is_empty() => {
+                self.journal.clear();
+                self.batch.add(Effects::SETTING);
+            }
+            TxStatus::Open | TxStatus::Failed => {}
+        }
+        self.rolled_back = false;
+        if conn.expect.is_lost() {
+            self.pins.add(Effects::UNTRACKED);
+        }
+    }
+
+    /// The books are set right for a request that PostgreSQL skipped, or that failed.
+    pub fn undo(&mut self, entry: Expect, conn: &mut ConnState) {
+        match entry.kind {
+            Kind::Parse | Kind::ParseCached | Kind::Close => {
+                match (entry.name, entry.before) {
+                    (Some(name), Some(before)) => drop(self.named.insert(name, before)),
+                    (Some(name), None) => drop(self.named.remove(&name)),
+                    (None, before) if entry.kind != Kind::Close => self.unnamed = before,
+                    (None, _) => {}
+                }
+                if let (Kind::Parse, Some(statement)) = (entry.kind, &entry.statement) {
+                    conn.statements.remove(statement);
+                    conn.unnamed = None;
+                }
+            }
+            Kind::ParseInjected => {
+                conn.unnamed = None;
+                if let Some(statement) = &entry.statement {
+                    conn.statements.remove(statement);
+                }
+            }
+            Kind::CloseInjected => conn.leftovers.extend(entry.name),
+            _ => {}
+        }
+    }
+
+    /// Where a report of PostgreSQL names a statement by our name, and the client's name for it.
+    pub fn renamed(&self, conn: &ConnState, report: &[u8]) -> Option<(Range<usize>, Vec<u8>)> {
+        let from = report.windows(5).position(|part| part == b"\"rdb_")? + 1;
+        let length = report[from..].iter().position(|b| *b == b'"')?;
+        let statement = conn.statements.by_name(&report[from..from + length])?;
+        let own = self.named.iter().find(|(_, named)| Arc::ptr_eq(named, statement));
+        let name = own.map_or_else(Vec::new, |(name, _)| name.to_vec());
+        Some((from..from + length, name))
+    }
+
+    /// Between two transactions: what was done counts from now on. Says whether the connection
+    /// may go.
+    pub fn settle(&mut self) -> bool {
+        if !self.batch.is_none() {
+            self.settle_batch();
+        }
+        self.pins.is_none() && !self.is_session_mode() && !self.native
+    }
+
+    fn settle_batch(&mut self) {
+        let mut left = self.batch.only(Effects::HOLDING);
+        if left.has(Effects::SEQUENCE) {
+            self.database.sequence_used();
+            if self.database.keeps_sequences() == SequenceRule::Forget {
+                left = left.without(Effects::SEQUENCE);
+            }
+        }
+        self.batch = Effects::NONE;
+        self.pins.add(left);
+        self.probe_due |= left.has(Effects::VISIBLE.and(Effects::SEQUENCE)) || self.native;
+    }
+
+    /// Why the session keeps its connection, if it does.
+    pub fn pinned(&self) -> Option<&'static str> {
+        self.pins.reason()
+    }
+
+    /// Whether no reset gets the connection clean.
+    pub fn spoils(&self) -> bool {
+        let lasting = Effects::LOAD.and(Effects::SEED).and(Effects::HIDDEN).and(Effects::UNTRACKED);
+        self.pins.and(self.batch).has(lasting)
+    }
+
+    /// Whether a look at the connection may free it.
+    pub fn wants_probe(&self) -> bool {
+        // Notifications may arrive while one is in work, but a listener must not miss any.
+        self.probe_due && !self.is_session_mode()
+    }
+
+    /// The look was taken: what is visible is known exactly now. `urgent` = others wait.
+    pub fn probed(&mut self, conn: &mut ConnState, seen: Seen, urgent: bool) {
+        self.probe_due = false;
+        self.pins = self.pins.without(Effects::VISIBLE).and(seen.effects);
+        let given = self.start.names().filter(|name| {
+            // What the start-up packet gave is in force, unless something else was seen.
+            !seen.settings.iter().any(|(seen, _)| **seen == **name)
+                && conn.applied.get(name) == self.start.get(name)
+        });
+        let given: Vec<_> =
+            given.filter_map(|name| Some((name.into(), self.start.get(name)?.clone()))).collect();
+        let settings = Settings::from_pairs(given.into_iter().chain(seen.settings));
+        if settings != *conn.applied {
+            conn.applied = Arc::new(settings);
+        }
+        // A reset gives back what the start-up packet said, at the latest with the next
+        // connection.
+        let missing = self.start.names().filter(|name| conn.applied.get(name).is_none());
+        let missing: Vec<_> =
+            missing.filter_map(|name| Some((name.into(), self.start.get(name)?.clone()))).collect();
+        self.settings = match missing.is_empty() {
+            true => conn.applied.clone(),
+            false => Arc::new(conn.applied.with(missing)),
+        };
+        if self.native {
+            self.named.retain(|name, _| seen.statements.contains(name));
+            if !seen.effects.has(Effects::PREPARE) {
+                self.native = false;
+                conn.leftovers.extend(seen.statements);
+            }
+        }
+        if self.pins.has(Effects::SEQUENCE) && !self.keeps_sequences(urgent) {
+            self.pins = self.pins.without(Effects::SEQUENCE);
+        }
+    }
+
+    fn keeps_sequences(&self, urgent: bool) -> bool {
+        match self.database.keeps_sequences() {
+            SequenceRule::Keep => true,
+            SequenceRule::Learn => !urgent,
+            SequenceRule::Forget => false,
+        }
+    }
+
+    /// Takes the session to a connection: returns the messages that must go before its first
+    /// request, empty when nothing differs.
+    pub fn attach(&mut self, conn: &mut ConnState) -> Vec<u8> {
+        let mut batch = Vec::new();
+        if !conn.leftovers.is_empty() {
+            for name in conn.leftovers.drain(..) {
+                put_close(&mut batch, &name);
+            }
+            put_sync(&mut batch);
+            conn.expect.push(Kind::Apply.into());
+        }
+        if !Arc::ptr_eq(&conn.applied, &self.settings) && conn.applied != self.settings {
+            let sql = conn.applied.transition(&self.settings);
+            put_query(&mut batch, sql.as_bytes());
+            conn.expect.push(Kind::Apply.into());
+        }
+        conn.applied = self.settings.clone();
+        batch
+    }
+
+    /// Whether taking over the settings cannot fail.
+    pub fn attaches_harmlessly(&self, conn: &ConnState) -> bool {
+        Arc::ptr_eq(&conn.applied, &self.settings) || conn.applied.is_harmless(&self.settings)
+    }
+
+    /// What the client must be told of, so that it knows this connection's parameters.
+    pub fn untold<'a>(&self, conn: &'a ConnState) -> Vec<&'a (String, String)> {
+        if conn.digest == self.told.digest {
+            return Vec::new();
+        }
+        let is_new = |pair: &&(String, String)| !self.told.values.contains(pair);
+        conn.parameters.iter().filter(is_new).collect()
+    }
+
+    /// The client knows the parameters of its connection.
+    pub fn knows(&mut self, conn: &ConnState) {
+        if conn.digest != self.told.digest {
+            self.told = Arc::new(Told::of(conn.parameters.clone()));
+        }
+    }
+}
+
+/// What a look at a connection showed.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Those of [`Effects::VISIBLE`] that are there.
+    pub effects: Effects,
+    /// Settings that the session has changed.
+    pub settings: Vec<(Box<str>, SettingValue)>,
+    /// Statements that were prepared by protocol under a client's own name.
+    pub statements: Vec<Box<[u8]>>,
+}

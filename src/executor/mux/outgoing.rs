@@ -1,0 +1,503 @@
+//! A client's requests on their way: names of prepared statements are those of the connection,
+//! and a statement that the connection lacks is prepared just before it is needed.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use super::{MAX_STATEMENTS, Mux};
+use crate::backend::{ConnState, Expect, Kind, ServerName, Statement};
+use crate::config::PoolingMode;
+use crate::error::{Error, ErrorKind};
+use crate::proto::backend::TxStatus;
+use crate::proto::frame::{FrameBuf, HEADER, Want};
+use crate::proto::frontend::{self, put_close, put_parse, put_sync, tag};
+use crate::query::{Class, Effects, changes_database, classify};
+
+/// Longest statement that is read. A longer one is passed on unread, and the session keeps its
+/// connection.
+const LONGEST_TEXT: usize = 1 << 20;
+
+/// Bytes of Bind, Describe and Close that hold the names.
+const LONGEST_NAMES: usize = 4 << 10;
+
+/// PostgreSQL tells names apart by this many bytes (`NAMEDATALEN` − 1).
+const NAME_BYTES: usize = 63;
+
+/// Functions of the fast-path interface that do nothing to the session: large objects.
+const LARGE_OBJECTS: [u32; 13] =
+    [715, 764, 765, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170];
+
+/// State that makes the same text mean something else in another session.
+const OWN_WORLD: Effects = Effects::TEMP
+    .and(Effects::UNCLEAR)
+    .and(Effects::HIDDEN)
+    .and(Effects::SETTING)
+    .and(Effects::ROLE);
+
+/// A request that is not carried out.
+pub struct Refused(pub Error);
+
+/// The scanner's rule for requests that are looked at.
+pub fn rule(tag: u8) -> (Want, usize) {
+    let (_, longest) = frontend::session_rule(tag);
+    let want = match tag {
+        tag::QUERY | tag::PARSE => Want::Prefix(LONGEST_TEXT),
+        tag::BIND | tag::DESCRIBE | tag::CLOSE => Want::Prefix(LONGEST_NAMES),
+        tag::FUNCTION_CALL => Want::Prefix(4),
+        _ => Want::Header,
+    };
+    (want, longest)
+}
+
+/// A message at the beginning of the bytes that are not understood yet.
+struct Message<'a> {
+    buf: &'a mut FrameBuf,
+    /// Length of the body, as far as it is looked at; the rest passes.
+    body: usize,
+    /// Length of the whole body.
+    whole: usize,
+}
+
+impl Message<'_> {
+    fn body(&self) -> &[u8] {
+        let bytes = self.buf.unscanned();
+        &bytes[HEADER..bytes.len().min(HEADER + self.body)]
+    }
+
+    /// Whole messages that go before this one.
+    fn put_before(&mut self, bytes: &[u8]) {
+        self.buf.splice(0, 0, bytes);
+        self.buf.mark_scanned(bytes.len());
+    }
+
+    /// Replaces `old` bytes of the body.
+    fn rename(&mut self, at: usize, old: usize, new: &[u8]) {
+        self.buf.splice(HEADER + at, old, new);
+        self.body = self.body - old + new.len();
+        self.whole = self.whole - old + new.len();
+        let length = u32::try_from(self.whole + 4).unwrap_or(u32::MAX);
+        self.buf.overwrite(1, &length.to_be_bytes());
+    }
+
+    /// Takes it out.
+    fn remove(self) {
+        self.buf.splice(0, HEADER + self.body, b"");
+    }
+
+    /// Lets it pass.
+    fn pass(self) {
+        self.buf.mark_scanned(HEADER + self.body);
+    }
+}
+
+fn cstr(bytes: &[u8]) -> Option<&[u8]> {
+    Some(&bytes[..bytes.iter().position(|b| *b == 0)?])
+}
+
+/// The name by which a statement is remembered.
+fn key(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(NAME_BYTES)]
+}
+
+impl Mux {
+    /// Looks at the request at the beginning of `buf`, which is there whole or as far as [`rule`]
+    /// wants it, and lets it pass, changed where necessary. `idle` closes idle connections.
+    /// Returns how many bytes of its body were taken.
+    pub fn outgoing(
+        &mut self,
+        conn: &mut ConnState,
+        buf: &mut FrameBuf,
+        tag: u8,
+        whole: usize,
+        idle: &mut dyn FnMut(),
+    ) -> Result<usize, Refused> {
+        let seen = buf.unscanned().len().saturating_sub(HEADER).min(whole);
+        let longest = match rule(tag).0 {
+            Want::Prefix(most) | Want::Body(most) => most,
+            Want::Header => 0,
+        };
+        let long = whole > longest && longest > 0;
+        let body = if long { seen.min(longest) } else { whole.min(seen) };
+        let mut message = Message { buf, body, whole };
+        if conn.expect.is_skipping() && tag != tag::SYNC {
+            message.pass();
+            return Ok(body);
+        }
+        self.refresh_names();
+        match tag {
+            tag::QUERY => self.query(conn, message, long, idle)?,
+            tag::PARSE => self.parse(conn, message, long, idle)?,
+            tag::BIND => {
+                self.bind(conn, &mut message);
+                conn.expect.sent(tag);
+                message.pass();
+            }
+            tag::DESCRIBE => {
+                if message.body().first() == Some(&b'S') {
+                    let name = cstr(&message.body()[1..]).map(<[u8]>::len);
+                    if let Some(length) = name {
+                        self.refer(conn, &mut message, 1, length);
+                    }
+                }
+                conn.expect.sent(tag);
+                message.pass();
+            }
+            tag::CLOSE => self.close(conn, message),
+            tag::FUNCTION_CALL => {
+                let oid = message.body().first_chunk().map_or(0, |b| u32::from_be_bytes(*b));
+                if !LARGE_OBJECTS.contains(&oid) {
+                    self.batch.add(Effects::UNCLEAR.and(Effects::SEQUENCE));
+                }
+                conn.expect.sent(tag);
+                message.pass();
+            }
+            _ => {
+                conn.expect.sent(tag);
+                message.pass();
+            }
+        }
+        Ok(body)
+    }
+
+    fn query(
+        &mut self,
+        conn: &mut ConnState,
+        mut message: Message<'_>,
+        long: bool,
+        idle: &mut dyn FnMut(),
+    ) -> Result<(), Refused> {
+        let class = if long {
+            let effects = Effects::UNCLEAR.and(Effects::SEQUENCE);
+            Class { effects, ..Class::default() }
+        } else {
+            let body = message.body();
+            let text = cstr(body).unwrap_or(body);
+            let class = classify(text, &self.names);
+            if class.effects.has(Effects::DDL) && changes_database(text) {
+                idle();
+            }
+            class
+        };
+        self.refuse_transactions(&class)?;
+        self.note(&class);
+        self.unnamed = None;
+        conn.unnamed = None;
+        let prepares = class.effects.has(Effects::PREPARE.and(Effects::LISTS_STATEMENTS));
+        if prepares && conn.tx != TxStatus::Failed {
+            let lists = class.effects.has(Effects::LISTS_STATEMENTS);
+            let mut batch = self.under_own_names(conn, lists);
+            if !batch.is_empty() {
+                put_sync(&mut batch);
+                conn.expect.push(Kind::Apply.into());
+                message.put_before(&batch);
+            }
+        }
+        if let Some(name) = &class.deallocates {
+            self.named.remove(key(name.as_bytes()));
+        }
+        conn.expect.sent(tag::QUERY);
+        message.pass();
+        Ok(())
+    }
+
+    fn refuse_transactions(&self, class: &Class) -> Result<(), Refused> {
+        if self.mode == PoolingMode::Statement && class.effects.has(Effects::BEGIN) {
+            let text = "transactions of several statements are not possible: this connection is \
+                        pooled by statement";
+            return Err(Refused(
+                Error::new(ErrorKind::NotSupported, text)
+                    .with_hint("pool.pooling_mode = \"transaction\" allows them"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Puts the session's statements on the connection under the client's own names, because SQL
+    /// is about to refer to them. With `lists`, ours are taken away, so that they are not seen.
+    fn under_own_names(&mut self, conn: &mut ConnState, lists: bool) -> Vec<u8> {
+        let mut batch = Vec::new();
+        self.batch.add(Effects::PREPARE);
+        if lists {
+            conn.statements.names().for_each(|name| put_close(&mut batch, name.as_bytes()));
+            conn.statements.clear();
+        }
+        if !self.native {
+            self.native = true;
+            for (name, statement) in &self.named {
+                put_parse(&mut batch, name, &statement.body);
+            }
+        }
+        batch
+    }
+
+    fn parse(
+        &mut self,
+        conn: &mut ConnState,
+        mut message: Message<'_>,
+        long: bool,
+        idle: &mut dyn FnMut(),
+    ) -> Result<(), Refused> {
+        let Some(name_length) = cstr(message.body()).map(<[u8]>::len).filter(|_| !long) else {
+            // It stays where it is, under its own name, and so does the session.
+            self.batch.add(Effects::HIDDEN.and(Effects::SEQUENCE));
+            self.native = true;
+            self.unnamed = None;
+            conn.unnamed = None;
+            conn.expect.sent(tag::PARSE);
+            message.pass();
+            return Ok(());
+        };
+        let body = &message.body()[name_length + 1..];
+        let name: Option<Box<[u8]>> =
+            (name_length > 0).then(|| key(&message.body()[..name_length]).into());
+        let context = self.context();
+        if let Some(context) = context
+            && conn.tx != TxStatus::Failed
+            && name.as_ref().is_none_or(|name| !self.native && !self.named.contains_key(name))
+        {
+            let hash = self.hash(body, context);
+            if let Some(statement) = conn.statements.find(hash, body, context) {
+                let entry = self.remember(Kind::ParseCached, name, statement, None);
+                conn.expect.push(entry);
+                message.remove();
+                return Ok(());
+            }
+        }
+        let text = cstr(body).unwrap_or(body);
+        let class = classify(text, &self.names);
+        self.refuse_transactions(&class)?;
+        if class.effects.has(Effects::DDL) && changes_database(text) {
+            idle();
+        }
+        let raw = name.is_none()
+            && (context.is_none()
+                || !class.timeless
+                || class.effects.has(Effects::LISTS_STATEMENTS));
+        let context = match context {
+            Some(context) if class.timeless => context,
+            _ => self.unique_context(),
+        };
+        let hash = self.hash(body, context);
+        let statement = Arc::new(Statement {
+            body: body.into(),
+            context,
+            hash,
+            class,
+            version: self.version,
+            raw,
+        });
+        self.place(conn, &mut message, name, name_length, statement);
+        message.pass();
+        Ok(())
+    }
+
+    /// Sends a Parse on under the name that suits.
+    fn place(
+        &mut self,
+        conn: &mut ConnState,
+        message: &mut Message<'_>,
+        name: Option<Box<[u8]>>,
+        name_length: usize,
+        statement: Arc<Statement>,
+    ) {
+        let duplicate = name.as_ref().is_some_and(|name| self.named.contains_key(name));
+        let native = self.native && name.is_some();
+        let gained = if statement.raw {
+            conn.unnamed = Some(statement.clone());
+            None
+        } else if native {
+            None
+        } else if duplicate {
+            // PostgreSQL itself must find the name taken.
+            let mut batch = Vec::new();
+            put_parse(&mut batch, name.as_deref().unwrap_or_default(), b"\0\0\0");
+            conn.expect.push(Kind::ParseInjected.into());
+            conn.leftovers.extend(name.clone());
+            message.put_before(&batch);
+            let entry = Expect {
+                before: name.as_ref().and_then(|name| self.named.get(name).cloned()),
+                name,
+                ..Kind::Parse.into()
+            };
+            return conn.expect.push(entry);
+        } else if conn.tx == TxStatus::Failed {
+            // It is refused, or ends the transaction; either way it stays out of the cache.
+            message.rename(0, name_length, b"");
+            conn.unnamed = None;
+            None
+        } else {
+            self.make_room(conn, message, &statement);
+            let server_name = conn.statements.insert(statement.clone());
+            message.rename(0, name_length, server_name.as_bytes());
+            Some(statement.clone())
+        };
+        let entry = self.remember(Kind::Parse, name, statement, gained);
+        conn.expect.push(entry);
+        if self.named.len() > MAX_STATEMENTS {
+            self.batch.add(Effects::HIDDEN);
+        }
+    }
+
+    fn remember(
+        &mut self,
+        kind: Kind,
+        name: Option<Box<[u8]>>,
+        statement: Arc<Statement>,
+        gained: Option<Arc<Statement>>,
+    ) -> Expect {
+        let before = match &name {
+            Some(name) => self.named.insert(name.clone(), statement),
+            None => self.unnamed.replace(statement),
+        };
+        Expect { kind, name, before, statement: gained }
+    }
+
+    fn make_room(&mut self, conn: &mut ConnState, message: &mut Message<'_>, newcomer: &Statement) {
+        if let Some((_, name)) = conn.statements.evict(self.cache_size, newcomer) {
+            let mut batch = Vec::new();
+            put_close(&mut batch, name.as_bytes());
+            let entry = Expect { name: Some(name.as_bytes().into()), ..Kind::CloseInjected.into() };
+            conn.expect.push(entry);
+            message.put_before(&batch);
+        }
+    }
+
+    /// What a text's meaning depends on beside itself; `None` = it is this session's alone.
+    fn context(&self) -> Option<u64> {
+        let own = self.pins.and(self.batch).has(OWN_WORLD)
+            || !self.journal.is_empty()
+            || !self.pending.is_empty();
+        let world = self.database.definitions().rotate_left(32) ^ self.version;
+        (!own).then(|| self.settings.fingerprint() ^ world.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    fn unique_context(&mut self) -> u64 {
+        self.unique += 1;
+        self.hasher.hash_one((self.unique, self.pid))
+    }
+
+    fn hash(&self, body: &[u8], context: u64) -> u64 {
+        self.hasher.hash_one((body, context))
+    }
+
+    fn bind(&mut self, conn: &mut ConnState, message: &mut Message<'_>) {
+        let body = message.body();
+        let Some(portal) = cstr(body).map(<[u8]>::len) else { return self.lose_track() };
+        let Some(name) = cstr(&body[portal + 1..]).map(<[u8]>::len) else {
+            return self.lose_track();
+        };
+        self.refer(conn, message, portal + 1, name);
+    }
+
+    /// The names of a message are longer than any sensible ones.
+    fn lose_track(&mut self) {
+        self.batch.add(Effects::UNCLEAR.and(Effects::HIDDEN));
+    }
+
+    /// Makes a message refer to a statement by the name that the connection has for it.
+    fn refer(&mut self, conn: &mut ConnState, message: &mut Message<'_>, at: usize, length: usize) {
+        let name = &message.body()[at..at + length];
+        let known =
+            if length == 0 { self.unnamed.clone() } else { self.named.get(key(name)).cloned() };
+        let Some(statement) = known else {
+            if length == 0 && conn.unnamed.take().is_some() {
+                // It is somebody else's; PostgreSQL must find none.
+                let mut batch = Vec::new();
+                put_close(&mut batch, b"");
+                conn.expect.push(Kind::CloseInjected.into());
+                message.put_before(&batch);
+            }
+            return;
+        };
+        self.note_use(conn, message, &statement);
+        if self.native && length > 0 {
+            return;
+        }
+        if statement.raw {
+            let there = conn.unnamed.as_ref().is_some_and(|there| Arc::ptr_eq(there, &statement));
+            if !there {
+                let mut batch = Vec::new();
+                put_parse(&mut batch, b"", &statement.body);
+                conn.expect.push(Kind::ParseInjected.into());
+                message.put_before(&batch);
+                conn.unnamed = Some(statement);
+            }
+            return;
+        }
+        let server_name = self.ensure(conn, message, &statement);
+        message.rename(at, length, server_name.as_bytes());
+    }
+
+    fn ensure(
+        &mut self,
+        conn: &mut ConnState,
+        message: &mut Message<'_>,
+        statement: &Arc<Statement>,
+    ) -> ServerName {
+        if let Some(name) = conn.statements.name_of(statement) {
+            return name;
+        }
+        self.make_room(conn, message, statement);
+        let name = conn.statements.insert(statement.clone());
+        let mut batch = Vec::new();
+        put_parse(&mut batch, name.as_bytes(), &statement.body);
+        let entry = Expect { statement: Some(statement.clone()), ..Kind::ParseInjected.into() };
+        conn.expect.push(entry);
+        message.put_before(&batch);
+        name
+    }
+
+    /// What running a prepared statement will have done.
+    fn note_use(
+        &mut self,
+        conn: &mut ConnState,
+        message: &mut Message<'_>,
+        statement: &Arc<Statement>,
+    ) {
+        let class = &statement.class;
+        if statement.version != self.version {
+            let text = cstr(&statement.body).unwrap_or(&statement.body);
+            let class = classify(text, &self.names);
+            self.note(&class);
+        } else if !class.effects.is_none() || !class.changes.is_empty() {
+            self.note(class);
+        }
+        let prepares = class.effects.has(Effects::PREPARE.and(Effects::LISTS_STATEMENTS));
+        if prepares && conn.tx != TxStatus::Failed {
+            let lists = class.effects.has(Effects::LISTS_STATEMENTS);
+            let closing = if lists { conn.statements.len() } else { 0 };
+            let parsing = if self.native { 0 } else { self.named.len() };
+            let batch = self.under_own_names(conn, lists);
+            for _ in 0..closing {
+                conn.expect.push(Kind::CloseInjected.into());
+            }
+            for _ in 0..parsing {
+                conn.expect.push(Kind::ParseInjected.into());
+            }
+            message.put_before(&batch);
+        }
+        if let Some(name) = &class.deallocates {
+            self.named.remove(key(name.as_bytes()));
+        }
+    }
+
+    /// The connection has no statement by that name, which is no error: PostgreSQL answers.
+    fn close(&mut self, conn: &mut ConnState, message: Message<'_>) {
+        let body = message.body();
+        let name = match body.split_first() {
+            Some((b'S', name)) => cstr(name),
+            _ => None,
+        };
+        let mut entry = Expect::from(Kind::Close);
+        match name {
+            Some(b"") => self.unnamed = None,
+            Some(name) => {
+                entry.before = self.named.remove(key(name));
+                entry.name = Some(key(name).into());
+            }
+            None => {}
+        }
+        conn.expect.push(entry);
+        message.pass();
+    }
+}

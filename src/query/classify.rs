@@ -1,0 +1,643 @@
+//! What SQL text may do to the session that runs it. It is not parsed, only read: names that are
+//! known to matter are looked for, and whatever is not understood counts as unclear, so that the
+//! session keeps its connection until a look at that connection has told.
+
+use super::effects::Effects;
+use super::lexer::{Lexer, Token};
+use super::names::Names;
+use super::settings::{Change, SettingValue};
+
+/// What was read from a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Class {
+    /// Effects of all its statements.
+    pub effects: Effects,
+    /// A change for each statement that PostgreSQL completes as SET or RESET, in order.
+    pub changes: Vec<Change>,
+    /// Settings with a dot that are set by a function call.
+    pub custom_settings: Vec<Box<str>>,
+    /// The name in `DEALLOCATE name`.
+    pub deallocates: Option<Box<str>>,
+    /// Its constants mean the same whenever it is parsed.
+    pub timeless: bool,
+}
+
+/// Reads SQL text.
+pub fn classify(sql: &[u8], names: &Names) -> Class {
+    let mut reader = Reader::new(sql, names);
+    reader.all();
+    reader.class
+}
+
+pub(super) fn settle_sequences(effects: &mut Effects) {
+    if effects.has(Effects::HAS_SEQUENCE) && effects.has(Effects::INSERTS) {
+        effects.add(Effects::SEQUENCE);
+    }
+}
+
+pub(super) struct Reader<'a> {
+    lexer: Lexer<'a>,
+    sql: &'a [u8],
+    names: &'a Names,
+    pub(super) class: Class,
+    statements: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(sql: &'a [u8], names: &'a Names) -> Self {
+        let class = Class { timeless: true, ..Class::default() };
+        Self { lexer: Lexer::new(sql), sql, names, class, statements: 0 }
+    }
+
+    fn all(&mut self) {
+        while let Some(token) = self.lexer.next() {
+            match token {
+                Token::Symbol(b';' | b'(') => {}
+                Token::Word(word, _) => {
+                    self.statements += 1;
+                    self.statement(word);
+                }
+                _ => {
+                    self.add(Effects::UNCLEAR);
+                    self.rest();
+                }
+            }
+        }
+        if self.lexer.unsure {
+            self.add(Effects::UNCLEAR.and(Effects::SEQUENCE));
+            self.class.timeless = false;
+        }
+        settle_sequences(&mut self.class.effects);
+        if self.statements > 1 {
+            self.class.deallocates = None;
+        }
+    }
+
+    fn add(&mut self, effects: Effects) {
+        self.class.effects.add(effects);
+    }
+
+    /// Reads one statement, whose first word this is, up to its semicolon.
+    fn statement(&mut self, first: &[u8]) {
+        let mut lower = [0; 12];
+        let Some(lower) = lower.get_mut(..first.len()) else {
+            self.add(Effects::UNCLEAR);
+            return self.rest();
+        };
+        lower.copy_from_slice(first);
+        lower.make_ascii_lowercase();
+        match &*lower {
+            b"select" | b"update" | b"delete" | b"values" | b"table" => self.rest(),
+            b"insert" | b"copy" | b"merge" | b"with" | b"explain" => {
+                self.add(Effects::INSERTS);
+                self.rest();
+            }
+            b"begin" | b"start" => {
+                self.add(Effects::BEGIN);
+                self.skip();
+            }
+            b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint" | b"release" | b"show"
+            | b"fetch" | b"move" | b"close" | b"lock" | b"notify" | b"checkpoint" => self.skip(),
+            b"set" => self.set(),
+            b"reset" => self.reset(),
+            b"declare" => self.declare(),
+            b"listen" | b"unlisten" => {
+                self.add(Effects::LISTEN);
+                self.skip();
+            }
+            b"prepare" => self.prepare(),
+            b"execute" => {
+                self.add(Effects::PREPARE);
+                self.rest();
+            }
+            b"deallocate" => self.deallocate(),
+            b"discard" => self.discard(),
+            b"load" => {
+                self.add(Effects::LOAD);
+                self.skip();
+            }
+            b"truncate" | b"vacuum" | b"analyze" | b"analyse" | b"cluster" | b"reindex"
+            | b"refresh" => self.rest(),
+            b"grant" | b"revoke" | b"comment" => {
+                self.add(Effects::DDL);
+                self.skip();
+            }
+            b"create" | b"alter" | b"drop" => {
+                self.add(Effects::DDL.and(Effects::UNCLEAR).and(Effects::INSERTS));
+                self.define();
+            }
+            b"do" | b"call" => {
+                self.add(Effects::UNCLEAR.and(Effects::INSERTS));
+                self.block();
+            }
+            _ => {
+                self.add(Effects::UNCLEAR.and(Effects::SEQUENCE));
+                self.rest();
+            }
+        }
+    }
+
+    /// Passes over the rest of the statement.
+    fn skip(&mut self) {
+        for token in self.lexer.by_ref() {
+            if token == Token::Symbol(b';') {
+                return;
+            }
+        }
+    }
+
+    /// Reads the rest of a statement for names that matter.
+    fn rest(&mut self) {
+        let mut into = false;
+        let mut has_name = false;
+        while let Some(token) = self.lexer.next() {
+            match token {
+                Token::Word(word, hash) => {
+                    has_name = true;
+                    if word.len() <= 10 {
+                        self.keyword(word, into);
+                    }
+                    into = word.eq_ignore_ascii_case(b"into");
+                    self.name(self.names.of_hash(hash), word);
+                }
+                Token::Quoted(name) => {
+                    has_name = true;
+                    self.name(self.names.of(name), name);
+                }
+                Token::Text(text) => self.constant(text),
+                Token::Symbol(b';') => break,
+                Token::Number | Token::Symbol(_) => {}
+            }
+        }
+        if has_name && !self.names.is_complete() {
+            self.add(Effects::UNCLEAR.and(Effects::SEQUENCE));
+        }
+    }
+
+    fn keyword(&mut self, word: &[u8], after_into: bool) {
+        match word.len() {
+            4 if word.eq_ignore_ascii_case(b"into") => self.add(Effects::NONE),
+            4 if after_into && word.eq_ignore_ascii_case(b"temp") => self.temporary(),
+            9 if after_into && word.eq_ignore_ascii_case(b"temporary") => self.temporary(),
+            6 if word.eq_ignore_ascii_case(b"insert") => self.add(Effects::INSERTS),
+            // Constants of these types name objects, which can be replaced by others.
+            7 if word.eq_ignore_ascii_case(b"regtype") || word.eq_ignore_ascii_case(b"regproc") => {
+                self.class.timeless = false;
+            }
+            7 if word.eq_ignore_ascii_case(b"execute") => {
+                self.add(Effects::PREPARE.and(Effects::UNCLEAR));
+            }
+            6 if word.eq_ignore_ascii_case(b"create") => self.add(Effects::UNCLEAR),
+            _ => {}
+        }
+    }
+
+    fn temporary(&mut self) {
+        self.add(Effects::TEMP.and(Effects::DDL));
+    }
+
+    fn name(&mut self, effects: Effects, word: &[u8]) {
+        if effects.is_none() {
+            return;
+        }
+        if effects.has(Effects::SETTING) && word.eq_ignore_ascii_case(b"set_config") {
+            return self.set_config();
+        }
+        self.add(effects);
+    }
+
+    /// Constants that PostgreSQL replaces with the time at which the statement is parsed.
+    fn constant(&mut self, text: &[u8]) {
+        const MOMENTS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
+        let holds = |moment: &&[u8]| {
+            text.windows(moment.len()).any(|part| part.eq_ignore_ascii_case(moment))
+        };
+        if text.len() >= 3 && MOMENTS.iter().any(holds) {
+            self.class.timeless = false;
+        }
+    }
+
+    /// `set_config('name', value, is_local)`: nothing remains when it is local.
+    pub(super) fn set_config(&mut self) {
+        let mut ahead = self.lexer.clone();
+        let mut depth = 0;
+        let (mut arguments, mut name, mut last) = (0, None, None);
+        for token in ahead.by_ref().take(64) {
+            match token {
+                Token::Symbol(b'(') => depth += 1,
+                Token::Symbol(b')') if depth <= 1 => break,
+                Token::Symbol(b')') => depth -= 1,
+                Token::Symbol(b',') if depth == 1 => arguments += 1,
+                Token::Text(text) if depth == 1 && arguments == 0 => name = Some(text),
+                _ => {}
+            }
+            last = Some((token, arguments));
+        }
+        if let Some((token, 2)) = last
+            && token.is_word(b"true")
+        {
+            return;
+        }
+        self.add(Effects::SETTING);
+        match name.map(std::str::from_utf8) {
+            Some(Ok(name)) if name.contains('.') && self.class.custom_settings.len() < 16 => {
+                self.class.custom_settings.push(name.to_ascii_lowercase().into());
+            }
+            Some(Ok(name)) if !name.contains('.') => {}
+            // It could be any setting, also one that cannot be listed.
+            _ => self.add(Effects::HIDDEN),
+        }
+    }
+
+    /// CREATE, ALTER, DROP. Function bodies are not run now; what they do counts when they are.
+    fn define(&mut self) {
+        let mut near = 8;
+        while let Some(token) = self.lexer.next() {
+            match token {
+                Token::Symbol(b';') => break,
+                Token::Word(word, hash) => {
+                    let is_temp = word.eq_ignore_ascii_case(b"temp")
+                        || word.eq_ignore_ascii_case(b"temporary");
+                    if is_temp && near > 0 {
+                        self.add(Effects::TEMP);
+                    }
+                    self.name(self.names.of_hash(hash), word);
+                    near -= i32::from(near > 0);
+                }
+                Token::Quoted(name) => self.name(self.names.of(name), name),
+                _ => {}
+            }
+        }
+        if !self.names.is_complete() {
+            self.add(Effects::SEQUENCE);
+        }
+    }
+
+    /// DO and CALL: the code runs now.
+    fn block(&mut self) {
+        while let Some(token) = self.lexer.next() {
+            match token {
+                Token::Symbol(b';') => break,
+                Token::Text(body) => {
+                    let class = super::classify_body(body, self.names);
+                    self.add(class.effects);
+                }
+                Token::Word(word, hash) => self.name(self.names.of_hash(hash), word),
+                Token::Quoted(name) => self.name(self.names.of(name), name),
+                _ => {}
+            }
+        }
+        if !self.names.is_complete() {
+            self.add(Effects::SEQUENCE);
+        }
+    }
+
+    fn declare(&mut self) {
+        let mut with = false;
+        let mut previous: &[u8] = b"";
+        let saved = self.lexer.clone();
+        for token in self.lexer.by_ref() {
+            match token {
+                Token::Symbol(b';') => break,
+                Token::Word(word, _) => {
+                    if word.eq_ignore_ascii_case(b"hold") && previous.eq_ignore_ascii_case(b"with")
+                    {
+                        with = true;
+                    }
+                    previous = word;
+                }
+                _ => previous = b"",
+            }
+        }
+        if with {
+            self.add(Effects::HOLD);
+        }
+        self.lexer = saved;
+        self.rest();
+    }
+
+    fn prepare(&mut self) {
+        let mut ahead = self.lexer.clone();
+        if ahead.next().is_some_and(|token| token.is_word(b"transaction")) {
+            return self.skip();
+        }
+        self.add(Effects::PREPARE);
+        self.rest();
+    }
+
+    fn deallocate(&mut self) {
+        self.add(Effects::PREPARE);
+        let mut name = self.lexer.next();
+        if name.is_some_and(|token| token.is_word(b"prepare")) {
+            name = self.lexer.next();
+        }
+        match name {
+            Some(Token::Word(word, _)) if !word.eq_ignore_ascii_case(b"all") => {
+                let lower = String::from_utf8_lossy(word).to_ascii_lowercase();
+                self.class.deallocates = Some(lower.into());
+            }
+            Some(Token::Quoted(name)) => {
+                let name = String::from_utf8_lossy(name).replace("\"\"", "\"");
+                self.class.deallocates = Some(name.into());
+            }
+            _ => {}
+        }
+        self.skip();
+    }
+
+    fn discard(&mut self) {
+        let what = self.lexer.next();
+        let is = |word: &[u8]| what.is_some_and(|token| token.is_word(word));
+        self.add(match () {
+            () if is(b"all") => Effects::DISCARD_ALL,
+            () if is(b"sequences") => Effects::DISCARD_SEQUENCES,
+            () => Effects::UNCLEAR,
+        });
+        self.skip();
+    }
+
+    fn reset(&mut self) {
+        let token = self.lexer.next();
+        let change = match token {
+            Some(token) if token.is_word(b"all") => Some(Change::ResetAll),
+            Some(token) if token.is_word(b"role") => {
+                self.add(Effects::ROLE);
+                Some(Change::Local)
+            }
+            Some(token) if token.is_word(b"session") => {
+                self.add(Effects::ROLE);
+                Some(Change::Local)
+            }
+            Some(token) if token.is_word(b"time") => Some(Change::Reset("timezone".into())),
+            Some(token) if token.is_word(b"transaction") => Some(Change::Local),
+            Some(token) => self.setting_name(token).map(Change::Reset),
+            None => None,
+        };
+        self.change(change);
+        self.skip();
+    }
+
+    /// SET in all its forms.
+    pub(super) fn set(&mut self) {
+        let mut token = self.lexer.next();
+        if token.is_some_and(|token| token.is_word(b"local")) {
+            self.change(Some(Change::Local));
+            return self.rest_of_local();
+        }
+        if token.is_some_and(|token| token.is_word(b"session")) {
+            let mut ahead = self.lexer.clone();
+            let next = ahead.next();
+            if next.is_some_and(|t| t.is_word(b"authorization")) {
+                self.add(Effects::ROLE);
+                self.change(Some(Change::Local));
+                return self.skip();
+            }
+            if next.is_some_and(|t| t.is_word(b"characteristics")) {
+                // It sets several settings at once.
+                self.add(Effects::SETTING);
+                self.change(Some(Change::Local));
+                return self.skip();
+            }
+            // `SET SESSION name`; a setting is not called "session".
+            token = self.lexer.next();
+        }
+        let Some(token) = token else { return self.unclear_set() };
+        match token {
+            _ if token.is_word(b"transaction") || token.is_word(b"constraints") => {
+                // SET CONSTRAINTS has a tag of its own.
+                if token.is_word(b"transaction") {
+                    self.change(Some(Change::Local));
+                }
+                self.skip();
+            }
+            _ if token.is_word(b"role") => {
+                self.add(Effects::ROLE);
+                self.change(Some(Change::Local));
+                self.skip();
+            }
+            _ if token.is_word(b"time") => {
+                self.lexer.next();
+                self.value("timezone".into());
+            }
+            _ if token.is_word(b"names") || token.is_word(b"schema") || token.is_word(b"xml") => {
+                self.unclear_set();
+            }
+            _ => match self.setting_name(token) {
+                Some(name) => match self.lexer.next() {
+                    Some(Token::Symbol(b'=')) => self.value(name),
+                    Some(to) if to.is_word(b"to") => self.value(name),
+                    _ => self.unclear_set(),
+                },
+                None => self.unclear_set(),
+            },
+        }
+    }
+
+    fn rest_of_local(&mut self) {
+        let mut ahead = self.lexer.clone();
+        let first = ahead.next();
+        let is = |word: &[u8]| first.is_some_and(|token| token.is_word(word));
+        if is(b"session") {
+            // SET LOCAL SESSION AUTHORIZATION ends with the transaction too.
+        }
+        self.skip();
+    }
+
+    fn unclear_set(&mut self) {
+        self.add(Effects::SETTING);
+        self.change(Some(Change::Local));
+        self.skip();
+    }
+
+    fn change(&mut self, change: Option<Change>) {
+        match change {
+            Some(change) if self.class.changes.len() < 256 => self.class.changes.push(change),
+            _ => self.add(Effects::SETTING.and(Effects::HIDDEN)),
+        }
+    }
+
+    /// `name` or `prefix.name`, as PostgreSQL keeps it. Settings with a prefix are compared
+    /// without regard to case too.
+    fn setting_name(&mut self, first: Token<'a>) -> Option<Box<str>> {
+        let mut name = String::new();
+        let mut token = Some(first);
+        loop {
+            match token {
+                Some(Token::Word(word, _)) => {
+                    name.push_str(&std::str::from_utf8(word).ok()?.to_ascii_lowercase());
+                }
+                Some(Token::Quoted(word)) if !word.contains(&b'"') && !word.contains(&b'.') => {
+                    name.push_str(&std::str::from_utf8(word).ok()?.to_ascii_lowercase());
+                }
+                _ => return None,
+            }
+            let mut ahead = self.lexer.clone();
+            if ahead.next() != Some(Token::Symbol(b'.')) {
+                return Some(name.into());
+            }
+            name.push('.');
+            token = ahead.next();
+            self.lexer = ahead;
+        }
+    }
+
+    /// What follows `SET name TO`, up to the end of the statement.
+    fn value(&mut self, name: Box<str>) {
+        let from = self.lexer.position();
+        let mut to = from;
+        let mut default = 0;
+        let mut tokens = 0;
+        while let Some(token) = self.lexer.next() {
+            if token == Token::Symbol(b';') {
+                break;
+            }
+            tokens += 1;
+            default += usize::from(token.is_word(b"default") || token.is_word(b"local"));
+            to = self.lexer.position();
+        }
+        let text = std::str::from_utf8(self.sql.get(from..to).unwrap_or(b""));
+        let role = matches!(&*name, "role" | "session_authorization" | "seed");
+        match text.map(str::trim) {
+            _ if role => {
+                self.add(if &*name == "seed" { Effects::SEED } else { Effects::ROLE });
+                self.change(Some(Change::Local));
+            }
+            Ok(_) if tokens == 1 && default == 1 => self.change(Some(Change::Reset(name))),
+            // A comment in it could swallow what is written behind it.
+            Ok(text) if tokens > 0 && text.len() <= 4096 && !text.contains("--") => {
+                // SET TRANSACTION's settings are over with the transaction.
+                let local = name.starts_with("transaction_");
+                let value = SettingValue::Sql(text.into());
+                self.change(Some(if local { Change::Local } else { Change::Set(name, value) }));
+            }
+            _ => self.change(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        let mut names = Names::default();
+        names.learn(b"audited", Effects::UNCLEAR);
+        names.learn(b"orders", Effects::HAS_SEQUENCE);
+        names.learn(b"Odd Name", Effects::UNCLEAR);
+        names.complete();
+        names
+    }
+
+    fn effects(sql: &str) -> Effects {
+        classify(sql.as_bytes(), &names()).effects
+    }
+
+    /// The first effect that holds a session.
+    fn reason(sql: &str) -> &'static str {
+        effects(sql).only(Effects::HOLDING).reason().unwrap_or("")
+    }
+
+    #[test]
+    fn statements_that_leave_nothing() {
+        for sql in [
+            "SELECT abalance FROM pgbench_accounts WHERE aid = 1",
+            "begin; insert into t values (1, 'create temp table'); commit",
+            "update orders set set_config = 1",
+            "with x as (select 1) select * from x",
+            "select set_config('app.user', $1, true)",
+            "set local work_mem = '1GB'",
+            "select temp from weather",
+            "set transaction isolation level serializable",
+            "prepare transaction 'x'",
+            "declare c cursor without hold for select 1",
+            "select pg_advisory_xact_lock(1)",
+            "copy t from stdin",
+            "notify x, 'y'",
+            "",
+            ";;",
+        ] {
+            // Words that are only columns may be taken for functions; that errs on the safe side.
+            let safe = reason(sql).is_empty() || sql.contains("set set_config");
+            assert!(safe, "{sql}: {}", reason(sql));
+        }
+    }
+
+    #[test]
+    fn statements_that_hold_the_connection() {
+        for (sql, expected) in [
+            ("create temp table x (a int)", "temporary objects"),
+            ("select 1 into temporary x", "temporary objects"),
+            ("select * from pg_temp.x", "temporary objects"),
+            ("select pg_advisory_lock(1)", "advisory lock"),
+            ("select \"pg_advisory_lock\"(1)", "advisory lock"),
+            ("/* x */ LISTEN a", "listen"),
+            ("prepare a as select 1", "prepared statement"),
+            ("execute a", "prepared statement"),
+            ("declare c cursor with hold for select 1", "cursor with hold"),
+            ("set role x", "role"),
+            ("set session authorization x", "role"),
+            ("load 'x'", "loaded library"),
+            ("select setseed(0.5)", "random seed"),
+            ("insert into orders values (default)", "sequence values"),
+            ("select nextval('s')", "sequence values"),
+            ("select audited(1)", "unclear"),
+            ("select * from \"Odd Name\"", "unclear"),
+            ("create function f() returns int language sql as $$ select 1 $$", "unclear"),
+            ("do $$ begin perform pg_advisory_lock(1); end $$", "advisory lock"),
+            ("explain analyze execute a", "prepared statement"),
+            ("select 'a\\' , f(1)", "sequence values"),
+            ("frobnicate", "sequence values"),
+            ("set session characteristics as transaction read only", "settings"),
+            ("select set_config('work_mem', '1MB', false)", "settings"),
+            ("select set_config(name, '1MB', x) from s", "settings"),
+        ] {
+            assert_eq!(reason(sql), expected, "{sql}");
+        }
+        assert!(!effects("select * from orders").has(Effects::SEQUENCE));
+        assert!(effects("select lastval()").has(Effects::READS_SEQUENCE));
+    }
+
+    #[test]
+    fn without_a_look_at_the_database_every_name_is_unclear() {
+        let names = Names::default();
+        assert!(classify(b"select x from t", &names).effects.has(Effects::UNCLEAR));
+        assert_eq!(classify(b"select 1", &names).effects, Effects::NONE);
+        assert_eq!(classify(b"begin", &names).effects, Effects::BEGIN);
+    }
+
+    #[test]
+    fn changes_of_settings() {
+        let set =
+            |name: &str, value: &str| Change::Set(name.into(), SettingValue::Sql(value.into()));
+        for (sql, expected) in [
+            ("SET Search_Path TO a, \"B\" ;", vec![set("search_path", "a, \"B\"")]),
+            ("set session work_mem='4MB'", vec![set("work_mem", "'4MB'")]),
+            ("set my.\"Var\" = 1; set a to b", vec![set("my.var", "1"), set("a", "b")]),
+            ("set time zone 'UTC'", vec![set("timezone", "'UTC'")]),
+            ("set timezone to default", vec![Change::Reset("timezone".into())]),
+            ("reset all", vec![Change::ResetAll]),
+            ("reset work_mem", vec![Change::Reset("work_mem".into())]),
+            ("set local x to 1", vec![Change::Local]),
+            ("set names 'latin1'", vec![Change::Local]),
+            ("set x to -- c\n 1", vec![]),
+        ] {
+            assert_eq!(classify(sql.as_bytes(), &names()).changes, expected, "{sql}");
+        }
+        let dotted = classify(b"select set_config('App.User', $1, false)", &names());
+        assert_eq!(dotted.custom_settings, ["app.user".into()]);
+        assert!(!dotted.effects.has(Effects::HIDDEN));
+    }
+
+    #[test]
+    fn texts_that_mean_something_else_tomorrow() {
+        for (sql, timeless) in [
+            ("select 'today'::date", false),
+            ("select timestamp 'NOW'", false),
+            ("select 'int'::regtype", false),
+            ("select now()", true),
+            ("select 'x'", true),
+        ] {
+            assert_eq!(classify(sql.as_bytes(), &names()).timeless, timeless, "{sql}");
+        }
+    }
+}
