@@ -4,7 +4,7 @@ CARGO ?= cargo
 ARGS ?=
 DENY_VERSION := 0.20.2
 
-.PHONY: help run build test check fmt lint deny doc fuzz bench config-file postgres \
+.PHONY: help run build test regress check fmt lint deny doc fuzz bench config-file postgres \
 	pgbouncer
 
 help: ## List the targets
@@ -18,6 +18,9 @@ build: ## Build the release binary
 
 test: postgres ## Run every test
 	$(CARGO) test
+
+regress: postgres build ## PostgreSQL's own regression suite, directly and through RustyDB, compared
+	compat-tests/regress/run $(ARGS)
 
 check: fmt lint deny doc test ## Format, lints, dependencies, documentation, then every test
 
