@@ -12,12 +12,15 @@ mod http_edges;
 mod http_types;
 mod identity;
 mod memory;
+mod noise;
 mod psql;
 mod psql_sessions;
 mod raw;
+mod script;
 mod tools;
 mod wire;
 mod wire_abuse;
+mod wire_scripts;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
