@@ -9,11 +9,16 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::harness::Server;
 use crate::raw::{V3, message, parse, query, render, startup, usual_startup};
 
 /// Silence after which nothing more is expected.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A play has the schema `wire` of its server for itself.
+static STAGES: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
 
 /// In a transcript, where an answer should be.
 const NOTHING: &str = "(NOTHING CAME)";
@@ -74,11 +79,13 @@ impl Script {
 
 /// Plays scripts both ways and describes what differs.
 pub fn differences(way: Way, scripts: &[Script]) -> Vec<String> {
-    scripts.iter().filter_map(|script| difference(way, script)).collect()
+    scripts.iter().filter_map(|script| difference(way, script).err()).collect()
 }
 
-fn difference(way: Way, script: &Script) -> Option<String> {
+/// Plays a script both ways: what both said, or what differs.
+pub fn difference(way: Way, script: &Script) -> Result<String, String> {
     let (Way::Direct(server) | Way::Through(server) | Way::Displaced(server)) = way;
+    let _alone = STAGES[usize::from(matches!(way, Way::Displaced(_)))].lock();
     let fresh = || server.direct_psql("drop schema if exists wire cascade; create schema wire;");
     fresh();
     let reference = script.play(Way::Direct(server));
@@ -87,12 +94,12 @@ fn difference(way: Way, script: &Script) -> Option<String> {
         std::fs::write(path, &reference).unwrap();
     }
     if reference.contains(NOTHING) {
-        return Some(format!("{} waits in vain:\n{reference}", script.name));
+        return Err(format!("{} waits in vain:\n{reference}", script.name));
     }
     fresh();
     let ours = script.play(way);
     if ours == reference {
-        return None;
+        return Ok(ours);
     }
     let mut context = Vec::new();
     let (mut left, mut right) = (reference.lines(), ours.lines());
@@ -106,7 +113,7 @@ fn difference(way: Way, script: &Script) -> Option<String> {
         }
         let before = &context[context.len().saturating_sub(8)..];
         let (wanted, got) = (pair.0.unwrap_or("the end"), pair.1.unwrap_or("the end"));
-        return Some(format!(
+        return Err(format!(
             "{}\n      {}\n  PostgreSQL: {wanted}\n  RustyDB:    {got}\n",
             script.name,
             before.join("\n      ")
