@@ -16,15 +16,25 @@ use std::process::Command;
 use installed::{Language, folder};
 use transcript::compare;
 
-fn python(name: &str, arguments: &[&str]) {
+fn python(name: &str, program: &str, arguments: &[&str]) {
     let Some(packages) = installed::find(name, Language::Python) else { return };
     let mut command = Command::new(packages.join("venv/bin/python"));
-    let script = format!("python/with_{}.py", name.split('_').next().unwrap());
-    command.arg("-B").arg(folder().join(script)).args(arguments);
+    command.arg("-B").arg(folder().join("python").join(program)).args(arguments);
     compare(name, &command);
 }
 
 #[test]
 fn python_psycopg() {
-    python("psycopg", &[]);
+    python("psycopg", "with_psycopg.py", &[]);
+}
+
+#[test]
+fn python_asyncpg() {
+    python("asyncpg", "with_asyncpg.py", &[]);
+}
+
+#[test]
+fn python_sqlalchemy() {
+    python("sqlalchemy_psycopg", "with_sqlalchemy.py", &["psycopg"]);
+    python("sqlalchemy_asyncpg", "with_sqlalchemy.py", &["asyncpg"]);
 }

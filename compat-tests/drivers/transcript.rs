@@ -23,7 +23,12 @@ const END: &str = "--- end";
 
 /// Starts a server of the program's own and runs the program twice.
 pub fn compare(name: &str, program: &Command) {
-    let server = Server::builder().set(&format!("pool.max_size={POOL}")).start();
+    // The system role's share does no harm here, and PostgreSQL allows as many more clients, which
+    // is what the program needs when it runs without RustyDB.
+    let server = Server::builder()
+        .set(&format!("pool.max_size={POOL}"))
+        .set(&format!("pool.reserved_size={}", CLIENTS + 20))
+        .start();
     let direct_port = direct::open(&server);
     let [reference, ours] = [("direct", direct_port), ("pooled", server.port)].map(|(way, port)| {
         let database = format!("{name}_{way}");
