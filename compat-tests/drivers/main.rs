@@ -38,3 +38,21 @@ fn python_sqlalchemy() {
     python("sqlalchemy_psycopg", "with_sqlalchemy.py", &["psycopg"]);
     python("sqlalchemy_asyncpg", "with_sqlalchemy.py", &["asyncpg"]);
 }
+
+fn node(name: &str, program: &str) {
+    let Some(packages) = installed::find(name, Language::Node) else { return };
+    let mut command = Command::new("node");
+    command.arg("--no-deprecation").arg(folder().join("node").join(program));
+    command.env("NODE_PATH", packages.join("node_modules"));
+    compare(name, &command);
+}
+
+#[test]
+fn node_pg() {
+    node("pg", "with_pg.js");
+}
+
+#[test]
+fn node_postgres_js() {
+    node("postgres_js", "with_postgres_js.js");
+}
