@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What `setup` installs in one go.
 #[derive(Clone, Copy)]
@@ -59,6 +60,13 @@ pub fn find(driver: &str, language: Language) -> Option<PathBuf> {
     });
     skip(driver, reason.trim());
     None
+}
+
+/// Translates a program.
+pub fn build(command: &mut Command) {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
 }
 
 fn skip(driver: &str, reason: &str) {

@@ -56,3 +56,24 @@ fn node_pg() {
 fn node_postgres_js() {
     node("postgres_js", "with_postgres_js.js");
 }
+
+fn go(name: &str, program: &str) {
+    let Some(cache) = installed::find(name, Language::Go) else { return };
+    let built = cache.join(program);
+    let mut build = Command::new("go");
+    // Nothing is fetched here: what is missing is `setup`'s to bring.
+    build.args(["build", "-o"]).arg(&built).arg(format!("./{program}"));
+    build.current_dir(folder().join("go")).env("GOPROXY", "off").env("GOFLAGS", "-mod=readonly");
+    installed::build(&mut build);
+    compare(name, Command::new(built).env("DRIVER_CASES", folder().join("cases")));
+}
+
+#[test]
+fn go_pgx() {
+    go("pgx", "with_pgx");
+}
+
+#[test]
+fn go_pq() {
+    go("pq", "with_pq");
+}

@@ -292,7 +292,7 @@ async function oneOfMany(pool, number) {
     await value("select to_regclass('mine') is null")
     if (temporary) await value('select * from mine')
     await client.query('select 1 / 0').catch((error) => seen.push(error.code))
-    await value("select name from pg_prepared_statements where statement like 'prepare%'")
+    await value("select name from pg_prepared_statements where name = 'mine'")
   }
   client.release(true)
   return seen

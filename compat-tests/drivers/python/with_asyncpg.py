@@ -328,7 +328,7 @@ async def one_of_many(pool, number):
                 await conn.fetch(f"select {number} / 0")
             except asyncpg.PostgresError as error:
                 seen.append(error.sqlstate)
-            names = "select name from pg_prepared_statements where statement ~ '^prepare'"
+            names = "select name from pg_prepared_statements where name = 'mine'"
             seen += await rows(conn, names)
         # The pool resets settings when it gets the connection back, but not these.
         await conn.execute("deallocate mine; drop table if exists mine")

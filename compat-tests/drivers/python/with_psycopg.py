@@ -418,7 +418,8 @@ def one_of_many(number):
                 run(conn, f"select {number} / 0")
             except psycopg.Error as error:
                 seen.append(error.sqlstate)
-            names = "select name from pg_prepared_statements where statement like 'prepare%'"
+            names = "select name from pg_prepared_statements where statement ~ '^prepare'"
+            names += " order by name"
             seen += run(conn, names)[1]
     return seen
 

@@ -75,7 +75,8 @@ def check_orm(engine):
     Base.metadata.create_all(engine)
     zone = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
     with orm.Session(engine) as session:
-        ada = Author(name="Ada", born=datetime.date(1815, 12, 10), tags=["a", "é"], extra={"x": [1]})
+        ada = Author(name="Ada", born=datetime.date(1815, 12, 10))
+        ada.tags, ada.extra = ["a", "é"], {"x": [1]}
         for n in range(5):
             ada.books.append(
                 Book(
