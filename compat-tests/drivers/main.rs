@@ -77,3 +77,16 @@ fn go_pgx() {
 fn go_pq() {
     go("pq", "with_pq");
 }
+
+#[test]
+fn java_jdbc() {
+    let Some(cache) = installed::find("jdbc", Language::Java) else { return };
+    let (libraries, classes) = (cache.join("lib/*"), cache.join("classes"));
+    let mut build = Command::new("javac");
+    build.arg("-cp").arg(&libraries).arg("-d").arg(&classes);
+    installed::build(build.arg(folder().join("java/WithJdbc.java")));
+    let path = format!("{}:{}", classes.display(), libraries.display());
+    let mut command = Command::new("java");
+    command.args(["-Xmx1g", "-XX:TieredStopAtLevel=1", "-cp", &path, "WithJdbc"]);
+    compare("jdbc", command.env("DRIVER_CASES", folder().join("cases")));
+}
