@@ -218,7 +218,7 @@ impl LogIn<'_> {
         if !has {
             return Err(unsupported());
         }
-        let (exchange, first) = ClientExchange::begin(secret);
+        let (exchange, first) = ClientExchange::begin(secret, None);
         self.exchange = Some(exchange);
         frontend::sasl_initial_response(scram::MECHANISM, first.as_bytes(), answer)
             .map_err(malformed)

@@ -124,7 +124,7 @@ config! {
         /// Clients of one database connected at once; "none" = as many as max_connections.
         max_connections_per_database: Option<usize> = None;
         /// Clients of one address connected at once, those that log in included; "none" = as many
-        /// as max_connections. The Unix socket counts as one address.
+        /// as max_connections. The Unix socket has no address and is not counted.
         max_connections_per_address: Option<usize> = None;
         /// Expect the PROXY protocol, version 1 or 2, from the addresses of proxy_networks; the
         /// address that it names is then the client's.
@@ -357,6 +357,12 @@ impl Config {
             !self.security.require_client_cert || self.security.ca_cert_path.is_some(),
             "security.ca_cert_path",
             "is missing; require_client_cert needs the authorities of the clients",
+        );
+        check(
+            self.security.ca_cert_path.is_some()
+                || !self.security.hba.iter().any(HbaRule::needs_certificate),
+            "security.ca_cert_path",
+            "is missing; a rule of security.hba needs the authorities of the clients",
         );
         check(self.security.tls_check_secs.0 > 0, "security.tls_check_secs", "must be at least 1");
         check(self.server.worker_threads <= 256, "server.worker_threads", "must be at most 256");
