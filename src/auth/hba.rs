@@ -68,7 +68,8 @@ impl Knock<'_> {
 
     /// PostgreSQL's words for a connection that does not come in.
     fn refusal(&self, begin: &str, end: &str) -> Error {
-        let host = self.address.map_or_else(|| "[local]".into(), |ip| ip.to_canonical().to_string());
+        let host =
+            self.address.map_or_else(|| "[local]".into(), |ip| ip.to_canonical().to_string());
         let encryption = if self.has_tls { "SSL encryption" } else { "no encryption" };
         let text = match self.is_replication {
             true => format!(

@@ -18,9 +18,6 @@ pub const MECHANISM: &str = "SCRAM-SHA-256";
 /// The mechanism with channel binding.
 pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
-/// The GS2 header of the one channel binding there is (RFC 5929).
-const BINDING_HEADER: &str = "p=tls-server-end-point,,";
-
 /// Iterations of a new verifier, PostgreSQL's default.
 const ITERATIONS: u32 = 4096;
 
@@ -258,12 +255,8 @@ impl ServerExchange {
         if channel.plus {
             binding.extend_from_slice(channel.binding.ok_or(ScramError::Malformed)?);
         }
-        let exchange = Self {
-            binding,
-            auth_prefix: format!("{bare},{server_first}"),
-            nonce,
-            verifier,
-        };
+        let exchange =
+            Self { binding, auth_prefix: format!("{bare},{server_first}"), nonce, verifier };
         Ok((exchange, server_first))
     }
 
@@ -300,6 +293,17 @@ pub enum ClientSecret {
     Keys(ScramKeys),
 }
 
+/// What the client knows of the channel, and what the server offered.
+#[derive(Clone, Copy, Debug)]
+pub enum ClientChannel<'a> {
+    /// The channel has nothing to bind to.
+    Open,
+    /// It has, but the server did not offer it: if it did, somebody took the offer away.
+    NotOffered,
+    /// The binding's data (`tls-server-end-point`, RFC 5929).
+    Bound(&'a [u8]),
+}
+
 /// The client's side.
 #[derive(Debug)]
 pub struct ClientExchange {
@@ -313,12 +317,16 @@ pub struct ClientExchange {
 
 impl ClientExchange {
     /// Begins, bound to the channel or not; the second value is the client's first message.
-    pub fn begin(secret: ClientSecret, channel: Option<&[u8]>) -> (Self, String) {
+    pub fn begin(secret: ClientSecret, channel: ClientChannel<'_>) -> (Self, String) {
         let nonce = BASE64.encode(random_bytes::<18>());
         let first_bare = format!("n=,r={nonce}");
-        let header = if channel.is_some() { BINDING_HEADER } else { "n,," };
+        let (header, data): (&str, &[u8]) = match channel {
+            ClientChannel::Open => ("n,,", b""),
+            ClientChannel::NotOffered => ("y,,", b""),
+            ClientChannel::Bound(data) => ("p=tls-server-end-point,,", data),
+        };
         let first = format!("{header}{first_bare}");
-        let binding = [header.as_bytes(), channel.unwrap_or_default()].concat();
+        let binding = [header.as_bytes(), data].concat();
         (Self { secret, nonce, first_bare, binding, expected_signature: Key::default() }, first)
     }
 
@@ -397,13 +405,13 @@ mod tests {
     }
 
     fn log_in(secret: ClientSecret, verifier: &Verifier) -> Result<ScramKeys, ScramError> {
-        bound_log_in(secret, verifier, None, Channel::default())
+        bound_log_in(secret, verifier, ClientChannel::Open, Channel::default())
     }
 
     fn bound_log_in(
         secret: ClientSecret,
         verifier: &Verifier,
-        seen: Option<&[u8]>,
+        seen: ClientChannel<'_>,
         channel: Channel<'_>,
     ) -> Result<ScramKeys, ScramError> {
         let (mut client, first) = ClientExchange::begin(secret, seen);
@@ -435,12 +443,15 @@ mod tests {
             bound_log_in(secret, &verifier, seen, channel).map(|_| ())
         };
         let bound = Channel { binding: Some(b"hash"), plus: true };
-        assert_eq!(log_in(Some(b"hash"), bound), Ok(()));
-        assert_eq!(log_in(Some(b"other"), bound), Err(ScramError::BindingMismatch));
-        assert_eq!(log_in(None, bound), Err(ScramError::BindingMissing));
         let unbound = Channel { plus: false, ..bound };
-        assert_eq!(log_in(None, unbound), Ok(()));
-        assert_eq!(log_in(Some(b"hash"), unbound), Err(ScramError::BindingUnexpected));
+        use ClientChannel::{Bound, NotOffered, Open};
+        assert_eq!(log_in(Bound(b"hash"), bound), Ok(()));
+        assert_eq!(log_in(Bound(b"other"), bound), Err(ScramError::BindingMismatch));
+        assert_eq!(log_in(Open, bound), Err(ScramError::BindingMissing));
+        assert_eq!(log_in(Open, unbound), Ok(()));
+        assert_eq!(log_in(Bound(b"hash"), unbound), Err(ScramError::BindingUnexpected));
+        assert_eq!(log_in(NotOffered, unbound), Err(ScramError::BindingDowngraded));
+        assert_eq!(log_in(NotOffered, Channel::default()), Ok(()));
         for (flag, channel, error) in [
             ("y", unbound, Some(ScramError::BindingDowngraded)),
             ("y", bound, Some(ScramError::BindingMissing)),
@@ -476,7 +487,8 @@ mod tests {
             (b"n,,n=,r=a\x01b", ScramError::Malformed),
             (b"\xff,,n=,r=abc", ScramError::Malformed),
         ] {
-            let got = ServerExchange::begin(first, verifier.clone(), Channel::default()).map(|_| ());
+            let got =
+                ServerExchange::begin(first, verifier.clone(), Channel::default()).map(|_| ());
             assert_eq!(got, Err(error), "{first:?}");
         }
         for last in [&b""[..], b"c=biws", b"c=biws,r=abc,p=!!", b"c=biws,r=abc,p=YQ=="] {

@@ -134,11 +134,8 @@ impl Fields {
     }
 
     fn of_table(table: &toml::Table) -> Result<Self, String> {
-        let mut fields = Self {
-            database: vec!["all".into()],
-            role: vec!["all".into()],
-            ..Self::default()
-        };
+        let mut fields =
+            Self { database: vec!["all".into()], role: vec!["all".into()], ..Self::default() };
         for (name, value) in table {
             let names = Vec::<String>::read(value);
             let text = value.as_str().map(str::to_owned);

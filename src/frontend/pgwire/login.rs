@@ -87,7 +87,9 @@ impl Login<'_> {
     async fn password(&mut self) -> Result<Identity, Refusal> {
         if !self.knock.is_private() {
             let text = "a password in clear text needs an encrypted connection";
-            return Err(Error::sql(b"28000", text).with_hint("connect with sslmode=require").into());
+            return Err(Error::sql(b"28000", text)
+                .with_hint("connect with sslmode=require")
+                .into());
         }
         let mut ask = Vec::new();
         replies::put_authentication_password(&mut ask);
@@ -97,9 +99,9 @@ impl Login<'_> {
             Some((0, text)) if !text.contains(&0) => std::str::from_utf8(text).ok(),
             _ => None,
         };
-        let password = password.map(Secret::new).ok_or_else(|| {
-            Error::new(ErrorKind::ProtocolViolation, "invalid password packet")
-        })?;
+        let password = password
+            .map(Secret::new)
+            .ok_or_else(|| Error::new(ErrorKind::ProtocolViolation, "invalid password packet"))?;
         Ok(self.door.auth.password(self.knock.role.into(), password).await?)
     }
 

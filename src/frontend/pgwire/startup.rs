@@ -104,9 +104,10 @@ fn shares(door: &PgDoor, role: &Role, database: &Database) -> Result<Shares, Err
         let text = format!("too many connections for {what}: network.{limit} is {most}");
         too_many(door, limit, text)
     };
-    let user = door.users.enter(role).map_err(|most| {
-        over(format!("role \"{role}\""), "max_connections_per_user", most)
-    })?;
+    let user = door
+        .users
+        .enter(role)
+        .map_err(|most| over(format!("role \"{role}\""), "max_connections_per_user", most))?;
     let database = door.databases.enter(database).map_err(|most| {
         over(format!("database \"{database}\""), "max_connections_per_database", most)
     })?;

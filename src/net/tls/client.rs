@@ -62,7 +62,8 @@ impl ClientTls {
     }
 
     pub(super) fn begin(&self, host: &str) -> io::Result<ClientConnection> {
-        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let wrong = |e| io::Error::new(io::ErrorKind::InvalidData, e);
+        let name = ServerName::try_from(host.to_owned()).map_err(wrong)?;
         ClientConnection::new(self.config.clone(), name).map_err(io::Error::other)
     }
 }

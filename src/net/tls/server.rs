@@ -302,9 +302,8 @@ mod tests {
     #[test]
     fn suites_are_chosen_by_their_names() {
         let suites = with_suites(&Security::default().cipher_suites).unwrap().cipher_suites;
-        let v13 = |s: &&rustls::SupportedCipherSuite| {
-            s.version().version == ProtocolVersion::TLSv1_3
-        };
+        let v13 =
+            |s: &&rustls::SupportedCipherSuite| s.version().version == ProtocolVersion::TLSv1_3;
         assert_eq!(suites.iter().filter(v13).count(), 2);
         assert!(suites.len() > 2);
         assert!(with_suites(&["TLS_NULL".into()]).is_err());
