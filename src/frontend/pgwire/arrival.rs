@@ -224,7 +224,8 @@ impl<'a> Arrival<'a> {
         match self.stream.accept_tls(&served, first).await {
             Ok((stream, facts)) => {
                 self.door.metrics.tls_handshake(Some(facts.version));
-                Some(Self { stream, tls: Some(facts), ..self })
+                let asked = (true, self.asked.1);
+                Some(Self { stream, tls: Some(facts), asked, ..self })
             }
             Err((mut stream, error)) => {
                 self.door.metrics.tls_handshake(None);

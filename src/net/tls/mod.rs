@@ -80,9 +80,14 @@ impl TlsStream {
         served: &Served,
         mut first: &[u8],
     ) -> Result<(Self, TlsFacts), (TcpStream, io::Error)> {
-        let begun = ServerConnection::new(served.config.clone())
-            .map_err(io::Error::other)
-            .and_then(|mut session| session.read_tls(&mut first).map(|_| session));
+        let begun = ServerConnection::new(served.config.clone());
+        let begun = begun.map_err(io::Error::other).and_then(|mut session| {
+            // To read nothing would mean the end.
+            while !first.is_empty() {
+                session.read_tls(&mut first)?;
+            }
+            Ok(session)
+        });
         let session = match begun {
             Ok(session) => session,
             Err(e) => return Err((socket, e)),
