@@ -31,7 +31,7 @@ fn libpq_verifies_the_server_and_is_encrypted() {
     assert!(info.contains("protocol: TLSv1.3, cipher: TLS_AES_256_GCM_SHA384"), "{info}");
     let log = secured.server.log();
     let logged_in = |line: &&str| line.contains("logged in") && line.contains("TLSv1.3");
-    assert!(log.lines().any(|line| logged_in(&line) && line.contains("scram-sha-256")), "{log}");
+    assert!(log.lines().any(|line| logged_in(&line) && line.contains("SCRAM-SHA-256")), "{log}");
     assert!(!log.contains(&secured.server.password));
     let name = "rustydb_network_tls_handshakes_total{result=\"success\",version=\"TLSv1.3\"}";
     assert!(secured.server.metric(name) >= 1.0);
@@ -250,6 +250,32 @@ fn an_old_version_is_refused_by_default() {
     let secured = secured();
     let psql = run(secured.psql("free").env("PGSSLMAXPROTOCOLVERSION", "TLSv1.2"));
     assert!(psql.stderr.contains("protocol version"), "{psql:?}");
+}
+
+/// Most that a client with nothing to do may cost the server.
+const MOST_KIB_EACH: u64 = 24;
+
+#[test]
+fn an_idle_client_costs_little_memory() {
+    const CLIENTS: u64 = 400;
+    let folder = temp_dir();
+    let ca = Authority::new("ca");
+    let files = ca.issue(folder.path(), "server", "server", &["localhost"]);
+    let root = ca.write(folder.path(), "ca");
+    let server = with_tls(Server::builder(), &files).arg("--insecure").start();
+    let connect = |_| {
+        let mut wire = direct_tls(&server, &root);
+        wire.send(&free_as_rustydb());
+        wire.until(b'Z');
+        wire
+    };
+    // What the first ones cost, is not theirs alone.
+    let first: Vec<Wire> = (0..20).map(connect).collect();
+    let before = server.memory_kib().0;
+    let clients: Vec<Wire> = (0..CLIENTS).map(connect).collect();
+    let each = (server.memory_kib().0 - before) as f64 / CLIENTS as f64;
+    assert!(each <= MOST_KIB_EACH as f64, "{each} KiB");
+    drop((first, clients));
 }
 
 #[test]

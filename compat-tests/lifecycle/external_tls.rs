@@ -156,15 +156,25 @@ fn client_in_thread(server: &Server) -> Client {
 fn the_log_in_to_postgres_is_bound_to_the_channel() {
     let folder = temp_dir();
     let (ca, root) = authority(folder.path());
-    let plain = encrypted(&ca, &["127.0.0.1"]);
-    plain.connect().value("alter system set log_min_messages = debug4").unwrap();
-    plain.connect().value("select pg_reload_conf()").unwrap();
-    let parameters = format!("sslmode=verify-ca&sslrootcert={}", root.display());
-    let server = behind(&plain, &parameters).start();
-    let (user, password) = (PlainPostgres::SUPERUSER, PlainPostgres::PASSWORD);
-    assert_eq!(version(&client(&server, user, password)), "TLSv1.3");
-    // PostgreSQL refuses a client that could have bound itself and did not ("y"); that it took us
-    // in proves that we did, or did not say that we could. What it offers, it offers first.
-    let log = std::fs::read_to_string(plain.dir.path().join("log")).unwrap();
-    assert!(!log.contains("channel binding negotiation error"), "{log}");
+    let files = ca.issue(folder.path(), "server", "server", &["127.0.0.1"]);
+    // A PostgreSQL that says how somebody logged in: another RustyDB.
+    let behind = Server::builder()
+        .set(&format!("security.tls_cert_path={}", files.cert.display()))
+        .set(&format!("security.tls_key_path={}", files.key.display()))
+        .start();
+    let url = format!(
+        "postgresql://rustydb:{}@127.0.0.1:{}/rustydb?sslmode=verify-full&sslrootcert={}",
+        behind.password,
+        behind.port,
+        root.display()
+    );
+    let server = Server::builder().arg("--backend").arg(&url).start();
+    let client = client(&server, "rustydb", &behind.password);
+    assert_eq!(client.value("select 'through both'").unwrap(), "through both");
+    let log = behind.log();
+    let logged_in: Vec<&str> = log.lines().filter(|line| line.contains("logged in")).collect();
+    assert!(!logged_in.is_empty(), "{log}");
+    for line in logged_in {
+        assert!(line.contains("SCRAM-SHA-256-PLUS") && line.contains("TLSv1.3"), "{line}");
+    }
 }

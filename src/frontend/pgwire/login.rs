@@ -48,7 +48,7 @@ impl Login<'_> {
             .check_certificate(rule, certificate, role)
             .map_err(|error| auth.refuse(rule.method, role, error))?;
         let identity = match rule.method {
-            HbaMethod::Scram => self.scram(reply).await?,
+            HbaMethod::Scram => return self.scram(reply).await,
             HbaMethod::Password => self.password().await?,
             HbaMethod::Peer => self.peer(rule).await?,
             HbaMethod::Trust | HbaMethod::Cert => auth.vouched(rule.method, role.into()).await?,
@@ -57,21 +57,20 @@ impl Login<'_> {
         Ok((identity, rule.method.word()))
     }
 
-    async fn scram(&mut self, reply: &mut Vec<u8>) -> Result<Identity, Refusal> {
+    async fn scram(&mut self, reply: &mut Vec<u8>) -> Result<(Identity, &'static str), Refusal> {
         let binding = self.tls.and_then(|facts| facts.binding.as_deref());
-        let offered: &[&str] =
+        let offered: &[&'static str] =
             if binding.is_some() { &[MECHANISM_PLUS, MECHANISM] } else { &[MECHANISM] };
         let mut ask = Vec::new();
         replies::put_authentication_sasl(&mut ask, offered);
         self.stream.write_all(&ask).await?;
         let initial = self.answer().await?;
         let (mechanism, client_first) = initial_response(&initial)?;
-        let plus = offered.iter().find(|name| name.as_bytes() == mechanism);
-        let Some(plus) = plus.map(|name| *name == MECHANISM_PLUS) else {
+        let Some(chosen) = offered.iter().find(|name| name.as_bytes() == mechanism) else {
             let text = "client selected an invalid SASL authentication mechanism";
             return Err(Error::new(ErrorKind::ProtocolViolation, text).into());
         };
-        let channel = Channel { binding, plus };
+        let channel = Channel { binding, plus: *chosen == MECHANISM_PLUS };
         let auth = &self.door.auth;
         let (login, server_first) =
             auth.scram_begin(self.knock.role.into(), client_first, channel).await?;
@@ -81,7 +80,7 @@ impl Login<'_> {
         let client_final = self.answer().await?;
         let (identity, server_final) = self.door.auth.scram_finish(login, &client_final)?;
         replies::put_authentication_sasl_final(reply, server_final.as_bytes());
-        Ok(identity)
+        Ok((identity, chosen))
     }
 
     async fn password(&mut self) -> Result<Identity, Refusal> {
