@@ -185,8 +185,8 @@ impl LogIn<'_> {
                     let mut body = Cursor(self.conn.body());
                     let pid = body.i32().map_err(malformed)? as u32;
                     let key = body.0.to_vec();
-                    let addr = self.conn.cancel.addr.clone();
-                    self.conn.cancel = Arc::new(CancelKey { addr, pid, key });
+                    let target = self.conn.cancel.target.clone();
+                    self.conn.cancel = Arc::new(CancelKey { target, pid, key });
                 }
                 tag::ERROR => return Err(self.refusal()),
                 tag::READY_FOR_QUERY => {
