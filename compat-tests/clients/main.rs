@@ -7,10 +7,12 @@
 mod harness;
 
 mod driver;
+mod hba;
 mod http;
 mod http_edges;
 mod http_types;
 mod identity;
+mod limits;
 mod memory;
 mod noise;
 mod probes;
@@ -18,6 +20,8 @@ mod psql;
 mod psql_sessions;
 mod raw;
 mod script;
+mod secured;
+mod tls;
 mod tools;
 mod traps;
 mod wire;

@@ -6,6 +6,7 @@
 mod cli;
 mod config;
 mod external;
+mod external_tls;
 mod faults;
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -232,8 +233,14 @@ impl PlainPostgres {
     const URL_PASSWORD: &str = "p%40ss%2Fword";
 
     fn start() -> Self {
+        Self::start_with(|_| String::new())
+    }
+
+    /// With further options of `postgres`, for which files may be laid into its directory.
+    fn start_with(options: impl FnOnce(&Path) -> String) -> Self {
         let plain = Self { dir: harness::temp_dir(), port: harness::free_port() };
         let at = plain.dir.path();
+        let more = options(at);
         std::fs::write(at.join("password"), Self::PASSWORD).unwrap();
         if is_root() {
             let uid = Some(unprivileged_uid());
@@ -250,7 +257,8 @@ impl PlainPostgres {
             .unwrap();
         assert!(made.status.success(), "{}", stderr(&made));
         let options = format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off",
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off \
+             {more}",
             plain.port
         );
         let started = plain

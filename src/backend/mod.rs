@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use connect::Target;
 pub use connect::{ConnectError, Connector, Credentials};
 pub use expect::{Expect, Expectations, Kind, Reply};
 pub use statements::{ServerName, Statement, Statements};
@@ -25,7 +26,6 @@ use crate::proto::backend::{self as messages, Report, TxStatus, tag};
 use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step, Want};
 use crate::proto::frontend::tag as request;
 use crate::query::{Settings, hash_name};
-use crate::types::BackendAddr;
 
 /// Bytes asked for at once while messages are small.
 pub const READ_SMALL: usize = 8 << 10;
@@ -37,7 +37,7 @@ pub const READ_LARGE: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct CancelKey {
     /// Where the server listens.
-    pub addr: Arc<BackendAddr>,
+    target: Arc<Target>,
     /// Process number.
     pub pid: u32,
     /// Secret key.
@@ -191,13 +191,13 @@ pub struct BackendConn {
 }
 
 impl BackendConn {
-    fn new(stream: Stream, addr: Arc<BackendAddr>) -> Self {
+    fn new(stream: Stream, target: Arc<Target>) -> Self {
         Self {
             stream,
             inbound: FrameBuf::default(),
             scanner: Scanner::default(),
             state: ConnState::new(),
-            cancel: Arc::new(CancelKey { addr, pid: 0, key: Vec::new() }),
+            cancel: Arc::new(CancelKey { target, pid: 0, key: Vec::new() }),
             created: Instant::now(),
             changes: 0,
             body: 0..0,

@@ -3,6 +3,7 @@
 //! The macro below makes of each section a struct, the table that the loader, `config show` and
 //! `config default` work from, and nothing else; a key exists when it stands here.
 
+mod hba;
 mod load;
 mod overrides;
 mod value;
@@ -10,11 +11,14 @@ mod value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
+pub use hba::{ClientCert, ClientName, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
 pub use overrides::{PoolOverride, PoolOverrides};
 pub use value::{
-    BackendMode, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, PoolingMode, Secs,
-    Value,
+    BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel,
+    PoolingMode, Secs, SslMode, TlsMode, TlsVersion, Value,
 };
 
 /// What the loader knows of one key.
@@ -115,6 +119,18 @@ config! {
         unix_socket_dir: Option<PathBuf> = Some("/tmp".into());
         /// Clients connected at once; the next one is refused with 53300.
         max_connections: usize = 10_000, env "RUSTYDB_MAX_CONNECTIONS";
+        /// Clients of one role connected at once; "none" = as many as max_connections.
+        max_connections_per_user: Option<usize> = None;
+        /// Clients of one database connected at once; "none" = as many as max_connections.
+        max_connections_per_database: Option<usize> = None;
+        /// Clients of one address connected at once, those that log in included; "none" = as many
+        /// as max_connections. The Unix socket has no address and is not counted.
+        max_connections_per_address: Option<usize> = None;
+        /// Expect the PROXY protocol, version 1 or 2, from the addresses of proxy_networks; the
+        /// address that it names is then the client's.
+        proxy_protocol: bool = false;
+        /// Networks of the proxies, for instance ["10.0.0.0/24"]. Others connect directly.
+        proxy_networks: Vec<IpNet> = Vec::new();
         /// Longest SQL text that a door keeps in memory (HTTP); at most 16 MiB.
         max_request_size: ByteSize = ByteSize(1 << 20);
         /// Seconds a new connection has to identify itself and log in.
@@ -233,6 +249,37 @@ config! {
         /// Seconds that a role's verifier is kept before PostgreSQL is asked again. Changes of
         /// roles that pass through RustyDB count at once, others at most this much later.
         verifier_cache_secs: Secs = Secs(5);
+        /// Who may come in how through the PostgreSQL door: lines as in pg_hba.conf, or tables
+        /// [[security.hba]] with type, database, role, address, method. The first that fits counts.
+        /// Methods: trust, reject, scram-sha-256, password, cert, peer; options: clientcert=,
+        /// clientname=CN|SAN, map=. With --insecure nobody is asked, whatever stands here.
+        hba: Vec<HbaRule> = HbaRule::defaults();
+        /// For the option map=: lines "map system-user role", as in pg_ident.conf. The system user
+        /// is the name in the certificate, or that of the operating system's user.
+        ident_map: Vec<IdentEntry> = Vec::new();
+        /// TLS on the PostgreSQL door: "auto" (when tls_cert_path exists), true or false.
+        enable_tls: TlsMode = TlsMode::Auto, env "RUSTYDB_ENABLE_TLS";
+        /// Refuse clients without TLS from other hosts.
+        require_tls: bool = false;
+        /// The certificate, with those of intermediate authorities after it (PEM). A new one is
+        /// taken without a restart.
+        tls_cert_path: PathBuf = "/etc/rustydb/server.crt".into(), env "RUSTYDB_TLS_CERT";
+        /// Its private key (PEM), which others must not be able to read.
+        tls_key_path: PathBuf = "/etc/rustydb/server.key".into(), env "RUSTYDB_TLS_KEY";
+        /// Authorities that sign the certificates of clients (PEM); "none" = clients are not asked
+        /// for a certificate.
+        ca_cert_path: Option<PathBuf> = None, env "RUSTYDB_TLS_CA";
+        /// Break off with clients that have no certificate.
+        require_client_cert: bool = false;
+        /// 1.3, or 1.2 for older drivers; 1.2 has forward secrecy and AEAD only.
+        min_tls_version: TlsVersion = TlsVersion::V13;
+        /// Cipher suites of TLS 1.3, best first; TLS_AES_128_GCM_SHA256 may be added.
+        cipher_suites: Vec<String> = vec![
+            "TLS_AES_256_GCM_SHA384".into(),
+            "TLS_CHACHA20_POLY1305_SHA256".into(),
+        ];
+        /// Seconds between two looks whether the certificate's files have changed.
+        tls_check_secs: Secs = Secs(60);
     }
 
     /// Logs and metrics.
@@ -301,6 +348,23 @@ impl Config {
             "network.max_request_size",
             "must lie between 1 byte and 16 MiB",
         );
+        check(
+            !self.network.proxy_protocol || !self.network.proxy_networks.is_empty(),
+            "network.proxy_networks",
+            "is empty; proxy_protocol needs the networks of the proxies",
+        );
+        check(
+            !self.security.require_client_cert || self.security.ca_cert_path.is_some(),
+            "security.ca_cert_path",
+            "is missing; require_client_cert needs the authorities of the clients",
+        );
+        check(
+            self.security.ca_cert_path.is_some()
+                || !self.security.hba.iter().any(HbaRule::needs_certificate),
+            "security.ca_cert_path",
+            "is missing; a rule of security.hba needs the authorities of the clients",
+        );
+        check(self.security.tls_check_secs.0 > 0, "security.tls_check_secs", "must be at least 1");
         check(self.server.worker_threads <= 256, "server.worker_threads", "must be at most 256");
         check(!self.network.listen_addr.is_empty(), "network.listen_addr", "must not be empty");
         check(!self.api.listen_addr.is_empty(), "api.listen_addr", "must not be empty");

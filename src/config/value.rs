@@ -265,6 +265,34 @@ impl BackendUrl {
     }
 }
 
+choice! {
+    /// How far the connection to PostgreSQL is encrypted and its certificate checked, in libpq's
+    /// words (<https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION>).
+    SslMode {
+        /// Not encrypted.
+        Disable = "disable",
+        /// Encrypted when the server can; its certificate is not checked.
+        Prefer = "prefer",
+        /// Encrypted; the certificate is checked when sslrootcert is given.
+        Require = "require",
+        /// Encrypted, with a certificate of a known authority.
+        VerifyCa = "verify-ca",
+        /// Encrypted, with a certificate of a known authority for the host of the URL.
+        VerifyFull = "verify-full",
+    }
+}
+
+/// TLS to the backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendTls {
+    /// `sslmode`; without it verify-full for another host, prefer for loopback.
+    pub mode: SslMode,
+    /// `sslrootcert`: a file; without it, or with `system`, the operating system's authorities.
+    pub root: Option<PathBuf>,
+    /// `sslcert` and `sslkey`: files with RustyDB's own certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// The parts of a backend URL.
 #[derive(Clone, Debug)]
 pub struct BackendUrlParts {
@@ -276,6 +304,41 @@ pub struct BackendUrlParts {
     pub password: Option<Secret>,
     /// The database that system connections go to.
     pub database: String,
+    /// How the connection is protected.
+    pub tls: BackendTls,
+}
+
+/// What a URL says of TLS.
+#[derive(Default)]
+struct SslParameters {
+    mode: Option<String>,
+    root: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
+}
+
+impl SslParameters {
+    fn check(self, addr: &BackendAddr) -> Result<BackendTls, String> {
+        let mode = match (self.mode.as_deref(), addr) {
+            // A Unix socket is never encrypted, whatever is asked.
+            (_, BackendAddr::Unix(_)) => SslMode::Disable,
+            (Some("allow"), _) => SslMode::Prefer,
+            (Some(word), _) => SslMode::of(word).map_err(|e| format!("sslmode={word}: {e}"))?,
+            (None, BackendAddr::Tcp(host, _)) if is_loopback(host) => SslMode::Prefer,
+            (None, _) => SslMode::VerifyFull,
+        };
+        let identity = match (self.cert, self.key) {
+            (Some(cert), Some(key)) => Some((cert.into(), key.into())),
+            (None, None) => None,
+            _ => return Err("sslcert and sslkey belong together".into()),
+        };
+        let root = self.root.filter(|root| root != "system").map(PathBuf::from);
+        Ok(BackendTls { mode, root, identity })
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 /// Like libpq, and unlike the URL standard, takes a user without a host: `me@/db?host=/run/pg`.
@@ -299,14 +362,15 @@ impl BackendUrl {
             bytes.decode_utf8().map(|t| t.into_owned()).map_err(|e| e.to_string())
         };
         let mut host = decode(url.host_str().unwrap_or(""))?;
+        let mut ssl = SslParameters::default();
         for (name, value) in url.query_pairs() {
-            match (&*name, &*value) {
-                ("host", path) => host = path.to_owned(),
-                ("sslmode", "disable" | "allow" | "prefer") => {}
-                ("sslmode", mode) => {
-                    return Err(format!("sslmode={mode}: TLS to the backend is not available yet"));
-                }
-                (name, _) => return Err(format!("unknown parameter {name}")),
+            match &*name {
+                "host" => host = value.into_owned(),
+                "sslmode" => ssl.mode = Some(value.into_owned()),
+                "sslrootcert" => ssl.root = Some(value.into_owned()),
+                "sslcert" => ssl.cert = Some(value.into_owned()),
+                "sslkey" => ssl.key = Some(value.into_owned()),
+                name => return Err(format!("unknown parameter {name}")),
             }
         }
         let port = url.port().unwrap_or(5432);
@@ -323,6 +387,7 @@ impl BackendUrl {
         };
         let database = decode(url.path().trim_start_matches('/'))?;
         Ok(BackendUrlParts {
+            tls: ssl.check(&addr)?,
             addr,
             password: url.password().map(decode).transpose()?.map(Secret::new),
             database: if database.is_empty() { user.clone() } else { database },
@@ -371,20 +436,40 @@ macro_rules! choice {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[$vdoc])* $variant,)* }
 
-        impl Value for $name {
-            fn read(raw: &Toml) -> Result<Self, String> {
-                match raw.as_str() {
-                    $(Some($text) => Ok(Self::$variant),)*
+        impl $name {
+            /// The value with this word.
+            ///
+            /// # Errors
+            /// Which words there are.
+            pub fn of(word: &str) -> Result<Self, String> {
+                match word {
+                    $($text => Ok(Self::$variant),)*
                     _ => Err(concat!("one of:", $(" ", $text),*).into()),
                 }
             }
 
-            fn write(&self) -> Toml {
-                Toml::String(match self { $(Self::$variant => $text,)* }.into())
+            /// Its word.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl $crate::config::Value for $name {
+            fn read(raw: &toml::Value) -> Result<Self, String> {
+                // A yes or a no is more often written without quotes.
+                match raw {
+                    toml::Value::Boolean(yes) => Self::of(if *yes { "true" } else { "false" }),
+                    _ => Self::of(raw.as_str().unwrap_or("")),
+                }
+            }
+
+            fn write(&self) -> toml::Value {
+                toml::Value::String(self.word().into())
             }
         }
     )*};
 }
+pub(super) use choice;
 
 choice! {
     /// Where PostgreSQL comes from.
@@ -403,6 +488,24 @@ choice! {
         Transaction = "transaction",
         /// After each statement; transactions of several statements are refused.
         Statement = "statement",
+    }
+
+    /// Whether a door speaks TLS.
+    TlsMode {
+        /// When the certificate's file exists.
+        Auto = "auto",
+        /// Yes; without a certificate the server does not start.
+        On = "true",
+        /// No.
+        Off = "false",
+    }
+
+    /// The oldest version of TLS that is spoken.
+    TlsVersion {
+        /// TLS 1.2.
+        V12 = "1.2",
+        /// TLS 1.3.
+        V13 = "1.3",
     }
 
     /// The least severe record that is written.
@@ -470,7 +573,20 @@ mod tests {
         let unix = parts("postgresql://me@/?host=/run/pg").unwrap();
         assert_eq!(unix.addr, BackendAddr::Unix("/run/pg/.s.PGSQL.5432".into()));
         assert_eq!(unix.database, "me");
-        assert!(parts("postgresql://me@h/?sslmode=require").is_err());
+        let tls = |url: &str| parts(url).unwrap().tls;
+        assert_eq!(all.tls.mode, SslMode::VerifyFull);
+        assert_eq!(tls("postgresql://me@127.0.0.1").mode, SslMode::Prefer);
+        assert_eq!(unix.tls.mode, SslMode::Disable);
+        let url = "postgresql://me@h/?sslmode=verify-ca&sslrootcert=/ca&sslcert=/c&sslkey=/k";
+        let expected = BackendTls {
+            mode: SslMode::VerifyCa,
+            root: Some("/ca".into()),
+            identity: Some(("/c".into(), "/k".into())),
+        };
+        assert_eq!(tls(url), expected);
+        for wrong in ["sslmode=maybe", "sslcert=/c", "sslpassword=x"] {
+            assert!(parts(&format!("postgresql://me@h/?{wrong}")).is_err(), "{wrong}");
+        }
         assert!(parts("postgresql://h/d").is_err());
     }
 

@@ -85,7 +85,7 @@ pub(super) enum Turn {
     /// Served.
     Now(Grant),
     /// Served with the room of this connection, which is to be closed.
-    Evict(BackendConn),
+    Evict(Box<BackendConn>),
     /// Wait for the grant; the ticket is for leaving early.
     Wait(u64, oneshot::Receiver<Grant>),
     /// The wait queue is full.
@@ -178,7 +178,7 @@ impl Inner {
                 return Turn::Now(Grant::Room);
             }
             if let Some(old) = self.pop_oldest() {
-                return Turn::Evict(*old.conn);
+                return Turn::Evict(old.conn);
             }
         }
         if self.waiters.len() >= self.max_waiters {

@@ -8,6 +8,7 @@ use super::Shared;
 use crate::auth::scram::{Verifier, random_bytes};
 use crate::backend::{BackendConn, ConnectError, Connector, Credentials};
 use crate::config::{BackendMode, BackendUrlParts, Config};
+use crate::net::ClientTls;
 use crate::pool::{Demand, LaneKey};
 use crate::query::quote_literal;
 use crate::supervisor::data_dir::DataDir;
@@ -29,7 +30,7 @@ pub enum Backend {
     /// Ours.
     Embedded(Box<Plan>),
     /// Somebody else's.
-    External(BackendUrlParts),
+    External(BackendUrlParts, Connector),
 }
 
 impl Backend {
@@ -43,10 +44,11 @@ impl Backend {
             (BackendMode::External, Some(url)) => {
                 let parts =
                     url.parts().map_err(|e| StartError::config(format!("backend.url: {e}")))?;
+                let connector = external_connector(&parts)?;
                 if config.api.database == Config::default().api.database {
                     config.api.database = parts.database.clone();
                 }
-                Ok(Self::External(parts))
+                Ok(Self::External(parts, connector))
             }
             (BackendMode::External, None) => {
                 Err(StartError::config("backend.url is missing".into()))
@@ -58,7 +60,7 @@ impl Backend {
     pub fn connector(&self) -> Connector {
         match self {
             Self::Embedded(plan) => Connector::new(plan.addr()),
-            Self::External(parts) => Connector::new(parts.addr.clone()),
+            Self::External(_, connector) => connector.clone(),
         }
     }
 
@@ -66,7 +68,7 @@ impl Backend {
     pub fn system_demand(&self) -> Demand {
         let (user, database, credentials) = match self {
             Self::Embedded(_) => ("postgres", "postgres", Credentials::Local),
-            Self::External(parts) => {
+            Self::External(parts, _) => {
                 let secret =
                     parts.password.clone().map_or(Credentials::Local, Credentials::Password);
                 (parts.user.as_str(), parts.database.as_str(), secret)
@@ -90,7 +92,9 @@ impl Backend {
                 let supervisor = start_embedded(&plan, data, None, metrics, health).await?;
                 (plan.version().to_owned(), Some(supervisor))
             }
-            Self::External(parts) => (check_external(&parts, &demand).await?, None),
+            Self::External(parts, connector) => {
+                (check_external(&parts, &connector, &demand).await?, None)
+            }
         };
         shared.health.report("database", Check::Ok);
         shared.metrics.backend_up.set(1);
@@ -230,8 +234,17 @@ fn random_password() -> String {
     bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).collect()
 }
 
-async fn check_external(parts: &BackendUrlParts, demand: &Demand) -> Result<String, StartError> {
-    let connector = Connector::new(parts.addr.clone());
+fn external_connector(parts: &BackendUrlParts) -> Result<Connector, StartError> {
+    let tls =
+        ClientTls::new(&parts.tls).map_err(|e| StartError::config(format!("backend.url: {e}")))?;
+    Ok(Connector::with_tls(parts.addr.clone(), tls))
+}
+
+async fn check_external(
+    parts: &BackendUrlParts,
+    connector: &Connector,
+    demand: &Demand,
+) -> Result<String, StartError> {
     let deadline = Instant::now() + EXTERNAL_WAIT;
     let mut conn = loop {
         let attempt = connector.connect(demand.lane.parameters(), &demand.credentials);
@@ -241,7 +254,10 @@ async fn check_external(parts: &BackendUrlParts, demand: &Demand) -> Result<Stri
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }
-            Ok(Err(e)) => e.into_error().to_string(),
+            Ok(Err(e)) => {
+                let error = e.into_error();
+                error.cause().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+            }
             Err(_) => "no answer in time".to_owned(),
         };
         return Err(StartError::backend(format!("cannot log in to {}: {why}", parts.addr)));

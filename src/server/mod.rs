@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::auth::AccessChanges;
 use crate::config::Config;
-use crate::net::{BindError, Door, Drain, DrainWatch, Stage, bind_tcp, bind_unix};
+use crate::net::{BindError, Door, Drain, DrainWatch, ServerTls, Stage, bind_tcp, bind_unix};
 use crate::pool::{Pool, PoolKind};
 use crate::session::{Sessions, Stop};
 use crate::supervisor::data_dir::{self, DataDir};
@@ -44,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) system_pool: Pool,
     pub(crate) system: crate::pool::Demand,
     pub(crate) changes: AccessChanges,
+    pub(crate) tls: Option<Arc<ServerTls>>,
     pub(crate) drain: DrainWatch,
 }
 
@@ -100,6 +101,7 @@ impl Server {
         let config = Arc::new(config);
         let workers_count = worker::count(&config);
         let metrics = Arc::new(Metrics::new());
+        let tls = ServerTls::new(&config.security, metrics.clone()).map_err(StartError::config)?;
         let health = Arc::new(Health::new(workers_count));
         let (drain, drain_watch) = Drain::new();
         let changes = AccessChanges::default();
@@ -111,6 +113,7 @@ impl Server {
             system_pool: pool(PoolKind::System),
             system: backend.system_demand(),
             changes,
+            tls,
             drain: drain_watch,
             config,
             metrics,

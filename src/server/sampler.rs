@@ -23,6 +23,7 @@ const EXHAUSTED_SAMPLES: u32 = 3;
 pub(super) fn start(shared: Arc<Shared>, data_dir: PathBuf) {
     tokio::spawn(sweep(shared.clone()));
     tokio::spawn(maintain(shared.clone()));
+    tokio::spawn(watch_certificate(shared.clone()));
     tokio::spawn(sample_health(shared, data_dir));
 }
 
@@ -43,6 +44,15 @@ async fn maintain(shared: Arc<Shared>) {
         tick.tick().await;
         shared.pool.maintain();
         shared.system_pool.maintain();
+    }
+}
+
+async fn watch_certificate(shared: Arc<Shared>) {
+    let Some(tls) = shared.tls.clone() else { return };
+    let mut tick = tokio::time::interval(shared.config.security.tls_check_secs.duration());
+    loop {
+        tick.tick().await;
+        tls.look();
     }
 }
 

@@ -15,7 +15,7 @@ use crate::executor::names::NameReader;
 use crate::executor::roles::SystemRoles;
 use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS};
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
-use crate::limits::Gate;
+use crate::limits::{Gate, Shares};
 use crate::net::{Listener, Stage};
 use crate::session::Opener;
 use crate::supervisor::StartError;
@@ -84,8 +84,7 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
     let roles = SystemRoles::new(shared.system_pool.clone(), shared.system.clone());
     let auth = Arc::new(Authenticator::new(
         Arc::new(roles),
-        config.security.enable_auth,
-        config.security.verifier_cache_secs.duration(),
+        &config.security,
         shared.changes.clone(),
         shared.metrics.clone(),
     ));
@@ -102,6 +101,10 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         opener: opener.clone(),
         gate: Gate::new(config.network.max_connections),
         refusals: Gate::new(REFUSALS),
+        users: Shares::new(config.network.max_connections_per_user),
+        databases: Shares::new(config.network.max_connections_per_database),
+        addresses: Shares::new(config.network.max_connections_per_address),
+        tls: shared.tls.clone(),
         api_port: doors.api_port(),
         config: config.clone(),
         metrics: shared.metrics.clone(),

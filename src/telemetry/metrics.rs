@@ -152,6 +152,9 @@ pub struct Metrics {
     sessions_terminated: IntCounterVec,
     connections_rejected: IntCounterVec,
     protocol_errors: IntCounterVec,
+    tls_handshakes: IntCounterVec,
+    /// Seconds until the certificate that clients are shown ends.
+    pub tls_cert_expiry: IntGauge,
     auth_attempts: IntCounterVec,
     api_requests: IntCounterVec,
     api_errors: IntCounterVec,
@@ -253,6 +256,15 @@ impl Metrics {
                 "Bytes that are no known protocol",
                 &["reason"],
             ),
+            tls_handshakes: make.counters(
+                "rustydb_network_tls_handshakes_total",
+                "TLS handshakes with clients",
+                &["result", "version"],
+            ),
+            tls_cert_expiry: make.gauge(
+                "rustydb_network_tls_cert_expiry_seconds",
+                "Seconds until the certificate of the server ends; 0 = TLS is off",
+            ),
             auth_attempts: make.counters(
                 "rustydb_auth_attempts_total",
                 "Log-ins",
@@ -310,6 +322,12 @@ impl Metrics {
     /// Counts bytes that are no known protocol.
     pub fn protocol_error(&self, reason: &str) {
         self.protocol_errors.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a TLS handshake; one that failed has no version.
+    pub fn tls_handshake(&self, version: Option<&str>) {
+        let result = if version.is_some() { "success" } else { "failure" };
+        self.tls_handshakes.with_label_values(&[result, version.unwrap_or("none")]).inc();
     }
 
     /// Counts a log-in.
