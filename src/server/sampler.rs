@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 
 use super::Shared;
+use super::leaks::Leaks;
 use crate::pool::CancelSlot;
 use crate::telemetry::Check;
 
@@ -33,16 +34,20 @@ async fn sweep(shared: Arc<Shared>) {
         second.tick().await;
         let now = u32::try_from(shared.health.uptime_secs()).unwrap_or(u32::MAX);
         shared.sessions.sweep(now, limit);
+        shared.pool.tick(now);
+        shared.system_pool.tick(now);
     }
 }
 
 async fn maintain(shared: Arc<Shared>) {
     let every = shared.config.pool.maintenance_interval_secs.duration();
     let mut tick = tokio::time::interval(every);
+    let mut leaks = Leaks::default();
     loop {
         tick.tick().await;
         shared.pool.maintain();
         shared.system_pool.maintain();
+        leaks.look(&shared).await;
     }
 }
 
