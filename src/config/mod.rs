@@ -171,8 +171,8 @@ config! {
         /// Seconds that one attempt to log in to PostgreSQL may take.
         connect_timeout_secs: Secs = Secs(5);
         /// Seconds that a new transaction waits while PostgreSQL is out of reach, or has no
-        /// primary, before its client gets 57P03; a log-in waits for half of
-        /// network.connection_timeout_secs at most.
+        /// primary, before its client gets 57P03. A log-in is bounded by
+        /// network.connection_timeout_secs as well.
         failover_wait_secs: Secs = Secs(60);
         /// Seconds between two looks at the health of PostgreSQL and the disk.
         health_interval_secs: Secs = Secs(5);

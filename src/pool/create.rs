@@ -37,7 +37,9 @@ impl Pool {
                     let alarm = Alarm(self.clone());
                     runtime.spawn(async move {
                         tokio::time::sleep_until(at.into()).await;
+                        let pool = alarm.0.clone();
                         drop(alarm);
+                        pool.pump();
                     });
                     return;
                 }
@@ -94,13 +96,18 @@ impl Pool {
                 self.0.metrics().wait_duration.observe(begun.elapsed().as_secs_f64());
                 return granted.map_err(|_| stopping());
             }
-            let is_away = self.0.inner.lock().creations.outage().is_some();
+            let is_away = self.is_out_of_reach();
             match patience.next_look(begun.elapsed(), is_away) {
                 Some(at) => until = at,
                 None if is_away => return Err(self.out_of_reach()),
                 None => return Err(self.waited_too_long(&demand.lane)),
             }
         }
+    }
+
+    /// Whether the last attempt to make a connection found no PostgreSQL, or no primary.
+    pub fn is_out_of_reach(&self) -> bool {
+        self.0.inner.lock().creations.outage().is_some()
     }
 
     pub(super) fn queue_full(&self) -> Error {
@@ -167,13 +174,13 @@ impl Patience {
     }
 }
 
-/// Wakes the pool when the next creation may begin, whatever happens.
+/// Somebody who will wake the pool; when it goes, another is needed.
 struct Alarm(Pool);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
+        // No pumping here: an event loop that is shutting down drops what it is given at once.
         self.0.0.inner.lock().wake();
-        self.0.pump();
     }
 }
 
@@ -185,7 +192,13 @@ struct Creating {
 }
 
 impl Creating {
-    async fn run(mut self) {
+    async fn run(self) {
+        let pool = self.pool.clone();
+        self.make().await;
+        pool.pump();
+    }
+
+    async fn make(mut self) {
         let shared = self.pool.0.clone();
         if let Some(old) = self.order.evicted.take() {
             // Its room is the new one's.
@@ -247,7 +260,6 @@ impl Drop for Creating {
         if !self.ended {
             self.fail(Failure::Abandoned, None);
         }
-        self.pool.pump();
     }
 }
 
