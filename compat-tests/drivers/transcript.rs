@@ -30,12 +30,13 @@ pub fn compare(name: &str, program: &Command) {
         .set(&format!("pool.reserved_size={}", CLIENTS + 20))
         .start();
     let direct_port = direct::open(&server);
-    let [reference, ours] = [("direct", direct_port), ("pooled", server.port)].map(|(way, port)| {
-        let database = format!("{name}_{way}");
-        let created = server.direct_psql(&format!("create database {database}"));
-        assert_eq!(created.stderr, "");
-        run(program, &server, port, &database).replace(&database, "the_database")
-    });
+    let [reference, ours] =
+        [("direct", direct_port), ("pooled", server.port)].map(|(way, port)| {
+            let database = format!("{name}_{way}");
+            let created = server.direct_psql(&format!("create database {database}"));
+            assert_eq!(created.stderr, "");
+            run(program, &server, port, &database).replace(&database, "the_database")
+        });
     assert_same(&ours, &reference);
 }
 

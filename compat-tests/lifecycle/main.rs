@@ -7,10 +7,12 @@ mod cli;
 mod config;
 mod external;
 mod external_tls;
+mod failover;
 mod faults;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod health;
+mod pool;
 mod refusals;
 mod shutdown;
 mod start;
@@ -238,9 +240,16 @@ impl PlainPostgres {
 
     /// With further options of `postgres`, for which files may be laid into its directory.
     fn start_with(options: impl FnOnce(&Path) -> String) -> Self {
+        let plain = Self::init();
+        let more = options(plain.dir.path());
+        plain.launch(&more);
+        plain
+    }
+
+    /// A cluster that is not started yet.
+    fn init() -> Self {
         let plain = Self { dir: harness::temp_dir(), port: harness::free_port() };
         let at = plain.dir.path();
-        let more = options(at);
         std::fs::write(at.join("password"), Self::PASSWORD).unwrap();
         if is_root() {
             let uid = Some(unprivileged_uid());
@@ -256,22 +265,26 @@ impl PlainPostgres {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", stderr(&made));
+        plain
+    }
+
+    /// Starts it, with further options of the command line.
+    fn launch(&self, more: &str) {
         let options = format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off \
-             {more}",
-            plain.port
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off {more}",
+            self.port
         );
-        let started = plain
+        let log = self.dir.path().join("log");
+        let started = self
             .tool("pg_ctl")
             .args(["-w", "-o", &options, "-l"])
-            .arg(at.join("log"))
+            .arg(&log)
             .arg("start")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .status()
             .unwrap();
-        assert!(started.success(), "{:?}", std::fs::read_to_string(at.join("log")));
-        plain
+        assert!(started.success(), "{:?}", std::fs::read_to_string(log));
     }
 
     fn tool(&self, name: &str) -> Command {

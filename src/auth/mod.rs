@@ -61,6 +61,12 @@ impl AccessChanges {
         }
     }
 
+    /// Another server is the primary now: it may know other roles, and every connection to the one
+    /// before is of no use.
+    pub fn primary_changed(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// How many there were.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Acquire)

@@ -45,6 +45,8 @@ pub enum Credentials {
 pub enum ConnectError {
     /// Nobody listens, or the server is starting or stopping: it may work in a moment.
     Unavailable(Error),
+    /// The server has no room for another connection.
+    Full(Error),
     /// The server said no; the client reads its words.
     Refused(Error),
 }
@@ -53,7 +55,9 @@ impl ConnectError {
     /// The error for the client.
     pub fn into_error(self) -> Error {
         match self {
-            ConnectError::Unavailable(error) | ConnectError::Refused(error) => error,
+            ConnectError::Unavailable(error)
+            | ConnectError::Full(error)
+            | ConnectError::Refused(error) => error,
         }
     }
 }
@@ -61,7 +65,7 @@ impl ConnectError {
 /// Where PostgreSQL is, and how it is spoken to.
 #[derive(Debug)]
 pub struct Target {
-    addr: BackendAddr,
+    pub(super) addr: BackendAddr,
     tls: Option<ClientTls>,
 }
 
@@ -80,6 +84,11 @@ impl Connector {
     /// A connector for one server, with the encryption that is asked for.
     pub fn with_tls(addr: BackendAddr, tls: Option<ClientTls>) -> Self {
         Self { target: Arc::new(Target { addr, tls }) }
+    }
+
+    /// Where the server is.
+    pub fn addr(&self) -> &BackendAddr {
+        &self.target.addr
     }
 
     /// Logs in. `parameters` are those of a start-up packet, `user` and `database` among them.
@@ -158,6 +167,19 @@ fn not_open(cause: io::Error) -> ConnectError {
     ConnectError::Refused(error)
 }
 
+/// PostgreSQL's words stay. It names the limit of a role or a database, but not its own.
+fn full(error: Error) -> ConnectError {
+    let named = error.message().starts_with("too many connections for");
+    let error = error.with_kind(ErrorKind::PoolExhausted);
+    ConnectError::Full(match named {
+        true => error,
+        false => error.with_hint(
+            "PostgreSQL's max_connections is reached; raise it, or lower pool.max_size so that \
+             RustyDB and all others fit",
+        ),
+    })
+}
+
 fn lost(error: Error) -> ConnectError {
     ConnectError::Unavailable(error.with_kind(ErrorKind::ServiceUnavailable))
 }
@@ -202,13 +224,13 @@ impl LogIn<'_> {
 
     fn refusal(&self) -> ConnectError {
         match Report::parse(self.conn.body()) {
-            // 57P03: starting or stopping; 57P01: it was told to stop while we logged in; 53300:
-            // a connection that we have just closed still counts.
-            Ok(report) if matches!(report.sqlstate, b"57P03" | b"57P01" | b"57P02" | b"53300") => {
+            // 57P03: starting or stopping; 57P01: it was told to stop while we logged in.
+            Ok(report) if matches!(report.sqlstate, b"57P03" | b"57P01" | b"57P02") => {
                 ConnectError::Unavailable(
                     report.to_error().with_kind(ErrorKind::ServiceUnavailable),
                 )
             }
+            Ok(report) if report.sqlstate == b"53300" => full(report.to_error()),
             Ok(report) => ConnectError::Refused(report.to_error()),
             Err(e) => malformed(e),
         }

@@ -18,7 +18,8 @@ pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
 pub use overrides::{PoolOverride, PoolOverrides};
 pub use value::{
     BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel,
-    PoolingMode, Secs, SslMode, TlsMode, TlsVersion, Value,
+    PoolingMode, RecyclingStrategy, Secs, SizingMode, SslMode, TlsMode, TlsVersion,
+    ValidationLevel, Value,
 };
 
 /// What the loader knows of one key.
@@ -182,9 +183,14 @@ config! {
         mode: BackendMode = BackendMode::Embedded;
         /// postgresql://user:password@host:port/database of an external PostgreSQL. The user is the
         /// system role: it reads the verifiers of the clients' roles and must be a superuser.
+        /// With several servers (host1:port1,host2:port2) the primary is found by asking them.
         url: Option<BackendUrl> = None;
-        /// Seconds to wait for PostgreSQL to be reachable before a client gets 57P03.
+        /// Seconds that one attempt to log in to PostgreSQL may take.
         connect_timeout_secs: Secs = Secs(5);
+        /// Seconds that a new transaction waits while PostgreSQL is out of reach, or has no
+        /// primary, before its client gets 57P03. A log-in is bounded by
+        /// network.connection_timeout_secs as well.
+        failover_wait_secs: Secs = Secs(60);
         /// Seconds between two looks at the health of PostgreSQL and the disk.
         health_interval_secs: Secs = Secs(5);
     }
@@ -214,12 +220,25 @@ config! {
         pooling_mode: PoolingMode = PoolingMode::Transaction;
         /// Connections in all; PostgreSQL's max_connections must exceed it by reserved_size and 3.
         max_size: usize = 100, env "RUSTYDB_POOL_MAX_SIZE";
+        /// Connections that are kept although they are idle, max_size at most, and made again when
+        /// they are lost; new ones are for the role and database that were used last.
+        min_size: usize = 5;
+        /// Connections that the first client causes to be made, its own included, for its role and
+        /// database: before it, nobody's are known. 0 = only those that are needed.
+        initial_size: usize = 0;
+        /// Connections being made at once.
+        max_concurrent_creations: usize = 4;
+        /// Connections made per second in the long run; a full pool may be made at once.
+        /// "none" = as many as are needed.
+        creation_throttle: Option<usize> = Some(100);
         /// Connections of the system role, for log-ins and health, beside max_size.
         reserved_size: usize = 5;
         /// Seconds a client waits for a connection before it gets 53300.
         acquire_timeout_secs: Secs = Secs(30), env "RUSTYDB_POOL_TIMEOUT";
         /// Clients that may wait at once; the next one gets 53300 at once.
         max_wait_queue_size: usize = 1000;
+        /// Seconds of waiting after which a client counts as starved in the metrics.
+        starvation_threshold_secs: Secs = Secs(10);
         /// Seconds after which a connection is replaced, give or take a tenth; "none" = never.
         max_lifetime_secs: Option<Secs> = Some(Secs(3600));
         /// Seconds after which an idle connection is closed; "none" = never.
@@ -230,6 +249,22 @@ config! {
         /// looked at: if nothing holds it there any more, the connection goes back. Earlier when
         /// others wait.
         unpin_after_ms: u32 = 20;
+        /// How a connection that was idle is checked before its next use: "none", "ping" (an empty
+        /// query) or "query". A connection that was closed is noticed without a check.
+        validation: ValidationLevel = ValidationLevel::Ping;
+        /// What "query" sends.
+        validation_query: String = "SELECT 1".into();
+        /// Seconds of being idle before which a connection is not checked.
+        validation_skip_recent_secs: Secs = Secs(1);
+        /// Seconds after which a check has failed.
+        validation_timeout_secs: Secs = Secs(5);
+        /// How a connection is made ready for the next client: "fast" (the settings that differ),
+        /// "checked" (everything but prepared statements), "replace" (closed) or "adaptive" (by
+        /// its age and what happened).
+        recycling_strategy: RecyclingStrategy = RecyclingStrategy::Adaptive;
+        /// Seconds after which a client that holds a connection and does nothing is reported, but
+        /// for clients of session pooling; "none" = never.
+        leak_threshold_secs: Option<Secs> = Some(Secs(300));
         /// Seconds to clean a connection (DISCARD ALL) before it is closed instead.
         reset_timeout_secs: Secs = Secs(5);
         /// Seconds between two looks for connections that are too old.
@@ -240,6 +275,20 @@ config! {
         users: PoolOverrides = PoolOverrides::new();
         /// What differs for single databases, in the same form.
         databases: PoolOverrides = PoolOverrides::new();
+    }
+
+    /// How the number of connections follows the load.
+    sizing: Sizing at "pool.sizing" {
+        /// "elastic", or "fixed": always pool.max_size.
+        mode: SizingMode = SizingMode::Elastic;
+        /// Part of the connections in use at which some are made in advance.
+        scale_up_threshold: f64 = 0.8;
+        /// Part of the connections in use below which idle ones are closed.
+        scale_down_threshold: f64 = 0.3;
+        /// Connections made or closed at one look.
+        step: usize = 2;
+        /// Seconds between two looks that close connections.
+        cool_down_secs: Secs = Secs(60);
     }
 
     /// Who may come in.
@@ -316,11 +365,12 @@ impl Config {
             "backend.url",
             "is missing; an external backend needs postgresql://user:password@host:port/database",
         );
-        let url = self.backend.url.as_ref().map(BackendUrl::parts);
+        let url = self.backend.url.as_ref().map(BackendUrl::hosts);
         if let Some(Err(e)) = url {
             check(false, "backend.url", &e);
         }
         check(self.pool.max_size > 0, "pool.max_size", "must be at least 1");
+        self.check_sizes(&mut check);
         check(self.pool.reserved_size > 0, "pool.reserved_size", "must be at least 1");
         check(
             self.pool.acquire_timeout_secs.0 > 0,
@@ -369,6 +419,21 @@ impl Config {
         check(!self.network.listen_addr.is_empty(), "network.listen_addr", "must not be empty");
         check(!self.api.listen_addr.is_empty(), "api.listen_addr", "must not be empty");
         wrong
+    }
+
+    fn check_sizes(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        let (pool, sizing) = (&self.pool, &self.sizing);
+        let fits = pool.initial_size <= pool.max_size;
+        check(fits, "pool.initial_size", "must be at most pool.max_size");
+        let one = "must be at least 1";
+        check(pool.max_concurrent_creations > 0, "pool.max_concurrent_creations", one);
+        check(pool.validation_timeout_secs.0 > 0, "pool.validation_timeout_secs", one);
+        check(self.backend.failover_wait_secs.0 > 0, "backend.failover_wait_secs", one);
+        check(self.backend.connect_timeout_secs.0 > 0, "backend.connect_timeout_secs", one);
+        let (low, high) = (sizing.scale_down_threshold, sizing.scale_up_threshold);
+        check((0.0..=1.0).contains(&high), "pool.sizing.scale_up_threshold", "must be 0 to 1");
+        let text = "must be 0 to 1, and below pool.sizing.scale_up_threshold";
+        check((0.0..high).contains(&low), "pool.sizing.scale_down_threshold", text);
     }
 
     /// `--insecure`: every listener on loopback, nobody is asked for a password.

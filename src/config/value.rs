@@ -43,6 +43,22 @@ integer! {
     usize => "a whole number, 0 or more";
 }
 
+impl Value for f64 {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        let number = match raw {
+            Toml::Float(number) => Some(*number),
+            Toml::Integer(number) => i32::try_from(*number).ok().map(f64::from),
+            Toml::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        number.filter(|n| n.is_finite()).ok_or_else(|| "a number".to_owned())
+    }
+
+    fn write(&self) -> Toml {
+        Toml::Float(*self)
+    }
+}
+
 impl Value for bool {
     fn read(raw: &Toml) -> Result<Self, String> {
         match raw {
@@ -352,8 +368,23 @@ fn parse_url(text: &str) -> Result<url::Url, url::ParseError> {
     }
 }
 
+/// A URL with one host for each that is named, `scheme://user@host1:port1,host2:port2/database`.
+fn each_host(text: &str) -> Vec<String> {
+    let begin = text.find("://").map_or(0, |at| at + 3);
+    let end = text[begin..].find(['/', '?', '#']).map_or(text.len(), |at| begin + at);
+    let hosts = text[begin..end].rfind('@').map_or(begin, |at| begin + at + 1);
+    let (before, after) = (&text[..hosts], &text[end..]);
+    text[hosts..end].split(',').map(|host| format!("{before}{host}{after}")).collect()
+}
+
 impl BackendUrl {
-    /// Takes the URL apart, as libpq does
+    /// The servers of the URL, which differ in nothing but the address.
+    pub fn hosts(&self) -> Result<Vec<BackendUrlParts>, String> {
+        let urls = each_host(self.reveal()).into_iter();
+        urls.map(|url| Self(Secret::new(url)).parts()).collect()
+    }
+
+    /// Takes the URL of one server apart, as libpq does
     /// (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS>).
     pub fn parts(&self) -> Result<BackendUrlParts, String> {
         let url = parse_url(self.reveal()).map_err(|e| e.to_string())?;
@@ -398,15 +429,18 @@ impl BackendUrl {
 
 impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match parse_url(self.reveal()) {
-            Ok(mut url) => {
-                if url.password().is_some() && url.set_password(Some("***")).is_err() {
-                    return f.write_str("***");
+        let urls = each_host(self.reveal());
+        for (at, text) in urls.iter().enumerate() {
+            let separator = if at > 0 { " " } else { "" };
+            match parse_url(text) {
+                Ok(mut url) => {
+                    let hidden = url.password().is_none() || url.set_password(Some("***")).is_ok();
+                    write!(f, "{separator}{}", if hidden { url.as_str() } else { "***" })?;
                 }
-                f.write_str(url.as_str())
+                Err(_) => write!(f, "{separator}***")?,
             }
-            Err(_) => f.write_str("***"),
         }
+        Ok(())
     }
 }
 
@@ -414,11 +448,12 @@ impl Value for BackendUrl {
     fn read(raw: &Toml) -> Result<Self, String> {
         let expected = || "a URL such as postgresql://user:password@host:5432/database".to_owned();
         let text = raw.as_str().ok_or_else(expected)?;
-        match parse_url(text) {
-            Ok(url) if matches!(url.scheme(), "postgresql" | "postgres") => {
-                Ok(Self(Secret::new(text)))
-            }
-            _ => Err(expected()),
+        let is_ours = |url: &String| {
+            parse_url(url).is_ok_and(|url| matches!(url.scheme(), "postgresql" | "postgres"))
+        };
+        match each_host(text).iter().all(is_ours) {
+            true => Ok(Self(Secret::new(text))),
+            false => Err(expected()),
         }
     }
 
@@ -508,6 +543,36 @@ choice! {
         V13 = "1.3",
     }
 
+    /// Whether the number of connections follows the load.
+    SizingMode {
+        /// It does.
+        Elastic = "elastic",
+        /// It is always the largest.
+        Fixed = "fixed",
+    }
+
+    /// How an idle connection is checked before its next use.
+    ValidationLevel {
+        /// Only whether it was closed.
+        None = "none",
+        /// By an empty query.
+        Ping = "ping",
+        /// By the configured query.
+        Query = "query",
+    }
+
+    /// How a connection is made ready for the next client.
+    RecyclingStrategy {
+        /// The settings that differ are reset.
+        Fast = "fast",
+        /// Everything but prepared statements is discarded.
+        Checked = "checked",
+        /// It is closed.
+        Replace = "replace",
+        /// By its age and what happened.
+        Adaptive = "adaptive",
+    }
+
     /// The least severe record that is written.
     LogLevel {
         /// Everything, wire messages included.
@@ -588,6 +653,20 @@ mod tests {
             assert!(parts(&format!("postgresql://me@h/?{wrong}")).is_err(), "{wrong}");
         }
         assert!(parts("postgresql://h/d").is_err());
+    }
+
+    #[test]
+    fn a_backend_url_may_name_several_servers() {
+        let url = BackendUrl::read(&text("postgresql://u:a,b@h1:1,[::1]:2,h3/d")).unwrap();
+        let hosts = url.hosts().unwrap();
+        let expected = [("h1", 1), ("::1", 2), ("h3", 5432)];
+        for (parts, (host, port)) in hosts.iter().zip(expected) {
+            assert_eq!(parts.addr, BackendAddr::Tcp(host.into(), port));
+            assert_eq!((parts.user.as_str(), parts.database.as_str()), ("u", "d"));
+            assert_eq!(parts.password.as_ref().unwrap().reveal(), "a,b");
+        }
+        assert!(!url.to_string().contains("a,b"), "{url}");
+        assert!(BackendUrl::read(&text("postgresql://u@h1:x,h2/d")).is_err());
     }
 
     #[test]

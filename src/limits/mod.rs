@@ -33,6 +33,11 @@ impl Gate {
             .map(|_| Permit(self.clone()))
     }
 
+    /// Whether nobody can go in now.
+    pub fn is_full(&self) -> bool {
+        self.inside.load(Ordering::Acquire) >= self.most()
+    }
+
     /// How many may be inside.
     pub fn most(&self) -> usize {
         self.most
@@ -118,8 +123,9 @@ mod tests {
     fn a_full_gate_opens_when_somebody_leaves() {
         let gate = Gate::new(2);
         let (a, b) = (gate.enter().unwrap(), gate.enter().unwrap());
-        assert!(gate.enter().is_none());
+        assert!(gate.is_full() && gate.enter().is_none());
         drop(a);
+        assert!(!gate.is_full());
         assert!(gate.enter().is_some());
         drop(b);
     }

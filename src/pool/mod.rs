@@ -10,8 +10,13 @@
 //! Every connection is in exactly one of these states, and the total is the sum of them:
 //! being made (a slot), idle, lent, being cleaned.
 
+mod create;
+mod creation;
 mod inner;
+pub mod recycle;
 mod reset;
+mod sizing;
+mod upkeep;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,16 +27,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::auth::AccessChanges;
-use crate::backend::{BackendConn, CancelKey, ConnectError, Connector, Credentials, Told};
+use crate::backend::{BackendConn, CancelKey, Credentials, Servers, Told};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::PoolMetrics;
+use creation::Gates;
 pub use inner::LaneKey;
 use inner::{Grant, Inner, Turn};
-
-/// First and longest pause between two attempts to reach PostgreSQL.
-const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+use sizing::Policy;
 
 /// Which of the two pools: they differ in size and in nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +52,9 @@ pub struct Pool(Arc<Shared>);
 
 struct Shared {
     kind: PoolKind,
-    connector: Connector,
+    servers: Servers,
     config: config::Pool,
-    connect_timeout: Duration,
+    failover_wait: Duration,
     changes: AccessChanges,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
@@ -71,21 +75,33 @@ impl Pool {
     /// An empty pool.
     pub fn new(
         kind: PoolKind,
-        connector: Connector,
+        servers: Servers,
         config: &config::Config,
         changes: AccessChanges,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let size = match kind {
-            PoolKind::Main => config.pool.max_size,
-            PoolKind::System => config.pool.reserved_size,
+        let pool = &config.pool;
+        let failover_wait = config.backend.failover_wait_secs.duration();
+        let (policy, gates, failover_wait) = match kind {
+            PoolKind::Main => {
+                let sizing = config.sizing.clone();
+                let policy = Policy { min_size: pool.min_size, max_size: pool.max_size, sizing };
+                (policy, Gates::new(pool), failover_wait)
+            }
+            PoolKind::System => {
+                let sizing = config::Sizing::default();
+                let policy = Policy { min_size: 1, max_size: pool.reserved_size, sizing };
+                // Early enough for a log-in to be told why it failed.
+                let log_in = config.network.connection_timeout_secs.duration() / 2;
+                (policy, Gates::default(), failover_wait.min(log_in))
+            }
         };
         Self(Arc::new(Shared {
             kind,
-            connector,
-            connect_timeout: config.backend.connect_timeout_secs.duration(),
-            inner: Mutex::new(Inner::new(size, config.pool.max_wait_queue_size)),
-            config: config.pool.clone(),
+            servers,
+            failover_wait,
+            inner: Mutex::new(Inner::new(policy, gates, config)),
+            config: pool.clone(),
             changes,
             metrics,
             waiting: AtomicU32::new(0),
@@ -96,7 +112,8 @@ impl Pool {
     ///
     /// # Errors
     /// `53300` when the wait queue is full or the wait took longer than `acquire_timeout_secs`;
-    /// `57P03` when PostgreSQL is out of reach; what PostgreSQL said when it refused.
+    /// `57P03` when PostgreSQL is out of reach for `failover_wait_secs`; what PostgreSQL said when
+    /// it refused.
     pub async fn acquire(&self, demand: &Demand, slot: &Arc<CancelSlot>) -> Result<Lease> {
         let begun = Instant::now();
         let result = self.acquire_conn(demand).await;
@@ -104,7 +121,7 @@ impl Pool {
         match result {
             Ok(conn) => {
                 metrics.acquire_duration.observe(begun.elapsed().as_secs_f64());
-                Ok(self.lend(Box::new(conn), demand, slot))
+                Ok(self.lend(conn, demand, slot))
             }
             Err(error) => {
                 match error.kind() {
@@ -119,25 +136,20 @@ impl Pool {
         }
     }
 
-    /// Borrows a connection if one is idle; nobody is overtaken.
+    /// Borrows a connection if one is idle and needs no check; nobody is overtaken.
     pub fn try_acquire(&self, demand: &Demand, slot: &Arc<CancelSlot>) -> Option<Lease> {
         let worker = thread::current().id();
         loop {
-            let (from, conn) = self.0.inner.lock().take_idle_of(&demand.lane, worker)?;
-            match self.ready(conn, from, worker) {
-                Some(conn) => {
-                    self.0.metrics().acquire_duration.observe(0.0);
-                    return Some(self.lend(conn, demand, slot));
-                }
-                None => self.0.give_back_room("lost"),
+            let (from, conn) = self.0.inner.lock().take_fresh(&demand.lane, worker)?;
+            if let Some(conn) = self.ready(conn, from, worker) {
+                self.0.metrics().acquire_duration.observe(0.0);
+                return Some(self.lend(conn, demand, slot));
             }
         }
     }
 
     fn lend(&self, conn: Box<BackendConn>, demand: &Demand, slot: &Arc<CancelSlot>) -> Lease {
-        let metrics = self.0.metrics();
-        metrics.acquired.inc();
-        metrics.active.inc();
+        self.0.metrics().acquired.inc();
         slot.set(Some(conn.cancel.clone()));
         Lease {
             conn: Some(conn),
@@ -154,94 +166,34 @@ impl Pool {
         self.0.waiting.load(Ordering::Relaxed) > 0
     }
 
-    async fn acquire_conn(&self, demand: &Demand) -> Result<BackendConn> {
-        let shared = &self.0;
+    async fn acquire_conn(&self, demand: &Demand) -> Result<Box<BackendConn>> {
         let worker = thread::current().id();
         loop {
-            let turn = shared.inner.lock().turn(&demand.lane, worker);
-            shared.report();
-            let grant = match turn {
-                Turn::Now(grant) => grant,
-                Turn::Evict(old) => {
-                    shared.metrics().destroyed("evicted");
-                    tokio::spawn(old.close());
-                    Grant::Room
-                }
-                Turn::Full => return Err(shared.queue_full()),
+            let turn = self.0.inner.lock().turn(demand, worker);
+            let lent = match turn {
+                Turn::Now(lent) => lent,
+                Turn::Full => return Err(self.queue_full()),
                 Turn::Wait(ticket, receiver) => {
-                    let _wanted = Wanted::new(&shared.waiting);
+                    let _wanted = Wanted::new(&self.0.waiting);
                     let mut waiting = Waiting { pool: self, ticket, receiver, demand };
-                    let limit = shared.config.acquire_timeout_secs.duration();
-                    match tokio::time::timeout(limit, &mut waiting.receiver).await {
-                        Ok(Ok(grant)) => grant,
-                        Ok(Err(_)) => return Err(stopping()),
-                        Err(_) => return Err(shared.waited_too_long()),
+                    self.pump();
+                    match self.wait(&mut waiting.receiver, demand).await? {
+                        Grant::Conn(lent) => lent,
+                        Grant::Refused(error) => return Err(error),
                     }
                 }
                 Turn::Closed => return Err(stopping()),
             };
-            match grant {
-                Grant::Room => return self.create(demand).await,
-                Grant::Conn(from, conn) => match self.ready(conn, from, worker) {
-                    Some(conn) => return Ok(*conn),
-                    // It died while it was idle; its room is free again, so ask again.
-                    None => shared.give_back_room("lost"),
-                },
-            }
-        }
-    }
-
-    /// Takes an idle connection to the calling thread and looks whether it is still good.
-    fn ready(
-        &self,
-        mut conn: Box<BackendConn>,
-        from: ThreadId,
-        to: ThreadId,
-    ) -> Option<Box<BackendConn>> {
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        if conn.changes != self.0.changes.count() || !conn.absorb_idle(&mut cx) {
-            return None;
-        }
-        if from != to {
-            conn = Box::new(conn.rebind().ok()?);
-            // The new event loop knows nothing yet of what the kernel knows.
-            return (!conn.has_input()).then_some(conn);
-        }
-        Some(conn)
-    }
-
-    async fn create(&self, demand: &Demand) -> Result<BackendConn> {
-        let mut room = Room { shared: &self.0, held: true };
-        let deadline = Instant::now() + self.0.connect_timeout;
-        let mut pause = RETRY.0;
-        loop {
-            let changes = self.0.changes.count();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let attempt = self.0.connector.connect(demand.lane.parameters(), &demand.credentials);
-            match tokio::time::timeout(left.max(Duration::from_millis(1)), attempt).await {
-                Ok(Ok(mut conn)) => {
-                    room.held = false;
-                    conn.changes = changes;
-                    self.0.metrics().created.inc();
-                    self.0.inner.lock().learn(&demand.lane, &conn);
-                    return Ok(conn);
-                }
-                Ok(Err(ConnectError::Refused(error))) => return Err(error),
-                Ok(Err(ConnectError::Unavailable(error))) => {
-                    if Instant::now() + pause >= deadline {
-                        return Err(error);
+            // It may have died while it was idle; then its room is free again, so ask again.
+            let Some(conn) = self.ready(lent.conn, lent.worker, worker) else { continue };
+            match lent.stale_since {
+                None => return Ok(conn),
+                Some(since) => {
+                    if let Some(conn) = self.checked(conn, since, &demand.lane).await {
+                        return Ok(conn);
                     }
                 }
-                Err(_) => {
-                    return Err(Error::new(
-                        ErrorKind::ServiceUnavailable,
-                        "PostgreSQL did not answer in time",
-                    )
-                    .with_hint("backend.connect_timeout_secs bounds the wait; try again"));
-                }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY.1);
         }
     }
 
@@ -256,34 +208,14 @@ impl Pool {
     /// connected to, and a client does not know of our connections.
     pub fn close_idle(&self) {
         let idle = self.0.inner.lock().take_idle();
-        for conn in idle {
-            self.0.give_back_room("database_change");
-            tokio::spawn(conn.close());
-        }
-    }
-
-    /// Closes connections that are too old or idle for too long; runs every
-    /// `maintenance_interval_secs`.
-    pub fn maintain(&self) {
-        let now = Instant::now();
-        let idle = self.0.config.idle_timeout_secs.map(|s| s.duration());
-        let life = self.0.config.max_lifetime_secs.map(|s| s.duration());
-        let retired = self.0.inner.lock().retire(now, idle, life);
-        for (reason, conn) in retired {
-            self.0.give_back_room(reason);
-            tokio::spawn(conn.close());
-        }
-        self.0.report();
+        idle.into_iter().for_each(|conn| self.part("database_change", conn));
     }
 
     /// Sends waiters away and closes what is idle; lent connections close on their return.
     pub fn close(&self) {
         let idle = self.0.inner.lock().close();
-        for conn in idle {
-            self.0.give_back_room("drain");
-            tokio::spawn(conn.close());
-        }
-        self.0.report();
+        idle.into_iter().for_each(|conn| self.part("drain", conn));
+        self.report();
     }
 
     /// Connections in all, and whether somebody waits.
@@ -299,41 +231,6 @@ impl Shared {
             PoolKind::Main => &self.metrics.main_pool,
             PoolKind::System => &self.metrics.system_pool,
         }
-    }
-
-    fn report(&self) {
-        let (total, idle, waiting) = {
-            let inner = self.inner.lock();
-            (inner.total(), inner.idle(), inner.waiting())
-        };
-        let metrics = self.metrics();
-        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        metrics.total.set(gauge(total));
-        metrics.idle.set(gauge(idle));
-        metrics.waiters.set(gauge(waiting));
-    }
-
-    /// A connection is gone: its room goes to the first waiter.
-    fn give_back_room(&self, reason: &str) {
-        self.metrics().destroyed(reason);
-        self.inner.lock().room_freed();
-        self.report();
-    }
-
-    fn queue_full(&self) -> Error {
-        let n = self.config.max_wait_queue_size;
-        Error::new(
-            ErrorKind::PoolExhausted,
-            format!("all connections are in use and {n} sessions wait already"),
-        )
-        .with_hint("raise pool.max_size or pool.max_wait_queue_size, or try again later")
-    }
-
-    fn waited_too_long(&self) -> Error {
-        let secs = self.config.acquire_timeout_secs.0;
-        Error::new(ErrorKind::PoolExhausted, format!("no connection was free within {secs} s"))
-            .with_detail("acquire timeout")
-            .with_hint("raise pool.max_size or pool.acquire_timeout_secs, or try again later")
     }
 }
 
@@ -355,17 +252,9 @@ impl Drop for Waiting<'_> {
         let shared = &self.pool.0;
         shared.inner.lock().leave(self.ticket);
         self.receiver.close();
-        match self.receiver.try_recv() {
-            Ok(Grant::Conn(worker, conn)) => {
-                let lane = self.demand.lane.clone();
-                if shared.inner.lock().put_back(lane, worker, conn).is_some() {
-                    shared.give_back_room("made_room");
-                }
-            }
-            Ok(Grant::Room) => shared.inner.lock().room_freed(),
-            Err(_) => {}
+        if let Ok(Grant::Conn(lent)) = self.receiver.try_recv() {
+            self.pool.give(self.demand.lane.clone(), lent.worker, lent.conn);
         }
-        shared.report();
     }
 }
 
@@ -382,21 +271,6 @@ impl<'a> Wanted<'a> {
 impl Drop for Wanted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The right to make a connection, given back unless one was made.
-struct Room<'a> {
-    shared: &'a Shared,
-    held: bool,
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        if self.held {
-            self.shared.inner.lock().room_freed();
-            self.shared.report();
-        }
     }
 }
 
@@ -425,6 +299,11 @@ impl CancelSlot {
 
     fn is_quiet(&self) -> bool {
         self.under_way.load(Ordering::Acquire) == 0
+    }
+
+    /// Process number of the backend that the session holds.
+    pub fn backend_pid(&self) -> Option<u32> {
+        self.target.lock().as_ref().map(|key| key.pid)
     }
 
     /// Cancels what the session's backend is doing; does nothing when it holds none.
@@ -484,7 +363,6 @@ impl Lease {
     pub fn release(mut self) {
         let Some(conn) = self.conn.take() else { return };
         self.slot.set(None);
-        self.pool.0.metrics().active.dec();
         let back = reset::Return {
             conn,
             used: false,
@@ -502,11 +380,7 @@ impl Lease {
     pub fn retire(mut self) {
         let Some(conn) = self.conn.take() else { return };
         self.slot.set(None);
-        self.pool.0.metrics().active.dec();
-        self.pool.0.give_back_room("spoiled");
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(conn.close());
-        }
+        self.pool.part("spoiled", *conn);
     }
 
     /// The connection, from now on dirty.
@@ -529,7 +403,6 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(conn) = self.conn.take() else { return };
         self.slot.set(None);
-        self.pool.0.metrics().active.dec();
         let back = reset::Return {
             conn,
             used: self.used,

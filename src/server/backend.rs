@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use crate::auth::AccessChanges;
 use crate::auth::scram::{Verifier, random_bytes};
-use crate::backend::{BackendConn, ConnectError, Connector, Credentials};
+use crate::backend::{BackendConn, ConnectError, Connector, Credentials, Probe, Servers};
 use crate::config::{BackendMode, BackendUrlParts, Config};
 use crate::net::ClientTls;
 use crate::pool::{Demand, LaneKey};
@@ -29,8 +30,8 @@ const BOOTSTRAPPED: &str = "bootstrapped";
 pub enum Backend {
     /// Ours.
     Embedded(Box<Plan>),
-    /// Somebody else's.
-    External(BackendUrlParts, Connector),
+    /// Somebody else's: one server, or several of which one is the primary.
+    External(Vec<(BackendUrlParts, Connector)>),
 }
 
 impl Backend {
@@ -42,13 +43,18 @@ impl Backend {
                 Plan::prepare(config, data_dir).map(Box::new).map(Self::Embedded)
             }
             (BackendMode::External, Some(url)) => {
-                let parts =
-                    url.parts().map_err(|e| StartError::config(format!("backend.url: {e}")))?;
-                let connector = external_connector(&parts)?;
-                if config.api.database == Config::default().api.database {
+                let hosts =
+                    url.hosts().map_err(|e| StartError::config(format!("backend.url: {e}")))?;
+                if let Some(parts) = hosts.first()
+                    && config.api.database == Config::default().api.database
+                {
                     config.api.database = parts.database.clone();
                 }
-                Ok(Self::External(parts, connector))
+                let hosts = hosts.into_iter().map(|parts| {
+                    let connector = external_connector(&parts)?;
+                    Ok((parts, connector))
+                });
+                Ok(Self::External(hosts.collect::<Result<_, StartError>>()?))
             }
             (BackendMode::External, None) => {
                 Err(StartError::config("backend.url is missing".into()))
@@ -57,18 +63,30 @@ impl Backend {
     }
 
     /// Where it is.
-    pub fn connector(&self) -> Connector {
-        match self {
-            Self::Embedded(plan) => Connector::new(plan.addr()),
-            Self::External(_, connector) => connector.clone(),
-        }
+    pub fn servers(
+        &self,
+        config: &Config,
+        changes: &AccessChanges,
+        metrics: &Arc<Metrics>,
+    ) -> Servers {
+        let limit = config.backend.connect_timeout_secs.duration();
+        let (list, probe) = match self {
+            Self::Embedded(plan) => (vec![Connector::new(plan.addr())], None),
+            Self::External(hosts) => {
+                let list = hosts.iter().map(|(_, connector)| connector.clone());
+                let demand = self.system_demand();
+                let parameters = demand.lane.parameters().to_vec();
+                (list.collect(), Some(Probe { parameters, credentials: demand.credentials }))
+            }
+        };
+        Servers::new(list, probe, limit, changes.clone(), metrics.clone())
     }
 
     /// How the system role gets in.
     pub fn system_demand(&self) -> Demand {
-        let (user, database, credentials) = match self {
-            Self::Embedded(_) => ("postgres", "postgres", Credentials::Local),
-            Self::External(parts, _) => {
+        let (user, database, credentials) = match self.system_parts() {
+            None => ("postgres", "postgres", Credentials::Local),
+            Some(parts) => {
                 let secret =
                     parts.password.clone().map_or(Credentials::Local, Credentials::Password);
                 (parts.user.as_str(), parts.database.as_str(), secret)
@@ -79,10 +97,19 @@ impl Backend {
         Demand { lane, credentials }
     }
 
+    /// The system role and its database are the same on all servers.
+    fn system_parts(&self) -> Option<&BackendUrlParts> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External(hosts) => hosts.first().map(|(parts, _)| parts),
+        }
+    }
+
     /// Starts it, if it is ours, and checks that it can be worked with. Returns its version.
     pub(super) async fn start(
         self,
         shared: &Arc<Shared>,
+        servers: &Servers,
         data: &DataDir,
     ) -> Result<(String, Option<Supervisor>), StartError> {
         let demand = self.system_demand();
@@ -92,9 +119,7 @@ impl Backend {
                 let supervisor = start_embedded(&plan, data, None, metrics, health).await?;
                 (plan.version().to_owned(), Some(supervisor))
             }
-            Self::External(parts, connector) => {
-                (check_external(&parts, &connector, &demand).await?, None)
-            }
+            Self::External(hosts) => (check_external(servers, &hosts, &demand).await?, None),
         };
         shared.health.report("database", Check::Ok);
         shared.metrics.backend_up.set(1);
@@ -241,16 +266,20 @@ fn external_connector(parts: &BackendUrlParts) -> Result<Connector, StartError> 
 }
 
 async fn check_external(
-    parts: &BackendUrlParts,
-    connector: &Connector,
+    servers: &Servers,
+    hosts: &[(BackendUrlParts, Connector)],
     demand: &Demand,
 ) -> Result<String, StartError> {
+    let addrs: Vec<String> = hosts.iter().map(|(parts, _)| parts.addr.to_string()).collect();
+    let addrs = addrs.join(", ");
     let deadline = Instant::now() + EXTERNAL_WAIT;
     let mut conn = loop {
-        let attempt = connector.connect(demand.lane.parameters(), &demand.credentials);
+        let attempt = servers.connect(demand.lane.parameters(), &demand.credentials);
         let why = match tokio::time::timeout(EXTERNAL_WAIT, attempt).await {
             Ok(Ok(conn)) => break conn,
-            Ok(Err(ConnectError::Unavailable(_))) if Instant::now() < deadline => {
+            Ok(Err(ConnectError::Unavailable(_) | ConnectError::Full(_)))
+                if Instant::now() < deadline =>
+            {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }
@@ -260,7 +289,7 @@ async fn check_external(
             }
             Err(_) => "no answer in time".to_owned(),
         };
-        return Err(StartError::backend(format!("cannot log in to {}: {why}", parts.addr)));
+        return Err(StartError::backend(format!("cannot log in to {addrs}: {why}")));
     };
     let version = conn.state.parameters.iter().find(|(name, _)| name == "server_version");
     let version = version.map_or_else(String::new, |(_, value)| value.clone());
@@ -268,7 +297,7 @@ async fn check_external(
     if digits.parse::<u32>().is_ok_and(|major| major < OLDEST) {
         return Err(StartError::backend(format!(
             "PostgreSQL {version} at {} is too old; RustyDB needs {OLDEST} or newer",
-            parts.addr
+            conn.cancel.addr()
         )));
     }
     let readable = conn.simple("SELECT FROM pg_catalog.pg_authid LIMIT 1", |_| {}).await;
@@ -276,7 +305,7 @@ async fn check_external(
         return Err(StartError::backend(format!(
             "the role \"{}\" of backend.url cannot read the roles' verifiers ({e}); it must be a \
              superuser",
-            parts.user
+            demand.lane.role()
         )));
     }
     conn.close().await;

@@ -5,6 +5,7 @@
 //! clients live on the workers, so no query waits for them.
 
 mod backend;
+mod leaks;
 mod sampler;
 mod worker;
 
@@ -105,8 +106,9 @@ impl Server {
         let health = Arc::new(Health::new(workers_count));
         let (drain, drain_watch) = Drain::new();
         let changes = AccessChanges::default();
+        let servers = backend.servers(&config, &changes, &metrics);
         let pool =
-            |kind| Pool::new(kind, backend.connector(), &config, changes.clone(), metrics.clone());
+            |kind| Pool::new(kind, servers.clone(), &config, changes.clone(), metrics.clone());
         let shared = Arc::new(Shared {
             sessions: Sessions::new(metrics.clone()),
             pool: pool(PoolKind::Main),
@@ -119,12 +121,16 @@ impl Server {
             metrics,
             health,
         });
+        for pool in [&shared.pool, &shared.system_pool] {
+            let pool = pool.clone();
+            shared.metrics.refresh_with(move || pool.report());
+        }
         // Probes answer from now on; clients of PostgreSQL wait in the kernel's queue.
         let (open, opened) = watch::channel(false);
         let addresses = doors.describe(&shared.config);
         let workers = Workers::start(workers_count, &shared, doors, opened)?;
         let started = tokio::select! {
-            started = backend.start(&shared, &data) => started,
+            started = backend.start(&shared, &servers, &data) => started,
             _ = signals.stop() => return Ok(0),
         };
         let (version, supervisor) = started?;

@@ -228,6 +228,13 @@ impl Sessions {
         self.len() == 0
     }
 
+    /// Sessions that hold a connection, by the process number of the backend.
+    pub fn holders(&self) -> HashMap<u32, Arc<Entry>> {
+        let by_pid = self.by_pid.lock();
+        let held = |entry: &Arc<Entry>| Some((entry.slot.backend_pid()?, entry.clone()));
+        by_pid.values().filter_map(held).collect()
+    }
+
     /// Orders every session to stop.
     pub fn stop_all(&self, stop: Stop) {
         self.by_pid.lock().values().for_each(|entry| entry.order(stop));
