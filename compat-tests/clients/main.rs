@@ -22,6 +22,7 @@ mod raw;
 mod script;
 mod secured;
 mod tls;
+mod survive;
 mod tools;
 mod traps;
 mod wire;
