@@ -284,14 +284,17 @@ fn a_postgresql_without_room_is_told_and_recovers() {
         .set("pool.max_size=5")
         .set("pool.acquire_timeout_secs=2")
         .start();
-    Wire::to(&server).ready().values("create role crowd login");
+    // An idle connection would make room when it is given up for another role.
+    let mut holder = Wire::to(&server).ready();
+    holder.values("create role crowd login");
+    holder.values("begin");
     let direct = |role: &[u8]| {
         let mut wire = Wire::direct(&server);
         wire.send(&startup(V3, &[b"user", role, b"database", b"rustydb"]));
         let last = std::iter::from_fn(|| wire.next()).find(|m| m.0 == b'Z' || m.0 == b'E');
         last.is_some_and(|m| m.0 == b'Z').then_some(wire)
     };
-    // All that PostgreSQL has, but for the pool's one connection.
+    // All that PostgreSQL has left.
     let crowd: Vec<Wire> = std::iter::from_fn(|| direct(b"crowd")).collect();
     assert!(crowd.len() > 5, "{}", crowd.len());
     let mut client = Wire::to(&server);
