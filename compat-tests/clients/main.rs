@@ -21,6 +21,7 @@ mod psql_sessions;
 mod raw;
 mod script;
 mod secured;
+mod soak;
 mod sql_files;
 mod survive;
 mod tls;

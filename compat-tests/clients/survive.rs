@@ -314,12 +314,10 @@ fn a_postgresql_without_room_is_told_and_recovers() {
     let error = messages.iter().find(|m| m.0 == b'E').expect("PostgreSQL has no room");
     assert_eq!(field(&error.1, b'C'), "53300", "{}", render(&messages));
     drop(crowd);
-    let begun = Instant::now();
     eventually("it recovers", SOON, || {
         let mut wire = Wire::to(&server);
         wire.send(&startup(V3, &[b"user", b"crowd", b"database", b"rustydb"]));
         let last = std::iter::from_fn(|| wire.next()).find(|m| m.0 == b'Z' || m.0 == b'E');
         last.is_some_and(|m| m.0 == b'Z') && wire.values("select 'served'") == ["served"]
     });
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }

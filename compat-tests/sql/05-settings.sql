@@ -19,7 +19,7 @@ reset all;
 select date '2020-06-01', interval '1 day 2 hours';
 set search_path = pg_catalog, "Odd, schema";
 show search_path;
-select current_schemas(true);
+select current_schemas(false);
 reset search_path;
 set extra_float_digits = -5;
 select 0.1::float8 + 0.2::float8;
