@@ -11,7 +11,7 @@ use crate::{Server, Shared};
 const OTHERS: usize = 4;
 
 /// Fewer connections than clients, but one for each client of a script that pins.
-fn crowded() -> &'static Server {
+pub fn crowded() -> &'static Server {
     static SERVER: OnceLock<Shared> = OnceLock::new();
     let start = || Shared::start(Server::builder().arg("--insecure").set("pool.max_size=8"));
     &SERVER.get_or_init(start).server
