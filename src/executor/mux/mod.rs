@@ -206,7 +206,8 @@ impl Mux {
     /// Settings with a dot that must be looked for one by one.
     pub fn custom_settings(&self) -> impl Iterator<Item = &str> {
         let known = &self.names.custom_settings;
-        self.custom.iter().chain(known.iter()).map(AsRef::as_ref)
+        let set = self.settings.names().filter(|name| name.contains('.'));
+        self.custom.iter().chain(known.iter()).map(AsRef::as_ref).chain(set)
     }
 
     fn refresh_names(&mut self) {
@@ -289,7 +290,6 @@ impl Mux {
             _ => {}
         }
         match change {
-            Some(Change::Local) => {}
             Some(change) if self.journal.len() < MAX_JOURNAL => self.journal.push(change),
             // Something was set that was not read in the text.
             Some(_) | None => self.batch.add(Effects::SETTING),
