@@ -58,7 +58,7 @@ fn simple(_: &Server, wire: &mut Wire, turn: usize) {
     assert_eq!(wire.values(&format!("select {turn}")), [turn.as_str()]);
     wire.values("begin");
     wire.values("insert into soak values (1)");
-    wire.values(if turn.len() % 2 == 0 { "commit" } else { "rollback" });
+    wire.values(if turn.len().is_multiple_of(2) { "commit" } else { "rollback" });
 }
 
 fn prepared(_: &Server, wire: &mut Wire, turn: usize) {
