@@ -12,7 +12,9 @@ const SOON: Duration = Duration::from_secs(5);
 
 fn start(max_size: usize) -> Server {
     let size = format!("pool.max_size={max_size}");
-    Server::builder().arg("--insecure").set("server.worker_threads=1").set(&size).start()
+    let server = Server::builder().arg("--insecure").set("server.worker_threads=1");
+    // The last statement of a held session must stay the last one on its backend.
+    server.set("pool.unpin_after_ms=60000").set(&size).start()
 }
 
 fn back(server: &Server) {

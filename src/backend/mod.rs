@@ -77,6 +77,8 @@ pub struct ConnState {
     pub unnamed: Option<Arc<Statement>>,
     /// Statements to be closed before the next session's first request.
     pub leftovers: Vec<Box<[u8]>>,
+    /// It has something that no reset takes away, and is closed instead of being reused.
+    pub spoiled: bool,
     /// Settings with a dot that were ever made here: after a RESET they are empty, not unknown.
     pub foreign: Vec<Box<str>>,
 }
@@ -94,6 +96,7 @@ impl ConnState {
             statements: Statements::default(),
             unnamed: None,
             leftovers: Vec::new(),
+            spoiled: false,
             foreign: Vec::new(),
         }
     }

@@ -16,6 +16,7 @@ pub mod mux;
 pub mod names;
 pub mod probe;
 pub mod relay;
+mod replies;
 pub mod roles;
 pub mod typed;
 

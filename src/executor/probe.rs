@@ -29,6 +29,10 @@ fn learn(seen: &mut Seen, row: Vec<Option<String>>) {
     let kind = cells.next().flatten().unwrap_or_default();
     let (name, value) = (cells.next().flatten(), cells.next().flatten());
     let effect = match &*kind {
+        "namespace" => {
+            seen.spoiled = true;
+            return;
+        }
         "temp" => Effects::TEMP,
         "hold" => Effects::HOLD,
         "advisory" => Effects::ADVISORY,

@@ -10,16 +10,15 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::mux::{Mux, Refused, Reported, rule};
+use super::mux::{Mux, Refused, rule};
+use super::replies::{put_owed, scan_replies, tell_parameters};
 use super::{Executor, Work};
-use crate::backend::{BackendConn, ConnState, READ_LARGE, READ_SMALL, Reply};
+use crate::backend::{BackendConn, ConnState, READ_LARGE, READ_SMALL};
 use crate::error::{Error, ErrorKind};
 use crate::net::Stream;
 use crate::pool::{CancelSlot, Demand, Lease};
-use crate::proto::backend::{
-    self as replies, PARSE_COMPLETE, Report, TxStatus, command_complete, put_parameter_status,
-};
-use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step, Want};
+use crate::proto::backend::TxStatus;
+use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step};
 use crate::proto::frontend::{self, tag};
 use crate::types::Protocol;
 
@@ -48,6 +47,8 @@ pub enum Pause {
     NeedsSettings,
     /// The session keeps a connection that others wait for: a look may free it.
     NeedsProbe,
+    /// The session keeps its connection from now on, and a look may free it when it is idle.
+    Held,
     /// The client said goodbye, and everything before it is done.
     Terminated,
     /// The client is gone without a goodbye.
@@ -169,6 +170,17 @@ impl Client {
     }
 }
 
+/// Gives a connection back although statements are prepared on it under the client's names.
+pub fn leave(lease: &mut Option<Lease>, mux: &mut Mux) {
+    if let Some(mut lease) = lease.take() {
+        let conn = lease.conn();
+        mux.carry_off(&mut conn.state);
+        mux.knows(&conn.state);
+        conn.inbound.detach();
+        lease.release();
+    }
+}
+
 /// What a client wants that has no backend.
 enum First {
     Incomplete,
@@ -201,6 +213,8 @@ pub struct Link<'a> {
     pub demand: &'a Demand,
     /// Leads a cancel request to the connection.
     pub slot: &'a Arc<CancelSlot>,
+    /// Somebody looks at the session when it was idle for long.
+    pub has_timer: bool,
 }
 
 /// Relays until something else has to be done. `stop` is polled whenever the relay has nothing to
@@ -237,18 +251,6 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
         client.inbound.put_scanned(&batch);
     } else {
         tell_parameters(mux, &conn.state, &mut conn.inbound);
-    }
-}
-
-/// The client must know the parameters of the connection that it has now.
-fn tell_parameters(mux: &Mux, state: &ConnState, inbound: &mut FrameBuf) {
-    let untold = mux.untold(state);
-    if !untold.is_empty() {
-        let mut bytes = Vec::new();
-        for (name, value) in untold {
-            put_parameter_status(&mut bytes, name, value);
-        }
-        inbound.put_scanned(&bytes);
     }
 }
 
@@ -321,19 +323,15 @@ impl Relay<'_, '_> {
             }
             return None;
         }
+        let waits = mux.wants_probe() && !self.link.has_timer;
         if !self.link.executor.pool().is_wanted() {
-            return None;
+            return waits.then_some(Pause::Held);
         }
         if mux.wants_probe() {
             return Some(Pause::NeedsProbe);
         }
         if mux.can_be_carried() {
-            mux.carry_off(&mut conn.state);
-            mux.knows(&conn.state);
-            conn.inbound.detach();
-            if let Some(lease) = self.link.lease.take() {
-                lease.release();
-            }
+            leave(self.link.lease, mux);
         }
         None
     }
@@ -567,146 +565,6 @@ fn read(
     // Only a socket that has something gets memory to put it in.
     std::task::ready!(stream.poll_readable(cx))?;
     stream.poll_read_into(cx, into.tail(room))
-}
-
-fn put_owed(owed: u32, inbound: &mut FrameBuf) {
-    for _ in 0..owed {
-        inbound.put_scanned(&PARSE_COMPLETE);
-    }
-}
-
-/// Moves over what is understood of the backend's bytes, and learns from it.
-fn scan_replies(
-    conn: &mut BackendConn,
-    mux: &mut Mux,
-    slot: &Arc<CancelSlot>,
-    work: &mut Option<Work>,
-) -> Result<(), Error> {
-    let BackendConn { inbound, scanner, state, cancel, .. } = conn;
-    loop {
-        let ours = state.expect.is_ours();
-        let rule = |tag| match replies::relay_rule(tag) {
-            (Want::Header, longest) if ours => (Want::Body(READ_LARGE), longest),
-            rule => rule,
-        };
-        let (tag, body) = match scanner.step(inbound.unscanned(), rule) {
-            Step::Pass(n) => {
-                inbound.mark_scanned(n);
-                continue;
-            }
-            Step::Begin { tag, .. } => (tag, None),
-            Step::Whole { tag, body } => (tag, Some(body)),
-            Step::More(whole) => {
-                // The rest of a wanted body gets room before the next read.
-                let missing = whole.saturating_sub(inbound.unscanned().len());
-                if whole > HEADER {
-                    inbound.tail(missing);
-                }
-                return Ok(());
-            }
-            Step::Invalid { .. } => {
-                return Err(Error::backend_lost("invalid message length from the server"));
-            }
-        };
-        let mut reply = state.expect.saw(tag);
-        put_owed(state.expect.take_owed(), inbound);
-        let mut whole = HEADER + body.unwrap_or(0);
-        if body.is_some() {
-            if tag == replies::tag::ERROR {
-                whole = name_as_client(inbound, whole, mux, state);
-            }
-            if tag == replies::tag::NOTIFICATION {
-                rename_sender(inbound, cancel.pid, mux.pid());
-            }
-            let body = &inbound.unscanned()[HEADER..whole];
-            state.saw(tag, body).map_err(Error::backend_lost)?;
-            if reply == Reply::Pass && tag == replies::tag::PARAMETER_STATUS {
-                match mux.reported(body) {
-                    Reported::Pass => {}
-                    Reported::Keep => reply = Reply::Keep,
-                    Reported::Instead(message) => {
-                        inbound.splice(0, whole, &message);
-                        inbound.mark_scanned(message.len());
-                        continue;
-                    }
-                }
-            }
-            let body = &inbound.unscanned()[HEADER..whole];
-            if reply == Reply::Pass {
-                account(tag, body, state, mux, work);
-            }
-        }
-        for entry in state.expect.take_undone() {
-            mux.undo(entry, state);
-        }
-        match reply {
-            Reply::Pass => inbound.mark_scanned(whole),
-            Reply::Keep => {
-                inbound.splice(0, whole, b"");
-                if tag == replies::tag::READY_FOR_QUERY {
-                    own_request_done(state, mux, slot, inbound)?;
-                }
-            }
-        }
-        put_owed(state.expect.flush_owed(), inbound);
-    }
-}
-
-/// The settings of the session are in force, and its own request comes next.
-fn own_request_done(
-    state: &ConnState,
-    mux: &mut Mux,
-    slot: &Arc<CancelSlot>,
-    inbound: &mut FrameBuf,
-) -> Result<(), Error> {
-    if state.expect.has_failed() {
-        return Err(Error::internal("PostgreSQL refused a setting that it had accepted before"));
-    }
-    if !state.expect.is_ours() {
-        slot.show();
-        tell_parameters(mux, state, inbound);
-    }
-    Ok(())
-}
-
-/// PostgreSQL's reports name statements as the client does. Returns the length of the message.
-fn name_as_client(inbound: &mut FrameBuf, whole: usize, mux: &Mux, state: &ConnState) -> usize {
-    let Some((range, name)) = mux.renamed(state, &inbound.unscanned()[HEADER..whole]) else {
-        return whole;
-    };
-    let now = whole - range.len() + name.len();
-    inbound.splice(HEADER + range.start, range.len(), &name);
-    let length = u32::try_from(now - 1).unwrap_or(u32::MAX);
-    inbound.overwrite(1, &length.to_be_bytes());
-    now
-}
-
-/// A notification that the session sent to itself carries the number that it knows itself by.
-fn rename_sender(inbound: &mut FrameBuf, backend: u32, session: u32) {
-    if inbound.unscanned().get(HEADER..HEADER + 4) == Some(&backend.to_be_bytes()[..]) {
-        inbound.overwrite(HEADER, &session.to_be_bytes());
-    }
-}
-
-fn account(tag: u8, body: &[u8], state: &mut ConnState, mux: &mut Mux, work: &mut Option<Work>) {
-    match tag {
-        replies::tag::COMMAND_COMPLETE => {
-            if let Ok(tag) = command_complete(body) {
-                mux.completed(state, tag.command);
-                if let Some(work) = work {
-                    work.completed(tag);
-                }
-            }
-        }
-        replies::tag::ERROR => {
-            mux.failed();
-            if let (Ok(report), Some(work)) = (Report::parse(body), work) {
-                work.failed(crate::error::SqlState::parse(report.sqlstate).class());
-            }
-        }
-        replies::tag::READY_FOR_QUERY => mux.ready(state),
-        _ => {}
-    }
 }
 
 /// After its own FATAL the backend may close; otherwise the client must be told.

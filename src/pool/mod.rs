@@ -403,6 +403,9 @@ impl Lease {
     /// Gives the connection back between two transactions. What the session left on it is known
     /// ([`crate::backend::ConnState`]), so the next one of the lane can take it as it is.
     pub fn release(mut self) {
+        if self.conn.as_ref().is_some_and(|conn| conn.state.spoiled) {
+            return self.retire();
+        }
         let Some(conn) = self.conn.take() else { return };
         self.slot.set(None);
         let back = reset::Return {

@@ -46,7 +46,7 @@ fn body_word(word: &[u8], begins: bool, rest: &[u8], names: &Names, class: &mut 
         b"listen" | b"unlisten" if begins => Effects::LISTEN,
         b"load" if begins => Effects::LOAD,
         b"insert" => Effects::INSERTS,
-        b"prepare" | b"deallocate" if begins => Effects::PREPARE,
+        b"prepare" | b"deallocate" => Effects::PREPARE.and(Effects::LISTS_STATEMENTS),
         b"reset" | b"discard" if begins => Effects::SETTING.and(Effects::HIDDEN),
         // EXECUTE of a string can be anything; EXECUTE FUNCTION belongs to CREATE TRIGGER.
         b"execute" if !next(b"function") && !next(b"procedure") => {

@@ -7,6 +7,17 @@ use super::lexer::{Lexer, Token};
 use super::names::Names;
 use super::settings::{Change, SettingValue};
 
+/// A name of a prepared statement in SQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// `EXECUTE name`.
+    Executes(Box<str>),
+    /// `PREPARE name`: it must not exist.
+    Prepares(Box<str>),
+    /// `DEALLOCATE name`.
+    Deallocates(Box<str>),
+}
+
 /// What was read from a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Class {
@@ -16,8 +27,8 @@ pub struct Class {
     pub changes: Vec<Change>,
     /// Settings with a dot that are set by a function call.
     pub custom_settings: Vec<Box<str>>,
-    /// The name in `DEALLOCATE name`.
-    pub deallocates: Option<Box<str>>,
+    /// Names of prepared statements that it refers to.
+    pub refers_to: Vec<Reference>,
     /// Its constants mean the same whenever it is parsed.
     pub timeless: bool,
 }
@@ -68,9 +79,6 @@ impl<'a> Reader<'a> {
             self.class.timeless = false;
         }
         settle_sequences(&mut self.class.effects);
-        if self.statements > 1 {
-            self.class.deallocates = None;
-        }
     }
 
     fn add(&mut self, effects: Effects) {
@@ -107,7 +115,7 @@ impl<'a> Reader<'a> {
             }
             b"prepare" => self.prepare(),
             b"execute" => {
-                self.add(Effects::EXECUTES);
+                self.execute();
                 self.rest();
             }
             b"deallocate" => self.deallocate(),
@@ -181,9 +189,7 @@ impl<'a> Reader<'a> {
             7 if word.eq_ignore_ascii_case(b"regtype") || word.eq_ignore_ascii_case(b"regproc") => {
                 self.class.timeless = false;
             }
-            7 if word.eq_ignore_ascii_case(b"execute") => {
-                self.add(Effects::EXECUTES);
-            }
+            7 if word.eq_ignore_ascii_case(b"execute") => self.execute(),
             6 if word.eq_ignore_ascii_case(b"create") => self.add(Effects::UNCLEAR),
             _ => {}
         }
@@ -321,27 +327,39 @@ impl<'a> Reader<'a> {
             return self.skip();
         }
         self.add(Effects::PREPARE);
+        self.refer(Reference::Prepares);
         self.rest();
+    }
+
+    fn execute(&mut self) {
+        self.add(Effects::EXECUTES);
+        self.refer(Reference::Executes);
     }
 
     fn deallocate(&mut self) {
         self.add(Effects::PREPARE);
-        let mut name = self.lexer.next();
-        if name.is_some_and(|token| token.is_word(b"prepare")) {
-            name = self.lexer.next();
+        let mut ahead = self.lexer.clone();
+        let first = ahead.next();
+        if first.is_some_and(|token| token.is_word(b"prepare")) {
+            self.lexer = ahead;
+        } else if first.is_some_and(|token| token.is_word(b"all")) {
+            return self.skip();
         }
-        match name {
-            Some(Token::Word(word, _)) if !word.eq_ignore_ascii_case(b"all") => {
-                let lower = String::from_utf8_lossy(word).to_ascii_lowercase();
-                self.class.deallocates = Some(lower.into());
-            }
-            Some(Token::Quoted(name)) => {
-                let name = String::from_utf8_lossy(name).replace("\"\"", "\"");
-                self.class.deallocates = Some(name.into());
-            }
-            _ => {}
-        }
+        self.refer(Reference::Deallocates);
         self.skip();
+    }
+
+    /// Notes the name that comes next.
+    fn refer(&mut self, kind: fn(Box<str>) -> Reference) {
+        let mut ahead = self.lexer.clone();
+        let name = match ahead.next() {
+            Some(Token::Word(word, _)) => String::from_utf8_lossy(word).to_ascii_lowercase(),
+            Some(Token::Quoted(name)) => String::from_utf8_lossy(name).replace("\"\"", "\""),
+            _ => return,
+        };
+        if self.class.refers_to.len() < 16 {
+            self.class.refers_to.push(kind(name.into()));
+        }
     }
 
     fn discard(&mut self) {
@@ -600,6 +618,11 @@ mod tests {
             assert_eq!(reason(sql), expected, "{sql}");
         }
         assert!(!effects("select * from orders").has(Effects::SEQUENCE));
+        let refers = |sql: &str| classify(sql.as_bytes(), &names()).refers_to;
+        assert_eq!(refers("execute A(1)"), [Reference::Executes("a".into())]);
+        assert_eq!(refers("deallocate prepare \"A\""), [Reference::Deallocates("A".into())]);
+        assert_eq!(refers("deallocate all"), []);
+        assert_eq!(refers("prepare b as select 1"), [Reference::Prepares("b".into())]);
         assert!(effects("execute a").has(Effects::EXECUTES));
         assert!(effects("create table x as execute a").has(Effects::UNCLEAR));
         assert!(effects("select lastval()").has(Effects::READS_SEQUENCE));

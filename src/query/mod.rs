@@ -9,7 +9,7 @@ mod names;
 mod settings;
 
 pub use body::classify_body;
-pub use classify::{Class, classify};
+pub use classify::{Class, Reference, classify};
 pub use effects::Effects;
 pub use lexer::hash_name;
 pub use names::{NameHasher, Names};

@@ -196,6 +196,7 @@ impl Session {
                     Ok(()) => continue,
                     Err(error) => ("error", End::Told(error)),
                 },
+                Pause::Held => continue,
                 Pause::NeedsProbe => match self.probe().await {
                     Ok(()) => continue,
                     Err(error) => ("error", End::Told(error)),
@@ -233,6 +234,7 @@ impl Session {
             mux: &mut self.mux,
             demand: &self.demand,
             slot: &self.entry.slot,
+            has_timer: waits,
         };
         let relaying = relay::run(link, client, stop);
         if !waits {
@@ -264,6 +266,9 @@ impl Session {
             looked => looked,
         };
         self.entry.slot.shown_idle().await;
+        if self.mux.can_be_carried() {
+            relay::leave(&mut self.lease, &mut self.mux);
+        }
         looked
     }
 

@@ -5,9 +5,10 @@
 //! behind and cannot be carried to another connection *pins* the session; a look at the
 //! connection ([`super::probe`]) tells later whether that is still so.
 
+mod carried;
 mod outgoing;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::RandomState;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
 use crate::proto::backend::{TxStatus, parameter_status, put_parameter_status};
 use crate::proto::frame::HEADER;
-use crate::proto::frontend::{put_close, put_parse, put_query, put_sync};
+use crate::proto::frontend::{put_close, put_query, put_sync};
 use crate::query::{Change, Class, Effects, Names, SettingValue, Settings, classify};
 
+pub use carried::Carried;
 pub use outgoing::{Refused, rule};
 
 /// The start-up parameter that differs between clients that are otherwise alike. It is a setting
@@ -31,9 +33,6 @@ const MAX_STATEMENTS: usize = 1024;
 
 /// Settings with a dot that a session may set by function calls.
 const MAX_CUSTOM: usize = 64;
-
-/// Statements prepared with SQL that are carried along; with more the session stays.
-const MAX_CARRIED: usize = 64;
 
 /// Changes of settings in one transaction that are followed.
 const MAX_JOURNAL: usize = 256;
@@ -66,14 +65,17 @@ pub struct Mux {
     custom: Vec<Box<str>>,
     named: HashMap<Box<[u8]>, Arc<Statement>>,
     unnamed: Option<Arc<Statement>>,
-    /// The named statements are on the connection under their own names.
+    /// The client's names are the connection's: SQL has referred to prepared statements.
     native: bool,
+    /// Statements prepared by protocol that are on the connection under the client's names.
+    own: HashSet<Box<[u8]>>,
     /// Statements prepared with SQL, as a look at the connection has found them.
     carried: Vec<Carried>,
     /// What running one of them may leave behind; `None` = not known.
     carried_effects: Option<Effects>,
     settings_moved: bool,
     probe_due: bool,
+    looked_before: bool,
     database: Arc<DatabaseNames>,
     names: Arc<Names>,
     version: u64,
@@ -121,10 +123,12 @@ impl Mux {
             named: HashMap::new(),
             unnamed: None,
             native: false,
+            own: HashSet::new(),
             carried: Vec::new(),
             carried_effects: Some(Effects::NONE),
             settings_moved: false,
             probe_due: false,
+            looked_before: false,
             database: setup.database,
             names: Arc::default(),
             version: 0,
@@ -266,7 +270,7 @@ impl Mux {
             b"DISCARD SEQUENCES" => self.pins = self.pins.without(Effects::SEQUENCE),
             b"DEALLOCATE ALL" => {
                 conn.statements.clear();
-                self.named.clear();
+                self.forget_statements();
             }
             // Dropping takes nothing away that others rely on: PostgreSQL itself looks again.
             [b'C', b'R', b'E', ..] | [b'A', b'L', b'T', ..] | [b'I', b'M', ..]
@@ -339,11 +343,8 @@ impl Mux {
         conn.discarded_all();
         self.name_is_reset = true;
         self.settings = self.start.clone();
-        self.named.clear();
+        self.forget_statements();
         self.unnamed = None;
-        self.native = false;
-        self.carried.clear();
-        self.carried_effects = Some(Effects::NONE);
         self.journal.clear();
         let lasting = Effects::LOAD.and(Effects::SEED).and(Effects::HIDDEN);
         self.pins = self.pins.only(lasting.and(Effects::UNTRACKED));
@@ -446,6 +447,7 @@ impl Mux {
         }
         self.batch = Effects::NONE;
         self.pins.add(left);
+        self.looked_before = false;
         self.probe_due |= left.has(Effects::VISIBLE.and(Effects::SEQUENCE)) || self.native;
     }
 
@@ -464,38 +466,6 @@ impl Mux {
     pub fn wants_probe(&self) -> bool {
         // Notifications may arrive while one is in work, but a listener must not miss any.
         self.probe_due && !self.is_session_mode()
-    }
-
-    /// Whether only statements prepared with SQL hold the session, which can be prepared again.
-    pub fn can_be_carried(&self) -> bool {
-        self.pins == Effects::PREPARE && self.carried_effects.is_some() && !self.probe_due
-    }
-
-    /// Leaves the connection although there are statements prepared with SQL on it.
-    pub fn carry_off(&mut self, conn: &mut ConnState) {
-        conn.leftovers.extend(self.carried.iter().map(|one| one.name.clone()));
-        if self.native {
-            conn.leftovers.extend(self.named.keys().cloned());
-        }
-        self.native = false;
-        self.pins = Effects::NONE;
-    }
-
-    /// Prepares again what was prepared with SQL, and what SQL may refer to.
-    fn carry_on(&mut self, conn: &mut ConnState, batch: &mut Vec<u8>) {
-        for one in &self.carried {
-            put_query(batch, one.sql.as_bytes());
-            conn.expect.push(Kind::Attempt.into());
-        }
-        if !self.named.is_empty() {
-            for (name, statement) in &self.named {
-                put_parse(batch, name, &statement.body);
-            }
-            put_sync(batch);
-            conn.expect.push(Kind::Attempt.into());
-        }
-        self.native = true;
-        self.pins.add(Effects::PREPARE);
     }
 
     /// The look was taken: what is visible is known exactly now. `urgent` = others wait.
@@ -522,28 +492,24 @@ impl Mux {
             true => conn.applied.clone(),
             false => Arc::new(conn.applied.with(missing)),
         };
-        let effects = |one: &Carried| classify(one.sql.as_bytes(), &self.names).effects;
-        let all = seen.prepared.iter().fold(Effects::NONE, |all, one| all.and(effects(one)));
-        self.carried_effects = (seen.prepared.len() <= MAX_CARRIED)
-            .then(|| all.without(Effects::PREPARE.and(Effects::EXECUTES)));
-        self.carried = seen.prepared;
-        if self.native {
-            self.named.retain(|name, _| seen.statements.contains(name));
-            if !seen.effects.has(Effects::PREPARE) {
-                self.native = false;
-                conn.leftovers.extend(seen.statements);
-            }
-        }
+        conn.spoiled |= seen.spoiled;
+        self.learn_statements(conn, seen.prepared, seen.statements);
         if self.pins.has(Effects::SEQUENCE) && !self.keeps_sequences(urgent) {
             self.pins = self.pins.without(Effects::SEQUENCE);
         }
     }
 
-    fn keeps_sequences(&self, urgent: bool) -> bool {
+    /// While it is not known whether anybody asks for them, the values of sequences are kept
+    /// until the second look.
+    fn keeps_sequences(&mut self, urgent: bool) -> bool {
         match self.database.keeps_sequences() {
             SequenceRule::Keep => true,
-            SequenceRule::Learn => !urgent,
-            SequenceRule::Forget => false,
+            SequenceRule::Learn if !urgent && !self.looked_before => {
+                self.looked_before = true;
+                self.probe_due = true;
+                true
+            }
+            SequenceRule::Learn | SequenceRule::Forget => false,
         }
     }
 
@@ -612,15 +578,6 @@ pub enum Reported {
     Instead(Vec<u8>),
 }
 
-/// A statement prepared with SQL.
-#[derive(Debug)]
-pub struct Carried {
-    /// Name.
-    pub name: Box<[u8]>,
-    /// The whole command, `PREPARE name AS …`.
-    pub sql: Box<str>,
-}
-
 /// What a look at a connection showed.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -632,4 +589,6 @@ pub struct Seen {
     pub statements: Vec<Box<[u8]>>,
     /// Statements that were prepared with SQL.
     pub prepared: Vec<Carried>,
+    /// The connection has something that nothing takes away: a temporary namespace.
+    pub spoiled: bool,
 }

@@ -185,19 +185,15 @@ impl Mux {
         self.note(&class, conn);
         self.unnamed = None;
         conn.unnamed = None;
-        let prepares = class.effects.has(REFERS);
-        if prepares && conn.tx != TxStatus::Failed {
-            let lists = class.effects.has(Effects::LISTS_STATEMENTS);
-            let mut batch = self.under_own_names(conn, lists);
-            if !batch.is_empty() {
-                put_sync(&mut batch);
-                conn.expect.push(Kind::Apply.into());
-                message.put_before(&batch);
+        if class.effects.has(REFERS) && conn.tx != TxStatus::Failed {
+            for (_, mut bytes) in self.under_own_names(conn, &class) {
+                // Each by itself: one that cannot be prepared any more does not stop the others.
+                put_sync(&mut bytes);
+                conn.expect.push(Kind::Attempt.into());
+                message.put_before(&bytes);
             }
         }
-        if let Some(name) = &class.deallocates {
-            self.named.remove(key(name.as_bytes()));
-        }
+        self.deallocate(&class);
         conn.expect.sent(tag::QUERY);
         message.pass();
         Ok(())
@@ -215,26 +211,6 @@ impl Mux {
         Ok(())
     }
 
-    /// Puts the session's statements on the connection under the client's own names, because SQL
-    /// is about to refer to them. With `lists`, ours are taken away, so that they are not seen.
-    fn under_own_names(&mut self, conn: &mut ConnState, lists: bool) -> Vec<u8> {
-        let mut batch = Vec::new();
-        if !self.native {
-            self.batch.add(Effects::PREPARE);
-        }
-        if lists {
-            conn.statements.names().for_each(|name| put_close(&mut batch, name.as_bytes()));
-            conn.statements.clear();
-        }
-        if !self.native {
-            self.native = true;
-            for (name, statement) in &self.named {
-                put_parse(&mut batch, name, &statement.body);
-            }
-        }
-        batch
-    }
-
     fn parse(
         &mut self,
         conn: &mut ConnState,
@@ -245,9 +221,12 @@ impl Mux {
         let Some(name_length) = cstr(message.body()).map(<[u8]>::len).filter(|_| !long) else {
             // It stays where it is, under its own name, and so does the session.
             self.batch.add(Effects::HIDDEN.and(Effects::SEQUENCE));
-            self.native = true;
             self.unnamed = None;
             conn.unnamed = None;
+            if let Some(name) = cstr(message.body()).filter(|name| !name.is_empty()) {
+                self.named.remove(key(name));
+                self.own.remove(key(name));
+            }
             conn.expect.sent(tag::PARSE);
             message.pass();
             return Ok(());
@@ -310,7 +289,8 @@ impl Mux {
         let gained = if statement.raw {
             conn.unnamed = Some(statement.clone());
             None
-        } else if native {
+        } else if native && (!duplicate || self.own.contains(name.as_deref().unwrap_or(b""))) {
+            self.own.extend(name.clone());
             None
         } else if duplicate {
             // PostgreSQL itself must find the name taken.
@@ -415,7 +395,7 @@ impl Mux {
             return;
         };
         self.note_use(conn, message, &statement);
-        if self.native && length > 0 {
+        if length > 0 && self.own.contains(key(&message.body()[at..at + length])) {
             return;
         }
         if statement.raw {
@@ -467,23 +447,13 @@ impl Mux {
         } else if !class.effects.is_none() || !class.changes.is_empty() {
             self.note(class, conn);
         }
-        let prepares = class.effects.has(REFERS);
-        if prepares && conn.tx != TxStatus::Failed {
-            let lists = class.effects.has(Effects::LISTS_STATEMENTS);
-            let closing = if lists { conn.statements.len() } else { 0 };
-            let parsing = if self.native { 0 } else { self.named.len() };
-            let batch = self.under_own_names(conn, lists);
-            for _ in 0..closing {
-                conn.expect.push(Kind::CloseInjected.into());
+        if class.effects.has(REFERS) && conn.tx != TxStatus::Failed {
+            for (kind, bytes) in self.under_own_names(conn, class) {
+                conn.expect.push(kind.into());
+                message.put_before(&bytes);
             }
-            for _ in 0..parsing {
-                conn.expect.push(Kind::ParseInjected.into());
-            }
-            message.put_before(&batch);
         }
-        if let Some(name) = &class.deallocates {
-            self.named.remove(key(name.as_bytes()));
-        }
+        self.deallocate(class);
     }
 
     /// The connection has no statement by that name, which is no error: PostgreSQL answers.
@@ -497,6 +467,7 @@ impl Mux {
         match name {
             Some(b"") => self.unnamed = None,
             Some(name) => {
+                self.own.remove(key(name));
                 entry.before = self.named.remove(key(name));
                 entry.name = Some(key(name).into());
             }

@@ -1,0 +1,167 @@
+//! A backend's replies on their way: what answers our own requests stays here, what the client must
+//! see otherwise is changed where it lies, and the books are kept.
+
+use std::sync::Arc;
+
+use super::Work;
+use super::mux::{Mux, Reported};
+use crate::backend::{BackendConn, ConnState, READ_LARGE, Reply};
+use crate::error::Error;
+use crate::pool::CancelSlot;
+use crate::proto::backend::{
+    self as replies, PARSE_COMPLETE, Report, command_complete, put_parameter_status,
+};
+use crate::proto::frame::{FrameBuf, HEADER, Step, Want};
+
+/// The client must know the parameters of the connection that it has now.
+pub fn tell_parameters(mux: &Mux, state: &ConnState, inbound: &mut FrameBuf) {
+    let untold = mux.untold(state);
+    if !untold.is_empty() {
+        let mut bytes = Vec::new();
+        for (name, value) in untold {
+            put_parameter_status(&mut bytes, name, value);
+        }
+        inbound.put_scanned(&bytes);
+    }
+}
+
+/// Puts in ParseComplete messages that PostgreSQL does not send.
+pub fn put_owed(owed: u32, inbound: &mut FrameBuf) {
+    for _ in 0..owed {
+        inbound.put_scanned(&PARSE_COMPLETE);
+    }
+}
+
+/// Moves over what is understood of the backend's bytes, and learns from it.
+pub fn scan_replies(
+    conn: &mut BackendConn,
+    mux: &mut Mux,
+    slot: &Arc<CancelSlot>,
+    work: &mut Option<Work>,
+) -> Result<(), Error> {
+    let BackendConn { inbound, scanner, state, cancel, .. } = conn;
+    loop {
+        let ours = state.expect.is_ours();
+        let rule = |tag| match replies::relay_rule(tag) {
+            (Want::Header, longest) if ours => (Want::Body(READ_LARGE), longest),
+            rule => rule,
+        };
+        let (tag, body) = match scanner.step(inbound.unscanned(), rule) {
+            Step::Pass(n) => {
+                inbound.mark_scanned(n);
+                continue;
+            }
+            Step::Begin { tag, .. } => (tag, None),
+            Step::Whole { tag, body } => (tag, Some(body)),
+            Step::More(whole) => {
+                // The rest of a wanted body gets room before the next read.
+                let missing = whole.saturating_sub(inbound.unscanned().len());
+                if whole > HEADER {
+                    inbound.tail(missing);
+                }
+                return Ok(());
+            }
+            Step::Invalid { .. } => {
+                return Err(Error::backend_lost("invalid message length from the server"));
+            }
+        };
+        let mut reply = state.expect.saw(tag);
+        put_owed(state.expect.take_owed(), inbound);
+        let mut whole = HEADER + body.unwrap_or(0);
+        if body.is_some() {
+            if tag == replies::tag::ERROR {
+                whole = name_as_client(inbound, whole, mux, state);
+            }
+            if tag == replies::tag::NOTIFICATION {
+                rename_sender(inbound, cancel.pid, mux.pid());
+            }
+            let body = &inbound.unscanned()[HEADER..whole];
+            state.saw(tag, body).map_err(Error::backend_lost)?;
+            if reply == Reply::Pass && tag == replies::tag::PARAMETER_STATUS {
+                match mux.reported(body) {
+                    Reported::Pass => {}
+                    Reported::Keep => reply = Reply::Keep,
+                    Reported::Instead(message) => {
+                        inbound.splice(0, whole, &message);
+                        inbound.mark_scanned(message.len());
+                        continue;
+                    }
+                }
+            }
+            let body = &inbound.unscanned()[HEADER..whole];
+            if reply == Reply::Pass {
+                account(tag, body, state, mux, work);
+            }
+        }
+        for entry in state.expect.take_undone() {
+            mux.undo(entry, state);
+        }
+        match reply {
+            Reply::Pass => inbound.mark_scanned(whole),
+            Reply::Keep => {
+                inbound.splice(0, whole, b"");
+                if tag == replies::tag::READY_FOR_QUERY {
+                    own_request_done(state, mux, slot, inbound)?;
+                }
+            }
+        }
+        put_owed(state.expect.flush_owed(), inbound);
+    }
+}
+
+/// The settings of the session are in force, and its own request comes next.
+fn own_request_done(
+    state: &ConnState,
+    mux: &mut Mux,
+    slot: &Arc<CancelSlot>,
+    inbound: &mut FrameBuf,
+) -> Result<(), Error> {
+    if state.expect.has_failed() {
+        return Err(Error::internal("PostgreSQL refused a setting that it had accepted before"));
+    }
+    if !state.expect.is_ours() {
+        slot.show();
+        tell_parameters(mux, state, inbound);
+    }
+    Ok(())
+}
+
+/// PostgreSQL's reports name statements as the client does. Returns the length of the message.
+fn name_as_client(inbound: &mut FrameBuf, whole: usize, mux: &Mux, state: &ConnState) -> usize {
+    let Some((range, name)) = mux.renamed(state, &inbound.unscanned()[HEADER..whole]) else {
+        return whole;
+    };
+    let now = whole - range.len() + name.len();
+    inbound.splice(HEADER + range.start, range.len(), &name);
+    let length = u32::try_from(now - 1).unwrap_or(u32::MAX);
+    inbound.overwrite(1, &length.to_be_bytes());
+    now
+}
+
+/// A notification that the session sent to itself carries the number that it knows itself by.
+fn rename_sender(inbound: &mut FrameBuf, backend: u32, session: u32) {
+    if inbound.unscanned().get(HEADER..HEADER + 4) == Some(&backend.to_be_bytes()[..]) {
+        inbound.overwrite(HEADER, &session.to_be_bytes());
+    }
+}
+
+fn account(tag: u8, body: &[u8], state: &mut ConnState, mux: &mut Mux, work: &mut Option<Work>) {
+    match tag {
+        replies::tag::COMMAND_COMPLETE => {
+            if let Ok(tag) = command_complete(body) {
+                mux.completed(state, tag.command);
+                if let Some(work) = work {
+                    work.completed(tag);
+                }
+            }
+        }
+        replies::tag::ERROR => {
+            mux.failed();
+            if let (Ok(report), Some(work)) = (Report::parse(body), work) {
+                work.failed(crate::error::SqlState::parse(report.sqlstate).class());
+            }
+        }
+        replies::tag::READY_FOR_QUERY => mux.ready(state),
+        _ => {}
+    }
+}
