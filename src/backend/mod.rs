@@ -6,6 +6,7 @@
 
 mod connect;
 mod expect;
+mod roster;
 mod statements;
 
 use std::io;
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 pub use connect::{ConnectError, Connector, Credentials};
 pub use expect::{Expect, Expectations, Kind, Reply};
+pub use roster::{Listed, Roster, Ticket};
 pub use statements::{ServerName, Statement, Statements};
 
 use crate::error::Error;
@@ -187,6 +189,8 @@ pub struct BackendConn {
     pub created: Instant,
     /// [`crate::auth::AccessChanges`] when the log-in began.
     pub changes: u64,
+    /// Its place among all connections, where somebody counts them.
+    pub ticket: Option<Ticket>,
     body: Range<usize>,
 }
 
@@ -200,6 +204,7 @@ impl BackendConn {
             cancel: Arc::new(CancelKey { addr, pid: 0, key: Vec::new() }),
             created: Instant::now(),
             changes: 0,
+            ticket: None,
             body: 0..0,
         }
     }

@@ -1,8 +1,10 @@
 //! Configuration as plain data: every key with its type, default and meaning, in one place.
 //!
 //! The macro below makes of each section a struct, the table that the loader, `config show` and
-//! `config default` work from, and nothing else; a key exists when it stands here.
+//! `config default` work from, and nothing else; a key exists when it stands here. `=> live` behind
+//! a default means that a reload changes the key of a running server.
 
+mod live;
 mod load;
 mod overrides;
 mod value;
@@ -10,11 +12,12 @@ mod value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use live::{Changes, Live, Reloader, Setting};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
 pub use overrides::{PoolOverride, PoolOverrides};
 pub use value::{
-    BackendMode, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, PoolingMode, Secs,
-    Value,
+    BackendMode, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis, PoolingMode,
+    Secs, Value,
 };
 
 /// What the loader knows of one key.
@@ -25,6 +28,8 @@ pub struct Key {
     pub doc: &'static str,
     /// A second, shorter environment variable.
     pub env_alias: Option<&'static str>,
+    /// Whether a reload changes it; otherwise it needs a restart.
+    pub live: bool,
 }
 
 macro_rules! config {
@@ -33,7 +38,7 @@ macro_rules! config {
         $field:ident: $section:ident at $table:literal {
             $(
                 $(#[doc = $doc:literal])*
-                $key:ident: $type:ty = $default:expr $(, env $env:literal)?;
+                $key:ident: $type:ty = $default:expr $(, env $env:literal)? $(=> $live:ident)?;
             )*
         }
     )*) => {
@@ -65,6 +70,7 @@ macro_rules! config {
                     path: format!("{}.{}", $table, stringify!($key)),
                     doc: concat!($($doc, "\n"),*),
                     env_alias: [$($env)?].first().copied(),
+                    live: <[&str]>::first(&[$(stringify!($live))?]).is_some(),
                 },)*)*]
             }
 
@@ -76,6 +82,24 @@ macro_rules! config {
                     }
                 )*)*
                 None
+            }
+
+            /// Takes the keys that can change at run time from `newer`, and returns the paths of
+            /// those that differ (taken, left).
+            fn take_live(&mut self, newer: &Self) -> (Vec<&'static str>, Vec<&'static str>) {
+                let (mut taken, mut left) = (Vec::new(), Vec::new());
+                $($(
+                    if self.$field.$key != newer.$field.$key {
+                        let path = concat!($table, ".", stringify!($key));
+                        if <[&str]>::first(&[$(stringify!($live))?]).is_some() {
+                            self.$field.$key = newer.$field.$key.clone();
+                            taken.push(path);
+                        } else {
+                            left.push(path);
+                        }
+                    }
+                )*)*
+                (taken, left)
             }
 
             /// One key by its path, secrets hidden.
@@ -100,9 +124,9 @@ config! {
         /// Threads that serve clients, each with its own listener and event loop; 0 = one per core.
         worker_threads: usize = 0;
         /// Seconds between "not ready" and the end of accepting, for load balancers.
-        shutdown_delay_secs: Secs = Secs(0);
+        shutdown_delay_secs: Secs = Secs(0) => live;
         /// Seconds that running statements and open transactions get at shutdown.
-        shutdown_grace_secs: Secs = Secs(30);
+        shutdown_grace_secs: Secs = Secs(30) => live;
     }
 
     /// The PostgreSQL door.
@@ -114,17 +138,17 @@ config! {
         /// Directory of the Unix socket; "none" = no Unix socket.
         unix_socket_dir: Option<PathBuf> = Some("/tmp".into());
         /// Clients connected at once; the next one is refused with 53300.
-        max_connections: usize = 10_000, env "RUSTYDB_MAX_CONNECTIONS";
+        max_connections: usize = 10_000, env "RUSTYDB_MAX_CONNECTIONS" => live;
         /// Longest SQL text that a door keeps in memory (HTTP); at most 16 MiB.
-        max_request_size: ByteSize = ByteSize(1 << 20);
+        max_request_size: ByteSize = ByteSize(1 << 20) => live;
         /// Seconds a new connection has to identify itself and log in.
-        connection_timeout_secs: Secs = Secs(30);
+        connection_timeout_secs: Secs = Secs(30) => live;
         /// Seconds after which an idle client is sent away with 57P05; "none" = never.
-        idle_timeout_secs: Option<Secs> = None;
+        idle_timeout_secs: Option<Secs> = None => live;
         /// Send small packets at once (TCP_NODELAY).
-        tcp_nodelay: bool = true;
+        tcp_nodelay: bool = true => live;
         /// Seconds of silence before TCP asks whether the client is still there; "none" = never.
-        keepalive_secs: Option<Secs> = Some(Secs(60));
+        keepalive_secs: Option<Secs> = Some(Secs(60)) => live;
         /// Connections that the kernel queues before they are accepted.
         backlog: u32 = 1024;
     }
@@ -132,7 +156,7 @@ config! {
     /// The PostgreSQL protocol.
     pgwire: Pgwire at "network.pgwire" {
         /// Longest start-up packet, as in PostgreSQL.
-        max_startup_bytes: ByteSize = ByteSize(10_000);
+        max_startup_bytes: ByteSize = ByteSize(10_000) => live;
     }
 
     /// The HTTP door.
@@ -142,22 +166,23 @@ config! {
         /// TCP port; 0 = any free port.
         port: u16 = 8080, env "RUSTYDB_API_PORT";
         /// Database that a request works on unless it names another.
-        database: String = "rustydb".into();
+        /// Without a value of its own, that of backend.url where there is one.
+        database: String = "rustydb".into() => live;
         /// Seconds a request may take unless it says otherwise; streams of rows (NDJSON) are
         /// exempt.
-        request_timeout_secs: Secs = Secs(30), env "RUSTYDB_API_TIMEOUT";
+        request_timeout_secs: Secs = Secs(30), env "RUSTYDB_API_TIMEOUT" => live;
         /// Longest request body.
-        max_body_size: ByteSize = ByteSize(10 << 20);
+        max_body_size: ByteSize = ByteSize(10 << 20) => live;
         /// Longest single row that is turned into JSON.
-        max_row_size: ByteSize = ByteSize(16 << 20);
+        max_row_size: ByteSize = ByteSize(16 << 20) => live;
         /// Seconds after which a client that takes nothing of its answer is disconnected.
-        stall_timeout_secs: Secs = Secs(60);
+        stall_timeout_secs: Secs = Secs(60) => live;
         /// Requests in work at once; the next one is answered 503.
-        max_connections: usize = 1000;
+        max_connections: usize = 1000 => live;
         /// Open HTTP connections, idle ones included.
-        max_sockets: usize = 20_000;
+        max_sockets: usize = 20_000 => live;
         /// Seconds an idle HTTP connection is kept.
-        keep_alive_secs: Secs = Secs(75);
+        keep_alive_secs: Secs = Secs(75) => live;
     }
 
     /// PostgreSQL behind RustyDB.
@@ -168,9 +193,9 @@ config! {
         /// system role: it reads the verifiers of the clients' roles and must be a superuser.
         url: Option<BackendUrl> = None;
         /// Seconds to wait for PostgreSQL to be reachable before a client gets 57P03.
-        connect_timeout_secs: Secs = Secs(5);
+        connect_timeout_secs: Secs = Secs(5) => live;
         /// Seconds between two looks at the health of PostgreSQL and the disk.
-        health_interval_secs: Secs = Secs(5);
+        health_interval_secs: Secs = Secs(5) => live;
     }
 
     /// The embedded PostgreSQL.
@@ -197,33 +222,33 @@ config! {
         /// "transaction" or "statement" (then transactions of several statements are refused).
         pooling_mode: PoolingMode = PoolingMode::Transaction;
         /// Connections in all; PostgreSQL's max_connections must exceed it by reserved_size and 3.
-        max_size: usize = 100, env "RUSTYDB_POOL_MAX_SIZE";
+        max_size: usize = 100, env "RUSTYDB_POOL_MAX_SIZE" => live;
         /// Connections of the system role, for log-ins and health, beside max_size.
         reserved_size: usize = 5;
         /// Seconds a client waits for a connection before it gets 53300.
-        acquire_timeout_secs: Secs = Secs(30), env "RUSTYDB_POOL_TIMEOUT";
+        acquire_timeout_secs: Secs = Secs(30), env "RUSTYDB_POOL_TIMEOUT" => live;
         /// Clients that may wait at once; the next one gets 53300 at once.
-        max_wait_queue_size: usize = 1000;
+        max_wait_queue_size: usize = 1000 => live;
         /// Seconds after which a connection is replaced, give or take a tenth; "none" = never.
-        max_lifetime_secs: Option<Secs> = Some(Secs(3600));
+        max_lifetime_secs: Option<Secs> = Some(Secs(3600)) => live;
         /// Seconds after which an idle connection is closed; "none" = never.
-        idle_timeout_secs: Option<Secs> = Some(Secs(600));
+        idle_timeout_secs: Option<Secs> = Some(Secs(600)) => live;
         /// Prepared statements kept on each connection; the least recently used goes first.
-        statement_cache_size: usize = 100;
+        statement_cache_size: usize = 100 => live;
         /// Milliseconds without a request after which a session that keeps its connection is
         /// looked at: if nothing holds it there any more, the connection goes back. Earlier when
         /// others wait.
-        unpin_after_ms: u32 = 20;
+        unpin_after_ms: u32 = 20 => live;
         /// Seconds to clean a connection (DISCARD ALL) before it is closed instead.
-        reset_timeout_secs: Secs = Secs(5);
+        reset_timeout_secs: Secs = Secs(5) => live;
         /// Seconds between two looks for connections that are too old.
-        maintenance_interval_secs: Secs = Secs(30);
+        maintenance_interval_secs: Secs = Secs(30) => live;
         /// What differs for single roles, for instance
         /// { alice = { max_size = 20, pooling_mode = "session" } }, or a table [pool.users.alice]
         /// for each instead of this line. A role's mode comes before its database's.
-        users: PoolOverrides = PoolOverrides::new();
+        users: PoolOverrides = PoolOverrides::new() => live;
         /// What differs for single databases, in the same form.
-        databases: PoolOverrides = PoolOverrides::new();
+        databases: PoolOverrides = PoolOverrides::new() => live;
     }
 
     /// Who may come in.
@@ -235,6 +260,14 @@ config! {
         verifier_cache_secs: Secs = Secs(5);
     }
 
+    /// The database `rustydb_admin`, where psql can look into the server and steer it.
+    admin: Admin at "admin" {
+        /// Roles that may do everything there, beside PostgreSQL's superusers.
+        users: Vec<String> = Vec::new() => live;
+        /// Roles that may look (SHOW) and change nothing.
+        stats_users: Vec<String> = Vec::new() => live;
+    }
+
     /// Logs and metrics.
     monitoring: Monitoring at "monitoring" {
         /// Serve metrics.
@@ -244,7 +277,9 @@ config! {
         /// Address of the metrics listener; it asks for no password.
         metrics_addr: String = "127.0.0.1".into();
         /// trace, debug, info, warn or error.
-        log_level: LogLevel = LogLevel::Info, env "RUSTYDB_LOG_LEVEL";
+        log_level: LogLevel = LogLevel::Info, env "RUSTYDB_LOG_LEVEL" => live;
+        /// Milliseconds after which a request is counted and logged as slow; 0 = never.
+        slow_query_ms: Millis = Millis(1000) => live;
         /// json, plain, or auto: plain on a terminal, else json. Logs go to standard error.
         log_format: LogFormat = LogFormat::Auto, env "RUSTYDB_LOG_FORMAT";
     }
@@ -305,6 +340,16 @@ impl Config {
         check(!self.network.listen_addr.is_empty(), "network.listen_addr", "must not be empty");
         check(!self.api.listen_addr.is_empty(), "api.listen_addr", "must not be empty");
         wrong
+    }
+
+    /// An external backend's database is the default one of the HTTP door, unless another is named.
+    fn complete(&mut self) {
+        let parts = self.backend.url.as_ref().and_then(|url| url.parts().ok());
+        if let (BackendMode::External, Some(parts)) = (self.backend.mode, parts)
+            && self.api.database == Self::default().api.database
+        {
+            self.api.database = parts.database;
+        }
     }
 
     /// `--insecure`: every listener on loopback, nobody is asked for a password.

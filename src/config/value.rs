@@ -192,6 +192,8 @@ macro_rules! duration {
 duration! {
     /// Whole seconds.
     Secs, as_secs, from_secs;
+    /// Whole milliseconds.
+    Millis, as_millis, from_millis;
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -371,6 +373,13 @@ macro_rules! choice {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[$vdoc])* $variant,)* }
 
+        impl $name {
+            /// The word in the configuration.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
         impl Value for $name {
             fn read(raw: &Toml) -> Result<Self, String> {
                 match raw.as_str() {
@@ -380,7 +389,7 @@ macro_rules! choice {
             }
 
             fn write(&self) -> Toml {
-                Toml::String(match self { $(Self::$variant => $text,)* }.into())
+                Toml::String(self.as_str().into())
             }
         }
     )*};

@@ -21,6 +21,7 @@ use crate::proto::backend::{
 };
 use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step, Want};
 use crate::proto::frontend::{self, tag};
+use crate::telemetry::Tally;
 use crate::types::Protocol;
 
 /// A PostgreSQL client after its log-in.
@@ -191,6 +192,10 @@ pub struct Link<'a> {
     pub demand: &'a Demand,
     /// Leads a cancel request to the connection.
     pub slot: &'a Arc<CancelSlot>,
+    /// The request in work; it outlives a relay that is dropped on the way.
+    pub work: &'a mut Option<Work>,
+    /// Counts what the session does.
+    pub tally: &'a Arc<Tally>,
 }
 
 /// Relays until something else has to be done. `stop` is polled whenever the relay has nothing to
@@ -201,9 +206,8 @@ pub async fn run(
     client: &mut Client,
     mut stop: impl FnMut(&mut Context<'_>, bool) -> bool,
 ) -> Pause {
-    let mut work = None;
     poll_fn(|cx| {
-        let mut relay = Relay { link: &mut link, client, work: &mut work };
+        let mut relay = Relay { link: &mut link, client };
         match relay.poll(cx) {
             Poll::Ready(pause) => Poll::Ready(pause),
             Poll::Pending if stop(cx, relay.is_idle()) => Poll::Ready(Pause::Stopped),
@@ -238,7 +242,6 @@ fn tell_parameters(mux: &Mux, state: &ConnState, inbound: &mut FrameBuf) {
 struct Relay<'a, 'b> {
     link: &'a mut Link<'b>,
     client: &'a mut Client,
-    work: &'a mut Option<Work>,
 }
 
 /// The result of one look at one direction.
@@ -291,12 +294,16 @@ impl Relay<'_, '_> {
         if !conn.is_reusable() || !self.client.is_quiet() {
             return None;
         }
-        *self.work = None;
+        *self.link.work = None;
         if conn.state.tx != TxStatus::Idle {
             return None;
         }
         let mux = &mut *self.link.mux;
-        if mux.settle() {
+        let may_go = mux.settle();
+        if mux.pins().bits() != self.link.tally.pinned() {
+            self.link.executor.note_pins(mux.pins(), self.link.tally);
+        }
+        if may_go {
             mux.knows(&conn.state);
             conn.inbound.detach();
             if let Some(lease) = self.link.lease.take() {
@@ -337,7 +344,7 @@ impl Relay<'_, '_> {
             Poll::Ready(Err(e)) => return Err(backend_closed(conn, Some(e))),
             Poll::Ready(Ok(_)) => {}
         }
-        scan_replies(conn, self.link.mux, self.work).map_err(Pause::Fatal)?;
+        scan_replies(conn, self.link.mux, self.link.work).map_err(Pause::Fatal)?;
         Ok(Flow::Moved)
     }
 
@@ -430,10 +437,11 @@ impl Relay<'_, '_> {
         let Some(conn) = self.link.lease.as_mut().map(Lease::conn) else {
             return Err(Pause::NeedsBackend);
         };
-        if self.work.is_none() {
+        if self.link.work.is_none() {
             let looked_at = !self.link.mux.is_session_mode();
             let sql = if looked_at { &[] } else { sql_of(self.client.inbound.scanned()) };
-            *self.work = Some(self.link.executor.admit(Protocol::Postgres, sql));
+            let (executor, tally) = (self.link.executor, self.link.tally);
+            *self.link.work = Some(executor.admit(Protocol::Postgres, sql, tally));
             if self.link.mux.may_want_names() {
                 self.link.executor.refresh(self.link.mux.database());
             }
@@ -619,7 +627,12 @@ fn account(tag: u8, body: &[u8], state: &mut ConnState, mux: &mut Mux, work: &mu
                 work.failed(crate::error::SqlState::parse(report.sqlstate).class());
             }
         }
-        replies::tag::READY_FOR_QUERY => mux.ready(state),
+        replies::tag::READY_FOR_QUERY => {
+            mux.ready(state);
+            if let Some(work) = work {
+                work.ready(body != b"I");
+            }
+        }
         _ => {}
     }
 }

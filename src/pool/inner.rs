@@ -1,7 +1,7 @@
 //! The pool's state, pure: no sockets are touched and nothing waits here. All of it lies under
 //! one lock that is held for a few instructions.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::thread::ThreadId;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::steer::{MAX_PAUSED, Paused};
 use crate::backend::{BackendConn, Told};
 use crate::types::{Database, Role};
 
@@ -66,6 +67,16 @@ impl LaneKey {
         &self.parameters
     }
 
+    /// The role.
+    pub fn role(&self) -> &str {
+        &self.parameters[0].1
+    }
+
+    /// The database.
+    pub fn database(&self) -> &str {
+        &self.parameters[1].1
+    }
+
     /// Replication connections speak another command language; DISCARD ALL is not part of it.
     pub fn is_single_use(&self) -> bool {
         self.parameters.iter().any(|(name, _)| name == "replication")
@@ -78,6 +89,8 @@ pub(super) enum Grant {
     Conn(ThreadId, Box<BackendConn>),
     /// The right to make one.
     Room,
+    /// Nothing: things have changed, ask again.
+    Again,
 }
 
 /// The answer to an acquisition.
@@ -85,11 +98,13 @@ pub(super) enum Turn {
     /// Served.
     Now(Grant),
     /// Served with the room of this connection, which is to be closed.
-    Evict(BackendConn),
+    Evict(Box<BackendConn>),
     /// Wait for the grant; the ticket is for leaving early.
     Wait(u64, oneshot::Receiver<Grant>),
     /// The wait queue is full.
     Full,
+    /// The database is paused.
+    Paused,
     /// The pool is closed.
     Closed,
 }
@@ -131,6 +146,7 @@ pub(super) struct Inner {
     /// Tickets ascend, so the queue is sorted by them.
     waiters: VecDeque<Waiter>,
     next_ticket: u64,
+    paused: Paused,
     closed: bool,
 }
 
@@ -144,6 +160,7 @@ impl Inner {
             lanes: HashMap::new(),
             waiters: VecDeque::new(),
             next_ticket: 0,
+            paused: Paused::default(),
             closed: false,
         }
     }
@@ -165,6 +182,9 @@ impl Inner {
         if self.closed {
             return Turn::Closed;
         }
+        if self.paused.any() && self.paused.holds(key.database()) {
+            return Turn::Paused;
+        }
         self.next_ticket += 1;
         let ticket = self.next_ticket;
         self.touch(key, ticket);
@@ -178,7 +198,7 @@ impl Inner {
                 return Turn::Now(Grant::Room);
             }
             if let Some(old) = self.pop_oldest() {
-                return Turn::Evict(*old.conn);
+                return Turn::Evict(old.conn);
             }
         }
         if self.waiters.len() >= self.max_waiters {
@@ -195,7 +215,8 @@ impl Inner {
         key: &Arc<LaneKey>,
         worker: ThreadId,
     ) -> Option<(ThreadId, Box<BackendConn>)> {
-        if self.closed || !self.waiters.is_empty() {
+        let paused = self.paused.any() && self.paused.holds(key.database());
+        if self.closed || paused || !self.waiters.is_empty() {
             return None;
         }
         let idle = self.pop_idle(key, worker)?;
@@ -246,7 +267,8 @@ impl Inner {
         worker: ThreadId,
         mut conn: Box<BackendConn>,
     ) -> Option<BackendConn> {
-        if self.closed {
+        let is_stale = conn.ticket.as_ref().is_some_and(|ticket| ticket.is_stale());
+        if self.closed || is_stale || self.total > self.max_size {
             return Some(*conn);
         }
         while let Some(waiter) = self.waiters.pop_front() {
@@ -257,7 +279,7 @@ impl Inner {
             }
             match waiter.grant.send(Grant::Conn(worker, conn)) {
                 Err(Grant::Conn(_, back)) => conn = back,
-                Ok(()) | Err(Grant::Room) => return None,
+                Ok(()) | Err(Grant::Room | Grant::Again) => return None,
             }
         }
         self.idle += 1;
@@ -271,7 +293,9 @@ impl Inner {
 
     /// A connection or a slot is gone; the first waiter may make one instead.
     pub(super) fn room_freed(&mut self) {
-        while let Some(waiter) = self.waiters.pop_front() {
+        while self.total <= self.max_size
+            && let Some(waiter) = self.waiters.pop_front()
+        {
             if waiter.grant.send(Grant::Room).is_ok() {
                 return;
             }
@@ -296,8 +320,79 @@ impl Inner {
 
     /// Takes out everything that is idle.
     pub(super) fn take_idle(&mut self) -> Vec<BackendConn> {
-        self.idle = 0;
-        self.lanes.values_mut().flat_map(|lane| lane.idle.drain(..)).map(|i| *i.conn).collect()
+        self.take_idle_in(|_| true)
+    }
+
+    /// Takes out what is idle in the databases that `of_it` is true for.
+    pub(super) fn take_idle_in(&mut self, of_it: impl Fn(&str) -> bool) -> Vec<BackendConn> {
+        let lanes = self.lanes.iter_mut().filter(|(key, _)| of_it(key.database()));
+        let taken: Vec<_> = lanes.flat_map(|(_, lane)| lane.idle.drain(..)).collect();
+        self.idle -= taken.len();
+        taken.into_iter().map(|idle| *idle.conn).collect()
+    }
+
+    /// Numbers of the idle connections in the roster.
+    pub(super) fn idle_ids(&self) -> HashSet<u64> {
+        let idle = self.lanes.values().flat_map(|lane| &lane.idle);
+        idle.filter_map(|idle| idle.conn.ticket.as_ref().map(|ticket| ticket.id)).collect()
+    }
+
+    pub(super) fn max_size(&self) -> usize {
+        self.max_size
+    }
+
+    pub(super) fn paused(&self) -> &Paused {
+        &self.paused
+    }
+
+    /// Pauses a database, or all, and sends its waiters away to ask again; false = too many.
+    pub(super) fn pause(&mut self, database: Option<&Database>) -> bool {
+        match database {
+            None => self.paused.all = true,
+            Some(name) => {
+                let is_new = !self.paused.databases.contains(name);
+                if is_new && self.paused.databases.len() >= MAX_PAUSED {
+                    return false;
+                }
+                self.paused.databases.insert(name.clone());
+            }
+        }
+        for waiter in std::mem::take(&mut self.waiters) {
+            if self.paused.holds(waiter.lane.database()) {
+                let _ = waiter.grant.send(Grant::Again);
+            } else {
+                self.waiters.push_back(waiter);
+            }
+        }
+        true
+    }
+
+    /// Ends the pause of a database, or every pause; false = there was none.
+    pub(super) fn resume(&mut self, database: Option<&Database>) -> bool {
+        match database {
+            None => std::mem::take(&mut self.paused).any(),
+            Some(name) => self.paused.databases.remove(name),
+        }
+    }
+
+    /// Changes the limits; returns idle connections that are too many now.
+    pub(super) fn resize(&mut self, max_size: usize, max_waiters: usize) -> Vec<BackendConn> {
+        (self.max_size, self.max_waiters) = (max_size, max_waiters);
+        while self.total < max_size
+            && let Some(waiter) = self.waiters.pop_front()
+        {
+            self.total += usize::from(waiter.grant.send(Grant::Room).is_ok());
+        }
+        let surplus = self.total.saturating_sub(max_size);
+        let taken = std::iter::from_fn(|| self.pop_oldest());
+        taken.take(surplus).map(|idle| *idle.conn).collect()
+    }
+
+    /// A parameter that some lane's last connection was told.
+    pub(super) fn reported(&self, name: &str) -> Option<String> {
+        let lanes = self.lanes.values().filter_map(|lane| lane.parameters.as_ref());
+        let mut values = lanes.flat_map(|reported| reported.values.values.iter());
+        values.find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
 
     /// Takes out what is idle for too long or too old. The age limit varies by a tenth with the
@@ -386,6 +481,42 @@ mod tests {
         inner.room_freed();
         assert!(matches!(last.try_recv(), Ok(Grant::Room)));
         assert_eq!((inner.total(), inner.waiting()), (1, 0));
+    }
+
+    #[test]
+    fn a_pause_sends_waiters_away_and_a_resume_lets_them_in() {
+        let (mut inner, key) = (Inner::new(1, 9), lane("a"));
+        assert!(matches!(inner.turn(&key, me()), Turn::Now(Grant::Room)));
+        let (_, mut waiting) = wait(&mut inner, &key);
+        assert!(inner.pause(Some(&"other".into())));
+        assert!(waiting.try_recv().is_err());
+        assert!(inner.pause(Some(&"db".into())));
+        assert!(matches!(waiting.try_recv(), Ok(Grant::Again)));
+        assert!(matches!(inner.turn(&key, me()), Turn::Paused));
+        assert!(inner.resume(Some(&"db".into())) && !inner.resume(Some(&"db".into())));
+        let (_, _waits) = wait(&mut inner, &key);
+        assert!(inner.pause(None) && inner.paused().holds("any"));
+        assert!(inner.resume(None) && !inner.paused().any());
+    }
+
+    #[test]
+    fn a_pool_grows_at_once_and_shrinks_as_room_is_freed() {
+        let (mut inner, key) = (Inner::new(1, 9), lane("a"));
+        assert!(matches!(inner.turn(&key, me()), Turn::Now(Grant::Room)));
+        let (_, mut first) = wait(&mut inner, &key);
+        let (_, mut second) = wait(&mut inner, &key);
+        let (_, mut third) = wait(&mut inner, &key);
+        assert!(inner.resize(3, 9).is_empty());
+        assert!(matches!(first.try_recv(), Ok(Grant::Room)));
+        assert!(matches!(second.try_recv(), Ok(Grant::Room)));
+        assert!(third.try_recv().is_err());
+        assert!(inner.resize(1, 9).is_empty());
+        inner.room_freed();
+        inner.room_freed();
+        assert!(third.try_recv().is_err());
+        assert_eq!(inner.total(), 1);
+        inner.room_freed();
+        assert!(matches!(third.try_recv(), Ok(Grant::Room)));
     }
 
     #[test]

@@ -12,9 +12,10 @@
 
 mod inner;
 mod reset;
+mod steer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -22,13 +23,14 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::auth::AccessChanges;
-use crate::backend::{BackendConn, CancelKey, ConnectError, Connector, Credentials, Told};
-use crate::config;
+use crate::backend::{BackendConn, CancelKey, ConnectError, Connector, Credentials, Roster, Told};
+use crate::config::Live;
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::PoolMetrics;
 pub use inner::LaneKey;
 use inner::{Grant, Inner, Turn};
+pub use steer::{Paused, ServerView, Waits};
 
 /// First and longest pause between two attempts to reach PostgreSQL.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -49,13 +51,15 @@ pub struct Pool(Arc<Shared>);
 struct Shared {
     kind: PoolKind,
     connector: Connector,
-    config: config::Pool,
-    connect_timeout: Duration,
+    config: Live,
+    reset_timeout_ms: AtomicU64,
     changes: AccessChanges,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
     /// Sessions in the wait queue, to be read without the lock.
     waiting: AtomicU32,
+    roster: Arc<Roster>,
+    resumed: Notify,
 }
 
 /// What a session asks for.
@@ -72,24 +76,25 @@ impl Pool {
     pub fn new(
         kind: PoolKind,
         connector: Connector,
-        config: &config::Config,
+        config: Live,
         changes: AccessChanges,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let size = match kind {
-            PoolKind::Main => config.pool.max_size,
-            PoolKind::System => config.pool.reserved_size,
-        };
-        Self(Arc::new(Shared {
+        let now = config.now();
+        let pool = Self(Arc::new(Shared {
             kind,
             connector,
-            connect_timeout: config.backend.connect_timeout_secs.duration(),
-            inner: Mutex::new(Inner::new(size, config.pool.max_wait_queue_size)),
-            config: config.pool.clone(),
+            config,
+            reset_timeout_ms: AtomicU64::new(0),
+            inner: Mutex::new(Inner::new(0, 0)),
+            roster: Arc::default(),
+            resumed: Notify::new(),
             changes,
             metrics,
             waiting: AtomicU32::new(0),
-        }))
+        }));
+        pool.resize(&now);
+        pool
     }
 
     /// Borrows a connection: an idle one, a new one, or the next that is released.
@@ -99,7 +104,7 @@ impl Pool {
     /// `57P03` when PostgreSQL is out of reach; what PostgreSQL said when it refused.
     pub async fn acquire(&self, demand: &Demand, slot: &Arc<CancelSlot>) -> Result<Lease> {
         let begun = Instant::now();
-        let result = self.acquire_conn(demand).await;
+        let result = self.acquire_conn(demand, slot).await;
         let metrics = self.0.metrics();
         match result {
             Ok(conn) => {
@@ -154,7 +159,7 @@ impl Pool {
         self.0.waiting.load(Ordering::Relaxed) > 0
     }
 
-    async fn acquire_conn(&self, demand: &Demand) -> Result<BackendConn> {
+    async fn acquire_conn(&self, demand: &Demand, slot: &CancelSlot) -> Result<BackendConn> {
         let shared = &self.0;
         let worker = thread::current().id();
         loop {
@@ -168,10 +173,16 @@ impl Pool {
                     Grant::Room
                 }
                 Turn::Full => return Err(shared.queue_full()),
+                Turn::Paused => {
+                    let _wait = slot.waits.begin();
+                    shared.until_resumed(demand.lane.database()).await;
+                    Grant::Again
+                }
                 Turn::Wait(ticket, receiver) => {
                     let _wanted = Wanted::new(&shared.waiting);
+                    let _wait = slot.waits.begin();
                     let mut waiting = Waiting { pool: self, ticket, receiver, demand };
-                    let limit = shared.config.acquire_timeout_secs.duration();
+                    let limit = shared.config.now().pool.acquire_timeout_secs.duration();
                     match tokio::time::timeout(limit, &mut waiting.receiver).await {
                         Ok(Ok(grant)) => grant,
                         Ok(Err(_)) => return Err(stopping()),
@@ -181,6 +192,7 @@ impl Pool {
                 Turn::Closed => return Err(stopping()),
             };
             match grant {
+                Grant::Again => {}
                 Grant::Room => return self.create(demand).await,
                 Grant::Conn(from, conn) => match self.ready(conn, from, worker) {
                     Some(conn) => return Ok(*conn),
@@ -212,7 +224,10 @@ impl Pool {
 
     async fn create(&self, demand: &Demand) -> Result<BackendConn> {
         let mut room = Room { shared: &self.0, held: true };
-        let deadline = Instant::now() + self.0.connect_timeout;
+        let limit = self.0.config.now().backend.connect_timeout_secs.duration();
+        let deadline = Instant::now() + limit;
+        let (role, database) = (demand.lane.role(), demand.lane.database());
+        let ticket = self.0.roster.enter(role.into(), database.into());
         let mut pause = RETRY.0;
         loop {
             let changes = self.0.changes.count();
@@ -222,6 +237,8 @@ impl Pool {
                 Ok(Ok(mut conn)) => {
                     room.held = false;
                     conn.changes = changes;
+                    ticket.logged_in(conn.cancel.pid);
+                    conn.ticket = Some(ticket);
                     self.0.metrics().created.inc();
                     self.0.inner.lock().learn(&demand.lane, &conn);
                     return Ok(conn);
@@ -265,9 +282,9 @@ impl Pool {
     /// Closes connections that are too old or idle for too long; runs every
     /// `maintenance_interval_secs`.
     pub fn maintain(&self) {
-        let now = Instant::now();
-        let idle = self.0.config.idle_timeout_secs.map(|s| s.duration());
-        let life = self.0.config.max_lifetime_secs.map(|s| s.duration());
+        let (now, config) = (Instant::now(), self.0.config.now());
+        let idle = config.pool.idle_timeout_secs.map(|s| s.duration());
+        let life = config.pool.max_lifetime_secs.map(|s| s.duration());
         let retired = self.0.inner.lock().retire(now, idle, life);
         for (reason, conn) in retired {
             self.0.give_back_room(reason);
@@ -279,6 +296,8 @@ impl Pool {
     /// Sends waiters away and closes what is idle; lent connections close on their return.
     pub fn close(&self) {
         let idle = self.0.inner.lock().close();
+        self.0.inner.lock().resume(None);
+        self.0.resumed.notify_waiters();
         for conn in idle {
             self.0.give_back_room("drain");
             tokio::spawn(conn.close());
@@ -321,7 +340,7 @@ impl Shared {
     }
 
     fn queue_full(&self) -> Error {
-        let n = self.config.max_wait_queue_size;
+        let n = self.config.now().pool.max_wait_queue_size;
         Error::new(
             ErrorKind::PoolExhausted,
             format!("all connections are in use and {n} sessions wait already"),
@@ -330,7 +349,7 @@ impl Shared {
     }
 
     fn waited_too_long(&self) -> Error {
-        let secs = self.config.acquire_timeout_secs.0;
+        let secs = self.config.now().pool.acquire_timeout_secs.0;
         Error::new(ErrorKind::PoolExhausted, format!("no connection was free within {secs} s"))
             .with_detail("acquire timeout")
             .with_hint("raise pool.max_size or pool.acquire_timeout_secs, or try again later")
@@ -363,7 +382,7 @@ impl Drop for Waiting<'_> {
                 }
             }
             Ok(Grant::Room) => shared.inner.lock().room_freed(),
-            Err(_) => {}
+            Ok(Grant::Again) | Err(_) => {}
         }
         shared.report();
     }
@@ -411,6 +430,7 @@ pub struct CancelSlot {
     finished: Notify,
     /// Told when there is no connection to cancel on.
     in_vain: Notify,
+    waits: Waits,
 }
 
 impl CancelSlot {

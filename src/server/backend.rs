@@ -13,7 +13,7 @@ use crate::query::quote_literal;
 use crate::supervisor::data_dir::DataDir;
 use crate::supervisor::{Plan, StartError, Supervisor};
 use crate::telemetry::{Check, Health, Metrics};
-use crate::types::Secret;
+use crate::types::{BackendAddr, Secret};
 
 /// Oldest PostgreSQL that is worked with.
 const OLDEST: u32 = 13;
@@ -33,9 +33,8 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Finds or makes what is needed. An external backend's database becomes the default one of
-    /// the HTTP door, unless the configuration names another.
-    pub fn prepare(config: &mut Config, data_dir: &Path) -> Result<Self, StartError> {
+    /// Finds or makes what is needed.
+    pub fn prepare(config: &Config, data_dir: &Path) -> Result<Self, StartError> {
         match (config.backend.mode, &config.backend.url) {
             (BackendMode::Embedded, _) => {
                 Plan::prepare(config, data_dir).map(Box::new).map(Self::Embedded)
@@ -43,9 +42,6 @@ impl Backend {
             (BackendMode::External, Some(url)) => {
                 let parts =
                     url.parts().map_err(|e| StartError::config(format!("backend.url: {e}")))?;
-                if config.api.database == Config::default().api.database {
-                    config.api.database = parts.database.clone();
-                }
                 Ok(Self::External(parts))
             }
             (BackendMode::External, None) => {
@@ -56,9 +52,14 @@ impl Backend {
 
     /// Where it is.
     pub fn connector(&self) -> Connector {
+        Connector::new(self.addr())
+    }
+
+    /// The same for people.
+    pub fn addr(&self) -> BackendAddr {
         match self {
-            Self::Embedded(plan) => Connector::new(plan.addr()),
-            Self::External(parts) => Connector::new(parts.addr.clone()),
+            Self::Embedded(plan) => plan.addr(),
+            Self::External(parts) => parts.addr.clone(),
         }
     }
 

@@ -28,29 +28,28 @@ pub(super) fn start(shared: Arc<Shared>, data_dir: PathBuf) {
 
 async fn sweep(shared: Arc<Shared>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
-    let limit = shared.config.network.idle_timeout_secs.map(|secs| secs.0);
     loop {
         second.tick().await;
+        let limit = shared.live.now().network.idle_timeout_secs.map(|secs| secs.0);
         let now = u32::try_from(shared.health.uptime_secs()).unwrap_or(u32::MAX);
         shared.sessions.sweep(now, limit);
     }
 }
 
 async fn maintain(shared: Arc<Shared>) {
-    let every = shared.config.pool.maintenance_interval_secs.duration();
-    let mut tick = tokio::time::interval(every);
     loop {
-        tick.tick().await;
+        let every = shared.live.now().pool.maintenance_interval_secs.duration();
+        tokio::time::sleep(every).await;
         shared.pool.maintain();
         shared.system_pool.maintain();
     }
 }
 
 async fn sample_health(shared: Arc<Shared>, data_dir: PathBuf) {
-    let mut tick = tokio::time::interval(shared.config.backend.health_interval_secs.duration());
     let mut waiting_samples = 0;
     loop {
-        tick.tick().await;
+        let next = shared.live.now().backend.health_interval_secs.duration();
+        let next = tokio::time::Instant::now() + next;
         let (database, replication) = ask_backend(&shared).await;
         shared.health.report("database", database);
         shared.health.report("replication", replication);
@@ -64,6 +63,10 @@ async fn sample_health(shared: Arc<Shared>, data_dir: PathBuf) {
             _ => Check::Failed,
         };
         shared.health.report("pool", pool);
+        if database == Check::Ok {
+            shared.roles.refresh().await;
+        }
+        tokio::time::sleep_until(next).await;
     }
 }
 
@@ -79,7 +82,7 @@ async fn ask_backend(shared: &Shared) -> (Check, Check) {
         lease.conn().simple(sql, read).await?;
         Ok::<_, crate::error::Error>(lag)
     };
-    let limit = shared.config.backend.connect_timeout_secs.duration() * 2;
+    let limit = shared.live.now().backend.connect_timeout_secs.duration() * 2;
     match tokio::time::timeout(limit, asked).await {
         Ok(Ok(None)) => (Check::Ok, Check::Disabled),
         Ok(Ok(Some(lag))) if lag > SLOT_LAG => (Check::Ok, Check::Degraded),

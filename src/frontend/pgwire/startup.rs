@@ -3,6 +3,7 @@
 
 use std::io;
 
+use super::admin::Console;
 use super::{PgDoor, part, tell};
 use crate::auth::Identity;
 use crate::auth::scram::MECHANISM;
@@ -11,6 +12,7 @@ use crate::net::{Stage, Stream};
 use crate::proto::frame::HEADER;
 use crate::proto::startup::{self as packets, Dialect, Startup, StartupMessage};
 use crate::proto::{Cursor, backend as replies, frontend};
+use crate::session::admin::{self, Authority};
 use crate::session::{Client, Opening, Session};
 use crate::types::Protocol;
 
@@ -24,8 +26,16 @@ const LONGEST_NEGOTIATION: usize = 3;
 pub(super) enum Outcome {
     /// A session is open.
     Ready(Box<Session>, Box<Client>),
+    /// An administrator's console is open.
+    Console(Box<Console>),
     /// Nothing more is to be done: a cancel request, a refusal, a client that left.
     Done,
+}
+
+/// Who got through the log-in.
+enum Guest {
+    Client(Box<Session>),
+    Administrator(admin::Console, Authority),
 }
 
 /// Why there will be no session.
@@ -58,9 +68,14 @@ pub(super) struct Greeting<'a> {
 impl Greeting<'_> {
     pub(super) async fn run(mut self) -> Outcome {
         match self.greet().await {
-            Ok(Some(session)) => {
+            Ok(Some(Guest::Administrator(place, authority))) => {
+                let admin = self.door.admin.clone();
+                let console = Console::new(self.stream, admin, place, authority);
+                Outcome::Console(Box::new(console))
+            }
+            Ok(Some(Guest::Client(session))) => {
                 let client = Box::new(Client::new(self.stream));
-                Outcome::Ready(Box::new(session), client)
+                Outcome::Ready(session, client)
             }
             Ok(None) | Err(Refusal::Silent) => Outcome::Done,
             Err(Refusal::Told(error)) => {
@@ -73,9 +88,11 @@ impl Greeting<'_> {
         }
     }
 
-    async fn greet(&mut self) -> Result<Option<Session>, Refusal> {
+    async fn greet(&mut self) -> Result<Option<Guest>, Refusal> {
         let Some(message) = self.negotiate().await? else { return Ok(None) };
-        if !self.admitted {
+        let for_console = message.get("database") == Some(admin::DATABASE);
+        // Who looks after the server comes in when it is full.
+        if !self.admitted && !for_console {
             self.door.metrics.connection_rejected("max_connections");
             let most = self.door.gate.most();
             let text =
@@ -93,6 +110,9 @@ impl Greeting<'_> {
         }
         let mut reply = Vec::new();
         let identity = self.log_in(name, &mut reply).await?;
+        if for_console {
+            return self.open_console(identity, &message, reply).await.map(Some);
+        }
         let mut session = self.open(identity, database, &message);
         // After the session is registered, so that a drain finds one or the other.
         if self.door.drain.stage() > Stage::Running {
@@ -107,7 +127,39 @@ impl Greeting<'_> {
         replies::put_backend_key(&mut reply, pid, key);
         replies::put_ready(&mut reply);
         self.stream.write_all(&reply).await?;
-        Ok(Some(session))
+        Ok(Some(Guest::Client(Box::new(session))))
+    }
+
+    async fn open_console(
+        &mut self,
+        identity: Identity,
+        message: &StartupMessage,
+        mut reply: Vec<u8>,
+    ) -> Result<Guest, Refusal> {
+        let authority = self.door.admin.authority(&identity)?;
+        let application = message.get("application_name").unwrap_or_default();
+        let role = identity.role.clone();
+        let place = self.door.admin.open(role, application.to_owned(), self.stream.peer());
+        replies::put_authentication_ok(&mut reply);
+        for (name, value) in [
+            ("application_name", application),
+            ("client_encoding", "UTF8"),
+            ("DateStyle", "ISO, MDY"),
+            ("integer_datetimes", "on"),
+            ("IntervalStyle", "postgres"),
+            ("server_encoding", "UTF8"),
+            ("server_version", &self.door.admin.server_version()),
+            ("session_authorization", identity.role.as_str()),
+            ("standard_conforming_strings", "on"),
+            ("TimeZone", "UTC"),
+        ] {
+            replies::put_parameter_status(&mut reply, name, value);
+        }
+        let (pid, key) = place.cancel_key();
+        replies::put_backend_key(&mut reply, pid, key);
+        replies::put_ready(&mut reply);
+        self.stream.write_all(&reply).await?;
+        Ok(Guest::Administrator(place, authority))
     }
 
     fn open(&self, identity: Identity, database: &str, message: &StartupMessage) -> Session {
@@ -160,7 +212,7 @@ impl Greeting<'_> {
             }
         }
         let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
-        let longest = self.door.config.pgwire.max_startup_bytes.len();
+        let longest = self.door.config.now().pgwire.max_startup_bytes.len();
         if length < packets::DETECT_BYTES || length > longest {
             return Err(self.malformed("invalid length of startup packet"));
         }
