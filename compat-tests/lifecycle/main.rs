@@ -11,6 +11,7 @@ mod faults;
 mod harness;
 mod health;
 mod refusals;
+mod reload;
 mod shutdown;
 mod start;
 

@@ -147,6 +147,8 @@ pub(super) struct Inner {
     waiters: VecDeque<Waiter>,
     next_ticket: u64,
     paused: Paused,
+    /// Nobody will end a pause any more.
+    draining: bool,
     closed: bool,
 }
 
@@ -161,6 +163,7 @@ impl Inner {
             waiters: VecDeque::new(),
             next_ticket: 0,
             paused: Paused::default(),
+            draining: false,
             closed: false,
         }
     }
@@ -183,7 +186,7 @@ impl Inner {
             return Turn::Closed;
         }
         if self.paused.any() && self.paused.holds(key.database()) {
-            return Turn::Paused;
+            return if self.draining { Turn::Closed } else { Turn::Paused };
         }
         self.next_ticket += 1;
         let ticket = self.next_ticket;
@@ -365,6 +368,15 @@ impl Inner {
             }
         }
         true
+    }
+
+    /// The server drains: who waits for the end of a pause is sent away.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    pub(super) fn holds_up(&self, database: &str) -> bool {
+        !self.draining && self.paused.holds(database)
     }
 
     /// Ends the pause of a database, or every pause; false = there was none.

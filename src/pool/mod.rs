@@ -296,8 +296,7 @@ impl Pool {
     /// Sends waiters away and closes what is idle; lent connections close on their return.
     pub fn close(&self) {
         let idle = self.0.inner.lock().close();
-        self.0.inner.lock().resume(None);
-        self.0.resumed.notify_waiters();
+        self.drain();
         for conn in idle {
             self.0.give_back_room("drain");
             tokio::spawn(conn.close());

@@ -65,6 +65,12 @@ impl Pool {
         resumed
     }
 
+    /// Sends away who waits for the end of a pause: the server ends before.
+    pub fn drain(&self) {
+        self.0.inner.lock().drain();
+        self.0.resumed.notify_waiters();
+    }
+
     /// What is paused.
     pub fn paused(&self) -> Paused {
         self.0.inner.lock().paused().clone()
@@ -135,7 +141,7 @@ impl Shared {
             tokio::pin!(resumed);
             // Before the look, so that a resume in between is not missed.
             resumed.as_mut().enable();
-            if !self.inner.lock().paused().holds(database) {
+            if !self.inner.lock().holds_up(database) {
                 return;
             }
             resumed.await;

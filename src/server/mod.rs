@@ -253,6 +253,7 @@ impl Server {
         self.drain.enter(Stage::Draining);
         let sessions = self.shared.sessions.clone();
         sessions.stop_all(Stop::Drain);
+        self.shared.pool.drain();
         if leave == Leave::WhenEmpty {
             leave = self.unless_told(leave, emptied(&sessions, Duration::MAX)).await;
         }

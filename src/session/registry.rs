@@ -199,6 +199,8 @@ pub(super) struct Newcomer {
 pub struct Sessions {
     pub(super) by_pid: Mutex<HashMap<u32, Arc<Entry>>>,
     next_id: Mutex<u64>,
+    /// Most sessions at once so far.
+    pub(super) peak: AtomicUsize,
     /// Consoles among them.
     consoles: AtomicUsize,
     /// When the registry was made, by both clocks; all times of sessions count from here.
@@ -217,6 +219,7 @@ impl Sessions {
         Arc::new(Self {
             by_pid: Mutex::default(),
             next_id: Mutex::new(0),
+            peak: AtomicUsize::new(0),
             consoles: AtomicUsize::new(0),
             epoch: (Instant::now(), SystemTime::now()),
             statistics: Mutex::default(),
@@ -263,6 +266,7 @@ impl Sessions {
             waker: AtomicWaker::new(),
         });
         by_pid.insert(pid, entry.clone());
+        self.peak.fetch_max(by_pid.len(), Ordering::Relaxed);
         self.consoles.fetch_add(usize::from(is_console), Ordering::AcqRel);
         let metrics = self.metrics.protocol(protocol);
         metrics.sessions.inc();

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::registry::{Entry, Sessions};
@@ -31,7 +32,6 @@ pub(super) struct Statistics {
     /// Totals at the end of the last two periods.
     periods: [HashMap<Database, Totals>; 2],
     period_began: u32,
-    peak: usize,
 }
 
 /// A session as an administrator sees it.
@@ -129,9 +129,8 @@ impl Sessions {
     /// Brings the metrics up to date; once a second.
     pub(super) fn publish(&self, now_secs: u32) {
         let mut by_state = [(0i64, 0i64); Protocol::ALL.len()];
-        let (mut transactions, mut count) = (0, 0);
+        let mut transactions = 0;
         for entry in self.by_pid.lock().values() {
-            count += 1;
             let (idle, without_backend) = &mut by_state[entry.protocol as usize];
             *idle += i64::from(entry.idle_since().is_some());
             *without_backend += i64::from(entry.slot().backend_pid().is_none());
@@ -150,8 +149,8 @@ impl Sessions {
         self.metrics.transactions_committed.inc_by(grown.committed);
         self.metrics.transactions_rolled_back.inc_by(grown.rolled_back);
         statistics.published = sum;
-        statistics.peak = statistics.peak.max(count);
-        self.metrics.sessions_peak.set(i64::try_from(statistics.peak).unwrap_or(i64::MAX));
+        let peak = self.peak.load(Ordering::Relaxed);
+        self.metrics.sessions_peak.set(i64::try_from(peak).unwrap_or(i64::MAX));
         if now_secs.saturating_sub(statistics.period_began) >= AVERAGE_SECS {
             statistics.period_began = now_secs;
             statistics.periods.swap(0, 1);
