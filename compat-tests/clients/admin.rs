@@ -363,6 +363,27 @@ fn a_pause_can_be_interrupted_and_ends_with_the_server() {
 }
 
 #[test]
+fn what_keeps_a_session_on_its_connection_is_shown() {
+    let server = guarded();
+    let counted = "rustydb_session_pinned_total{cause=\"temporary objects\",protocol=\"postgres\"}";
+    let before = server.metric(counted);
+    let mut child = staying(server, "pinned-by-table");
+    let seen = |column: &str| {
+        row_of(&table(server, "CLIENTS"), "application_name", "pinned-by-table")[column].clone()
+    };
+    say(&mut child, "select 'free';\n");
+    assert_eq!(line(&mut child), "free");
+    eventually("it gave its connection back", SOON, || seen("state") == "idle");
+    assert_eq!((seen("pinned"), seen("pool_mode")), (String::new(), "transaction".to_owned()));
+    say(&mut child, "create temp table pinning (n int);\n");
+    assert_eq!(line(&mut child), "CREATE TABLE");
+    eventually("the reason is shown", SOON, || seen("pinned") == "temporary objects");
+    assert_eq!(seen("state"), "active");
+    assert!(server.metric(counted) > before);
+    leave(child);
+}
+
+#[test]
 fn reconnect_replaces_idle_and_lent_connections() {
     let server = Server::start();
     let (mut child, lent) = holder(&server, "lent");

@@ -384,9 +384,7 @@ impl Console {
 
     /// Returns when the client asks to cancel what the console does.
     pub async fn interrupted(&self) {
-        while !self.entry.take_interrupt() {
-            tokio::time::sleep(REST_CHECK).await;
-        }
+        self.entry.slot().cancelled_in_vain().await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::task::Context;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -97,8 +97,6 @@ pub struct Entry {
     /// Whether it is an administrator's console, which a drain leaves open.
     pub is_console: bool,
     application: Mutex<String>,
-    /// A CancelRequest came while it held no backend.
-    interrupted: AtomicBool,
     /// Leads a cancel request to the backend that the session holds.
     pub(super) slot: Arc<CancelSlot>,
     stop: AtomicU8,
@@ -151,11 +149,6 @@ impl Entry {
     /// Since when it does nothing, in seconds of the registry's clock.
     pub fn idle_since(&self) -> Option<u32> {
         Some(self.idle_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
-    }
-
-    /// Whether a CancelRequest came that no backend took; asking forgets it.
-    pub fn take_interrupt(&self) -> bool {
-        self.interrupted.swap(false, Ordering::AcqRel)
     }
 
     /// Leads to the backend that it holds, and tells how it waits.
@@ -259,7 +252,6 @@ impl Sessions {
             is_console,
             mode,
             application: Mutex::new(application),
-            interrupted: AtomicBool::new(false),
             slot: Arc::new(CancelSlot::default()),
             stop: AtomicU8::new(Stop::No as u8),
             idle_since: AtomicU32::new(0),
@@ -298,10 +290,6 @@ impl Sessions {
         if let Some(entry) = entry
             && bool::from(entry.key.to_be_bytes()[..].ct_eq(key))
         {
-            if entry.slot.backend_pid().is_none() {
-                entry.interrupted.store(true, Ordering::Release);
-                entry.waker.wake();
-            }
             entry.slot.cancel().await;
         }
     }

@@ -197,7 +197,6 @@ impl Console {
         if let Command::Transaction(open, _) = command {
             self.in_transaction = *open;
         }
-        let _ = self.place.entry().take_interrupt();
         let Self { admin, place, stream, .. } = self;
         tokio::select! {
             biased;
