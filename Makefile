@@ -5,7 +5,7 @@ ARGS ?=
 DENY_VERSION := 0.20.2
 
 .PHONY: help run build test regress check fmt lint deny doc fuzz bench config-file postgres \
-	pgbouncer
+	drivers pgbouncer
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ run: postgres ## Install what is missing, build and start RustyDB (ARGS="--port 
 build: ## Build the release binary
 	$(CARGO) build --release
 
-test: postgres ## Run every test
+test: postgres drivers ## Run every test
 	$(CARGO) test
 
 regress: postgres build ## PostgreSQL's own regression suite, directly and through RustyDB, compared
@@ -50,6 +50,9 @@ config-file: ## Write config/rustydb.toml anew from the keys in src/config
 
 postgres:
 	@scripts/ensure-postgres
+
+drivers:
+	@compat-tests/drivers/setup
 
 pgbouncer:
 	@scripts/ensure-pgbouncer

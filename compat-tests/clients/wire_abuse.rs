@@ -129,8 +129,10 @@ fn negotiation_is_answered_as_documented() {
     }
     // Asking for ever is not an option.
     let mut wire = Wire::to(server);
-    wire.try_send(&[ssl.clone(), ssl.clone(), ssl.clone(), ssl.clone()].concat());
-    assert!(wire.raw_rest().starts_with(b"NNNE"));
+    wire.try_send(&[ssl.clone(), ssl.clone()].concat());
+    let answer = String::from_utf8_lossy(&wire.raw_rest()).into_owned();
+    assert!(answer.starts_with("NE"), "{answer}");
+    assert!(answer.contains("unsupported frontend protocol 1234.5679"), "{answer}");
     let common: [&[u8]; 4] = [b"user", b"rustydb", b"database", b"rustydb"];
     let check = |code: u32, options: &[&[u8]]| {
         let packet = startup(code, &[&common[..], options].concat());
@@ -150,10 +152,50 @@ fn negotiation_is_answered_as_documented() {
         assert_eq!(ours.0.starts_with('v'), code != V3 || !options.is_empty(), "{}", ours.0);
     };
     check(V3, &[]);
-    check(V3 + 2, &[]);
-    check(V3 + 9999, &[]);
     check(V3, &[b"_pq_.x", b"1"]);
-    check(V3 + 2, &[b"_pq_.x", b"1", b"_pq_.yy", b""]);
+    // Up to 3.2 it is we who speak with the client; older servers know 3.0 only.
+    let negotiated = |code: u32, options: &[&[u8]]| {
+        let mut wire = Wire::to(server);
+        wire.send(&startup(code, &[&common[..], options].concat()));
+        let greeting = wire.until(b'Z');
+        assert_eq!(wire.values("select 'in'"), ["in"]);
+        let key = greeting.iter().find(|m| m.0 == b'K').unwrap().1.len() - 4;
+        (greeting.into_iter().find(|m| m.0 == b'v').map(|m| m.1), key)
+    };
+    let answer = |minor: u8, count: u8, names: &[u8]| {
+        Some([&[0, 3, 0, minor, 0, 0, 0, count], names].concat())
+    };
+    assert_eq!(negotiated(V3, &[]), (None, 4));
+    assert_eq!(negotiated(V3 + 2, &[]), (None, 32));
+    assert_eq!(negotiated(V3 + 9999, &[]), (answer(2, 0, b""), 32));
+    assert_eq!(negotiated(V3, &[b"_pq_.x", b"1"]), (answer(0, 1, b"_pq_.x\0"), 4));
+    let two: &[&[u8]] = &[b"_pq_.x", b"1", b"_pq_.yy", b""];
+    assert_eq!(negotiated(V3 + 2, two), (answer(2, 2, b"_pq_.x\0_pq_.yy\0"), 32));
+}
+
+#[test]
+fn a_long_cancel_key_cancels_and_a_part_of_it_does_not() {
+    let server = open();
+    let mut wire = Wire::to(server);
+    wire.send(&startup(V3 + 2, &[b"user", b"rustydb", b"database", b"rustydb"]));
+    let greeting = wire.until(b'Z');
+    let key = greeting.iter().find(|m| m.0 == b'K').unwrap().1.clone();
+    wire.send(&query("select pg_sleep(30) -- long_cancel_key"));
+    crate::wait_until_running(server, "long_cancel_key");
+    let cancel = |key: &[u8]| {
+        let body = [&80_877_102u32.to_be_bytes()[..], key].concat();
+        let mut other = Wire::to(server);
+        other.send(&[&(body.len() as u32 + 4).to_be_bytes()[..], &body].concat());
+        assert_eq!(other.raw_rest(), b"");
+    };
+    cancel(&key[..8]);
+    let mut wrong = key.clone();
+    wrong[20] ^= 1;
+    cancel(&wrong);
+    assert_eq!(crate::running(server, "long_cancel_key"), 1);
+    cancel(&key);
+    let messages = wire.until(b'Z');
+    assert_eq!(field(&messages[messages.len() - 2].1, b'C'), "57014");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! `psql`. Shared by the test binaries; each uses a part of it.
 #![allow(dead_code)]
 
+pub mod pki;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;

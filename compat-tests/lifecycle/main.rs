@@ -6,10 +6,13 @@
 mod cli;
 mod config;
 mod external;
+mod external_tls;
+mod failover;
 mod faults;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod health;
+mod pool;
 mod refusals;
 mod reload;
 mod shutdown;
@@ -233,6 +236,19 @@ impl PlainPostgres {
     const URL_PASSWORD: &str = "p%40ss%2Fword";
 
     fn start() -> Self {
+        Self::start_with(|_| String::new())
+    }
+
+    /// With further options of `postgres`, for which files may be laid into its directory.
+    fn start_with(options: impl FnOnce(&Path) -> String) -> Self {
+        let plain = Self::init();
+        let more = options(plain.dir.path());
+        plain.launch(&more);
+        plain
+    }
+
+    /// A cluster that is not started yet.
+    fn init() -> Self {
         let plain = Self { dir: harness::temp_dir(), port: harness::free_port() };
         let at = plain.dir.path();
         std::fs::write(at.join("password"), Self::PASSWORD).unwrap();
@@ -250,21 +266,26 @@ impl PlainPostgres {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", stderr(&made));
+        plain
+    }
+
+    /// Starts it, with further options of the command line.
+    fn launch(&self, more: &str) {
         let options = format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off",
-            plain.port
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off {more}",
+            self.port
         );
-        let started = plain
+        let log = self.dir.path().join("log");
+        let started = self
             .tool("pg_ctl")
             .args(["-w", "-o", &options, "-l"])
-            .arg(at.join("log"))
+            .arg(&log)
             .arg("start")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .status()
             .unwrap();
-        assert!(started.success(), "{:?}", std::fs::read_to_string(at.join("log")));
-        plain
+        assert!(started.success(), "{:?}", std::fs::read_to_string(log));
     }
 
     fn tool(&self, name: &str) -> Command {

@@ -3,6 +3,7 @@
 //! A PostgreSQL role is the identity. Passwords are checked against PostgreSQL's own verifiers,
 //! which come through [`RoleStore`]; this module knows no connection.
 
+pub mod hba;
 pub mod scram;
 mod standby;
 
@@ -16,10 +17,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
+use crate::config::{HbaMethod, HbaRule, Security};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::Metrics;
 use crate::types::{Role, Secret};
-use scram::{ScramKeys, ServerExchange, Verifier};
+use hba::{Knock, Rules};
+use scram::{Channel, ScramError, ScramKeys, ServerExchange, Verifier};
 pub use standby::StandbyRoles;
 
 /// Roles whose verifier or checked password is remembered; the oldest go first.
@@ -62,6 +65,12 @@ impl AccessChanges {
         }
     }
 
+    /// Another server is the primary now: it may know other roles, and every connection to the one
+    /// before is of no use.
+    pub fn primary_changed(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// How many there were.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Acquire)
@@ -86,6 +95,7 @@ pub struct Authenticator {
     roles: Arc<dyn RoleStore>,
     /// False only with `--insecure`.
     required: bool,
+    rules: Rules,
     cache_for: Duration,
     /// Random for each process: salts of mock verifiers and tags of checked passwords.
     secret: [u8; 32],
@@ -122,16 +132,24 @@ pub struct PendingLogin {
 }
 
 impl Authenticator {
-    /// A chain over a store; `cache_for` bounds how long a dropped role still gets in.
+    /// A chain over a store.
     pub fn new(
         roles: Arc<dyn RoleStore>,
-        required: bool,
-        cache_for: Duration,
+        security: &Security,
         changes: AccessChanges,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let secret = scram::random_bytes();
-        Self { roles, required, cache_for, secret, cache: Mutex::default(), changes, metrics }
+        Self {
+            roles,
+            required: security.enable_auth,
+            rules: Rules::new(security),
+            // Bounds how long a role that was dropped elsewhere still gets in.
+            cache_for: security.verifier_cache_secs.duration(),
+            secret: scram::random_bytes(),
+            cache: Mutex::default(),
+            changes,
+            metrics,
+        }
     }
 
     /// Whether clients must prove who they are.
@@ -146,6 +164,53 @@ impl Authenticator {
         }
         self.metrics.auth_attempt("trust", true);
         Ok(Identity { role, role_oid: None, is_superuser: false, keys: None })
+    }
+
+    /// The rules of the PostgreSQL door.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The rule for a client; `None` = nobody is asked.
+    ///
+    /// # Errors
+    /// The client may not come in.
+    pub fn rule(&self, knock: &Knock<'_>) -> Result<Option<&HbaRule>> {
+        if !self.required {
+            return Ok(None);
+        }
+        self.rules.decide(knock).map(Some)
+    }
+
+    /// Lets a role in for which something else than a password spoke, as a rule says.
+    ///
+    /// # Errors
+    /// There is no such role, or it may not log in.
+    pub async fn vouched(&self, method: HbaMethod, role: Role) -> Result<Identity> {
+        let record = self.record(&role).await?;
+        let refusal = match &record {
+            None => Some(Error::sql(b"28000", format!("role \"{role}\" does not exist"))),
+            Some(record) if !record.can_login => Some(may_not_log_in(&role)),
+            Some(_) => None,
+        };
+        self.metrics.auth_attempt(method.word(), refusal.is_none());
+        match (refusal, record) {
+            (None, Some(record)) => {
+                let (role_oid, is_superuser) = (Some(record.oid), record.is_superuser);
+                Ok(Identity { role, role_oid, is_superuser, keys: None })
+            }
+            (error, _) => {
+                self.cache.lock().roles.remove(&role);
+                Err(error.unwrap_or_else(|| hba::failed(method, role.as_str())))
+            }
+        }
+    }
+
+    /// Counts a client whom a method other than a password refused, and says so in the log.
+    pub fn refuse(&self, method: HbaMethod, role: &str, error: Error) -> Error {
+        self.metrics.auth_attempt(method.word(), false);
+        tracing::info!(role, method = method.word(), reason = %error, "log-in refused");
+        error
     }
 
     /// Checks a name and a password.
@@ -213,19 +278,17 @@ impl Authenticator {
         &self,
         role: Role,
         client_first: &[u8],
+        channel: Channel<'_>,
     ) -> Result<(PendingLogin, String)> {
         let record = self.record(&role).await?;
         let verifier = record
             .as_ref()
             .and_then(|record| record.verifier.clone())
             .unwrap_or_else(|| Verifier::mock(&self.secret, role.as_str()));
-        let (exchange, message) = ServerExchange::begin(client_first, verifier).map_err(|e| {
+        let begun = ServerExchange::begin(client_first, verifier, channel);
+        let (exchange, message) = begun.map_err(|e| {
             self.metrics.auth_attempt("scram", false);
-            let text = match e {
-                scram::ScramError::ChannelBinding => "channel binding was not offered",
-                _ => "malformed SCRAM message",
-            };
-            Error::new(ErrorKind::ProtocolViolation, text)
+            scram_refused(e)
         })?;
         Ok((PendingLogin { role, record, exchange }, message))
     }
@@ -239,6 +302,11 @@ impl Authenticator {
         let PendingLogin { role, record, exchange } = login;
         let (keys, message) = match exchange.finish(client_final) {
             Ok((keys, message)) => (Some(keys), message),
+            Err(e @ ScramError::BindingMismatch) => {
+                self.metrics.auth_attempt("scram", false);
+                tracing::warn!(%role, "the client of a log-in sees another certificate than ours");
+                return Err(scram_refused(e));
+            }
             Err(_) => (None, String::new()),
         };
         let identity = self.conclude("scram", role, record.as_ref(), keys)?;
@@ -254,10 +322,7 @@ impl Authenticator {
         keys: Option<ScramKeys>,
     ) -> Result<Identity> {
         let refusal = match (record, &keys) {
-            (Some(record), Some(_)) if !record.can_login => {
-                let text = format!("role \"{role}\" is not permitted to log in");
-                Some(Error::sql(b"28000", text))
-            }
+            (Some(record), Some(_)) if !record.can_login => Some(may_not_log_in(&role)),
             (Some(record), Some(_)) if !record.expired => None,
             _ => Some(refused(&role)),
         };
@@ -309,6 +374,40 @@ fn refused(role: &Role) -> Error {
     Error::sql(b"28P01", format!("password authentication failed for user \"{role}\""))
 }
 
+fn may_not_log_in(role: &Role) -> Error {
+    Error::sql(b"28000", format!("role \"{role}\" is not permitted to log in"))
+}
+
+/// PostgreSQL's words for a SCRAM exchange that cannot go on.
+fn scram_refused(error: ScramError) -> Error {
+    let malformed = |detail: &str| {
+        let error = Error::new(ErrorKind::ProtocolViolation, "malformed SCRAM message");
+        if detail.is_empty() { error } else { error.with_detail(detail) }
+    };
+    match error {
+        ScramError::BindingMissing => malformed(
+            "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include \
+             channel binding data.",
+        ),
+        ScramError::BindingUnexpected => malformed(
+            "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message \
+             includes channel binding data.",
+        ),
+        ScramError::BindingDowngraded => {
+            let text = "SCRAM channel binding negotiation error";
+            Error::sql(b"28000", text).with_detail(
+                "The client supports SCRAM channel binding but thinks the server does not.  \
+                 However, this server does support channel binding.",
+            )
+        }
+        ScramError::BindingType => {
+            Error::new(ErrorKind::ProtocolViolation, "unsupported SCRAM channel-binding type")
+        }
+        ScramError::BindingMismatch => Error::sql(b"28000", "SCRAM channel binding check failed"),
+        _ => malformed(""),
+    }
+}
+
 /// For the log: the client must not learn which it was.
 fn reason(record: Option<&RoleRecord>, keys: &Option<ScramKeys>) -> &'static str {
     match record {
@@ -355,8 +454,11 @@ mod tests {
         let store = Arc::new(store);
         let chain = Authenticator::new(
             store.clone(),
-            required,
-            Duration::from_secs(60),
+            &Security {
+                enable_auth: required,
+                verifier_cache_secs: crate::config::Secs(60),
+                ..Security::default()
+            },
             AccessChanges::default(),
             Arc::new(Metrics::new()),
         );
@@ -390,6 +492,20 @@ mod tests {
         }
         let error = chain.password("nologin".into(), Secret::new("secret")).await.unwrap_err();
         assert_eq!(error.sqlstate().as_str(), "28000");
+    }
+
+    #[tokio::test]
+    async fn who_is_vouched_for_must_exist_and_may_log_in() {
+        let (_, chain) = chain(true);
+        let identity = chain.vouched(HbaMethod::Peer, "old".into()).await.unwrap();
+        assert_eq!((identity.role_oid, identity.keys.is_none()), (Some(1), true));
+        for (role, text) in [
+            ("nobody", "role \"nobody\" does not exist"),
+            ("nologin", "role \"nologin\" is not permitted to log in"),
+        ] {
+            let error = chain.vouched(HbaMethod::Trust, role.into()).await.unwrap_err();
+            assert_eq!((error.sqlstate().as_str(), error.message()), ("28000", text));
+        }
     }
 
     #[tokio::test]

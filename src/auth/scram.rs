@@ -15,6 +15,9 @@ use crate::types::Secret;
 /// The mechanism's name on the wire.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
 
+/// The mechanism with channel binding.
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+
 /// Iterations of a new verifier, PostgreSQL's default.
 const ITERATIONS: u32 = 4096;
 
@@ -159,19 +162,52 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 pub enum ScramError {
     /// The message is not what RFC 5802 says.
     Malformed,
-    /// The client asks for channel binding, which was not offered.
-    ChannelBinding,
+    /// The client chose the mechanism with channel binding and does not bind.
+    BindingMissing,
+    /// The client binds, but chose the mechanism without.
+    BindingUnexpected,
+    /// The client believes that channel binding was not offered: somebody took it away.
+    BindingDowngraded,
+    /// Another channel binding than `tls-server-end-point`.
+    BindingType,
+    /// The client sees another certificate than ours: somebody is in between.
+    BindingMismatch,
     /// The proof does not fit.
     WrongProof,
     /// The server does not know the password.
     WrongServer,
 }
 
+/// What the server knows of the channel, and what the client chose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Channel<'a> {
+    /// The binding's data; with it the mechanism with channel binding was offered too.
+    pub binding: Option<&'a [u8]>,
+    /// The client chose that mechanism.
+    pub plus: bool,
+}
+
+impl Channel<'_> {
+    /// Checks the flag of the GS2 header (RFC 5802, section 6).
+    fn check(self, flag: &str) -> Result<(), ScramError> {
+        match flag.split_once('=') {
+            None if self.plus && matches!(flag, "n" | "y") => Err(ScramError::BindingMissing),
+            None if flag == "y" && self.binding.is_some() => Err(ScramError::BindingDowngraded),
+            None if matches!(flag, "n" | "y") => Ok(()),
+            Some(("p", _)) if !self.plus => Err(ScramError::BindingUnexpected),
+            Some(("p", "tls-server-end-point")) => Ok(()),
+            Some(("p", _)) => Err(ScramError::BindingType),
+            _ => Err(ScramError::Malformed),
+        }
+    }
+}
+
 /// The server's side after its first message.
 #[derive(Debug)]
 pub struct ServerExchange {
     verifier: Verifier,
-    gs2_header: String,
+    /// What the client must repeat: the GS2 header, and the binding's data after it.
+    binding: Vec<u8>,
     nonce: String,
     /// client-first-message-bare "," server-first-message
     auth_prefix: String,
@@ -179,24 +215,26 @@ pub struct ServerExchange {
 
 impl ServerExchange {
     /// Reads the client's first message; returns the exchange and the server's first message.
-    pub fn begin(client_first: &[u8], verifier: Verifier) -> Result<(Self, String), ScramError> {
-        Self::begin_with_nonce(client_first, verifier, &BASE64.encode(random_bytes::<18>()))
+    pub fn begin(
+        client_first: &[u8],
+        verifier: Verifier,
+        channel: Channel<'_>,
+    ) -> Result<(Self, String), ScramError> {
+        let nonce = BASE64.encode(random_bytes::<18>());
+        Self::begin_with_nonce(client_first, verifier, channel, &nonce)
     }
 
     fn begin_with_nonce(
         client_first: &[u8],
         verifier: Verifier,
+        channel: Channel<'_>,
         server_nonce: &str,
     ) -> Result<(Self, String), ScramError> {
         let text = std::str::from_utf8(client_first).map_err(|_| ScramError::Malformed)?;
         // gs2-header: flag "," [authzid] ","
         let (flag, rest) = text.split_once(',').ok_or(ScramError::Malformed)?;
         let (authzid, bare) = rest.split_once(',').ok_or(ScramError::Malformed)?;
-        match flag {
-            "n" | "y" => {}
-            _ if flag.starts_with("p=") => return Err(ScramError::ChannelBinding),
-            _ => return Err(ScramError::Malformed),
-        }
+        channel.check(flag)?;
         if !authzid.is_empty() {
             return Err(ScramError::Malformed);
         }
@@ -213,12 +251,12 @@ impl ServerExchange {
         let nonce = format!("{client_nonce}{server_nonce}");
         let salt = BASE64.encode(&verifier.salt);
         let server_first = format!("r={nonce},s={salt},i={}", verifier.iterations);
-        let exchange = Self {
-            gs2_header: format!("{flag},,"),
-            auth_prefix: format!("{bare},{server_first}"),
-            nonce,
-            verifier,
-        };
+        let mut binding = format!("{flag},,").into_bytes();
+        if channel.plus {
+            binding.extend_from_slice(channel.binding.ok_or(ScramError::Malformed)?);
+        }
+        let exchange =
+            Self { binding, auth_prefix: format!("{bare},{server_first}"), nonce, verifier };
         Ok((exchange, server_first))
     }
 
@@ -226,9 +264,11 @@ impl ServerExchange {
     pub fn finish(self, client_final: &[u8]) -> Result<(ScramKeys, String), ScramError> {
         let text = std::str::from_utf8(client_final).map_err(|_| ScramError::Malformed)?;
         let (without_proof, proof) = text.rsplit_once(",p=").ok_or(ScramError::Malformed)?;
-        let binding = BASE64.encode(&self.gs2_header);
-        let expected = format!("c={binding},r={}", self.nonce);
-        if without_proof != expected {
+        let (binding, nonce) = without_proof.split_once(",r=").ok_or(ScramError::Malformed)?;
+        if binding.strip_prefix("c=") != Some(&BASE64.encode(&self.binding)) {
+            return Err(ScramError::BindingMismatch);
+        }
+        if nonce != self.nonce {
             return Err(ScramError::Malformed);
         }
         let proof = BASE64.decode(proof).map_err(|_| ScramError::Malformed)?;
@@ -253,22 +293,41 @@ pub enum ClientSecret {
     Keys(ScramKeys),
 }
 
+/// What the client knows of the channel, and what the server offered.
+#[derive(Clone, Copy, Debug)]
+pub enum ClientChannel<'a> {
+    /// The channel has nothing to bind to.
+    Open,
+    /// It has, but the server did not offer it: if it did, somebody took the offer away.
+    NotOffered,
+    /// The binding's data (`tls-server-end-point`, RFC 5929).
+    Bound(&'a [u8]),
+}
+
 /// The client's side.
 #[derive(Debug)]
 pub struct ClientExchange {
     secret: ClientSecret,
     nonce: String,
     first_bare: String,
+    /// The GS2 header, and the binding's data after it.
+    binding: Vec<u8>,
     expected_signature: Key,
 }
 
 impl ClientExchange {
-    /// Begins; the second value is the client's first message.
-    pub fn begin(secret: ClientSecret) -> (Self, String) {
+    /// Begins, bound to the channel or not; the second value is the client's first message.
+    pub fn begin(secret: ClientSecret, channel: ClientChannel<'_>) -> (Self, String) {
         let nonce = BASE64.encode(random_bytes::<18>());
         let first_bare = format!("n=,r={nonce}");
-        let first = format!("n,,{first_bare}");
-        (Self { secret, nonce, first_bare, expected_signature: Key::default() }, first)
+        let (header, data): (&str, &[u8]) = match channel {
+            ClientChannel::Open => ("n,,", b""),
+            ClientChannel::NotOffered => ("y,,", b""),
+            ClientChannel::Bound(data) => ("p=tls-server-end-point,,", data),
+        };
+        let first = format!("{header}{first_bare}");
+        let binding = [header.as_bytes(), data].concat();
+        (Self { secret, nonce, first_bare, binding, expected_signature: Key::default() }, first)
     }
 
     /// Answers the server's first message.
@@ -289,7 +348,7 @@ impl ClientExchange {
             ClientSecret::Password(password) => derive(password, &salt, iterations),
             ClientSecret::Keys(keys) => keys.clone(),
         };
-        let without_proof = format!("c=biws,r={nonce}");
+        let without_proof = format!("c={},r={nonce}", BASE64.encode(&self.binding));
         let message =
             [self.first_bare.as_bytes(), b",", server_first, b",", without_proof.as_bytes()];
         let proof = xor(&keys.client_key, &hmac(&sha256(&keys.client_key), &message));
@@ -331,6 +390,7 @@ mod tests {
         let (exchange, first) = ServerExchange::begin_with_nonce(
             b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO",
             verifier,
+            Channel::default(),
             "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0",
         )
         .unwrap();
@@ -345,8 +405,18 @@ mod tests {
     }
 
     fn log_in(secret: ClientSecret, verifier: &Verifier) -> Result<ScramKeys, ScramError> {
-        let (mut client, first) = ClientExchange::begin(secret);
-        let (server, server_first) = ServerExchange::begin(first.as_bytes(), verifier.clone())?;
+        bound_log_in(secret, verifier, ClientChannel::Open, Channel::default())
+    }
+
+    fn bound_log_in(
+        secret: ClientSecret,
+        verifier: &Verifier,
+        seen: ClientChannel<'_>,
+        channel: Channel<'_>,
+    ) -> Result<ScramKeys, ScramError> {
+        let (mut client, first) = ClientExchange::begin(secret, seen);
+        let (server, server_first) =
+            ServerExchange::begin(first.as_bytes(), verifier.clone(), channel)?;
         let last = client.answer(server_first.as_bytes())?;
         let (keys, server_final) = server.finish(last.as_bytes())?;
         client.finish(server_final.as_bytes())?;
@@ -366,6 +436,38 @@ mod tests {
     }
 
     #[test]
+    fn a_bound_log_in_needs_the_same_certificate_on_both_sides() {
+        let verifier = Verifier::of_password(&Secret::new("x"));
+        let log_in = |seen, channel| {
+            let secret = ClientSecret::Password(Secret::new("x"));
+            bound_log_in(secret, &verifier, seen, channel).map(|_| ())
+        };
+        let bound = Channel { binding: Some(b"hash"), plus: true };
+        let unbound = Channel { plus: false, ..bound };
+        use ClientChannel::{Bound, NotOffered, Open};
+        assert_eq!(log_in(Bound(b"hash"), bound), Ok(()));
+        assert_eq!(log_in(Bound(b"other"), bound), Err(ScramError::BindingMismatch));
+        assert_eq!(log_in(Open, bound), Err(ScramError::BindingMissing));
+        assert_eq!(log_in(Open, unbound), Ok(()));
+        assert_eq!(log_in(Bound(b"hash"), unbound), Err(ScramError::BindingUnexpected));
+        assert_eq!(log_in(NotOffered, unbound), Err(ScramError::BindingDowngraded));
+        assert_eq!(log_in(NotOffered, Channel::default()), Ok(()));
+        for (flag, channel, error) in [
+            ("y", unbound, Some(ScramError::BindingDowngraded)),
+            ("y", bound, Some(ScramError::BindingMissing)),
+            ("y", Channel::default(), None),
+            ("p=tls-unique", bound, Some(ScramError::BindingType)),
+            ("p=tls-unique", unbound, Some(ScramError::BindingUnexpected)),
+            ("p", bound, Some(ScramError::Malformed)),
+            ("n=", unbound, Some(ScramError::Malformed)),
+        ] {
+            let first = format!("{flag},,n=,r=abc");
+            let begun = ServerExchange::begin(first.as_bytes(), verifier.clone(), channel);
+            assert_eq!(begun.err(), error, "{flag} {channel:?}");
+        }
+    }
+
+    #[test]
     fn a_mock_verifier_keeps_its_salt_and_fits_nothing() {
         let (a, b) = (Verifier::mock(b"s", "joe"), Verifier::mock(b"s", "joe"));
         assert_eq!(a.salt, b.salt);
@@ -380,16 +482,19 @@ mod tests {
             (&b""[..], ScramError::Malformed),
             (b"n,,", ScramError::Malformed),
             (b"n,a=admin,n=,r=abc", ScramError::Malformed),
-            (b"p=tls-unique,,n=,r=abc", ScramError::ChannelBinding),
+            (b"p=tls-unique,,n=,r=abc", ScramError::BindingUnexpected),
             (b"n,,n=,r=", ScramError::Malformed),
             (b"n,,n=,r=a\x01b", ScramError::Malformed),
             (b"\xff,,n=,r=abc", ScramError::Malformed),
         ] {
-            let got = ServerExchange::begin(first, verifier.clone()).map(|_| ());
+            let got =
+                ServerExchange::begin(first, verifier.clone(), Channel::default()).map(|_| ());
             assert_eq!(got, Err(error), "{first:?}");
         }
         for last in [&b""[..], b"c=biws", b"c=biws,r=abc,p=!!", b"c=biws,r=abc,p=YQ=="] {
-            let (server, _) = ServerExchange::begin(b"n,,n=,r=abc", verifier.clone()).unwrap();
+            let none = Channel::default();
+            let (server, _) =
+                ServerExchange::begin(b"n,,n=,r=abc", verifier.clone(), none).unwrap();
             assert!(server.finish(last).is_err());
         }
         for text in ["", "md5abc", "SCRAM-SHA-256$0:YQ==$YQ==:YQ==", "SCRAM-SHA-256$4096:$:"] {

@@ -11,9 +11,9 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{BackendConn, CancelKey};
-use crate::auth::scram::{self, ClientExchange, ClientSecret, ScramKeys};
+use crate::auth::scram::{self, ClientChannel, ClientExchange, ClientSecret, ScramKeys};
 use crate::error::{Error, ErrorKind};
-use crate::net::Stream;
+use crate::net::{ClientTls, Stream};
 use crate::proto::backend::{Report, tag};
 use crate::proto::{Cursor, Malformed, frontend};
 use crate::types::{BackendAddr, Secret};
@@ -23,6 +23,8 @@ const LONGEST: usize = 64 << 10;
 
 /// Silence after which the kernel asks whether a server is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// Seconds for a cancel request; PostgreSQL closes the connection when it is done.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,6 +45,8 @@ pub enum Credentials {
 pub enum ConnectError {
     /// Nobody listens, or the server is starting or stopping: it may work in a moment.
     Unavailable(Error),
+    /// The server has no room for another connection.
+    Full(Error),
     /// The server said no; the client reads its words.
     Refused(Error),
 }
@@ -51,21 +55,40 @@ impl ConnectError {
     /// The error for the client.
     pub fn into_error(self) -> Error {
         match self {
-            ConnectError::Unavailable(error) | ConnectError::Refused(error) => error,
+            ConnectError::Unavailable(error)
+            | ConnectError::Full(error)
+            | ConnectError::Refused(error) => error,
         }
     }
 }
 
-/// Knows where PostgreSQL is.
+/// Where PostgreSQL is, and how it is spoken to.
+#[derive(Debug)]
+pub struct Target {
+    pub(super) addr: BackendAddr,
+    tls: Option<ClientTls>,
+}
+
+/// Makes connections to PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct Connector {
-    addr: Arc<BackendAddr>,
+    target: Arc<Target>,
 }
 
 impl Connector {
-    /// A connector for one server.
+    /// A connector for one server, without encryption.
     pub fn new(addr: BackendAddr) -> Self {
-        Self { addr: Arc::new(addr) }
+        Self::with_tls(addr, None)
+    }
+
+    /// A connector for one server, with the encryption that is asked for.
+    pub fn with_tls(addr: BackendAddr, tls: Option<ClientTls>) -> Self {
+        Self { target: Arc::new(Target { addr, tls }) }
+    }
+
+    /// Where the server is.
+    pub fn addr(&self) -> &BackendAddr {
+        &self.target.addr
     }
 
     /// Logs in. `parameters` are those of a start-up packet, `user` and `database` among them.
@@ -74,15 +97,16 @@ impl Connector {
         parameters: &[(String, String)],
         credentials: &Credentials,
     ) -> Result<BackendConn, ConnectError> {
-        let stream = open(&self.addr).await.map_err(unreachable)?;
-        let mut conn = BackendConn::new(stream, self.addr.clone());
+        let (stream, binding) = self.target.open().await.map_err(not_open)?;
+        let mut conn = BackendConn::new(stream, self.target.clone());
         let mut batch = BytesMut::new();
         let pairs = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         frontend::startup_message(pairs, &mut batch)
             .map_err(|e| ConnectError::Refused(Error::internal(e)))?;
         conn.stream.write_all(&batch).await.map_err(unreachable)?;
         let user = pairs_get(parameters, "user");
-        LogIn { conn: &mut conn, credentials, user, exchange: None }.run().await?;
+        let binding = binding.as_deref();
+        LogIn { conn: &mut conn, credentials, user, binding, exchange: None }.run().await?;
         Ok(conn)
     }
 }
@@ -91,15 +115,31 @@ fn pairs_get<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {
     pairs.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
 }
 
-async fn open(addr: &BackendAddr) -> io::Result<Stream> {
-    match addr {
-        BackendAddr::Unix(path) => open_unix(path).await,
-        BackendAddr::Tcp(host, port) => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
-            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
-            SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-            Ok(Stream::Tcp(stream))
+impl Target {
+    /// Connects; returns the channel binding of the server's certificate too.
+    async fn open(&self) -> io::Result<(Stream, Option<Vec<u8>>)> {
+        let (host, port) = match &self.addr {
+            BackendAddr::Unix(path) => return Ok((open_unix(path).await?, None)),
+            BackendAddr::Tcp(host, port) => (host.as_str(), *port),
+        };
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let mut stream = Stream::Tcp(stream);
+        let Some(tls) = &self.tls else { return Ok((stream, None)) };
+        stream.write_all(&SSL_REQUEST).await?;
+        let mut answer = Vec::with_capacity(1);
+        stream.read_exactly(&mut answer, 1).await?;
+        match answer[..] {
+            [b'S'] => stream.connect_tls(tls, host).await,
+            [b'N'] if tls.is_optional => Ok((stream, None)),
+            [b'N'] => {
+                let text = "PostgreSQL does not speak TLS (ssl is off), but sslmode asks for it";
+                Err(io::Error::new(io::ErrorKind::InvalidData, text))
+            }
+            // No answer, or an error: it cannot take connections now.
+            _ => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 }
@@ -115,6 +155,31 @@ fn unreachable(cause: io::Error) -> ConnectError {
     ConnectError::Unavailable(error)
 }
 
+/// A server that may be there in a moment, or one whose certificate will not do.
+fn not_open(cause: io::Error) -> ConnectError {
+    if cause.kind() != io::ErrorKind::InvalidData {
+        return unreachable(cause);
+    }
+    let text = "the connection to PostgreSQL cannot be encrypted as sslmode asks";
+    let error = Error::sql(b"08001", text)
+        .with_hint("the administrator finds the reason in RustyDB's log")
+        .with_cause(cause);
+    ConnectError::Refused(error)
+}
+
+/// PostgreSQL's words stay. It names the limit of a role or a database, but not its own.
+fn full(error: Error) -> ConnectError {
+    let named = error.message().starts_with("too many connections for");
+    let error = error.with_kind(ErrorKind::PoolExhausted);
+    ConnectError::Full(match named {
+        true => error,
+        false => error.with_hint(
+            "PostgreSQL's max_connections is reached; raise it, or lower pool.max_size so that \
+             RustyDB and all others fit",
+        ),
+    })
+}
+
 fn lost(error: Error) -> ConnectError {
     ConnectError::Unavailable(error.with_kind(ErrorKind::ServiceUnavailable))
 }
@@ -128,6 +193,8 @@ struct LogIn<'a> {
     conn: &'a mut BackendConn,
     credentials: &'a Credentials,
     user: &'a str,
+    /// Channel binding of the server's certificate.
+    binding: Option<&'a [u8]>,
     exchange: Option<ClientExchange>,
 }
 
@@ -140,8 +207,8 @@ impl LogIn<'_> {
                     let mut body = Cursor(self.conn.body());
                     let pid = body.i32().map_err(malformed)? as u32;
                     let key = body.0.to_vec();
-                    let addr = self.conn.cancel.addr.clone();
-                    self.conn.cancel = Arc::new(CancelKey { addr, pid, key });
+                    let target = self.conn.cancel.target.clone();
+                    self.conn.cancel = Arc::new(CancelKey { target, pid, key });
                 }
                 tag::ERROR => return Err(self.refusal()),
                 tag::READY_FOR_QUERY => {
@@ -157,13 +224,13 @@ impl LogIn<'_> {
 
     fn refusal(&self) -> ConnectError {
         match Report::parse(self.conn.body()) {
-            // 57P03: starting or stopping; 57P01: it was told to stop while we logged in; 53300:
-            // a connection that we have just closed still counts.
-            Ok(report) if matches!(report.sqlstate, b"57P03" | b"57P01" | b"57P02" | b"53300") => {
+            // 57P03: starting or stopping; 57P01: it was told to stop while we logged in.
+            Ok(report) if matches!(report.sqlstate, b"57P03" | b"57P01" | b"57P02") => {
                 ConnectError::Unavailable(
                     report.to_error().with_kind(ErrorKind::ServiceUnavailable),
                 )
             }
+            Ok(report) if report.sqlstate == b"53300" => full(report.to_error()),
             Ok(report) => ConnectError::Refused(report.to_error()),
             Err(e) => malformed(e),
         }
@@ -209,19 +276,23 @@ impl LogIn<'_> {
 
     fn sasl_begin(&mut self, answer: &mut BytesMut) -> Result<(), ConnectError> {
         let offered = self.conn.body();
-        let has = offered[4..].split(|b| *b == 0).any(|m| m == scram::MECHANISM.as_bytes());
+        let has = |name: &str| offered[4..].split(|b| *b == 0).any(|m| m == name.as_bytes());
         let secret = match self.credentials {
             Credentials::Password(password) => ClientSecret::Password(password.clone()),
             Credentials::Keys(keys) => ClientSecret::Keys(keys.clone()),
             Credentials::Local => return Err(no_secret(self.user)),
         };
-        if !has {
-            return Err(unsupported());
-        }
-        let (exchange, first) = ClientExchange::begin(secret);
+        let (mechanism, channel) = match self.binding {
+            Some(data) if has(scram::MECHANISM_PLUS) => {
+                (scram::MECHANISM_PLUS, ClientChannel::Bound(data))
+            }
+            _ if !has(scram::MECHANISM) => return Err(unsupported()),
+            Some(_) => (scram::MECHANISM, ClientChannel::NotOffered),
+            None => (scram::MECHANISM, ClientChannel::Open),
+        };
+        let (exchange, first) = ClientExchange::begin(secret, channel);
         self.exchange = Some(exchange);
-        frontend::sasl_initial_response(scram::MECHANISM, first.as_bytes(), answer)
-            .map_err(malformed)
+        frontend::sasl_initial_response(mechanism, first.as_bytes(), answer).map_err(malformed)
     }
 
     fn password(&self) -> Result<&Secret, ConnectError> {
@@ -260,7 +331,7 @@ impl CancelKey {
     /// taken notice: it closes the connection then.
     pub async fn send(&self) -> io::Result<()> {
         let request = async {
-            let mut stream = open(&self.addr).await?;
+            let (mut stream, _) = self.target.open().await?;
             let mut packet = Vec::with_capacity(16);
             let length = u32::try_from(12 + self.key.len()).unwrap_or(u32::MAX);
             packet.extend_from_slice(&length.to_be_bytes());

@@ -7,6 +7,7 @@
 mod connect;
 mod expect;
 mod roster;
+mod servers;
 mod statements;
 
 use std::io;
@@ -15,19 +16,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use connect::Target;
 pub use connect::{ConnectError, Connector, Credentials};
 pub use expect::{Expect, Expectations, Kind, Reply};
 pub use roster::{Listed, Roster, Ticket};
+pub use servers::{Probe, Servers, Suspect};
 pub use statements::{ServerName, Statement, Statements};
 
 use crate::error::Error;
+use crate::limits::Permit;
 use crate::net::Stream;
 use crate::proto::Malformed;
 use crate::proto::backend::{self as messages, Report, TxStatus, tag};
 use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step, Want};
 use crate::proto::frontend::tag as request;
 use crate::query::{Settings, hash_name};
-use crate::types::BackendAddr;
 
 /// Bytes asked for at once while messages are small.
 pub const READ_SMALL: usize = 8 << 10;
@@ -39,11 +42,18 @@ pub const READ_LARGE: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct CancelKey {
     /// Where the server listens.
-    pub addr: Arc<BackendAddr>,
+    target: Arc<Target>,
     /// Process number.
     pub pid: u32,
     /// Secret key.
     pub key: Vec<u8>,
+}
+
+impl CancelKey {
+    /// Where the server listens.
+    pub fn addr(&self) -> &crate::types::BackendAddr {
+        &self.target.addr
+    }
 }
 
 /// What the messages so far say about the connection.
@@ -55,6 +65,8 @@ pub struct ConnState {
     pub expect: Expectations,
     /// The server said that it closes the connection.
     pub fatal: bool,
+    /// The server refused to write: it may not be the primary any more.
+    pub refused_to_write: bool,
     /// ParameterStatus values in force, in the order they were first reported.
     pub parameters: Vec<(String, String)>,
     /// Equal parameters have equal digests.
@@ -75,6 +87,7 @@ impl ConnState {
             tx: TxStatus::Idle,
             expect: Expectations::default(),
             fatal: false,
+            refused_to_write: false,
             parameters: Vec::new(),
             digest: 0,
             applied: Arc::default(),
@@ -108,7 +121,10 @@ impl ConnState {
             tag::READY_FOR_QUERY => self.tx = TxStatus::parse(body)?,
             tag::ERROR => {
                 // A report that cannot be read is the client's to complain about.
-                self.fatal |= Report::parse(body).is_ok_and(|report| report.is_fatal());
+                if let Ok(report) = Report::parse(body) {
+                    self.fatal |= report.is_fatal();
+                    self.refused_to_write |= report.sqlstate == b"25006";
+                }
             }
             tag::PARAMETER_STATUS => {
                 let (name, value) = messages::parameter_status(body)?;
@@ -191,22 +207,34 @@ pub struct BackendConn {
     pub changes: u64,
     /// Its place among all connections, where somebody counts them.
     pub ticket: Option<Ticket>,
+    /// Its part of the room of its role and database, given back with it.
+    pub permits: Vec<Permit>,
     body: Range<usize>,
 }
 
 impl BackendConn {
-    fn new(stream: Stream, addr: Arc<BackendAddr>) -> Self {
+    fn new(stream: Stream, target: Arc<Target>) -> Self {
         Self {
             stream,
             inbound: FrameBuf::default(),
             scanner: Scanner::default(),
             state: ConnState::new(),
-            cancel: Arc::new(CancelKey { addr, pid: 0, key: Vec::new() }),
+            cancel: Arc::new(CancelKey { target, pid: 0, key: Vec::new() }),
             created: Instant::now(),
             changes: 0,
             ticket: None,
+            permits: Vec::new(),
             body: 0..0,
         }
+    }
+
+    /// A connection to nothing, for tests of what holds connections.
+    #[cfg(test)]
+    pub(crate) fn to_nothing(pid: u32) -> Self {
+        let (stream, _) = tokio::net::UnixStream::pair().unwrap();
+        let addr = Arc::new(BackendAddr::Tcp("nowhere".into(), 1));
+        let cancel = Arc::new(CancelKey { addr: addr.clone(), pid, key: Vec::new() });
+        Self { cancel, ..Self::new(Stream::Unix(stream), addr) }
     }
 
     /// Whether it can be given to another session after a reset.

@@ -4,6 +4,7 @@
 //! `config default` work from, and nothing else; a key exists when it stands here. `=> live` behind
 //! a default means that a reload changes the key of a running server.
 
+mod hba;
 mod live;
 mod load;
 mod overrides;
@@ -12,12 +13,16 @@ mod value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
+pub use hba::{ClientCert, ClientName, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry};
 pub use live::{Changes, Live, Reloader, Setting};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
 pub use overrides::{PoolOverride, PoolOverrides};
 pub use value::{
-    BackendMode, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis, PoolingMode,
-    Secs, Value,
+    BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis,
+    PoolingMode, RecyclingStrategy, Secs, SizingMode, SslMode, TlsMode, TlsVersion,
+    ValidationLevel, Value,
 };
 
 /// What the loader knows of one key.
@@ -139,6 +144,18 @@ config! {
         unix_socket_dir: Option<PathBuf> = Some("/tmp".into());
         /// Clients connected at once; the next one is refused with 53300.
         max_connections: usize = 10_000, env "RUSTYDB_MAX_CONNECTIONS" => live;
+        /// Clients of one role connected at once; "none" = as many as max_connections.
+        max_connections_per_user: Option<usize> = None;
+        /// Clients of one database connected at once; "none" = as many as max_connections.
+        max_connections_per_database: Option<usize> = None;
+        /// Clients of one address connected at once, those that log in included; "none" = as many
+        /// as max_connections. The Unix socket has no address and is not counted.
+        max_connections_per_address: Option<usize> = None;
+        /// Expect the PROXY protocol, version 1 or 2, from the addresses of proxy_networks; the
+        /// address that it names is then the client's.
+        proxy_protocol: bool = false;
+        /// Networks of the proxies, for instance ["10.0.0.0/24"]. Others connect directly.
+        proxy_networks: Vec<IpNet> = Vec::new();
         /// Longest SQL text that a door keeps in memory (HTTP); at most 16 MiB.
         max_request_size: ByteSize = ByteSize(1 << 20) => live;
         /// Seconds a new connection has to identify itself and log in.
@@ -191,9 +208,14 @@ config! {
         mode: BackendMode = BackendMode::Embedded;
         /// postgresql://user:password@host:port/database of an external PostgreSQL. The user is the
         /// system role: it reads the verifiers of the clients' roles and must be a superuser.
+        /// With several servers (host1:port1,host2:port2) the primary is found by asking them.
         url: Option<BackendUrl> = None;
-        /// Seconds to wait for PostgreSQL to be reachable before a client gets 57P03.
-        connect_timeout_secs: Secs = Secs(5) => live;
+        /// Seconds that one attempt to log in to PostgreSQL may take.
+        connect_timeout_secs: Secs = Secs(5);
+        /// Seconds that a new transaction waits while PostgreSQL is out of reach, or has no
+        /// primary, before its client gets 57P03. A log-in is bounded by
+        /// network.connection_timeout_secs as well.
+        failover_wait_secs: Secs = Secs(60);
         /// Seconds between two looks at the health of PostgreSQL and the disk.
         health_interval_secs: Secs = Secs(5) => live;
     }
@@ -220,15 +242,28 @@ config! {
     pool: Pool at "pool" {
         /// When a PostgreSQL client gives its connection back: "session" (at its end),
         /// "transaction" or "statement" (then transactions of several statements are refused).
-        pooling_mode: PoolingMode = PoolingMode::Transaction;
+        pooling_mode: PoolingMode = PoolingMode::Transaction => live;
         /// Connections in all; PostgreSQL's max_connections must exceed it by reserved_size and 3.
         max_size: usize = 100, env "RUSTYDB_POOL_MAX_SIZE" => live;
+        /// Connections that are kept although they are idle, max_size at most, and made again when
+        /// they are lost; new ones are for the role and database that were used last.
+        min_size: usize = 5;
+        /// Connections that the first client causes to be made, its own included, for its role and
+        /// database: before it, nobody's are known. 0 = only those that are needed.
+        initial_size: usize = 0;
+        /// Connections being made at once.
+        max_concurrent_creations: usize = 4;
+        /// Connections made per second in the long run; a full pool may be made at once.
+        /// "none" = as many as are needed.
+        creation_throttle: Option<usize> = Some(100);
         /// Connections of the system role, for log-ins and health, beside max_size.
         reserved_size: usize = 5;
         /// Seconds a client waits for a connection before it gets 53300.
         acquire_timeout_secs: Secs = Secs(30), env "RUSTYDB_POOL_TIMEOUT" => live;
         /// Clients that may wait at once; the next one gets 53300 at once.
         max_wait_queue_size: usize = 1000 => live;
+        /// Seconds of waiting after which a client counts as starved in the metrics.
+        starvation_threshold_secs: Secs = Secs(10) => live;
         /// Seconds after which a connection is replaced, give or take a tenth; "none" = never.
         max_lifetime_secs: Option<Secs> = Some(Secs(3600)) => live;
         /// Seconds after which an idle connection is closed; "none" = never.
@@ -239,6 +274,22 @@ config! {
         /// looked at: if nothing holds it there any more, the connection goes back. Earlier when
         /// others wait.
         unpin_after_ms: u32 = 20 => live;
+        /// How a connection that was idle is checked before its next use: "none", "ping" (an empty
+        /// query) or "query". A connection that was closed is noticed without a check.
+        validation: ValidationLevel = ValidationLevel::Ping;
+        /// What "query" sends.
+        validation_query: String = "SELECT 1".into() => live;
+        /// Seconds of being idle before which a connection is not checked.
+        validation_skip_recent_secs: Secs = Secs(1);
+        /// Seconds after which a check has failed.
+        validation_timeout_secs: Secs = Secs(5) => live;
+        /// How a connection is made ready for the next client: "fast" (the settings that differ),
+        /// "checked" (everything but prepared statements), "replace" (closed) or "adaptive" (by
+        /// its age and what happened).
+        recycling_strategy: RecyclingStrategy = RecyclingStrategy::Adaptive;
+        /// Seconds after which a client that holds a connection and does nothing is reported, but
+        /// for clients of session pooling; "none" = never.
+        leak_threshold_secs: Option<Secs> = Some(Secs(300)) => live;
         /// Seconds to clean a connection (DISCARD ALL) before it is closed instead.
         reset_timeout_secs: Secs = Secs(5) => live;
         /// Seconds between two looks for connections that are too old.
@@ -246,9 +297,23 @@ config! {
         /// What differs for single roles, for instance
         /// { alice = { max_size = 20, pooling_mode = "session" } }, or a table [pool.users.alice]
         /// for each instead of this line. A role's mode comes before its database's.
-        users: PoolOverrides = PoolOverrides::new() => live;
+        users: PoolOverrides = PoolOverrides::new();
         /// What differs for single databases, in the same form.
-        databases: PoolOverrides = PoolOverrides::new() => live;
+        databases: PoolOverrides = PoolOverrides::new();
+    }
+
+    /// How the number of connections follows the load.
+    sizing: Sizing at "pool.sizing" {
+        /// "elastic", or "fixed": always pool.max_size.
+        mode: SizingMode = SizingMode::Elastic;
+        /// Part of the connections in use at which some are made in advance.
+        scale_up_threshold: f64 = 0.8;
+        /// Part of the connections in use below which idle ones are closed.
+        scale_down_threshold: f64 = 0.3;
+        /// Connections made or closed at one look.
+        step: usize = 2;
+        /// Seconds between two looks that close connections.
+        cool_down_secs: Secs = Secs(60);
     }
 
     /// Who may come in.
@@ -258,6 +323,37 @@ config! {
         /// Seconds that a role's verifier is kept before PostgreSQL is asked again. Changes of
         /// roles that pass through RustyDB count at once, others at most this much later.
         verifier_cache_secs: Secs = Secs(5);
+        /// Who may come in how through the PostgreSQL door: lines as in pg_hba.conf, or tables
+        /// [[security.hba]] with type, database, role, address, method. The first that fits counts.
+        /// Methods: trust, reject, scram-sha-256, password, cert, peer; options: clientcert=,
+        /// clientname=CN|SAN, map=. With --insecure nobody is asked, whatever stands here.
+        hba: Vec<HbaRule> = HbaRule::defaults();
+        /// For the option map=: lines "map system-user role", as in pg_ident.conf. The system user
+        /// is the name in the certificate, or that of the operating system's user.
+        ident_map: Vec<IdentEntry> = Vec::new();
+        /// TLS on the PostgreSQL door: "auto" (when tls_cert_path exists), true or false.
+        enable_tls: TlsMode = TlsMode::Auto, env "RUSTYDB_ENABLE_TLS";
+        /// Refuse clients without TLS from other hosts.
+        require_tls: bool = false;
+        /// The certificate, with those of intermediate authorities after it (PEM). A new one is
+        /// taken without a restart.
+        tls_cert_path: PathBuf = "/etc/rustydb/server.crt".into(), env "RUSTYDB_TLS_CERT";
+        /// Its private key (PEM), which others must not be able to read.
+        tls_key_path: PathBuf = "/etc/rustydb/server.key".into(), env "RUSTYDB_TLS_KEY";
+        /// Authorities that sign the certificates of clients (PEM); "none" = clients are not asked
+        /// for a certificate.
+        ca_cert_path: Option<PathBuf> = None, env "RUSTYDB_TLS_CA";
+        /// Break off with clients that have no certificate.
+        require_client_cert: bool = false;
+        /// 1.3, or 1.2 for older drivers; 1.2 has forward secrecy and AEAD only.
+        min_tls_version: TlsVersion = TlsVersion::V13;
+        /// Cipher suites of TLS 1.3, best first; TLS_AES_128_GCM_SHA256 may be added.
+        cipher_suites: Vec<String> = vec![
+            "TLS_AES_256_GCM_SHA384".into(),
+            "TLS_CHACHA20_POLY1305_SHA256".into(),
+        ];
+        /// Seconds between two looks whether the certificate's files have changed.
+        tls_check_secs: Secs = Secs(60);
     }
 
     /// The database `rustydb_admin`, where psql can look into the server and steer it.
@@ -304,11 +400,12 @@ impl Config {
             "backend.url",
             "is missing; an external backend needs postgresql://user:password@host:port/database",
         );
-        let url = self.backend.url.as_ref().map(BackendUrl::parts);
+        let url = self.backend.url.as_ref().map(BackendUrl::hosts);
         if let Some(Err(e)) = url {
             check(false, "backend.url", &e);
         }
         check(self.pool.max_size > 0, "pool.max_size", "must be at least 1");
+        self.check_sizes(&mut check);
         check(self.pool.reserved_size > 0, "pool.reserved_size", "must be at least 1");
         check(
             self.pool.acquire_timeout_secs.0 > 0,
@@ -336,16 +433,49 @@ impl Config {
             "network.max_request_size",
             "must lie between 1 byte and 16 MiB",
         );
+        check(
+            !self.network.proxy_protocol || !self.network.proxy_networks.is_empty(),
+            "network.proxy_networks",
+            "is empty; proxy_protocol needs the networks of the proxies",
+        );
+        check(
+            !self.security.require_client_cert || self.security.ca_cert_path.is_some(),
+            "security.ca_cert_path",
+            "is missing; require_client_cert needs the authorities of the clients",
+        );
+        check(
+            self.security.ca_cert_path.is_some()
+                || !self.security.hba.iter().any(HbaRule::needs_certificate),
+            "security.ca_cert_path",
+            "is missing; a rule of security.hba needs the authorities of the clients",
+        );
+        check(self.security.tls_check_secs.0 > 0, "security.tls_check_secs", "must be at least 1");
         check(self.server.worker_threads <= 256, "server.worker_threads", "must be at most 256");
         check(!self.network.listen_addr.is_empty(), "network.listen_addr", "must not be empty");
         check(!self.api.listen_addr.is_empty(), "api.listen_addr", "must not be empty");
         wrong
     }
 
+    fn check_sizes(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        let (pool, sizing) = (&self.pool, &self.sizing);
+        let fits = pool.initial_size <= pool.max_size;
+        check(fits, "pool.initial_size", "must be at most pool.max_size");
+        let one = "must be at least 1";
+        check(pool.max_concurrent_creations > 0, "pool.max_concurrent_creations", one);
+        check(pool.validation_timeout_secs.0 > 0, "pool.validation_timeout_secs", one);
+        check(self.backend.failover_wait_secs.0 > 0, "backend.failover_wait_secs", one);
+        check(self.backend.connect_timeout_secs.0 > 0, "backend.connect_timeout_secs", one);
+        let (low, high) = (sizing.scale_down_threshold, sizing.scale_up_threshold);
+        check((0.0..=1.0).contains(&high), "pool.sizing.scale_up_threshold", "must be 0 to 1");
+        let text = "must be 0 to 1, and below pool.sizing.scale_up_threshold";
+        check((0.0..high).contains(&low), "pool.sizing.scale_down_threshold", text);
+    }
+
     /// An external backend's database is the default one of the HTTP door, unless another is named.
     fn complete(&mut self) {
-        let parts = self.backend.url.as_ref().and_then(|url| url.parts().ok());
-        if let (BackendMode::External, Some(parts)) = (self.backend.mode, parts)
+        let hosts = self.backend.url.as_ref().and_then(|url| url.hosts().ok());
+        if let (BackendMode::External, Some(hosts)) = (self.backend.mode, hosts)
+            && let Some(parts) = hosts.into_iter().next()
             && self.api.database == Self::default().api.database
         {
             self.api.database = parts.database;

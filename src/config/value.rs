@@ -43,6 +43,22 @@ integer! {
     usize => "a whole number, 0 or more";
 }
 
+impl Value for f64 {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        let number = match raw {
+            Toml::Float(number) => Some(*number),
+            Toml::Integer(number) => i32::try_from(*number).ok().map(f64::from),
+            Toml::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        number.filter(|n| n.is_finite()).ok_or_else(|| "a number".to_owned())
+    }
+
+    fn write(&self) -> Toml {
+        Toml::Float(*self)
+    }
+}
+
 impl Value for bool {
     fn read(raw: &Toml) -> Result<Self, String> {
         match raw {
@@ -267,6 +283,34 @@ impl BackendUrl {
     }
 }
 
+choice! {
+    /// How far the connection to PostgreSQL is encrypted and its certificate checked, in libpq's
+    /// words (<https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION>).
+    SslMode {
+        /// Not encrypted.
+        Disable = "disable",
+        /// Encrypted when the server can; its certificate is not checked.
+        Prefer = "prefer",
+        /// Encrypted; the certificate is checked when sslrootcert is given.
+        Require = "require",
+        /// Encrypted, with a certificate of a known authority.
+        VerifyCa = "verify-ca",
+        /// Encrypted, with a certificate of a known authority for the host of the URL.
+        VerifyFull = "verify-full",
+    }
+}
+
+/// TLS to the backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendTls {
+    /// `sslmode`; without it verify-full for another host, prefer for loopback.
+    pub mode: SslMode,
+    /// `sslrootcert`: a file; without it, or with `system`, the operating system's authorities.
+    pub root: Option<PathBuf>,
+    /// `sslcert` and `sslkey`: files with RustyDB's own certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// The parts of a backend URL.
 #[derive(Clone, Debug)]
 pub struct BackendUrlParts {
@@ -278,6 +322,41 @@ pub struct BackendUrlParts {
     pub password: Option<Secret>,
     /// The database that system connections go to.
     pub database: String,
+    /// How the connection is protected.
+    pub tls: BackendTls,
+}
+
+/// What a URL says of TLS.
+#[derive(Default)]
+struct SslParameters {
+    mode: Option<String>,
+    root: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
+}
+
+impl SslParameters {
+    fn check(self, addr: &BackendAddr) -> Result<BackendTls, String> {
+        let mode = match (self.mode.as_deref(), addr) {
+            // A Unix socket is never encrypted, whatever is asked.
+            (_, BackendAddr::Unix(_)) => SslMode::Disable,
+            (Some("allow"), _) => SslMode::Prefer,
+            (Some(word), _) => SslMode::of(word).map_err(|e| format!("sslmode={word}: {e}"))?,
+            (None, BackendAddr::Tcp(host, _)) if is_loopback(host) => SslMode::Prefer,
+            (None, _) => SslMode::VerifyFull,
+        };
+        let identity = match (self.cert, self.key) {
+            (Some(cert), Some(key)) => Some((cert.into(), key.into())),
+            (None, None) => None,
+            _ => return Err("sslcert and sslkey belong together".into()),
+        };
+        let root = self.root.filter(|root| root != "system").map(PathBuf::from);
+        Ok(BackendTls { mode, root, identity })
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 /// Like libpq, and unlike the URL standard, takes a user without a host: `me@/db?host=/run/pg`.
@@ -291,8 +370,23 @@ fn parse_url(text: &str) -> Result<url::Url, url::ParseError> {
     }
 }
 
+/// A URL with one host for each that is named, `scheme://user@host1:port1,host2:port2/database`.
+fn each_host(text: &str) -> Vec<String> {
+    let begin = text.find("://").map_or(0, |at| at + 3);
+    let end = text[begin..].find(['/', '?', '#']).map_or(text.len(), |at| begin + at);
+    let hosts = text[begin..end].rfind('@').map_or(begin, |at| begin + at + 1);
+    let (before, after) = (&text[..hosts], &text[end..]);
+    text[hosts..end].split(',').map(|host| format!("{before}{host}{after}")).collect()
+}
+
 impl BackendUrl {
-    /// Takes the URL apart, as libpq does
+    /// The servers of the URL, which differ in nothing but the address.
+    pub fn hosts(&self) -> Result<Vec<BackendUrlParts>, String> {
+        let urls = each_host(self.reveal()).into_iter();
+        urls.map(|url| Self(Secret::new(url)).parts()).collect()
+    }
+
+    /// Takes the URL of one server apart, as libpq does
     /// (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS>).
     pub fn parts(&self) -> Result<BackendUrlParts, String> {
         let url = parse_url(self.reveal()).map_err(|e| e.to_string())?;
@@ -301,14 +395,15 @@ impl BackendUrl {
             bytes.decode_utf8().map(|t| t.into_owned()).map_err(|e| e.to_string())
         };
         let mut host = decode(url.host_str().unwrap_or(""))?;
+        let mut ssl = SslParameters::default();
         for (name, value) in url.query_pairs() {
-            match (&*name, &*value) {
-                ("host", path) => host = path.to_owned(),
-                ("sslmode", "disable" | "allow" | "prefer") => {}
-                ("sslmode", mode) => {
-                    return Err(format!("sslmode={mode}: TLS to the backend is not available yet"));
-                }
-                (name, _) => return Err(format!("unknown parameter {name}")),
+            match &*name {
+                "host" => host = value.into_owned(),
+                "sslmode" => ssl.mode = Some(value.into_owned()),
+                "sslrootcert" => ssl.root = Some(value.into_owned()),
+                "sslcert" => ssl.cert = Some(value.into_owned()),
+                "sslkey" => ssl.key = Some(value.into_owned()),
+                name => return Err(format!("unknown parameter {name}")),
             }
         }
         let port = url.port().unwrap_or(5432);
@@ -325,6 +420,7 @@ impl BackendUrl {
         };
         let database = decode(url.path().trim_start_matches('/'))?;
         Ok(BackendUrlParts {
+            tls: ssl.check(&addr)?,
             addr,
             password: url.password().map(decode).transpose()?.map(Secret::new),
             database: if database.is_empty() { user.clone() } else { database },
@@ -335,15 +431,18 @@ impl BackendUrl {
 
 impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match parse_url(self.reveal()) {
-            Ok(mut url) => {
-                if url.password().is_some() && url.set_password(Some("***")).is_err() {
-                    return f.write_str("***");
+        let urls = each_host(self.reveal());
+        for (at, text) in urls.iter().enumerate() {
+            let separator = if at > 0 { " " } else { "" };
+            match parse_url(text) {
+                Ok(mut url) => {
+                    let hidden = url.password().is_none() || url.set_password(Some("***")).is_ok();
+                    write!(f, "{separator}{}", if hidden { url.as_str() } else { "***" })?;
                 }
-                f.write_str(url.as_str())
+                Err(_) => write!(f, "{separator}***")?,
             }
-            Err(_) => f.write_str("***"),
         }
+        Ok(())
     }
 }
 
@@ -351,11 +450,12 @@ impl Value for BackendUrl {
     fn read(raw: &Toml) -> Result<Self, String> {
         let expected = || "a URL such as postgresql://user:password@host:5432/database".to_owned();
         let text = raw.as_str().ok_or_else(expected)?;
-        match parse_url(text) {
-            Ok(url) if matches!(url.scheme(), "postgresql" | "postgres") => {
-                Ok(Self(Secret::new(text)))
-            }
-            _ => Err(expected()),
+        let is_ours = |url: &String| {
+            parse_url(url).is_ok_and(|url| matches!(url.scheme(), "postgresql" | "postgres"))
+        };
+        match each_host(text).iter().all(is_ours) {
+            true => Ok(Self(Secret::new(text))),
+            false => Err(expected()),
         }
     }
 
@@ -374,26 +474,39 @@ macro_rules! choice {
         pub enum $name { $($(#[$vdoc])* $variant,)* }
 
         impl $name {
-            /// The word in the configuration.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-        }
-
-        impl Value for $name {
-            fn read(raw: &Toml) -> Result<Self, String> {
-                match raw.as_str() {
-                    $(Some($text) => Ok(Self::$variant),)*
+            /// The value with this word.
+            ///
+            /// # Errors
+            /// Which words there are.
+            pub fn of(word: &str) -> Result<Self, String> {
+                match word {
+                    $($text => Ok(Self::$variant),)*
                     _ => Err(concat!("one of:", $(" ", $text),*).into()),
                 }
             }
 
-            fn write(&self) -> Toml {
-                Toml::String(self.as_str().into())
+            /// Its word.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl $crate::config::Value for $name {
+            fn read(raw: &toml::Value) -> Result<Self, String> {
+                // A yes or a no is more often written without quotes.
+                match raw {
+                    toml::Value::Boolean(yes) => Self::of(if *yes { "true" } else { "false" }),
+                    _ => Self::of(raw.as_str().unwrap_or("")),
+                }
+            }
+
+            fn write(&self) -> toml::Value {
+                toml::Value::String(self.word().into())
             }
         }
     )*};
 }
+pub(super) use choice;
 
 choice! {
     /// Where PostgreSQL comes from.
@@ -412,6 +525,54 @@ choice! {
         Transaction = "transaction",
         /// After each statement; transactions of several statements are refused.
         Statement = "statement",
+    }
+
+    /// Whether a door speaks TLS.
+    TlsMode {
+        /// When the certificate's file exists.
+        Auto = "auto",
+        /// Yes; without a certificate the server does not start.
+        On = "true",
+        /// No.
+        Off = "false",
+    }
+
+    /// The oldest version of TLS that is spoken.
+    TlsVersion {
+        /// TLS 1.2.
+        V12 = "1.2",
+        /// TLS 1.3.
+        V13 = "1.3",
+    }
+
+    /// Whether the number of connections follows the load.
+    SizingMode {
+        /// It does.
+        Elastic = "elastic",
+        /// It is always the largest.
+        Fixed = "fixed",
+    }
+
+    /// How an idle connection is checked before its next use.
+    ValidationLevel {
+        /// Only whether it was closed.
+        None = "none",
+        /// By an empty query.
+        Ping = "ping",
+        /// By the configured query.
+        Query = "query",
+    }
+
+    /// How a connection is made ready for the next client.
+    RecyclingStrategy {
+        /// The settings that differ are reset.
+        Fast = "fast",
+        /// Everything but prepared statements is discarded.
+        Checked = "checked",
+        /// It is closed.
+        Replace = "replace",
+        /// By its age and what happened.
+        Adaptive = "adaptive",
     }
 
     /// The least severe record that is written.
@@ -479,8 +640,35 @@ mod tests {
         let unix = parts("postgresql://me@/?host=/run/pg").unwrap();
         assert_eq!(unix.addr, BackendAddr::Unix("/run/pg/.s.PGSQL.5432".into()));
         assert_eq!(unix.database, "me");
-        assert!(parts("postgresql://me@h/?sslmode=require").is_err());
+        let tls = |url: &str| parts(url).unwrap().tls;
+        assert_eq!(all.tls.mode, SslMode::VerifyFull);
+        assert_eq!(tls("postgresql://me@127.0.0.1").mode, SslMode::Prefer);
+        assert_eq!(unix.tls.mode, SslMode::Disable);
+        let url = "postgresql://me@h/?sslmode=verify-ca&sslrootcert=/ca&sslcert=/c&sslkey=/k";
+        let expected = BackendTls {
+            mode: SslMode::VerifyCa,
+            root: Some("/ca".into()),
+            identity: Some(("/c".into(), "/k".into())),
+        };
+        assert_eq!(tls(url), expected);
+        for wrong in ["sslmode=maybe", "sslcert=/c", "sslpassword=x"] {
+            assert!(parts(&format!("postgresql://me@h/?{wrong}")).is_err(), "{wrong}");
+        }
         assert!(parts("postgresql://h/d").is_err());
+    }
+
+    #[test]
+    fn a_backend_url_may_name_several_servers() {
+        let url = BackendUrl::read(&text("postgresql://u:a,b@h1:1,[::1]:2,h3/d")).unwrap();
+        let hosts = url.hosts().unwrap();
+        let expected = [("h1", 1), ("::1", 2), ("h3", 5432)];
+        for (parts, (host, port)) in hosts.iter().zip(expected) {
+            assert_eq!(parts.addr, BackendAddr::Tcp(host.into(), port));
+            assert_eq!((parts.user.as_str(), parts.database.as_str()), ("u", "d"));
+            assert_eq!(parts.password.as_ref().unwrap().reveal(), "a,b");
+        }
+        assert!(!url.to_string().contains("a,b"), "{url}");
+        assert!(BackendUrl::read(&text("postgresql://u@h1:x,h2/d")).is_err());
     }
 
     #[test]

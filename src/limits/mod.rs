@@ -1,7 +1,11 @@
 //! Limits on how much happens at once.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
 
 /// A door that only so many may be inside of.
 #[derive(Debug)]
@@ -29,6 +33,11 @@ impl Gate {
             .map(|_| Permit(self.clone()))
     }
 
+    /// Whether nobody can go in now.
+    pub fn is_full(&self) -> bool {
+        self.inside.load(Ordering::Acquire) >= self.most()
+    }
+
     /// How many may be inside.
     pub fn most(&self) -> usize {
         self.most.load(Ordering::Relaxed)
@@ -46,16 +55,82 @@ impl Drop for Permit {
     }
 }
 
+/// Many small gates, one for each key that somebody is inside with, so their number is bounded by
+/// the gate that everybody passes before.
+#[derive(Debug)]
+pub struct Shares<K: Hash + Eq> {
+    inside: Mutex<HashMap<K, usize>>,
+    most: Option<usize>,
+}
+
+/// The right to be inside with a key; leaving is dropping it.
+#[derive(Debug)]
+pub struct Share<K: Hash + Eq>(Option<(Arc<Shares<K>>, K)>);
+
+impl<K: Hash + Eq + Clone> Shares<K> {
+    /// Gates for `most` each; `None` = for any number, without counting.
+    pub fn new(most: Option<usize>) -> Arc<Self> {
+        Arc::new(Self { inside: Mutex::default(), most })
+    }
+
+    /// Goes in with a key.
+    ///
+    /// # Errors
+    /// The limit, when it is reached.
+    pub fn enter(self: &Arc<Self>, key: &K) -> Result<Share<K>, usize> {
+        let Some(most) = self.most else { return Ok(Share(None)) };
+        let mut inside = self.inside.lock();
+        match inside.get_mut(key) {
+            Some(n) if *n >= most => return Err(most),
+            Some(n) => *n += 1,
+            None => {
+                inside.insert(key.clone(), 1);
+            }
+        }
+        Ok(Share(Some((self.clone(), key.clone()))))
+    }
+}
+
+impl<K: Hash + Eq> Drop for Share<K> {
+    fn drop(&mut self) {
+        let Some((shares, key)) = self.0.take() else { return };
+        let mut inside = shares.inside.lock();
+        if let Some(n) = inside.get_mut(&key) {
+            *n -= 1;
+            if *n == 0 {
+                inside.remove(&key);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_key_that_nobody_is_inside_with_is_forgotten() {
+        let shares = Shares::new(Some(2));
+        let (a, b) = (shares.enter(&"a").unwrap(), shares.enter(&"a").unwrap());
+        assert_eq!(shares.enter(&"a").err(), Some(2));
+        let c = shares.enter(&"c").unwrap();
+        drop(a);
+        let d = shares.enter(&"a").unwrap();
+        drop((b, c, d));
+        assert!(shares.inside.lock().is_empty());
+        let open = Shares::new(None);
+        let all: Vec<_> = (0..9).map(|_| open.enter(&1).unwrap()).collect();
+        assert!(open.inside.lock().is_empty());
+        drop(all);
+    }
+
+    #[test]
     fn a_full_gate_opens_when_somebody_leaves() {
         let gate = Gate::new(2);
         let (a, b) = (gate.enter().unwrap(), gate.enter().unwrap());
-        assert!(gate.enter().is_none());
+        assert!(gate.is_full() && gate.enter().is_none());
         drop(a);
+        assert!(!gate.is_full());
         assert!(gate.enter().is_some());
         gate.set_most(1);
         assert!(gate.enter().is_none());

@@ -171,7 +171,7 @@ impl Listener {
 impl Stream {
     /// Sets what the configuration says about sockets.
     pub fn configure(&self, network: &Network) {
-        let Stream::Tcp(stream) = self else { return };
+        let Some(stream) = self.tcp() else { return };
         let _ = stream.set_nodelay(network.tcp_nodelay);
         if let Some(Secs(secs)) = network.keepalive_secs {
             let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(secs));
@@ -182,7 +182,7 @@ impl Stream {
     /// Lets the kernel break a connection whose peer takes nothing for this long (RFC 5482), so
     /// that a reader that stopped does not hold a backend for ever.
     pub fn give_up_after(&self, limit: Duration) {
-        if let Stream::Tcp(stream) = self {
+        if let Some(stream) = self.tcp() {
             let _ = SockRef::from(stream).set_tcp_user_timeout(Some(limit));
         }
     }

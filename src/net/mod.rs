@@ -1,11 +1,13 @@
-//! Sockets: listeners that every worker shares, streams over TCP or a Unix socket, and the word
-//! that the server is draining.
+//! Sockets: listeners that every worker shares, streams over TCP, TLS or a Unix socket, and the
+//! word that the server is draining.
 
 mod listener;
 mod stream;
+mod tls;
 
 pub use listener::{BindError, Door, Listener, bind_tcp, bind_unix};
 pub use stream::Stream;
+pub use tls::{ClientTls, PeerCertificate, Served, ServerTls, TlsFacts};
 
 use tokio::sync::watch;
 

@@ -1,11 +1,14 @@
 //! A connected socket, whichever kind: read into the free end of a vector, write from a slice.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use super::tls::{ClientTls, Served, TlsFacts, TlsStream};
 
 /// A connection over TCP or a Unix socket.
 #[derive(Debug)]
@@ -14,14 +17,17 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Unix socket.
     Unix(UnixStream),
+    /// TCP with TLS. Boxed: the others are small, and most.
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
     /// Whether there may be something to read, without taking a buffer for it.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Tcp(stream) => stream.poll_read_ready(cx),
             Stream::Unix(stream) => stream.poll_read_ready(cx),
+            Stream::Tls(stream) => stream.poll_readable(cx),
         }
     }
 
@@ -33,23 +39,28 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         let length = into.len();
         let mut free = ReadBuf::uninit(into.spare_capacity_mut());
-        let read = match self {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut free),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, &mut free),
-        };
+        ready!(self.poll_read(cx, &mut free))?;
         let filled = free.filled().len();
-        ready!(read)?;
         // SAFETY: `ReadBuf` counts as filled only what has been initialised, and it lies in the
         // spare capacity, so `length + filled` is within capacity and initialised.
         unsafe { into.set_len(length + filled) };
         Poll::Ready(Ok(filled))
     }
 
-    /// Writes once.
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, into),
+            Stream::Tls(stream) => stream.poll_read(cx, into),
+        }
+    }
+
+    /// Writes once. After `Pending` the next call must begin with the same bytes.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => stream.poll_write(cx, bytes),
         }
     }
 
@@ -86,11 +97,7 @@ impl Stream {
         let most = most.min(bytes.len());
         let read = std::future::poll_fn(|cx| {
             let mut free = ReadBuf::new(&mut bytes[..most]);
-            let read = match self {
-                Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut free),
-                Stream::Unix(stream) => Pin::new(stream).poll_read(cx, &mut free),
-            };
-            ready!(read)?;
+            ready!(self.poll_read(cx, &mut free))?;
             Poll::Ready(io::Result::Ok(free.filled().len()))
         })
         .await?;
@@ -104,7 +111,35 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown().await,
             Stream::Unix(stream) => stream.shutdown().await,
+            Stream::Tls(stream) => stream.shutdown().await,
         }
+    }
+
+    /// Answers a TLS handshake, of which the first bytes were read already. With the error comes
+    /// the stream as it was.
+    pub async fn accept_tls(
+        self,
+        served: &Served,
+        first: &[u8],
+    ) -> Result<(Self, TlsFacts), (Self, io::Error)> {
+        match self {
+            Stream::Tcp(socket) => match TlsStream::accept(socket, served, first).await {
+                Ok((stream, facts)) => Ok((Stream::Tls(Box::new(stream)), facts)),
+                Err((socket, error)) => Err((Stream::Tcp(socket), error)),
+            },
+            other => Err((other, io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Begins a TLS handshake; returns the channel binding of the server's certificate too.
+    pub async fn connect_tls(
+        self,
+        tls: &ClientTls,
+        host: &str,
+    ) -> io::Result<(Self, Option<Vec<u8>>)> {
+        let Stream::Tcp(socket) = self else { return Err(io::ErrorKind::Unsupported.into()) };
+        let (stream, binding) = TlsStream::connect(socket, tls, host).await?;
+        Ok((Stream::Tls(Box::new(stream)), binding))
     }
 
     /// Waits, and tells whether the peer has closed its side, even while unread data waits.
@@ -118,6 +153,7 @@ impl Stream {
     }
 
     /// Whether the kernel has something to read, or the end, whatever the event loop knows.
+    /// Bytes that are decrypted already are not among them: `poll_readable` finds those.
     pub fn has_input(&self) -> bool {
         self.kernel_reports(nix::poll::PollFlags::POLLIN)
     }
@@ -132,6 +168,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
+            Stream::Tls(stream) => stream.socket().as_fd(),
         }
     }
 
@@ -140,16 +177,37 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => TcpStream::from_std(stream.into_std()?).map(Stream::Tcp),
             Stream::Unix(stream) => UnixStream::from_std(stream.into_std()?).map(Stream::Unix),
+            Stream::Tls(stream) => stream.rebind().map(|stream| Stream::Tls(Box::new(stream))),
+        }
+    }
+
+    /// The TCP socket, if it is one.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Stream::Tcp(stream) => Some(stream),
+            Stream::Unix(_) => None,
+            Stream::Tls(stream) => Some(stream.socket()),
+        }
+    }
+
+    /// Address of the peer; `None` for a Unix socket.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.tcp().and_then(|stream| stream.peer_addr().ok())
+    }
+
+    /// Number of the operating system's user at the other end of a Unix socket.
+    pub fn peer_user(&self) -> Option<u32> {
+        match self {
+            Stream::Unix(stream) => stream.peer_cred().ok().map(|peer| peer.uid()),
+            _ => None,
         }
     }
 
     /// Address of the peer for the log.
     pub fn peer(&self) -> String {
         match self {
-            Stream::Tcp(stream) => {
-                stream.peer_addr().map_or_else(|_| "unknown".into(), |a| a.to_string())
-            }
             Stream::Unix(_) => "local".into(),
+            _ => self.peer_address().map_or_else(|| "unknown".into(), |a| a.to_string()),
         }
     }
 }

@@ -9,8 +9,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::Demand;
+use super::creation::{Creations, Gates};
+use super::sizing::{Load, Policy, Resize};
 use super::steer::{MAX_PAUSED, Paused};
-use crate::backend::{BackendConn, Told};
+use crate::auth::AccessChanges;
+use crate::backend::{BackendConn, Credentials, Told};
+use crate::config::Config;
+use crate::error::Error;
 use crate::types::{Database, Role};
 
 /// Lanes that may exist at once; the longest unused empty one goes first.
@@ -85,20 +91,26 @@ impl LaneKey {
 
 /// What a session gets.
 pub(super) enum Grant {
-    /// An idle connection, and the thread whose event loop it is registered with.
-    Conn(ThreadId, Box<BackendConn>),
-    /// The right to make one.
-    Room,
+    /// A connection, and the thread whose event loop it is registered with.
+    Conn(Lent),
+    /// PostgreSQL said no.
+    Refused(Error),
     /// Nothing: things have changed, ask again.
     Again,
+}
+
+/// A connection on its way to a session.
+pub(super) struct Lent {
+    pub(super) conn: Box<BackendConn>,
+    pub(super) worker: ThreadId,
+    /// Since when it is idle, by the pool's clock, if that is so long that it needs a check.
+    pub(super) stale_since: Option<u32>,
 }
 
 /// The answer to an acquisition.
 pub(super) enum Turn {
     /// Served.
-    Now(Grant),
-    /// Served with the room of this connection, which is to be closed.
-    Evict(Box<BackendConn>),
+    Now(Lent),
     /// Wait for the grant; the ticket is for leaving early.
     Wait(u64, oneshot::Receiver<Grant>),
     /// The wait queue is full.
@@ -112,56 +124,83 @@ pub(super) enum Turn {
 struct Idle {
     conn: Box<BackendConn>,
     worker: ThreadId,
-    since: Instant,
+    /// Second of the pool's clock.
+    since: u32,
 }
 
 #[derive(Default)]
-struct Lane {
+pub(super) struct Lane {
     /// Last returned, last in: few connections stay warm, the others time out.
     idle: Vec<Idle>,
-    parameters: Option<Reported>,
-    last_used: u64,
+    reported: Option<Reported>,
+    pub(super) last_used: u64,
 }
 
-/// Parameters that PostgreSQL reported to the last connection of a lane.
-struct Reported {
-    /// [`crate::auth::AccessChanges`] when it was made.
-    changes: u64,
+/// What the last log-in of a lane told.
+pub(super) struct Reported {
+    /// [`crate::auth::AccessChanges`] when it began.
+    pub(super) changes: u64,
+    /// Parameters that PostgreSQL reported.
     values: Arc<Told>,
+    /// With what it succeeded.
+    pub(super) credentials: Credentials,
 }
 
-struct Waiter {
-    ticket: u64,
-    lane: Arc<LaneKey>,
-    grant: oneshot::Sender<Grant>,
+pub(super) struct Waiter {
+    pub(super) ticket: u64,
+    pub(super) demand: Demand,
+    /// A connection is being made for it; it takes what comes first.
+    pub(super) is_served: bool,
+    /// Second of the pool's clock.
+    since: u32,
+    is_starved: bool,
+    pub(super) grant: oneshot::Sender<Grant>,
 }
 
 pub(super) struct Inner {
-    max_size: usize,
+    pub(super) policy: Policy,
     max_waiters: usize,
-    /// Connections in every state, slots included.
-    total: usize,
-    idle: usize,
-    lanes: HashMap<Arc<LaneKey>, Lane>,
+    /// Seconds of being idle after which a connection needs a check.
+    skip_recent: Option<u32>,
+    /// Seconds, moved by [`Inner::tick`], so that nobody reads a clock for a connection.
+    clock: u32,
+    /// Connections in every state, those being made included.
+    pub(super) total: usize,
+    pub(super) idle: usize,
+    pub(super) lanes: HashMap<Arc<LaneKey>, Lane>,
     /// Tickets ascend, so the queue is sorted by them.
-    waiters: VecDeque<Waiter>,
+    pub(super) waiters: VecDeque<Waiter>,
+    pub(super) creations: Creations,
+    pub(super) gates: Gates,
     next_ticket: u64,
+    most_waiting: usize,
+    shrunk: Option<Instant>,
     paused: Paused,
     /// Nobody will end a pause any more.
     draining: bool,
-    closed: bool,
+    pub(super) closed: bool,
 }
 
 impl Inner {
-    pub(super) fn new(max_size: usize, max_waiters: usize) -> Self {
+    /// An empty pool of this size; `config` says everything else.
+    pub(super) fn new(policy: Policy, gates: Gates, config: &Config) -> Self {
+        let pool = &config.pool;
+        let recent = u32::try_from(pool.validation_skip_recent_secs.0).unwrap_or(u32::MAX);
+        let checks = pool.validation != crate::config::ValidationLevel::None;
         Self {
-            max_size,
-            max_waiters,
+            creations: Creations::new(pool, policy.max_size),
+            policy,
+            max_waiters: pool.max_wait_queue_size,
+            skip_recent: checks.then_some(recent),
+            clock: 0,
             total: 0,
             idle: 0,
             lanes: HashMap::new(),
             waiters: VecDeque::new(),
+            gates,
             next_ticket: 0,
+            most_waiting: 0,
+            shrunk: None,
             paused: Paused::default(),
             draining: false,
             closed: false,
@@ -176,54 +215,45 @@ impl Inner {
         self.idle
     }
 
+    /// Sessions that wait for somebody else's connection; those for whom one is being made are
+    /// not among them.
     pub(super) fn waiting(&self) -> usize {
-        self.waiters.len()
+        self.waiters.len() - self.creations.served
     }
 
-    /// Serves an acquisition, or queues it.
-    pub(super) fn turn(&mut self, key: &Arc<LaneKey>, worker: ThreadId) -> Turn {
+    /// The most that ever waited.
+    pub(super) fn most_waiting(&self) -> usize {
+        self.most_waiting
+    }
+
+    /// Serves an acquisition from what is idle, or queues it. Nobody of the same lane is
+    /// overtaken: what comes back goes to who waits, so nothing is idle while somebody waits.
+    pub(super) fn turn(&mut self, demand: &Demand, worker: ThreadId) -> Turn {
         if self.closed {
             return Turn::Closed;
         }
-        if self.paused.any() && self.paused.holds(key.database()) {
+        if self.paused.any() && self.paused.holds(demand.lane.database()) {
             return if self.draining { Turn::Closed } else { Turn::Paused };
         }
         self.next_ticket += 1;
-        let ticket = self.next_ticket;
-        self.touch(key, ticket);
-        // Nobody overtakes the queue.
-        if self.waiters.is_empty() {
-            if let Some(idle) = self.pop_idle(key, worker) {
-                return Turn::Now(Grant::Conn(idle.worker, idle.conn));
-            }
-            if self.total < self.max_size {
-                self.total += 1;
-                return Turn::Now(Grant::Room);
-            }
-            if let Some(old) = self.pop_oldest() {
-                return Turn::Evict(old.conn);
-            }
+        self.touch(&demand.lane, self.next_ticket);
+        if let Some(lent) = self.pop_idle(&demand.lane, worker, |_| true) {
+            return Turn::Now(lent);
         }
-        if self.waiters.len() >= self.max_waiters {
+        if self.waiting() >= self.max_waiters {
             return Turn::Full;
         }
         let (grant, receiver) = oneshot::channel();
-        self.waiters.push_back(Waiter { ticket, lane: key.clone(), grant });
-        Turn::Wait(ticket, receiver)
-    }
-
-    /// An idle connection of this lane, unless others wait for one.
-    pub(super) fn take_idle_of(
-        &mut self,
-        key: &Arc<LaneKey>,
-        worker: ThreadId,
-    ) -> Option<(ThreadId, Box<BackendConn>)> {
-        let paused = self.paused.any() && self.paused.holds(key.database());
-        if self.closed || paused || !self.waiters.is_empty() {
-            return None;
-        }
-        let idle = self.pop_idle(key, worker)?;
-        Some((idle.worker, idle.conn))
+        self.waiters.push_back(Waiter {
+            ticket: self.next_ticket,
+            demand: demand.clone(),
+            is_served: false,
+            since: self.clock,
+            is_starved: false,
+            grant,
+        });
+        self.most_waiting = self.most_waiting.max(self.waiting());
+        Turn::Wait(self.next_ticket, receiver)
     }
 
     fn touch(&mut self, key: &Arc<LaneKey>, now: u64) {
@@ -237,33 +267,72 @@ impl Inner {
         self.lanes.entry(key.clone()).or_default().last_used = now;
     }
 
-    /// The last returned connection of this worker, else the last returned.
-    fn pop_idle(&mut self, key: &Arc<LaneKey>, worker: ThreadId) -> Option<Idle> {
+    /// An idle connection of this lane, if there is one that needs no check.
+    pub(super) fn take_fresh(
+        &mut self,
+        key: &Arc<LaneKey>,
+        worker: ThreadId,
+    ) -> Option<(ThreadId, Box<BackendConn>)> {
+        if self.closed || (self.paused.any() && self.paused.holds(key.database())) {
+            return None;
+        }
+        let lent = self.pop_idle(key, worker, |stale| !stale)?;
+        Some((lent.worker, lent.conn))
+    }
+
+    /// The last returned connection of this worker, else the last returned; `None` also when its
+    /// being stale does not suit.
+    fn pop_idle(
+        &mut self,
+        key: &Arc<LaneKey>,
+        worker: ThreadId,
+        suits: impl Fn(bool) -> bool,
+    ) -> Option<Lent> {
         let lane = self.lanes.get_mut(key)?;
         lane.last_used = self.next_ticket;
         let own = lane.idle.iter().rposition(|idle| idle.worker == worker);
         let at = own.or(lane.idle.len().checked_sub(1))?;
-        self.idle -= 1;
-        Some(lane.idle.remove(at))
-    }
-
-    /// The connection that has been idle for longest in any lane.
-    fn pop_oldest(&mut self) -> Option<Idle> {
-        let lanes = self.lanes.values_mut().filter(|lane| !lane.idle.is_empty());
-        let lane = lanes.min_by_key(|lane| lane.idle.first().map(|idle| idle.since))?;
-        self.idle -= 1;
-        Some(lane.idle.remove(0))
-    }
-
-    /// A waiter gives up.
-    pub(super) fn leave(&mut self, ticket: u64) {
-        if let Ok(at) = self.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket) {
-            self.waiters.remove(at);
+        let idle_for = self.clock.wrapping_sub(lane.idle[at].since);
+        let stale = self.skip_recent.is_some_and(|recent| idle_for > recent);
+        if !suits(stale) {
+            return None;
         }
+        self.idle -= 1;
+        let Idle { conn, worker, since } = lane.idle.remove(at);
+        Some(Lent { conn, worker, stale_since: stale.then_some(since) })
     }
 
-    /// Keeps a clean connection, or hands it to the first waiter. Returns it when it is not
-    /// wanted any more; its room then still counts.
+    /// The lane among those that fit whose connection has been idle for longest.
+    pub(super) fn oldest_idle(&self, fits: impl Fn(&LaneKey) -> bool) -> Option<Arc<LaneKey>> {
+        let idle =
+            self.lanes.iter().filter_map(|(key, lane)| Some((key, lane.idle.first()?.since)));
+        let fitting = idle.filter(|(key, _)| fits(key));
+        fitting.min_by_key(|(_, since)| *since).map(|(key, _)| key.clone())
+    }
+
+    /// The connection of this lane that has been idle for longest.
+    pub(super) fn pop_oldest(&mut self, key: &LaneKey) -> Option<BackendConn> {
+        let lane = self.lanes.get_mut(key)?;
+        let oldest = (!lane.idle.is_empty()).then(|| lane.idle.remove(0))?;
+        self.idle -= 1;
+        Some(*oldest.conn)
+    }
+
+    /// A waiter gives up, or is served.
+    pub(super) fn leave(&mut self, ticket: u64) -> Option<Waiter> {
+        let at = self.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()?;
+        self.remove_waiter(at)
+    }
+
+    fn remove_waiter(&mut self, at: usize) -> Option<Waiter> {
+        let waiter = self.waiters.remove(at)?;
+        self.creations.served -= usize::from(waiter.is_served);
+        Some(waiter)
+    }
+
+    /// Keeps a clean connection, or hands it to the first waiter who can use it. Returns it when
+    /// it is not wanted any more, or has to make room for the connection of somebody who waits
+    /// for longer; its room then still counts.
     pub(super) fn put_back(
         &mut self,
         key: Arc<LaneKey>,
@@ -271,22 +340,26 @@ impl Inner {
         mut conn: Box<BackendConn>,
     ) -> Option<BackendConn> {
         let is_stale = conn.ticket.as_ref().is_some_and(|ticket| ticket.is_stale());
-        if self.closed || is_stale || self.total > self.max_size {
+        if self.closed || is_stale || self.total > self.policy.max_size {
             return Some(*conn);
         }
-        while let Some(waiter) = self.waiters.pop_front() {
-            if waiter.lane != key {
-                // First come, first served: the room is the first waiter's, whatever its lane.
-                self.waiters.push_front(waiter);
+        let mut at = 0;
+        while let Some(waiter) = self.waiters.get(at) {
+            if waiter.demand.lane == key {
+                let Some(waiter) = self.remove_waiter(at) else { break };
+                let lent = Lent { conn, worker, stale_since: None };
+                match waiter.grant.send(Grant::Conn(lent)) {
+                    Err(Grant::Conn(back)) => conn = back.conn,
+                    Ok(()) | Err(Grant::Refused(_) | Grant::Again) => return None,
+                }
+            } else if self.has_to_make_room(waiter, &key) {
                 return Some(*conn);
-            }
-            match waiter.grant.send(Grant::Conn(worker, conn)) {
-                Err(Grant::Conn(_, back)) => conn = back,
-                Ok(()) | Err(Grant::Room | Grant::Again) => return None,
+            } else {
+                at += 1;
             }
         }
         self.idle += 1;
-        let idle = Idle { conn, worker, since: Instant::now() };
+        let idle = Idle { conn, worker, since: self.clock };
         match self.lanes.get_mut(&key) {
             Some(lane) => lane.idle.push(idle),
             None => self.lanes.entry(key).or_default().idle.push(idle),
@@ -294,30 +367,36 @@ impl Inner {
         None
     }
 
-    /// A connection or a slot is gone; the first waiter may make one instead.
+    /// A connection is gone, or could not be made.
     pub(super) fn room_freed(&mut self) {
-        while self.total <= self.max_size
-            && let Some(waiter) = self.waiters.pop_front()
-        {
-            if waiter.grant.send(Grant::Room).is_ok() {
-                return;
-            }
-        }
         self.total = self.total.saturating_sub(1);
     }
 
-    pub(super) fn learn(&mut self, key: &Arc<LaneKey>, conn: &BackendConn) {
+    pub(super) fn learn(&mut self, demand: &Demand, conn: &BackendConn) {
         // A lane that was forgotten in the meantime is not worth a place.
-        let Some(lane) = self.lanes.get_mut(key) else { return };
-        let values = match lane.parameters.take() {
+        let Some(lane) = self.lanes.get_mut(&demand.lane) else { return };
+        let values = match lane.reported.take() {
             Some(known) if known.values.digest == conn.state.digest => known.values,
             _ => Arc::new(Told::of(conn.state.parameters.clone())),
         };
-        lane.parameters = Some(Reported { changes: conn.changes, values });
+        let credentials = demand.credentials.clone();
+        lane.reported = Some(Reported { changes: conn.changes, values, credentials });
+    }
+
+    /// Where a connection made in advance is most likely to be of use: the lane that was used
+    /// last and whose credentials are still good.
+    pub(super) fn favourite(&self, changes: u64) -> Option<Demand> {
+        let known = self.lanes.iter().filter(|(key, lane)| {
+            let fresh = lane.reported.as_ref().is_some_and(|known| known.changes == changes);
+            fresh && !key.is_single_use() && !self.paused.holds(key.database())
+        });
+        let (lane, known) = known.max_by_key(|(_, lane)| lane.last_used)?;
+        let credentials = known.reported.as_ref()?.credentials.clone();
+        Some(Demand { lane: lane.clone(), credentials })
     }
 
     pub(super) fn parameters(&self, key: &Arc<LaneKey>, changes: u64) -> Option<Arc<Told>> {
-        let known = self.lanes.get(key)?.parameters.as_ref()?;
+        let known = self.lanes.get(key)?.reported.as_ref()?;
         (known.changes == changes).then(|| known.values.clone())
     }
 
@@ -341,7 +420,7 @@ impl Inner {
     }
 
     pub(super) fn max_size(&self) -> usize {
-        self.max_size
+        self.policy.max_size
     }
 
     pub(super) fn paused(&self) -> &Paused {
@@ -360,11 +439,12 @@ impl Inner {
                 self.paused.databases.insert(name.clone());
             }
         }
-        for waiter in std::mem::take(&mut self.waiters) {
-            if self.paused.holds(waiter.lane.database()) {
+        let mut at = 0;
+        while let Some(waiter) = self.waiters.get(at) {
+            if !self.paused.holds(waiter.demand.lane.database()) {
+                at += 1;
+            } else if let Some(waiter) = self.remove_waiter(at) {
                 let _ = waiter.grant.send(Grant::Again);
-            } else {
-                self.waiters.push_back(waiter);
             }
         }
         true
@@ -389,26 +469,58 @@ impl Inner {
 
     /// Changes the limits; returns idle connections that are too many now.
     pub(super) fn resize(&mut self, max_size: usize, max_waiters: usize) -> Vec<BackendConn> {
-        (self.max_size, self.max_waiters) = (max_size, max_waiters);
-        while self.total < max_size
-            && let Some(waiter) = self.waiters.pop_front()
-        {
-            self.total += usize::from(waiter.grant.send(Grant::Room).is_ok());
-        }
+        (self.policy.max_size, self.max_waiters) = (max_size, max_waiters);
         let surplus = self.total.saturating_sub(max_size);
-        let taken = std::iter::from_fn(|| self.pop_oldest());
-        taken.take(surplus).map(|idle| *idle.conn).collect()
+        let taken = std::iter::from_fn(|| {
+            let lane = self.oldest_idle(|_| true)?;
+            self.pop_oldest(&lane)
+        });
+        taken.take(surplus).collect()
     }
 
     /// A parameter that some lane's last connection was told.
     pub(super) fn reported(&self, name: &str) -> Option<String> {
-        let lanes = self.lanes.values().filter_map(|lane| lane.parameters.as_ref());
+        let lanes = self.lanes.values().filter_map(|lane| lane.reported.as_ref());
         let mut values = lanes.flat_map(|reported| reported.values.values.iter());
         values.find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
 
-    /// Takes out what is idle for too long or too old. The age limit varies by a tenth with the
-    /// connection's process number, so that connections made together do not go together.
+    /// Takes out idle connections of the lane that were last used then or earlier: what broke one
+    /// of them while it was idle broke them all.
+    pub(super) fn take_idle_since(&mut self, key: &LaneKey, since: u32) -> Vec<BackendConn> {
+        let Some(lane) = self.lanes.get_mut(key) else { return Vec::new() };
+        let taken: Vec<_> = lane.idle.extract_if(.., |idle| idle.since <= since).collect();
+        self.idle -= taken.len();
+        taken.into_iter().map(|idle| *idle.conn).collect()
+    }
+
+    /// Takes out idle connections that are from before the last change of access.
+    pub(super) fn take_outdated(&mut self, changes: &AccessChanges) -> Vec<BackendConn> {
+        let count = changes.count();
+        let lanes = self.lanes.values_mut();
+        let taken: Vec<_> = lanes
+            .flat_map(|lane| lane.idle.extract_if(.., |idle| idle.conn.changes != count))
+            .collect();
+        self.idle -= taken.len();
+        taken.into_iter().map(|idle| *idle.conn).collect()
+    }
+
+    /// Moves the clock; returns how many waiters have begun to starve.
+    pub(super) fn tick(&mut self, now_secs: u32, starvation_secs: u64) -> u64 {
+        self.clock = now_secs;
+        let mut starved = 0;
+        for waiter in &mut self.waiters {
+            let waited = u64::from(now_secs.saturating_sub(waiter.since));
+            if !waiter.is_starved && waited > starvation_secs {
+                waiter.is_starved = true;
+                starved += 1;
+            }
+        }
+        starved
+    }
+
+    /// Takes out what is idle for too long, too old, or too much. The age limit varies by a tenth
+    /// with the connection's process number, so that connections made together do not go together.
     pub(super) fn retire(
         &mut self,
         now: Instant,
@@ -416,138 +528,61 @@ impl Inner {
         max_lifetime: Option<Duration>,
     ) -> Vec<(&'static str, BackendConn)> {
         let mut retired = Vec::new();
-        let expired = |idle: &Idle| {
+        let is_old = |idle: &mut Idle| {
             let jitter = 90 + idle.conn.cancel.pid % 21;
-            let old = max_lifetime
-                .is_some_and(|life| now.duration_since(idle.conn.created) > life * jitter / 100);
-            let unused = idle_timeout.is_some_and(|limit| now.duration_since(idle.since) > limit);
-            match (old, unused) {
-                (true, _) => Some("max_lifetime"),
-                (_, true) => Some("idle"),
-                _ => None,
-            }
+            max_lifetime
+                .is_some_and(|life| now.duration_since(idle.conn.created) > life * jitter / 100)
         };
         for lane in self.lanes.values_mut() {
-            for at in (0..lane.idle.len()).rev() {
-                if let Some(reason) = expired(&lane.idle[at]) {
-                    retired.push((reason, *lane.idle.remove(at).conn));
-                }
-            }
+            let old = lane.idle.extract_if(.., is_old);
+            retired.extend(old.map(|idle| ("max_lifetime", *idle.conn)));
         }
         self.idle -= retired.len();
+        // What is taken out still counts until its room is given back.
+        let kept = self.total - retired.len();
+        let mut spare = kept.saturating_sub(self.policy.floor());
+        let clock = self.clock;
+        for lane in self.lanes.values_mut() {
+            let is_unused = |idle: &mut Idle| {
+                let unused = Duration::from_secs(u64::from(clock.saturating_sub(idle.since)));
+                idle_timeout.is_some_and(|limit| unused > limit)
+            };
+            let unused: Vec<_> = lane.idle.extract_if(.., is_unused).take(spare).collect();
+            spare -= unused.len();
+            self.idle -= unused.len();
+            retired.extend(unused.into_iter().map(|idle| ("idle", *idle.conn)));
+        }
         retired
+    }
+
+    /// Follows the load: asks for connections in advance, or returns some that are too many.
+    pub(super) fn adjust(&mut self, now: Instant) -> Vec<BackendConn> {
+        let load = Load { total: self.total, idle: self.idle, waiting: self.waiting() };
+        let cool_down = self.policy.sizing.cool_down_secs.duration();
+        let rested = self.shrunk.is_none_or(|at| now.duration_since(at) >= cool_down);
+        match self.policy.resize(load, rested) {
+            Resize::Keep => Vec::new(),
+            Resize::Grow(n) => {
+                self.creations.spare = n;
+                Vec::new()
+            }
+            Resize::Shrink(n) => {
+                self.shrunk = Some(now);
+                let oldest = |_| self.pop_oldest(&*self.oldest_idle(|_| true)?);
+                (0..n).map_while(oldest).collect()
+            }
+        }
     }
 
     /// Refuses every later acquisition, lets the waiters go, and returns what is idle.
     pub(super) fn close(&mut self) -> Vec<BackendConn> {
         self.closed = true;
         self.waiters.clear();
+        self.creations.served = 0;
         self.take_idle()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lane(role: &str) -> Arc<LaneKey> {
-        Arc::new(LaneKey::new(&role.into(), None, &"db".into(), Vec::new()))
-    }
-
-    fn me() -> ThreadId {
-        std::thread::current().id()
-    }
-
-    fn wait(inner: &mut Inner, key: &Arc<LaneKey>) -> (u64, oneshot::Receiver<Grant>) {
-        match inner.turn(key, me()) {
-            Turn::Wait(ticket, receiver) => (ticket, receiver),
-            _ => panic!("there was no need to wait"),
-        }
-    }
-
-    #[test]
-    fn room_is_bounded_and_goes_to_waiters_in_order() {
-        let (mut inner, key) = (Inner::new(1, 2), lane("a"));
-        assert!(matches!(inner.turn(&key, me()), Turn::Now(Grant::Room)));
-        let (_, mut first) = wait(&mut inner, &key);
-        let (_, mut second) = wait(&mut inner, &key);
-        assert!(matches!(inner.turn(&key, me()), Turn::Full));
-        inner.room_freed();
-        assert!(matches!(first.try_recv(), Ok(Grant::Room)));
-        assert!(second.try_recv().is_err());
-        inner.room_freed();
-        assert!(matches!(second.try_recv(), Ok(Grant::Room)));
-        inner.room_freed();
-        assert_eq!((inner.total(), inner.waiting()), (0, 0));
-    }
-
-    #[test]
-    fn a_waiter_that_left_is_passed_over() {
-        let (mut inner, key) = (Inner::new(1, 9), lane("a"));
-        assert!(matches!(inner.turn(&key, me()), Turn::Now(Grant::Room)));
-        let (ticket, gone) = wait(&mut inner, &key);
-        let (_, dropped) = wait(&mut inner, &key);
-        let (_, mut last) = wait(&mut inner, &key);
-        inner.leave(ticket);
-        drop((gone, dropped));
-        inner.room_freed();
-        assert!(matches!(last.try_recv(), Ok(Grant::Room)));
-        assert_eq!((inner.total(), inner.waiting()), (1, 0));
-    }
-
-    #[test]
-    fn a_pause_sends_waiters_away_and_a_resume_lets_them_in() {
-        let (mut inner, key) = (Inner::new(1, 9), lane("a"));
-        assert!(matches!(inner.turn(&key, me()), Turn::Now(Grant::Room)));
-        let (_, mut waiting) = wait(&mut inner, &key);
-        assert!(inner.pause(Some(&"other".into())));
-        assert!(waiting.try_recv().is_err());
-        assert!(inner.pause(Some(&"db".into())));
-        assert!(matches!(waiting.try_recv(), Ok(Grant::Again)));
-        assert!(matches!(inner.turn(&key, me()), Turn::Paused));
-        assert!(inner.resume(Some(&"db".into())) && !inner.resume(Some(&"db".into())));
-        let (_, _waits) = wait(&mut inner, &key);
-        assert!(inner.pause(None) && inner.paused().holds("any"));
-        assert!(inner.resume(None) && !inner.paused().any());
-    }
-
-    #[test]
-    fn a_pool_grows_at_once_and_shrinks_as_room_is_freed() {
-        let (mut inner, key) = (Inner::new(1, 9), lane("a"));
-        assert!(matches!(inner.turn(&key, me()), Turn::Now(Grant::Room)));
-        let (_, mut first) = wait(&mut inner, &key);
-        let (_, mut second) = wait(&mut inner, &key);
-        let (_, mut third) = wait(&mut inner, &key);
-        assert!(inner.resize(3, 9).is_empty());
-        assert!(matches!(first.try_recv(), Ok(Grant::Room)));
-        assert!(matches!(second.try_recv(), Ok(Grant::Room)));
-        assert!(third.try_recv().is_err());
-        assert!(inner.resize(1, 9).is_empty());
-        inner.room_freed();
-        inner.room_freed();
-        assert!(third.try_recv().is_err());
-        assert_eq!(inner.total(), 1);
-        inner.room_freed();
-        assert!(matches!(third.try_recv(), Ok(Grant::Room)));
-    }
-
-    #[test]
-    fn lanes_are_bounded() {
-        let mut inner = Inner::new(1, 9);
-        for n in 0..2 * MAX_LANES {
-            inner.touch(&lane(&n.to_string()), n as u64);
-        }
-        assert_eq!(inner.lanes.len(), MAX_LANES);
-        assert!(!inner.lanes.contains_key(&lane("0")));
-    }
-
-    #[test]
-    fn a_closed_pool_lets_its_waiters_go() {
-        let (mut inner, key) = (Inner::new(1, 9), lane("a"));
-        assert!(matches!(inner.turn(&key, me()), Turn::Now(Grant::Room)));
-        let (_, mut waiting) = wait(&mut inner, &key);
-        assert!(inner.close().is_empty());
-        assert!(matches!(waiting.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
-        assert!(matches!(inner.turn(&key, me()), Turn::Closed));
-    }
-}
+#[path = "inner_tests.rs"]
+mod tests;

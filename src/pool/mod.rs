@@ -10,9 +10,14 @@
 //! Every connection is in exactly one of these states, and the total is the sum of them:
 //! being made (a slot), idle, lent, being cleaned.
 
+mod create;
+mod creation;
 mod inner;
+pub mod recycle;
 mod reset;
+mod sizing;
 mod steer;
+mod upkeep;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -23,17 +28,16 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::auth::AccessChanges;
-use crate::backend::{BackendConn, CancelKey, ConnectError, Connector, Credentials, Roster, Told};
-use crate::config::Live;
+use crate::backend::{BackendConn, CancelKey, Credentials, Roster, Servers, Told};
+use crate::config::{self, Config, Live};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::PoolMetrics;
+use creation::Gates;
 pub use inner::LaneKey;
 use inner::{Grant, Inner, Turn};
+use sizing::Policy;
 pub use steer::{Paused, ServerView, Waits};
-
-/// First and longest pause between two attempts to reach PostgreSQL.
-const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// Which of the two pools: they differ in size and in nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,16 +54,17 @@ pub struct Pool(Arc<Shared>);
 
 struct Shared {
     kind: PoolKind,
-    connector: Connector,
+    servers: Servers,
     config: Live,
     reset_timeout_ms: AtomicU64,
+    failover_wait: Duration,
     changes: AccessChanges,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
-    /// Sessions in the wait queue, to be read without the lock.
-    waiting: AtomicU32,
     roster: Arc<Roster>,
     resumed: Notify,
+    /// Sessions in the wait queue, to be read without the lock.
+    waiting: AtomicU32,
 }
 
 /// What a session asks for.
@@ -75,33 +80,51 @@ impl Pool {
     /// An empty pool.
     pub fn new(
         kind: PoolKind,
-        connector: Connector,
-        config: Live,
+        servers: Servers,
+        live: Live,
         changes: AccessChanges,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let now = config.now();
-        let pool = Self(Arc::new(Shared {
+        let config = live.now();
+        let pool = &config.pool;
+        let failover_wait = config.backend.failover_wait_secs.duration();
+        let (policy, gates, failover_wait) = match kind {
+            PoolKind::Main => {
+                let sizing = config.sizing.clone();
+                let policy = Policy { min_size: pool.min_size, max_size: pool.max_size, sizing };
+                (policy, Gates::new(pool), failover_wait)
+            }
+            PoolKind::System => {
+                let sizing = config::Sizing::default();
+                let policy = Policy { min_size: 1, max_size: pool.reserved_size, sizing };
+                // Early enough for a log-in to be told why it failed.
+                let log_in = config.network.connection_timeout_secs.duration() / 2;
+                (policy, Gates::default(), failover_wait.min(log_in))
+            }
+        };
+        let made = Self(Arc::new(Shared {
             kind,
-            connector,
-            config,
+            servers,
+            failover_wait,
+            inner: Mutex::new(Inner::new(policy, gates, &config)),
+            config: live,
             reset_timeout_ms: AtomicU64::new(0),
-            inner: Mutex::new(Inner::new(0, 0)),
             roster: Arc::default(),
             resumed: Notify::new(),
             changes,
             metrics,
             waiting: AtomicU32::new(0),
         }));
-        pool.resize(&now);
-        pool
+        made.0.set_reset_timeout(config.pool.reset_timeout_secs.duration());
+        made
     }
 
     /// Borrows a connection: an idle one, a new one, or the next that is released.
     ///
     /// # Errors
     /// `53300` when the wait queue is full or the wait took longer than `acquire_timeout_secs`;
-    /// `57P03` when PostgreSQL is out of reach; what PostgreSQL said when it refused.
+    /// `57P03` when PostgreSQL is out of reach for `failover_wait_secs`; what PostgreSQL said when
+    /// it refused.
     pub async fn acquire(&self, demand: &Demand, slot: &Arc<CancelSlot>) -> Result<Lease> {
         let begun = Instant::now();
         let result = self.acquire_conn(demand, slot).await;
@@ -109,7 +132,7 @@ impl Pool {
         match result {
             Ok(conn) => {
                 metrics.acquire_duration.observe(begun.elapsed().as_secs_f64());
-                Ok(self.lend(Box::new(conn), demand, slot))
+                Ok(self.lend(conn, demand, slot))
             }
             Err(error) => {
                 match error.kind() {
@@ -124,25 +147,20 @@ impl Pool {
         }
     }
 
-    /// Borrows a connection if one is idle; nobody is overtaken.
+    /// Borrows a connection if one is idle and needs no check; nobody is overtaken.
     pub fn try_acquire(&self, demand: &Demand, slot: &Arc<CancelSlot>) -> Option<Lease> {
         let worker = thread::current().id();
         loop {
-            let (from, conn) = self.0.inner.lock().take_idle_of(&demand.lane, worker)?;
-            match self.ready(conn, from, worker) {
-                Some(conn) => {
-                    self.0.metrics().acquire_duration.observe(0.0);
-                    return Some(self.lend(conn, demand, slot));
-                }
-                None => self.0.give_back_room("lost"),
+            let (from, conn) = self.0.inner.lock().take_fresh(&demand.lane, worker)?;
+            if let Some(conn) = self.ready(conn, from, worker) {
+                self.0.metrics().acquire_duration.observe(0.0);
+                return Some(self.lend(conn, demand, slot));
             }
         }
     }
 
     fn lend(&self, conn: Box<BackendConn>, demand: &Demand, slot: &Arc<CancelSlot>) -> Lease {
-        let metrics = self.0.metrics();
-        metrics.acquired.inc();
-        metrics.active.inc();
+        self.0.metrics().acquired.inc();
         slot.set(Some(conn.cancel.clone()));
         Lease {
             conn: Some(conn),
@@ -159,106 +177,41 @@ impl Pool {
         self.0.waiting.load(Ordering::Relaxed) > 0
     }
 
-    async fn acquire_conn(&self, demand: &Demand, slot: &CancelSlot) -> Result<BackendConn> {
-        let shared = &self.0;
+    async fn acquire_conn(&self, demand: &Demand, slot: &CancelSlot) -> Result<Box<BackendConn>> {
         let worker = thread::current().id();
         loop {
-            let turn = shared.inner.lock().turn(&demand.lane, worker);
-            shared.report();
-            let grant = match turn {
-                Turn::Now(grant) => grant,
-                Turn::Evict(old) => {
-                    shared.metrics().destroyed("evicted");
-                    tokio::spawn(old.close());
-                    Grant::Room
-                }
-                Turn::Full => return Err(shared.queue_full()),
+            let turn = self.0.inner.lock().turn(demand, worker);
+            let lent = match turn {
+                Turn::Now(lent) => lent,
+                Turn::Full => return Err(self.queue_full()),
                 Turn::Paused => {
                     let _wait = slot.waits.begin();
-                    shared.until_resumed(demand.lane.database()).await;
-                    Grant::Again
+                    self.0.until_resumed(demand.lane.database()).await;
+                    continue;
                 }
                 Turn::Wait(ticket, receiver) => {
-                    let _wanted = Wanted::new(&shared.waiting);
                     let _wait = slot.waits.begin();
+                    let _wanted = Wanted::new(&self.0.waiting);
                     let mut waiting = Waiting { pool: self, ticket, receiver, demand };
-                    let limit = shared.config.now().pool.acquire_timeout_secs.duration();
-                    match tokio::time::timeout(limit, &mut waiting.receiver).await {
-                        Ok(Ok(grant)) => grant,
-                        Ok(Err(_)) => return Err(stopping()),
-                        Err(_) => return Err(shared.waited_too_long()),
+                    self.pump();
+                    match self.wait(&mut waiting.receiver, demand).await? {
+                        Grant::Conn(lent) => lent,
+                        Grant::Again => continue,
+                        Grant::Refused(error) => return Err(error),
                     }
                 }
                 Turn::Closed => return Err(stopping()),
             };
-            match grant {
-                Grant::Again => {}
-                Grant::Room => return self.create(demand).await,
-                Grant::Conn(from, conn) => match self.ready(conn, from, worker) {
-                    Some(conn) => return Ok(*conn),
-                    // It died while it was idle; its room is free again, so ask again.
-                    None => shared.give_back_room("lost"),
-                },
-            }
-        }
-    }
-
-    /// Takes an idle connection to the calling thread and looks whether it is still good.
-    fn ready(
-        &self,
-        mut conn: Box<BackendConn>,
-        from: ThreadId,
-        to: ThreadId,
-    ) -> Option<Box<BackendConn>> {
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        if conn.changes != self.0.changes.count() || !conn.absorb_idle(&mut cx) {
-            return None;
-        }
-        if from != to {
-            conn = Box::new(conn.rebind().ok()?);
-            // The new event loop knows nothing yet of what the kernel knows.
-            return (!conn.has_input()).then_some(conn);
-        }
-        Some(conn)
-    }
-
-    async fn create(&self, demand: &Demand) -> Result<BackendConn> {
-        let mut room = Room { shared: &self.0, held: true };
-        let limit = self.0.config.now().backend.connect_timeout_secs.duration();
-        let deadline = Instant::now() + limit;
-        let (role, database) = (demand.lane.role(), demand.lane.database());
-        let ticket = self.0.roster.enter(role.into(), database.into());
-        let mut pause = RETRY.0;
-        loop {
-            let changes = self.0.changes.count();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let attempt = self.0.connector.connect(demand.lane.parameters(), &demand.credentials);
-            match tokio::time::timeout(left.max(Duration::from_millis(1)), attempt).await {
-                Ok(Ok(mut conn)) => {
-                    room.held = false;
-                    conn.changes = changes;
-                    ticket.logged_in(conn.cancel.pid);
-                    conn.ticket = Some(ticket);
-                    self.0.metrics().created.inc();
-                    self.0.inner.lock().learn(&demand.lane, &conn);
-                    return Ok(conn);
-                }
-                Ok(Err(ConnectError::Refused(error))) => return Err(error),
-                Ok(Err(ConnectError::Unavailable(error))) => {
-                    if Instant::now() + pause >= deadline {
-                        return Err(error);
+            // It may have died while it was idle; then its room is free again, so ask again.
+            let Some(conn) = self.ready(lent.conn, lent.worker, worker) else { continue };
+            match lent.stale_since {
+                None => return Ok(conn),
+                Some(since) => {
+                    if let Some(conn) = self.checked(conn, since, &demand.lane).await {
+                        return Ok(conn);
                     }
                 }
-                Err(_) => {
-                    return Err(Error::new(
-                        ErrorKind::ServiceUnavailable,
-                        "PostgreSQL did not answer in time",
-                    )
-                    .with_hint("backend.connect_timeout_secs bounds the wait; try again"));
-                }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY.1);
         }
     }
 
@@ -273,35 +226,15 @@ impl Pool {
     /// connected to, and a client does not know of our connections.
     pub fn close_idle(&self) {
         let idle = self.0.inner.lock().take_idle();
-        for conn in idle {
-            self.0.give_back_room("database_change");
-            tokio::spawn(conn.close());
-        }
-    }
-
-    /// Closes connections that are too old or idle for too long; runs every
-    /// `maintenance_interval_secs`.
-    pub fn maintain(&self) {
-        let (now, config) = (Instant::now(), self.0.config.now());
-        let idle = config.pool.idle_timeout_secs.map(|s| s.duration());
-        let life = config.pool.max_lifetime_secs.map(|s| s.duration());
-        let retired = self.0.inner.lock().retire(now, idle, life);
-        for (reason, conn) in retired {
-            self.0.give_back_room(reason);
-            tokio::spawn(conn.close());
-        }
-        self.0.report();
+        idle.into_iter().for_each(|conn| self.part("database_change", conn));
     }
 
     /// Sends waiters away and closes what is idle; lent connections close on their return.
     pub fn close(&self) {
         let idle = self.0.inner.lock().close();
         self.drain();
-        for conn in idle {
-            self.0.give_back_room("drain");
-            tokio::spawn(conn.close());
-        }
-        self.0.report();
+        idle.into_iter().for_each(|conn| self.part("drain", conn));
+        self.report();
     }
 
     /// Connections in all, and whether somebody waits.
@@ -312,46 +245,16 @@ impl Pool {
 }
 
 impl Shared {
+    /// The configuration in force, for what is not on the way of a statement.
+    fn config(&self) -> Arc<Config> {
+        self.config.now()
+    }
+
     fn metrics(&self) -> &PoolMetrics {
         match self.kind {
             PoolKind::Main => &self.metrics.main_pool,
             PoolKind::System => &self.metrics.system_pool,
         }
-    }
-
-    fn report(&self) {
-        let (total, idle, waiting) = {
-            let inner = self.inner.lock();
-            (inner.total(), inner.idle(), inner.waiting())
-        };
-        let metrics = self.metrics();
-        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        metrics.total.set(gauge(total));
-        metrics.idle.set(gauge(idle));
-        metrics.waiters.set(gauge(waiting));
-    }
-
-    /// A connection is gone: its room goes to the first waiter.
-    fn give_back_room(&self, reason: &str) {
-        self.metrics().destroyed(reason);
-        self.inner.lock().room_freed();
-        self.report();
-    }
-
-    fn queue_full(&self) -> Error {
-        let n = self.config.now().pool.max_wait_queue_size;
-        Error::new(
-            ErrorKind::PoolExhausted,
-            format!("all connections are in use and {n} sessions wait already"),
-        )
-        .with_hint("raise pool.max_size or pool.max_wait_queue_size, or try again later")
-    }
-
-    fn waited_too_long(&self) -> Error {
-        let secs = self.config.now().pool.acquire_timeout_secs.0;
-        Error::new(ErrorKind::PoolExhausted, format!("no connection was free within {secs} s"))
-            .with_detail("acquire timeout")
-            .with_hint("raise pool.max_size or pool.acquire_timeout_secs, or try again later")
     }
 }
 
@@ -373,17 +276,9 @@ impl Drop for Waiting<'_> {
         let shared = &self.pool.0;
         shared.inner.lock().leave(self.ticket);
         self.receiver.close();
-        match self.receiver.try_recv() {
-            Ok(Grant::Conn(worker, conn)) => {
-                let lane = self.demand.lane.clone();
-                if shared.inner.lock().put_back(lane, worker, conn).is_some() {
-                    shared.give_back_room("made_room");
-                }
-            }
-            Ok(Grant::Room) => shared.inner.lock().room_freed(),
-            Ok(Grant::Again) | Err(_) => {}
+        if let Ok(Grant::Conn(lent)) = self.receiver.try_recv() {
+            self.pool.give(self.demand.lane.clone(), lent.worker, lent.conn);
         }
-        shared.report();
     }
 }
 
@@ -400,21 +295,6 @@ impl<'a> Wanted<'a> {
 impl Drop for Wanted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The right to make a connection, given back unless one was made.
-struct Room<'a> {
-    shared: &'a Shared,
-    held: bool,
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        if self.held {
-            self.shared.inner.lock().room_freed();
-            self.shared.report();
-        }
     }
 }
 
@@ -444,6 +324,11 @@ impl CancelSlot {
 
     fn is_quiet(&self) -> bool {
         self.under_way.load(Ordering::Acquire) == 0
+    }
+
+    /// Process number of the backend that the session holds.
+    pub fn backend_pid(&self) -> Option<u32> {
+        self.target.lock().as_ref().map(|key| key.pid)
     }
 
     /// Cancels what the session's backend is doing; does nothing when it holds none.
@@ -503,7 +388,6 @@ impl Lease {
     pub fn release(mut self) {
         let Some(conn) = self.conn.take() else { return };
         self.slot.set(None);
-        self.pool.0.metrics().active.dec();
         let back = reset::Return {
             conn,
             used: false,
@@ -521,11 +405,7 @@ impl Lease {
     pub fn retire(mut self) {
         let Some(conn) = self.conn.take() else { return };
         self.slot.set(None);
-        self.pool.0.metrics().active.dec();
-        self.pool.0.give_back_room("spoiled");
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(conn.close());
-        }
+        self.pool.part("spoiled", *conn);
     }
 
     /// The connection, from now on dirty.
@@ -548,7 +428,6 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(conn) = self.conn.take() else { return };
         self.slot.set(None);
-        self.pool.0.metrics().active.dec();
         let back = reset::Return {
             conn,
             used: self.used,

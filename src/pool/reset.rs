@@ -50,7 +50,7 @@ impl Pool {
                 self.0.metrics().recycled.inc();
                 self.keep(back);
             }
-            _ => self.0.give_back_room("reset_failed"),
+            _ => self.cut("reset_failed", *back.conn),
         }
     }
 
@@ -61,8 +61,7 @@ impl Pool {
         if !back.conn.state.fatal && !back.conn.state.is_idle() {
             let _ = back.conn.cancel.send().await;
         }
-        drop(back.conn);
-        self.0.give_back_room(reason);
+        self.cut(reason, *back.conn);
     }
 
     /// As [`Pool::keep`], when no cancel request can hit the next session's statement any more.
@@ -75,15 +74,11 @@ impl Pool {
         });
     }
 
-    pub(super) fn keep(&self, back: Return) {
-        let refused = self.0.inner.lock().put_back(back.lane, back.worker, back.conn);
-        if let Some(conn) = refused {
-            self.0.give_back_room("made_room");
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(conn.close());
-            }
+    pub(super) fn keep(&self, mut back: Return) {
+        if back.conn.state.refused_to_write {
+            self.suspect(&mut back.conn);
         }
-        self.0.report();
+        self.give(back.lane, back.worker, back.conn);
     }
 }
 

@@ -54,7 +54,6 @@ impl Pool {
             return Err(Error::new(ErrorKind::LimitReached, text)
                 .with_hint("PAUSE without a name pauses all of them"));
         }
-        self.0.report();
         Ok(())
     }
 
@@ -79,10 +78,7 @@ impl Pool {
     /// Whether no connection to the database, or to any, is left. Idle ones are closed on the way.
     pub fn is_at_rest(&self, database: Option<&Database>) -> bool {
         let idle = self.0.inner.lock().take_idle_in(|db| database.is_none_or(|d| d.as_str() == db));
-        for conn in idle {
-            self.0.give_back_room("pause");
-            tokio::spawn(conn.close());
-        }
+        idle.into_iter().for_each(|conn| self.part("pause", conn));
         let of_it = |listed: &Arc<Listed>| database.is_none_or(|d| *d == listed.database);
         !self.0.roster.all().iter().any(of_it)
     }
@@ -93,10 +89,7 @@ impl Pool {
         let of_it = |listed: &Arc<Listed>| database.is_none_or(|d| *d == listed.database);
         self.0.roster.all().into_iter().filter(of_it).for_each(|listed| listed.make_stale());
         let idle = self.0.inner.lock().take_idle_in(|db| database.is_none_or(|d| d.as_str() == db));
-        for conn in idle {
-            self.0.give_back_room("reconnect");
-            tokio::spawn(conn.close());
-        }
+        idle.into_iter().for_each(|conn| self.part("reconnect", conn));
     }
 
     /// Takes over sizes and time-outs that have changed. Lent
@@ -108,11 +101,8 @@ impl Pool {
         };
         self.0.set_reset_timeout(config.pool.reset_timeout_secs.duration());
         let surplus = self.0.inner.lock().resize(size, config.pool.max_wait_queue_size);
-        for conn in surplus {
-            self.0.give_back_room("resize");
-            tokio::spawn(conn.close());
-        }
-        self.0.report();
+        surplus.into_iter().for_each(|conn| self.part("resize", conn));
+        self.pump();
     }
 
     /// Every connection, those being made included.
@@ -194,11 +184,6 @@ impl Drop for Wait<'_> {
 }
 
 impl CancelSlot {
-    /// PostgreSQL's process that the session holds.
-    pub fn backend_pid(&self) -> Option<u32> {
-        self.target.lock().as_ref().map(|target| target.pid)
-    }
-
     /// Cancel requests of the session that are on their way.
     pub fn cancels_under_way(&self) -> u32 {
         self.under_way.load(Ordering::Relaxed)

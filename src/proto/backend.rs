@@ -290,11 +290,16 @@ pub fn put_authentication_ok(out: &mut Vec<u8>) {
     put(out, tag::AUTHENTICATION, |out| out.extend_from_slice(&0u32.to_be_bytes()));
 }
 
-/// Writes AuthenticationSASL with one mechanism.
-pub fn put_authentication_sasl(out: &mut Vec<u8>, mechanism: &str) {
+/// Writes AuthenticationCleartextPassword.
+pub fn put_authentication_password(out: &mut Vec<u8>) {
+    put(out, tag::AUTHENTICATION, |out| out.extend_from_slice(&3u32.to_be_bytes()));
+}
+
+/// Writes AuthenticationSASL with the mechanisms, best first.
+pub fn put_authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
     put(out, tag::AUTHENTICATION, |out| {
         out.extend_from_slice(&10u32.to_be_bytes());
-        put_cstr(out, mechanism);
+        mechanisms.iter().for_each(|mechanism| put_cstr(out, mechanism));
         out.push(0);
     });
 }
@@ -324,10 +329,10 @@ pub fn put_parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
 }
 
 /// Writes BackendKeyData.
-pub fn put_backend_key(out: &mut Vec<u8>, pid: u32, key: u32) {
+pub fn put_backend_key(out: &mut Vec<u8>, pid: u32, key: &[u8]) {
     put(out, tag::BACKEND_KEY_DATA, |out| {
         out.extend_from_slice(&pid.to_be_bytes());
-        out.extend_from_slice(&key.to_be_bytes());
+        out.extend_from_slice(key);
     });
 }
 

@@ -2,7 +2,7 @@
 //! hold. The `fuzz/` folder calls these with coverage guidance, the test below with a fixed seed.
 
 use super::frame::{FrameBuf, HEADER, Scanner, Step};
-use super::{backend, frontend, json, native, startup};
+use super::{backend, frontend, json, native, proxy, startup};
 
 /// The frame scanner, fed in pieces: what passes is what came in, in order.
 pub fn frame_scanner(data: &[u8]) {
@@ -30,12 +30,15 @@ pub fn frame_scanner(data: &[u8]) {
     }
 }
 
-/// The first bytes and start-up packets of a client.
+/// The first bytes and start-up packets of a client, and what a proxy says before them.
 pub fn startup_packet(data: &[u8]) {
     if startup::detect(data).is_none() {
         assert!(data.len() < startup::DETECT_BYTES, "eight bytes must decide");
     }
     let _ = startup::parse(data);
+    if let Ok(proxy::Header::Missing(n)) = proxy::parse(data) {
+        assert!(n > 0, "asked for nothing");
+    }
 }
 
 /// Every message of a server that is read.

@@ -8,6 +8,7 @@ pub mod frontend;
 pub mod fuzz;
 pub mod json;
 pub mod native;
+pub mod proxy;
 pub mod rows;
 pub mod startup;
 

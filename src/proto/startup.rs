@@ -107,7 +107,16 @@ impl StartupMessage {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
+
+    /// Whether the session is for physical replication, which belongs to no database.
+    pub fn is_physical_replication(&self) -> bool {
+        let value = self.get("replication").unwrap_or("off").to_ascii_lowercase();
+        matches!(value.as_str(), "on" | "true" | "t" | "yes" | "y" | "1")
+    }
 }
+
+/// The newest minor version of protocol 3 that is spoken.
+pub const NEWEST_MINOR: u16 = 2;
 
 const CANCEL: u32 = 80_877_102;
 const SSL: u32 = 80_877_103;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use crate::auth::AccessChanges;
 use crate::auth::scram::{Verifier, random_bytes};
-use crate::backend::{BackendConn, ConnectError, Connector, Credentials};
+use crate::backend::{BackendConn, ConnectError, Connector, Credentials, Probe, Servers};
 use crate::config::{BackendMode, BackendUrlParts, Config};
+use crate::net::ClientTls;
 use crate::pool::{Demand, LaneKey};
 use crate::query::quote_literal;
 use crate::supervisor::data_dir::DataDir;
@@ -28,8 +30,8 @@ const BOOTSTRAPPED: &str = "bootstrapped";
 pub enum Backend {
     /// Ours.
     Embedded(Box<Plan>),
-    /// Somebody else's.
-    External(BackendUrlParts),
+    /// Somebody else's: one server, or several of which one is the primary.
+    External(Vec<(BackendUrlParts, Connector)>),
 }
 
 impl Backend {
@@ -40,9 +42,13 @@ impl Backend {
                 Plan::prepare(config, data_dir).map(Box::new).map(Self::Embedded)
             }
             (BackendMode::External, Some(url)) => {
-                let parts =
-                    url.parts().map_err(|e| StartError::config(format!("backend.url: {e}")))?;
-                Ok(Self::External(parts))
+                let hosts =
+                    url.hosts().map_err(|e| StartError::config(format!("backend.url: {e}")))?;
+                let hosts = hosts.into_iter().map(|parts| {
+                    let connector = external_connector(&parts)?;
+                    Ok((parts, connector))
+                });
+                Ok(Self::External(hosts.collect::<Result<_, StartError>>()?))
             }
             (BackendMode::External, None) => {
                 Err(StartError::config("backend.url is missing".into()))
@@ -51,23 +57,40 @@ impl Backend {
     }
 
     /// Where it is.
-    pub fn connector(&self) -> Connector {
-        Connector::new(self.addr())
+    pub fn servers(
+        &self,
+        config: &Config,
+        changes: &AccessChanges,
+        metrics: &Arc<Metrics>,
+    ) -> Servers {
+        let limit = config.backend.connect_timeout_secs.duration();
+        let (list, probe) = match self {
+            Self::Embedded(plan) => (vec![Connector::new(plan.addr())], None),
+            Self::External(hosts) => {
+                let list = hosts.iter().map(|(_, connector)| connector.clone());
+                let demand = self.system_demand();
+                let parameters = demand.lane.parameters().to_vec();
+                (list.collect(), Some(Probe { parameters, credentials: demand.credentials }))
+            }
+        };
+        Servers::new(list, probe, limit, changes.clone(), metrics.clone())
     }
 
-    /// The same for people.
+    /// The first of them, for people.
     pub fn addr(&self) -> BackendAddr {
         match self {
             Self::Embedded(plan) => plan.addr(),
-            Self::External(parts) => parts.addr.clone(),
+            Self::External(hosts) => hosts
+                .first()
+                .map_or(BackendAddr::Tcp(String::new(), 0), |(parts, _)| parts.addr.clone()),
         }
     }
 
     /// How the system role gets in.
     pub fn system_demand(&self) -> Demand {
-        let (user, database, credentials) = match self {
-            Self::Embedded(_) => ("postgres", "postgres", Credentials::Local),
-            Self::External(parts) => {
+        let (user, database, credentials) = match self.system_parts() {
+            None => ("postgres", "postgres", Credentials::Local),
+            Some(parts) => {
                 let secret =
                     parts.password.clone().map_or(Credentials::Local, Credentials::Password);
                 (parts.user.as_str(), parts.database.as_str(), secret)
@@ -78,10 +101,19 @@ impl Backend {
         Demand { lane, credentials }
     }
 
+    /// The system role and its database are the same on all servers.
+    fn system_parts(&self) -> Option<&BackendUrlParts> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External(hosts) => hosts.first().map(|(parts, _)| parts),
+        }
+    }
+
     /// Starts it, if it is ours, and checks that it can be worked with. Returns its version.
     pub(super) async fn start(
         self,
         shared: &Arc<Shared>,
+        servers: &Servers,
         data: &DataDir,
     ) -> Result<(String, Option<Supervisor>), StartError> {
         let demand = self.system_demand();
@@ -91,7 +123,7 @@ impl Backend {
                 let supervisor = start_embedded(&plan, data, None, metrics, health).await?;
                 (plan.version().to_owned(), Some(supervisor))
             }
-            Self::External(parts) => (check_external(&parts, &demand).await?, None),
+            Self::External(hosts) => (check_external(servers, &hosts, &demand).await?, None),
         };
         shared.health.report("database", Check::Ok);
         shared.metrics.backend_up.set(1);
@@ -231,21 +263,37 @@ fn random_password() -> String {
     bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).collect()
 }
 
-async fn check_external(parts: &BackendUrlParts, demand: &Demand) -> Result<String, StartError> {
-    let connector = Connector::new(parts.addr.clone());
+fn external_connector(parts: &BackendUrlParts) -> Result<Connector, StartError> {
+    let tls =
+        ClientTls::new(&parts.tls).map_err(|e| StartError::config(format!("backend.url: {e}")))?;
+    Ok(Connector::with_tls(parts.addr.clone(), tls))
+}
+
+async fn check_external(
+    servers: &Servers,
+    hosts: &[(BackendUrlParts, Connector)],
+    demand: &Demand,
+) -> Result<String, StartError> {
+    let addrs: Vec<String> = hosts.iter().map(|(parts, _)| parts.addr.to_string()).collect();
+    let addrs = addrs.join(", ");
     let deadline = Instant::now() + EXTERNAL_WAIT;
     let mut conn = loop {
-        let attempt = connector.connect(demand.lane.parameters(), &demand.credentials);
+        let attempt = servers.connect(demand.lane.parameters(), &demand.credentials);
         let why = match tokio::time::timeout(EXTERNAL_WAIT, attempt).await {
             Ok(Ok(conn)) => break conn,
-            Ok(Err(ConnectError::Unavailable(_))) if Instant::now() < deadline => {
+            Ok(Err(ConnectError::Unavailable(_) | ConnectError::Full(_)))
+                if Instant::now() < deadline =>
+            {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }
-            Ok(Err(e)) => e.into_error().to_string(),
+            Ok(Err(e)) => {
+                let error = e.into_error();
+                error.cause().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+            }
             Err(_) => "no answer in time".to_owned(),
         };
-        return Err(StartError::backend(format!("cannot log in to {}: {why}", parts.addr)));
+        return Err(StartError::backend(format!("cannot log in to {addrs}: {why}")));
     };
     let version = conn.state.parameters.iter().find(|(name, _)| name == "server_version");
     let version = version.map_or_else(String::new, |(_, value)| value.clone());
@@ -253,7 +301,7 @@ async fn check_external(parts: &BackendUrlParts, demand: &Demand) -> Result<Stri
     if digits.parse::<u32>().is_ok_and(|major| major < OLDEST) {
         return Err(StartError::backend(format!(
             "PostgreSQL {version} at {} is too old; RustyDB needs {OLDEST} or newer",
-            parts.addr
+            conn.cancel.addr()
         )));
     }
     let readable = conn.simple("SELECT FROM pg_catalog.pg_authid LIMIT 1", |_| {}).await;
@@ -261,7 +309,7 @@ async fn check_external(parts: &BackendUrlParts, demand: &Demand) -> Result<Stri
         return Err(StartError::backend(format!(
             "the role \"{}\" of backend.url cannot read the roles' verifiers ({e}); it must be a \
              superuser",
-            parts.user
+            demand.lane.role()
         )));
     }
     conn.close().await;

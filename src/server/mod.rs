@@ -6,6 +6,7 @@
 
 mod backend;
 mod control;
+mod leaks;
 mod sampler;
 mod worker;
 
@@ -20,7 +21,7 @@ use crate::auth::{AccessChanges, StandbyRoles};
 use crate::config::{Config, Live, Reloader};
 use crate::executor::roles::SystemRoles;
 use crate::limits::Gate;
-use crate::net::{BindError, Door, Drain, DrainWatch, Stage, bind_tcp, bind_unix};
+use crate::net::{BindError, Door, Drain, DrainWatch, ServerTls, Stage, bind_tcp, bind_unix};
 use crate::pool::{Pool, PoolKind};
 use crate::session::admin::{Admin, ORDERS, Parts};
 use crate::session::{Sessions, Stop};
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) system_pool: Pool,
     pub(crate) system: crate::pool::Demand,
     pub(crate) changes: AccessChanges,
+    pub(crate) tls: Option<Arc<ServerTls>>,
     pub(crate) drain: DrainWatch,
 }
 
@@ -135,13 +137,13 @@ impl Server {
         let backend = Backend::prepare(&config, data.path())?;
         let workers_count = worker::count(&config);
         let metrics = Arc::new(Metrics::new());
+        let tls = ServerTls::new(&config.security, metrics.clone()).map_err(StartError::config)?;
         let health = Arc::new(Health::new(workers_count));
         let (drain, drain_watch) = Drain::new();
         let changes = AccessChanges::default();
-        let pool = |kind| {
-            let connector = backend.connector();
-            Pool::new(kind, connector, live.clone(), changes.clone(), metrics.clone())
-        };
+        let servers = backend.servers(&config, &changes, &metrics);
+        let pool =
+            |kind| Pool::new(kind, servers.clone(), live.clone(), changes.clone(), metrics.clone());
         let (pool, system_pool) = (pool(PoolKind::Main), pool(PoolKind::System));
         let (system, sessions) = (backend.system_demand(), Sessions::new(metrics.clone()));
         let (orders, ordered) = mpsc::channel(ORDERS);
@@ -165,17 +167,22 @@ impl Server {
             system,
             live,
             changes,
+            tls,
             drain: drain_watch,
             config,
             metrics,
             health,
         });
+        for pool in [&shared.pool, &shared.system_pool] {
+            let pool = pool.clone();
+            shared.metrics.refresh_with(move || pool.report());
+        }
         // Probes answer from now on; clients of PostgreSQL wait in the kernel's queue.
         let (open, opened) = watch::channel(false);
         let addresses = doors.describe(&shared.config);
         let workers = Workers::start(workers_count, &shared, doors, opened)?;
         let started = tokio::select! {
-            started = backend.start(&shared, &data) => started,
+            started = backend.start(&shared, &servers, &data) => started,
             () = signals.stop() => return Ok(0),
         };
         let (version, supervisor) = started?;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 
 use super::Shared;
+use super::leaks::Leaks;
+use crate::error::{Error, ErrorKind};
 use crate::pool::CancelSlot;
 use crate::telemetry::Check;
 
@@ -16,6 +18,9 @@ const LOW_SPACE: (u64, u64) = (10, 2);
 /// Bytes of WAL that a slot may keep back before replication is degraded.
 const SLOT_LAG: i64 = 1 << 30;
 
+/// Time for one health check to find PostgreSQL.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// A pool that has had waiters for this many samples is exhausted.
 const EXHAUSTED_SAMPLES: u32 = 3;
 
@@ -23,6 +28,7 @@ const EXHAUSTED_SAMPLES: u32 = 3;
 pub(super) fn start(shared: Arc<Shared>, data_dir: PathBuf) {
     tokio::spawn(sweep(shared.clone()));
     tokio::spawn(maintain(shared.clone()));
+    tokio::spawn(watch_certificate(shared.clone()));
     tokio::spawn(sample_health(shared, data_dir));
 }
 
@@ -33,15 +39,28 @@ async fn sweep(shared: Arc<Shared>) {
         let limit = shared.live.now().network.idle_timeout_secs.map(|secs| secs.0);
         let now = u32::try_from(shared.health.uptime_secs()).unwrap_or(u32::MAX);
         shared.sessions.sweep(now, limit);
+        shared.pool.tick(now);
+        shared.system_pool.tick(now);
     }
 }
 
 async fn maintain(shared: Arc<Shared>) {
+    let mut leaks = Leaks::default();
     loop {
         let every = shared.live.now().pool.maintenance_interval_secs.duration();
         tokio::time::sleep(every).await;
         shared.pool.maintain();
         shared.system_pool.maintain();
+        leaks.look(&shared).await;
+    }
+}
+
+async fn watch_certificate(shared: Arc<Shared>) {
+    let Some(tls) = shared.tls.clone() else { return };
+    let mut tick = tokio::time::interval(shared.config.security.tls_check_secs.duration());
+    loop {
+        tick.tick().await;
+        tls.look();
     }
 }
 
@@ -80,10 +99,16 @@ async fn ask_backend(shared: &Shared) -> (Check, Check) {
             lag = row.get(1).and_then(|value| value.as_ref()?.parse().ok());
         };
         lease.conn().simple(sql, read).await?;
-        Ok::<_, crate::error::Error>(lag)
+        Ok::<_, Error>(lag)
     };
-    let limit = shared.live.now().backend.connect_timeout_secs.duration() * 2;
-    match tokio::time::timeout(limit, asked).await {
+    let limit = shared.config.backend.connect_timeout_secs.duration() * 2;
+    let asked = async {
+        tokio::select! {
+            asked = tokio::time::timeout(limit, asked) => asked,
+            () = out_of_reach(shared) => Ok(Err(no_answer())),
+        }
+    };
+    match asked.await {
         Ok(Ok(None)) => (Check::Ok, Check::Disabled),
         Ok(Ok(Some(lag))) if lag > SLOT_LAG => (Check::Ok, Check::Degraded),
         Ok(Ok(Some(_))) => (Check::Ok, Check::Ok),
@@ -93,6 +118,20 @@ async fn ask_backend(shared: &Shared) -> (Check, Check) {
         }
         Err(_) => (Check::Failed, Check::Disabled),
     }
+}
+
+/// Returns when it is known that PostgreSQL does not answer: clients may wait longer, probes not.
+async fn out_of_reach(shared: &Shared) {
+    loop {
+        tokio::time::sleep(PATIENCE).await;
+        if shared.system_pool.is_out_of_reach() {
+            return;
+        }
+    }
+}
+
+fn no_answer() -> Error {
+    Error::new(ErrorKind::ServiceUnavailable, "it cannot be reached")
 }
 
 fn storage(data_dir: &Path) -> Check {

@@ -14,7 +14,7 @@ use crate::executor::Executor;
 use crate::executor::names::NameReader;
 use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS};
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
-use crate::limits::Gate;
+use crate::limits::{Gate, Shares};
 use crate::net::{Listener, Stage};
 use crate::session::Opener;
 use crate::supervisor::StartError;
@@ -82,8 +82,7 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
     let config = &shared.config;
     let auth = Arc::new(Authenticator::new(
         shared.roles.clone(),
-        config.security.enable_auth,
-        config.security.verifier_cache_secs.duration(),
+        &config.security,
         shared.changes.clone(),
         shared.metrics.clone(),
     ));
@@ -101,6 +100,10 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         admin: shared.admin.clone(),
         gate: shared.gates.postgres.clone(),
         refusals: Gate::new(REFUSALS),
+        users: Shares::new(config.network.max_connections_per_user),
+        databases: Shares::new(config.network.max_connections_per_database),
+        addresses: Shares::new(config.network.max_connections_per_address),
+        tls: shared.tls.clone(),
         api_port: doors.api_port(),
         config: shared.live.clone(),
         metrics: shared.metrics.clone(),

@@ -252,8 +252,8 @@ impl Admin {
     /// When a role's clients in a database give their connection back.
     pub fn pool_mode(&self, role: &Role, database: &Database) -> &'static str {
         match database.as_str() {
-            DATABASE => PoolingMode::Statement.as_str(),
-            _ => self.0.live.now().pooling_mode(role, database).as_str(),
+            DATABASE => PoolingMode::Statement.word(),
+            _ => self.0.live.now().pooling_mode(role, database).word(),
         }
     }
 
@@ -364,8 +364,8 @@ impl Console {
     }
 
     /// Number and key for BackendKeyData.
-    pub fn cancel_key(&self) -> (u32, u32) {
-        self.entry.cancel_key()
+    pub fn cancel_key(&self, long: bool) -> (u32, Vec<u8>) {
+        self.entry.cancel_key(long)
     }
 
     /// Says why it ends, for the metric.

@@ -166,9 +166,9 @@ impl Session {
         &self.entry
     }
 
-    /// Number and key for BackendKeyData.
-    pub fn cancel_key(&self) -> (u32, u32) {
-        self.entry.cancel_key()
+    /// Number and key for BackendKeyData; the key is long for clients that can take it.
+    pub fn cancel_key(&self, long: bool) -> (u32, Vec<u8>) {
+        self.entry.cancel_key(long)
     }
 
     /// The parameters that PostgreSQL reports to a session like this one. The first session of

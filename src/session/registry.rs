@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
+use subtle::ConstantTimeEq;
 
 use super::statistics::Statistics;
 use crate::auth::scram::random_bytes;
@@ -20,6 +21,10 @@ use crate::types::{Database, Protocol, Role, SessionId};
 
 /// The log names the holders of the connections at most this often.
 const HOLDERS_EVERY: Duration = Duration::from_secs(5);
+
+/// Bytes of the key of a cancel request in protocol 3.0, and from 3.2 on.
+const SHORT_KEY: usize = 4;
+const LONG_KEY: usize = 32;
 
 /// Why and when a session has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +84,9 @@ pub struct Entry {
     pub id: SessionId,
     /// Number that a PostgreSQL client knows it by.
     pub pid: u32,
-    key: u32,
+    key: [u8; LONG_KEY],
+    /// Bytes of the key that the client was given.
+    key_length: AtomicU8,
     /// Role.
     pub role: Role,
     /// Database.
@@ -126,9 +133,17 @@ impl Entry {
         }
     }
 
-    /// Number and key for BackendKeyData.
-    pub(super) fn cancel_key(&self) -> (u32, u32) {
-        (self.pid, self.key)
+    /// Number and key for BackendKeyData; the key is long for clients that can take it.
+    pub(super) fn cancel_key(&self, long: bool) -> (u32, Vec<u8>) {
+        let length = if long { LONG_KEY } else { SHORT_KEY };
+        self.key_length.store(length as u8, Ordering::Release);
+        (self.pid, self.key[..length].to_vec())
+    }
+
+    /// Whether this is the key, the whole key, that the client was given.
+    fn has_key(&self, key: &[u8]) -> bool {
+        let length = usize::from(self.key_length.load(Ordering::Acquire));
+        bool::from(self.key[..length].ct_eq(key))
     }
 
     /// The client's application_name.
@@ -230,19 +245,18 @@ impl Sessions {
             SessionId(*next)
         };
         let mut by_pid = self.by_pid.lock();
-        let (pid, key) = loop {
-            let random: [u8; 8] = random_bytes();
-            let [a, b, c, d, e, f, g, h] = random;
+        let pid = loop {
             // Drivers read the number as a signed integer, and 0 as "no number".
-            let pid = u32::from_be_bytes([a & 0x7f, b, c, d]);
+            let pid = u32::from_be_bytes(random_bytes()) & 0x7fff_ffff;
             if pid != 0 && !by_pid.contains_key(&pid) {
-                break (pid, u32::from_be_bytes([e, f, g, h]));
+                break pid;
             }
         };
         let entry = Arc::new(Entry {
             id,
             pid,
-            key,
+            key: random_bytes(),
+            key_length: AtomicU8::new(SHORT_KEY as u8),
             role,
             database,
             protocol,
@@ -285,10 +299,9 @@ impl Sessions {
 
     /// Carries out a CancelRequest; a wrong key does nothing, and says nothing.
     pub async fn cancel(&self, pid: u32, key: &[u8]) {
-        use subtle::ConstantTimeEq;
         let entry = self.by_pid.lock().get(&pid).cloned();
         if let Some(entry) = entry
-            && bool::from(entry.key.to_be_bytes()[..].ct_eq(key))
+            && entry.has_key(key)
         {
             entry.slot.cancel().await;
         }
@@ -302,6 +315,13 @@ impl Sessions {
     /// Whether there is none, consoles aside.
     pub fn is_empty(&self) -> bool {
         self.len() <= self.consoles.load(Ordering::Acquire)
+    }
+
+    /// Sessions that hold a connection, by the process number of the backend.
+    pub fn holders(&self) -> HashMap<u32, Arc<Entry>> {
+        let by_pid = self.by_pid.lock();
+        let held = |entry: &Arc<Entry>| Some((entry.slot.backend_pid()?, entry.clone()));
+        by_pid.values().filter_map(held).collect()
     }
 
     /// Orders every session to stop. A drain leaves the consoles: they watch it.
@@ -343,6 +363,18 @@ mod tests {
             is_console: false,
         });
         (sessions, entry)
+    }
+
+    #[test]
+    fn a_part_of_the_key_is_not_the_key() {
+        let (_, entry) = registry();
+        let (_, short) = entry.cancel_key(false);
+        assert!(entry.has_key(&short) && short.len() == SHORT_KEY);
+        let (_, long) = entry.cancel_key(true);
+        assert!(entry.has_key(&long) && long.len() == LONG_KEY);
+        for wrong in [&short[..], &long[1..], b"", &[0; LONG_KEY]] {
+            assert!(!entry.has_key(wrong));
+        }
     }
 
     fn must_stop(sessions: &Sessions, entry: &Entry, idle: bool) -> bool {

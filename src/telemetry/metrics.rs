@@ -1,6 +1,9 @@
 //! The metrics registry. Every metric of the server is a field here, so a name exists once;
 //! handles with labels are resolved at construction and not looked up on the hot paths.
 
+use std::time::Duration;
+
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -9,6 +12,9 @@ use prometheus::{
 
 use super::SlowQuery;
 use crate::types::Protocol;
+
+/// Seconds; the life of a connection.
+const LIFETIMES: [f64; 9] = [0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0];
 
 /// Seconds; the spread of a statement's life.
 const BUCKETS: [f64; 14] =
@@ -127,6 +133,12 @@ pub struct PoolMetrics {
     pub active: IntGauge,
     /// Sessions that wait for a connection.
     pub waiters: IntGauge,
+    /// The most that ever waited.
+    pub max_waiters: IntGauge,
+    /// Sessions that waited for longer than the threshold.
+    pub starved: IntCounter,
+    /// Time in the wait queue.
+    pub wait_duration: Histogram,
     /// Acquisitions by result.
     pub acquired: IntCounter,
     /// Acquisitions that found the backend out of reach or refusing.
@@ -139,22 +151,36 @@ pub struct PoolMetrics {
     pub acquire_duration: Histogram,
     /// Connections made.
     pub created: IntCounter,
+    /// Creations that had to wait for their rate.
+    pub creation_throttled: IntCounter,
+    /// Attempts to make a connection that failed.
+    pub connection_errors: IntCounter,
+    /// Idle connections that did not pass their check.
+    pub validation_failures: IntCounter,
+    /// Sessions that hold a connection for long and do nothing.
+    pub leaked: IntCounter,
     /// Connections cleaned for the next session.
     pub recycled: IntCounter,
+    lifetime: Histogram,
     destroyed: IntCounterVec,
     name: &'static str,
 }
 
 impl PoolMetrics {
     /// Counts a closed connection.
-    pub fn destroyed(&self, reason: &str) {
+    pub fn destroyed(&self, reason: &str, age: Duration) {
+        self.lifetime.observe(age.as_secs_f64());
         self.destroyed.with_label_values(&[self.name, reason]).inc();
     }
 }
 
+/// Sets gauges whose values are known elsewhere.
+type Refresh = Box<dyn Fn() + Send + Sync>;
+
 /// The registry and every handle.
 pub struct Metrics {
     registry: Registry,
+    refresh: Mutex<Vec<Refresh>>,
     protocols: Vec<ProtocolMetrics>,
     /// Pool of the clients' roles.
     pub main_pool: PoolMetrics,
@@ -179,6 +205,9 @@ pub struct Metrics {
     sessions_terminated: IntCounterVec,
     connections_rejected: IntCounterVec,
     protocol_errors: IntCounterVec,
+    tls_handshakes: IntCounterVec,
+    /// Seconds until the certificate that clients are shown ends.
+    pub tls_cert_expiry: IntGauge,
     auth_attempts: IntCounterVec,
     api_requests: IntCounterVec,
     api_errors: IntCounterVec,
@@ -189,6 +218,8 @@ pub struct Metrics {
     pub backend_up: IntGauge,
     /// Restarts of the embedded PostgreSQL.
     pub backend_restarts: IntCounter,
+    /// Times that another server became the primary.
+    pub backend_primary_changes: IntCounter,
     uptime: IntGauge,
 }
 
@@ -221,7 +252,11 @@ impl Maker<'_> {
     }
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+        self.spread(name, help, labels, &BUCKETS)
+    }
+
+    fn spread(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.keep(HistogramVec::new(opts, labels))
     }
 }
@@ -300,6 +335,15 @@ impl Metrics {
                 "Bytes that are no known protocol",
                 &["reason"],
             ),
+            tls_handshakes: make.counters(
+                "rustydb_network_tls_handshakes_total",
+                "TLS handshakes with clients",
+                &["result", "version"],
+            ),
+            tls_cert_expiry: make.gauge(
+                "rustydb_network_tls_cert_expiry_seconds",
+                "Seconds until the certificate of the server ends; 0 = TLS is off",
+            ),
             auth_attempts: make.counters(
                 "rustydb_auth_attempts_total",
                 "Log-ins",
@@ -324,8 +368,13 @@ impl Metrics {
             backend_up: make.gauge("rustydb_backend_up", "Whether PostgreSQL answers"),
             backend_restarts: make
                 .counter("rustydb_backend_restarts_total", "Restarts of the embedded PostgreSQL"),
+            backend_primary_changes: make.counter(
+                "rustydb_backend_primary_changes_total",
+                "Times that another PostgreSQL server became the primary",
+            ),
             uptime: make.gauge("rustydb_uptime_seconds", "Seconds since start"),
             registry,
+            refresh: Mutex::default(),
         }
     }
 
@@ -370,6 +419,12 @@ impl Metrics {
         self.protocol_errors.with_label_values(&[reason]).inc();
     }
 
+    /// Counts a TLS handshake; one that failed has no version.
+    pub fn tls_handshake(&self, version: Option<&str>) {
+        let result = if version.is_some() { "success" } else { "failure" };
+        self.tls_handshakes.with_label_values(&[result, version.unwrap_or("none")]).inc();
+    }
+
     /// Counts a log-in.
     pub fn auth_attempt(&self, method: &str, ok: bool) {
         let result = if ok { "success" } else { "failure" };
@@ -387,8 +442,14 @@ impl Metrics {
         self.api_errors.with_label_values(&[&code.to_ascii_lowercase()]).inc();
     }
 
+    /// Has this run before every rendering, so that gauges cost nothing while nobody looks.
+    pub fn refresh_with(&self, refresh: impl Fn() + Send + Sync + 'static) {
+        self.refresh.lock().push(Box::new(refresh));
+    }
+
     /// Everything in Prometheus' text format 0.0.4.
     pub fn render(&self, uptime_secs: u64) -> Vec<u8> {
+        self.refresh.lock().iter().for_each(|refresh| refresh());
         self.uptime.set(i64::try_from(uptime_secs).unwrap_or(i64::MAX));
         let mut text = Vec::new();
         // Writing to a vector does not fail.
@@ -444,6 +505,39 @@ fn pool_metrics(make: &Maker<'_>) -> [PoolMetrics; 2] {
     let idle = make.gauges("rustydb_pool_idle_connections", "Connections without work", P);
     let active = make.gauges("rustydb_pool_active_connections", "Connections lent out", P);
     let waiters = make.gauges("rustydb_pool_wait_queue_size", "Sessions that wait", P);
+    let max_waiters = make.gauges("rustydb_pool_max_waiters", "Most sessions that ever waited", P);
+    let starved = make.counters(
+        "rustydb_pool_starved_total",
+        "Sessions that waited for longer than pool.starvation_threshold_secs",
+        P,
+    );
+    let wait = make.histograms("rustydb_pool_wait_duration_seconds", "Time in the queue", P);
+    let lifetime = make.spread(
+        "rustydb_pool_connection_lifetime_seconds",
+        "Age of connections when they were closed",
+        P,
+        &LIFETIMES,
+    );
+    let errors = make.counters(
+        "rustydb_pool_connection_errors_total",
+        "Attempts to make a connection that failed",
+        P,
+    );
+    let invalid = make.counters(
+        "rustydb_pool_validation_failures_total",
+        "Idle connections that did not pass their check",
+        P,
+    );
+    let leaked = make.counters(
+        "rustydb_pool_leaked_connections_total",
+        "Connections held for longer than pool.leak_threshold_secs without work",
+        P,
+    );
+    let throttled = make.counters(
+        "rustydb_pool_creation_throttled_total",
+        "Creations that had to wait for pool.creation_throttle",
+        P,
+    );
     let acquisitions = make.counters(
         "rustydb_pool_acquisitions_total",
         "Acquisitions by result",
@@ -472,6 +566,14 @@ fn pool_metrics(make: &Maker<'_>) -> [PoolMetrics; 2] {
             idle: idle.with_label_values(l),
             active: active.with_label_values(l),
             waiters: waiters.with_label_values(l),
+            max_waiters: max_waiters.with_label_values(l),
+            starved: starved.with_label_values(l),
+            wait_duration: wait.with_label_values(l),
+            creation_throttled: throttled.with_label_values(l),
+            connection_errors: errors.with_label_values(l),
+            validation_failures: invalid.with_label_values(l),
+            leaked: leaked.with_label_values(l),
+            lifetime: lifetime.with_label_values(l),
             acquired: acquisitions.with_label_values(&[name, "success"]),
             acquire_failed: acquisitions.with_label_values(&[name, "failed"]),
             acquire_timeout: acquisitions.with_label_values(&[name, "timeout"]),

@@ -1,23 +1,28 @@
 //! The PostgreSQL door: clients on port 5432 and on the Unix socket.
 
 mod admin;
+mod arrival;
+mod login;
 mod startup;
 
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::Authenticator;
 use crate::config::Live;
 use crate::error::{Error, ErrorKind};
-use crate::limits::Gate;
-use crate::net::{DrainWatch, Listener, Stage, Stream};
+use crate::limits::{Gate, Shares};
+use crate::net::{DrainWatch, Listener, ServerTls, Stage, Stream};
 use crate::proto::backend::{Severity, put_error};
 use crate::session::admin::Admin;
 use crate::session::{Client, End, Opener, Session};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Raised;
-use crate::types::Protocol;
-use startup::{Greeting, Outcome};
+use crate::types::{Database, Protocol, Role};
+use arrival::Admission;
+use startup::Outcome;
 
 /// Time for a refused client to read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -37,6 +42,14 @@ pub struct PgDoor {
     pub gate: Arc<Gate>,
     /// [`REFUSALS`].
     pub refusals: Arc<Gate>,
+    /// `network.max_connections_per_user`.
+    pub users: Arc<Shares<Role>>,
+    /// `network.max_connections_per_database`.
+    pub databases: Arc<Shares<Database>>,
+    /// `network.max_connections_per_address`.
+    pub addresses: Arc<Shares<IpAddr>>,
+    /// The certificate; `None` = no TLS.
+    pub tls: Option<Arc<ServerTls>>,
     /// Port of the HTTP door, for clients that knock here by mistake.
     pub api_port: u16,
     /// The configuration.
@@ -45,6 +58,26 @@ pub struct PgDoor {
     pub metrics: Arc<Metrics>,
     /// The shutdown.
     pub drain: DrainWatch,
+}
+
+/// Why there will be no session.
+enum Refusal {
+    /// The client is to be told.
+    Told(Error),
+    /// It left, or what it sent is not worth an answer.
+    Silent,
+}
+
+impl From<io::Error> for Refusal {
+    fn from(_: io::Error) -> Self {
+        Refusal::Silent
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Told(error)
+    }
 }
 
 impl PgDoor {
@@ -65,24 +98,34 @@ impl PgDoor {
     async fn client(&self, stream: Stream) {
         let metrics = self.metrics.protocol(Protocol::Postgres);
         metrics.connections_total.inc();
-        let permit = self.gate.enter();
-        // Over the limit, but a cancel request must still get through.
-        let refusal = if permit.is_none() { self.refusals.enter() } else { None };
-        if permit.is_none() && refusal.is_none() {
+        let Some(admission) = self.admit() else {
             return self.metrics.connection_rejected("max_connections");
-        }
+        };
         let _open = Raised::new(&metrics.connections_active);
         let limit = self.config.now().network.connection_timeout_secs.duration();
-        let greeting = Greeting { door: self, stream, admitted: permit.is_some() };
+        let greeting = startup::greet(self, stream, admission);
         // Boxed: the log-in's state is large, and an idle client should not carry it.
-        match tokio::time::timeout(limit, Box::pin(greeting.run())).await {
-            Ok(Outcome::Ready(mut session, mut client)) => {
+        match tokio::time::timeout(limit, Box::pin(greeting)).await {
+            Ok(Outcome::Ready(mut session, mut client, _held)) => {
                 self.attend(&mut session, &mut client).await;
             }
-            Ok(Outcome::Console(console)) => Box::pin(console.run()).await,
+            Ok(Outcome::Console(console, _admission)) => Box::pin(console.run()).await,
             Ok(Outcome::Done) => {}
             Err(_) => self.metrics.connection_rejected("connection_timeout"),
         }
+    }
+
+    /// Over the limit a client is told so, and a cancel request still gets through.
+    fn admit(&self) -> Option<Admission> {
+        let permit = self.gate.enter();
+        let refusal = if permit.is_none() { Some(self.refusals.enter()?) } else { None };
+        let over = permit.is_none().then(|| {
+            let most = self.gate.most();
+            let text =
+                format!("sorry, too many clients already: network.max_connections is {most}");
+            ("max_connections", text)
+        });
+        Some(Admission { permit, refusal, address: None, over })
     }
 
     async fn attend(&self, session: &mut Session, client: &mut Client) {
@@ -128,7 +171,7 @@ async fn part(stream: &mut Stream, bytes: &[u8]) {
             }
             rest.clear();
         }
-        std::io::Result::Ok(())
+        io::Result::Ok(())
     };
     // A client that does not read is not waited for.
     let _ = tokio::time::timeout(LINGER, linger).await;

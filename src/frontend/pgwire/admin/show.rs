@@ -225,7 +225,7 @@ fn client(view: &SessionView) -> Vec<Cell> {
         entry.id.0,
         entry.protocol.as_str(),
         entry.pinned(),
-        entry.mode.as_str(),
+        entry.mode.word(),
         view.transaction_at.map(time),
         view.totals.transactions(),
         view.totals.queries,
@@ -322,7 +322,7 @@ fn databases(admin: &Admin) -> Rows {
             admin.pool_size(),
             0u64,
             0u64,
-            overrides.get(name).and_then(|own| own.pooling_mode).map(|mode| mode.as_str()),
+            overrides.get(name).and_then(|own| own.pooling_mode).map(|mode| mode.word()),
             overrides.get(name).and_then(|own| own.max_size).unwrap_or(admin.pool_size()),
             servers.get(name).copied().unwrap_or(0),
             admin.max_clients(),
@@ -344,7 +344,7 @@ fn users(admin: &Admin) -> Rows {
     let (overrides, _) = admin.overrides();
     let row = |name: &String| {
         let own = overrides.get(name).and_then(|own| own.pooling_mode);
-        let mode = own.map(|mode| mode.as_str());
+        let mode = own.map(|mode| mode.word());
         row![name.as_str(), mode, of(&servers, name), of(&clients, name)]
     };
     names.into_iter().map(row).collect()

@@ -1,0 +1,125 @@
+//! Who is behind a load balancer, and how many may come from where.
+
+use std::io::Read;
+
+use crate::harness::Server;
+use crate::raw::{V3, Wire, field, startup};
+
+fn hello(role: &str, database: &str) -> Vec<u8> {
+    startup(V3, &[b"user", role.as_bytes(), b"database", database.as_bytes()])
+}
+
+/// A client at an address, as a load balancer announces it.
+fn from(server: &Server, address: &str) -> Wire {
+    let mut wire = Wire::to(server);
+    wire.send(format!("PROXY TCP4 {address} 127.0.0.1 4000 5432\r\n").as_bytes());
+    wire
+}
+
+/// SQLSTATE and text of the refusal, or nothing.
+fn enter(wire: &mut Wire, hello: &[u8]) -> (String, String) {
+    wire.send(hello);
+    loop {
+        match wire.next() {
+            Some((b'E', body)) => return (field(&body, b'C'), field(&body, b'M')),
+            Some((b'Z', _)) => return (String::new(), String::new()),
+            Some(_) => {}
+            None => panic!("the connection ended without a word"),
+        }
+    }
+}
+
+fn entered() -> (String, String) {
+    (String::new(), String::new())
+}
+
+fn limited() -> Server {
+    Server::builder()
+        .arg("--insecure")
+        .set("network.proxy_protocol=true")
+        .set("network.proxy_networks=127.0.0.0/8")
+        .set("network.max_connections_per_address=2")
+        .set("network.max_connections_per_user=3")
+        .set("network.max_connections_per_database=4")
+        .start()
+}
+
+#[test]
+fn each_limit_is_named_and_given_back() {
+    let server = limited();
+    assert_eq!(server.direct_psql("create role joe login; create role jim login;").stderr, "");
+    let rustydb = hello("rustydb", "rustydb");
+    let told = |text: &str| ("53300".to_owned(), text.to_owned());
+    let mut a: Vec<Wire> = (0..3).map(|_| from(&server, "10.0.0.1")).collect();
+    assert_eq!(enter(&mut a[0], &rustydb), entered());
+    assert_eq!(enter(&mut a[1], &rustydb), entered());
+    let address = "too many connections for address 10.0.0.1: \
+                   network.max_connections_per_address is 2";
+    assert_eq!(enter(&mut a[2], &rustydb), told(address));
+    let mut b: Vec<Wire> = (0..2).map(|_| from(&server, "10.0.0.2")).collect();
+    assert_eq!(enter(&mut b[0], &rustydb), entered());
+    let user = "too many connections for role \"rustydb\": network.max_connections_per_user is 3";
+    assert_eq!(enter(&mut b[1], &rustydb), told(user));
+    let mut c = from(&server, "10.0.0.3");
+    assert_eq!(enter(&mut c, &hello("joe", "rustydb")), entered());
+    let mut d = from(&server, "10.0.0.4");
+    let database = "too many connections for database \"rustydb\": \
+                    network.max_connections_per_database is 4";
+    assert_eq!(enter(&mut d, &hello("jim", "rustydb")), told(database));
+    let mut e = from(&server, "10.0.0.4");
+    assert_eq!(enter(&mut e, &hello("jim", "postgres")), entered());
+    for limit in ["per_address", "per_user", "per_database"] {
+        let name = format!("{{reason=\"max_connections_{limit}\"}}");
+        let name = format!("rustydb_network_connections_rejected_total{name}");
+        assert_eq!(server.metric(&name), 1.0, "{limit}");
+    }
+    // Whoever leaves makes room.
+    drop(a);
+    crate::eventually("there is room again", std::time::Duration::from_secs(5), || {
+        let mut again = from(&server, "10.0.0.1");
+        enter(&mut again, &rustydb) == entered()
+    });
+}
+
+#[test]
+fn a_known_proxy_tells_who_the_client_is() {
+    let server = limited();
+    let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    v2.extend_from_slice(&[192, 0, 2, 7, 127, 0, 0, 1, 0x0f, 0xa0, 0x15, 0x38]);
+    let mut wire = Wire::to(&server);
+    wire.send(&v2);
+    assert_eq!(enter(&mut wire, &hello("rustydb", "rustydb")), entered());
+    assert_eq!(wire.values("select 'here'"), ["here"]);
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("logged in") && line.contains("192.0.2.7"));
+    assert!(line.is_some(), "{log}");
+    // It must tell, in whole and in words that are known.
+    for wrong in [
+        &hello("rustydb", "rustydb")[..],
+        b"PROXY TCP9 a b c d\r\n",
+        b"\r\n\r\nxxxxxxxxxxxxxxxxxxxx",
+    ] {
+        let mut wire = Wire::to(&server);
+        wire.try_send(wrong);
+        assert_eq!(wire.raw_rest(), b"");
+    }
+    // Its own health check has no client.
+    let mut wire = Wire::to(&server);
+    wire.send(b"PROXY UNKNOWN\r\n");
+    assert_eq!(enter(&mut wire, &hello("rustydb", "rustydb")), entered());
+}
+
+#[test]
+fn others_are_not_believed() {
+    let server = Server::builder()
+        .arg("--insecure")
+        .set("network.proxy_protocol=true")
+        .set("network.proxy_networks=192.0.2.0/24")
+        .start();
+    let mut wire = Wire::to(&server);
+    assert_eq!(enter(&mut wire, &hello("rustydb", "rustydb")), entered());
+    let mut liar = from(&server, "192.0.2.7");
+    let mut answer = Vec::new();
+    let _ = liar.socket.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"R"), "{answer:?}");
+}

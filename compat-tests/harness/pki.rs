@@ -1,0 +1,55 @@
+//! A certificate authority of the tests, and the certificates it signs.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// Files of a certificate and its key.
+pub struct Files {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Writes `<name>.crt` and `<name>.key` for a common name and alternative names.
+    pub fn issue(&self, folder: &Path, name: &str, common: &str, alternative: &[&str]) -> Files {
+        let alternative: Vec<String> = alternative.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(alternative).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.0).unwrap();
+        let files = Files {
+            cert: folder.join(format!("{name}.crt")),
+            key: folder.join(format!("{name}.key")),
+        };
+        write_private(&files.key, &key.serialize_pem());
+        std::fs::write(&files.cert, cert.pem()).unwrap();
+        files
+    }
+
+    /// Writes the authority's own certificate.
+    pub fn write(&self, folder: &Path, name: &str) -> PathBuf {
+        let file = folder.join(format!("{name}.crt"));
+        std::fs::write(&file, self.0.pem()).unwrap();
+        file
+    }
+}
+
+/// Replaces a file that only its owner may read, at once.
+fn write_private(file: &Path, text: &str) {
+    let next = file.with_extension("next");
+    std::fs::write(&next, text).unwrap();
+    std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::rename(&next, file).unwrap();
+}

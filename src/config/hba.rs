@@ -1,0 +1,428 @@
+//! The rules of who may come in how, as PostgreSQL's `pg_hba.conf` and `pg_ident.conf` write them
+//! (<https://www.postgresql.org/docs/current/auth-pg-hba-conf.html>): one line each, or a table.
+
+use std::fmt;
+
+use ipnet::IpNet;
+use toml::Value as Toml;
+
+use super::Value;
+use super::value::choice;
+
+/// Rules and map entries in a configuration; more would be a mistake.
+const MOST_LINES: usize = 1000;
+
+choice! {
+    /// How a connection came.
+    HbaType {
+        /// Over the Unix socket.
+        Local = "local",
+        /// Over TCP, encrypted or not.
+        Host = "host",
+        /// Over TCP with TLS.
+        HostSsl = "hostssl",
+        /// Over TCP without TLS.
+        HostNoSsl = "hostnossl",
+    }
+
+    /// How a client proves its role.
+    HbaMethod {
+        /// Not at all.
+        Trust = "trust",
+        /// It may not come in.
+        Reject = "reject",
+        /// By a password that is not sent.
+        Scram = "scram-sha-256",
+        /// By a password that is sent; over TLS, the Unix socket or loopback only.
+        Password = "password",
+        /// By a client certificate.
+        Cert = "cert",
+        /// By the operating system's user at the other end of a Unix socket.
+        Peer = "peer",
+    }
+
+    /// What is asked of the certificate beside the method.
+    ClientCert {
+        /// One that the client CA signed.
+        VerifyCa = "verify-ca",
+        /// One that, besides, carries the role's name.
+        VerifyFull = "verify-full",
+    }
+
+    /// Which name of a certificate is the client's.
+    ClientName {
+        /// The common name of its subject.
+        CommonName = "CN",
+        /// Any of its alternative names: DNS, e-mail or URI.
+        AltName = "SAN",
+    }
+}
+
+/// What a rule says of databases or roles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HbaName {
+    /// Every one; of databases, but for physical replication.
+    All,
+    /// The database with the name of the role.
+    SameUser,
+    /// Physical replication.
+    Replication,
+    /// One by its name.
+    Name(String),
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HbaRule {
+    /// How the connection came.
+    pub kind: HbaType,
+    /// Databases.
+    pub databases: Vec<HbaName>,
+    /// Roles.
+    pub roles: Vec<HbaName>,
+    /// Addresses; `None` = all, and for `local`.
+    pub network: Option<IpNet>,
+    /// What it takes to come in.
+    pub method: HbaMethod,
+    /// `clientcert=`.
+    pub client_cert: Option<ClientCert>,
+    /// `clientname=`.
+    pub client_name: ClientName,
+    /// `map=`: the entries of the map by which names of the method become roles.
+    pub map: Option<String>,
+}
+
+/// One line of the map from outside names to roles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentEntry {
+    /// Name of the map.
+    pub map: String,
+    /// Name in the certificate or in the operating system.
+    pub system_user: String,
+    /// Role that it may be.
+    pub role: String,
+}
+
+/// The fields of a rule as text, before they are checked.
+#[derive(Default)]
+struct Fields {
+    kind: String,
+    database: Vec<String>,
+    role: Vec<String>,
+    address: Option<String>,
+    method: String,
+    options: Vec<(String, String)>,
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+impl Fields {
+    /// `host all all 10.0.0.0/8 scram-sha-256 clientcert=verify-ca`
+    fn of_line(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let kind = words.next()?.to_owned();
+        let (database, role) = (list(words.next()?), list(words.next()?));
+        let address = if kind == "local" { None } else { Some(words.next()?.to_owned()) };
+        let method = words.next()?.to_owned();
+        let options = words.map(|word| {
+            word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
+        });
+        let options = options.collect::<Option<Vec<_>>>()?;
+        Some(Self { kind, database, role, address, method, options })
+    }
+
+    fn of_table(table: &toml::Table) -> Result<Self, String> {
+        let mut fields =
+            Self { database: vec!["all".into()], role: vec!["all".into()], ..Self::default() };
+        for (name, value) in table {
+            let names = Vec::<String>::read(value);
+            let text = value.as_str().map(str::to_owned);
+            let text = text.ok_or_else(|| format!("{name}: expected a string"));
+            match name.as_str() {
+                "type" => fields.kind = text?,
+                "database" | "databases" => fields.database = names?,
+                "role" | "roles" | "user" => fields.role = names?,
+                "address" => fields.address = Some(text?),
+                "method" => fields.method = text?,
+                _ => fields.options.push((name.clone(), text?)),
+            }
+        }
+        Ok(fields)
+    }
+
+    fn check(self) -> Result<HbaRule, String> {
+        let kind = HbaType::of(&self.kind)?;
+        let method = HbaMethod::of(&self.method)?;
+        let network = match (kind, self.address.as_deref()) {
+            (HbaType::Local, None) | (_, None | Some("all")) => None,
+            (HbaType::Local, Some(_)) => return Err("local has no address".into()),
+            (_, Some(text)) => Some(network(text)?),
+        };
+        let mut rule = HbaRule {
+            kind,
+            databases: self.database.into_iter().map(database).collect::<Result<_, _>>()?,
+            roles: self.role.into_iter().map(role).collect::<Result<_, _>>()?,
+            network,
+            method,
+            client_cert: None,
+            client_name: ClientName::CommonName,
+            map: None,
+        };
+        for (name, value) in self.options {
+            match name.as_str() {
+                "clientcert" => rule.client_cert = Some(ClientCert::of(&value)?),
+                "clientname" => rule.client_name = ClientName::of(&value)?,
+                "map" => rule.map = Some(value),
+                _ => return Err(format!("unknown option {name}")),
+            }
+        }
+        rule.contradiction().map_or(Ok(rule), |text| Err(text.to_owned()))
+    }
+}
+
+fn database(name: String) -> Result<HbaName, String> {
+    match name.as_str() {
+        "all" => Ok(HbaName::All),
+        "sameuser" => Ok(HbaName::SameUser),
+        "replication" => Ok(HbaName::Replication),
+        "samerole" | "samegroup" => Err(format!("{name} is not supported")),
+        _ if name.starts_with(['/', '@', '"']) => Err(format!("{name}: only plain names")),
+        _ => Ok(HbaName::Name(name)),
+    }
+}
+
+fn role(name: String) -> Result<HbaName, String> {
+    match name.as_str() {
+        "all" => Ok(HbaName::All),
+        _ if name.starts_with(['+', '/', '@', '"']) => {
+            Err(format!("{name}: only plain names, no members of a group"))
+        }
+        _ => Ok(HbaName::Name(name)),
+    }
+}
+
+/// A network, or a single address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let single = text.parse::<std::net::IpAddr>().map(IpNet::from).ok();
+    let network = text.parse::<IpNet>().ok().or(single).map(|network| network.trunc());
+    network.ok_or_else(|| format!("{text} is no address, network or \"all\""))
+}
+
+impl HbaRule {
+    fn contradiction(&self) -> Option<&'static str> {
+        let local = self.kind == HbaType::Local;
+        let has_cert = self.kind == HbaType::HostSsl;
+        match self.method {
+            _ if self.databases.is_empty() || self.roles.is_empty() => {
+                Some("names no database or no role")
+            }
+            HbaMethod::Peer if !local => Some("peer is for local connections"),
+            HbaMethod::Cert if !has_cert => Some("cert is for hostssl connections"),
+            HbaMethod::Cert if self.client_cert == Some(ClientCert::VerifyCa) => {
+                Some("cert always checks the name; clientcert=verify-ca is for other methods")
+            }
+            _ if self.client_cert.is_some() && !has_cert => {
+                Some("clientcert is for hostssl connections")
+            }
+            HbaMethod::Peer | HbaMethod::Cert => None,
+            _ if self.map.is_some() && self.client_cert != Some(ClientCert::VerifyFull) => {
+                Some("map is for peer, cert and clientcert=verify-full")
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the client must have a certificate.
+    pub fn needs_certificate(&self) -> bool {
+        self.method == HbaMethod::Cert || self.client_cert.is_some()
+    }
+}
+
+fn names(list: &[HbaName]) -> String {
+    let word = |name: &HbaName| match name {
+        HbaName::All => "all".to_owned(),
+        HbaName::SameUser => "sameuser".to_owned(),
+        HbaName::Replication => "replication".to_owned(),
+        HbaName::Name(name) => name.clone(),
+    };
+    list.iter().map(word).collect::<Vec<_>>().join(",")
+}
+
+impl fmt::Display for HbaRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.kind.word(), names(&self.databases), names(&self.roles))?;
+        match (self.kind, self.network) {
+            (HbaType::Local, _) => {}
+            (_, None) => f.write_str(" all")?,
+            (_, Some(network)) => write!(f, " {network}")?,
+        }
+        write!(f, " {}", self.method.word())?;
+        if let Some(cert) = self.client_cert {
+            write!(f, " clientcert={}", cert.word())?;
+        }
+        if self.client_name != ClientName::CommonName {
+            write!(f, " clientname={}", self.client_name.word())?;
+        }
+        self.map.as_ref().map_or(Ok(()), |map| write!(f, " map={map}"))
+    }
+}
+
+impl HbaRule {
+    /// Reads one line of `pg_hba.conf`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        let shape = "expected: type database role [address] method [options]";
+        Fields::of_line(line).ok_or_else(|| shape.to_owned())?.check()
+    }
+
+    /// What is asked without a list: a password, of everybody.
+    pub fn defaults() -> Vec<Self> {
+        let lines = [
+            "local all all scram-sha-256",
+            "host all all all scram-sha-256",
+            "local replication all scram-sha-256",
+            "host replication all all scram-sha-256",
+        ];
+        lines.iter().filter_map(|line| Self::parse(line).ok()).collect()
+    }
+}
+
+/// Reads each item of a list, or each line of one text; the error names the item.
+fn read_lines<T>(
+    raw: &Toml,
+    of_line: impl Fn(&str) -> Result<T, String>,
+    of_table: impl Fn(&toml::Table) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let item = |(at, raw): (usize, &Toml)| {
+        let read = match raw {
+            Toml::String(line) => of_line(line),
+            Toml::Table(table) => of_table(table),
+            _ => Err("expected a line or a table".into()),
+        };
+        read.map_err(|e| format!("a correct item {}: {e}", at + 1))
+    };
+    match raw {
+        Toml::Array(items) if items.len() <= MOST_LINES => {
+            items.iter().enumerate().map(item).collect()
+        }
+        Toml::String(text) => {
+            let lines = text.split(['\n', ';']).map(str::trim).filter(|line| !line.is_empty());
+            let lines: Vec<Toml> = lines.map(|line| Toml::String(line.to_owned())).collect();
+            lines.iter().take(MOST_LINES).enumerate().map(item).collect()
+        }
+        _ => Err(format!("a list of at most {MOST_LINES} lines or tables")),
+    }
+}
+
+fn write_lines(lines: impl Iterator<Item = String>) -> Toml {
+    Toml::Array(lines.map(Toml::String).collect())
+}
+
+impl Value for Vec<HbaRule> {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        read_lines(raw, HbaRule::parse, |table| Fields::of_table(table)?.check())
+    }
+
+    fn write(&self) -> Toml {
+        write_lines(self.iter().map(HbaRule::to_string))
+    }
+}
+
+impl Value for Vec<IdentEntry> {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        let of_line = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [map, system_user, role] = words[..] else {
+                return Err("expected: map system-user role".to_owned());
+            };
+            let (map, system_user) = (map.to_owned(), system_user.to_owned());
+            Ok(IdentEntry { map, system_user, role: role.to_owned() })
+        };
+        let of_table = |table: &toml::Table| {
+            let text = |name: &str| {
+                let value = table.get(name).and_then(Toml::as_str);
+                value.map(str::to_owned).ok_or_else(|| format!("{name} is missing"))
+            };
+            let (map, system_user) = (text("map")?, text("system_user")?);
+            Ok(IdentEntry { map, system_user, role: text("role")? })
+        };
+        read_lines(raw, of_line, of_table)
+    }
+
+    fn write(&self) -> Toml {
+        let line = |e: &IdentEntry| format!("{} {} {}", e.map, e.system_user, e.role);
+        write_lines(self.iter().map(line))
+    }
+}
+
+impl Value for Vec<IpNet> {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        let texts = Vec::<String>::read(raw)?;
+        texts.iter().map(|text| network(text)).collect()
+    }
+
+    fn write(&self) -> Toml {
+        write_lines(self.iter().map(IpNet::to_string))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_written_as_it_was_read() {
+        for line in [
+            "local all all peer map=os",
+            "host all all all scram-sha-256",
+            "hostssl app,sales joe,jim 10.0.0.0/8 cert clientname=SAN map=m",
+            "hostnossl sameuser all ::1/128 reject",
+            "hostssl replication all 192.168.1.7/32 scram-sha-256 clientcert=verify-full map=x",
+        ] {
+            assert_eq!(HbaRule::parse(line).unwrap().to_string(), line);
+        }
+        assert_eq!(HbaRule::defaults().len(), 4);
+    }
+
+    #[test]
+    fn a_wrong_rule_is_refused() {
+        for line in [
+            "",
+            "host all all scram-sha-256",
+            "host all all 10.0.0.0/33 trust",
+            "host all all db.example trust",
+            "host all +admins all trust",
+            "host samerole all all trust",
+            "host all all all md5",
+            "host all all all peer",
+            "host all all all cert",
+            "host all all all trust clientcert=verify-ca",
+            "hostssl all all all cert clientcert=verify-ca",
+            "hostssl all all all trust map=m",
+            "hostssl all all all trust pamservice=x",
+            "local all all all trust x",
+        ] {
+            assert!(HbaRule::parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_rule_may_be_a_table_and_a_list_may_be_one_text() {
+        let text = "hba = [{ type = \"hostssl\", role = [\"joe b\"], method = \"trust\", \
+                    address = \"10.1.2.3/8\" }]";
+        let table: toml::Table = text.parse().unwrap();
+        let rules = Vec::<HbaRule>::read(&table["hba"]).unwrap();
+        assert_eq!(rules[0].roles, [HbaName::Name("joe b".into())]);
+        assert_eq!(rules[0].network, Some("10.0.0.0/8".parse().unwrap()));
+        let lines = Toml::String("local all all trust; host all all all reject".into());
+        assert_eq!(Vec::<HbaRule>::read(&lines).unwrap().len(), 2);
+        let wrong = Toml::String("local all all trust; host".into());
+        assert!(Vec::<HbaRule>::read(&wrong).unwrap_err().contains("item 2"));
+        let map = Toml::String("m CN=joe joe".into());
+        assert_eq!(Vec::<IdentEntry>::read(&map).unwrap()[0].system_user, "CN=joe");
+    }
+}

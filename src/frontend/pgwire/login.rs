@@ -1,0 +1,162 @@
+//! The log-in on the wire: the rule of `security.hba` that a client falls under, and the messages
+//! of the method that it names.
+
+use super::{PgDoor, Refusal};
+use crate::auth::hba::Knock;
+use crate::auth::scram::{Channel, MECHANISM, MECHANISM_PLUS};
+use crate::auth::{Identity, hba};
+use crate::config::{HbaMethod, HbaRule};
+use crate::error::{Error, ErrorKind};
+use crate::net::{Stream, TlsFacts};
+use crate::proto::frame::HEADER;
+use crate::proto::{Cursor, backend as replies, frontend};
+use crate::types::Secret;
+
+/// Longest password or SASL message; PostgreSQL's own limit is 1024.
+const LONGEST_ANSWER: usize = 4096;
+
+/// A client that is asked who it is.
+pub(super) struct Login<'a> {
+    pub(super) door: &'a PgDoor,
+    pub(super) stream: &'a mut Stream,
+    pub(super) tls: Option<&'a TlsFacts>,
+    pub(super) knock: Knock<'a>,
+}
+
+impl Login<'_> {
+    /// Proves who the client is, and says by which method; `reply` gets what belongs before
+    /// AuthenticationOk.
+    pub(super) async fn prove(
+        &mut self,
+        reply: &mut Vec<u8>,
+    ) -> Result<(Identity, &'static str), Refusal> {
+        let auth = &self.door.auth;
+        let role = self.knock.role;
+        let rule = match auth.rule(&self.knock) {
+            Ok(Some(rule)) => rule,
+            Ok(None) => return Ok((auth.trust(role.into())?, "trust")),
+            Err(error) => {
+                self.door.metrics.connection_rejected("hba");
+                let (database, address) =
+                    (self.knock.database, self.knock.address.map(tracing::field::display));
+                tracing::info!(role, database, address, tls = self.knock.has_tls, "{error}");
+                return Err(error.into());
+            }
+        };
+        let certificate = self.tls.and_then(|facts| facts.certificate.as_ref());
+        auth.rules()
+            .check_certificate(rule, certificate, role)
+            .map_err(|error| auth.refuse(rule.method, role, error))?;
+        let identity = match rule.method {
+            HbaMethod::Scram => return self.scram(reply).await,
+            HbaMethod::Password => self.password().await?,
+            HbaMethod::Peer => self.peer(rule).await?,
+            HbaMethod::Trust | HbaMethod::Cert => auth.vouched(rule.method, role.into()).await?,
+            HbaMethod::Reject => return Err(hba::failed(rule.method, role).into()),
+        };
+        Ok((identity, rule.method.word()))
+    }
+
+    async fn scram(&mut self, reply: &mut Vec<u8>) -> Result<(Identity, &'static str), Refusal> {
+        let binding = self.tls.and_then(|facts| facts.binding.as_deref());
+        let offered: &[&'static str] =
+            if binding.is_some() { &[MECHANISM_PLUS, MECHANISM] } else { &[MECHANISM] };
+        let mut ask = Vec::new();
+        replies::put_authentication_sasl(&mut ask, offered);
+        self.stream.write_all(&ask).await?;
+        let initial = self.answer().await?;
+        let (mechanism, client_first) = initial_response(&initial)?;
+        let Some(chosen) = offered.iter().find(|name| name.as_bytes() == mechanism) else {
+            let text = "client selected an invalid SASL authentication mechanism";
+            return Err(Error::new(ErrorKind::ProtocolViolation, text).into());
+        };
+        let channel = Channel { binding, plus: *chosen == MECHANISM_PLUS };
+        let auth = &self.door.auth;
+        let (login, server_first) =
+            auth.scram_begin(self.knock.role.into(), client_first, channel).await?;
+        let mut challenge = Vec::new();
+        replies::put_authentication_sasl_continue(&mut challenge, server_first.as_bytes());
+        self.stream.write_all(&challenge).await?;
+        let client_final = self.answer().await?;
+        let (identity, server_final) = self.door.auth.scram_finish(login, &client_final)?;
+        replies::put_authentication_sasl_final(reply, server_final.as_bytes());
+        Ok((identity, chosen))
+    }
+
+    async fn password(&mut self) -> Result<Identity, Refusal> {
+        if !self.knock.is_private() {
+            let text = "a password in clear text needs an encrypted connection";
+            return Err(Error::sql(b"28000", text)
+                .with_hint("connect with sslmode=require")
+                .into());
+        }
+        let mut ask = Vec::new();
+        replies::put_authentication_password(&mut ask);
+        self.stream.write_all(&ask).await?;
+        let answer = self.answer().await?;
+        let password = match answer.split_last() {
+            Some((0, text)) if !text.contains(&0) => std::str::from_utf8(text).ok(),
+            _ => None,
+        };
+        let password = password
+            .map(Secret::new)
+            .ok_or_else(|| Error::new(ErrorKind::ProtocolViolation, "invalid password packet"))?;
+        Ok(self.door.auth.password(self.knock.role.into(), password).await?)
+    }
+
+    /// The operating system says who is at the other end of the Unix socket.
+    async fn peer(&mut self, rule: &HbaRule) -> Result<Identity, Refusal> {
+        let (auth, role) = (&self.door.auth, self.knock.role);
+        let uid = self.stream.peer_user();
+        // The user database may be a file or a server far away.
+        let name = tokio::task::spawn_blocking(move || {
+            let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid?));
+            user.ok().flatten().map(|user| user.name)
+        });
+        match name.await.ok().flatten() {
+            Some(name) if auth.rules().maps(rule, &name, role) => {
+                Ok(auth.vouched(HbaMethod::Peer, role.into()).await?)
+            }
+            _ => Err(auth.refuse(rule.method, role, hba::failed(rule.method, role)).into()),
+        }
+    }
+
+    /// Reads a message of type `p`.
+    async fn answer(&mut self) -> Result<Vec<u8>, Refusal> {
+        let mut bytes = Vec::with_capacity(HEADER);
+        if !self.stream.read_exactly(&mut bytes, HEADER).await? {
+            return Err(Refusal::Silent);
+        }
+        if bytes[0] != frontend::tag::PASSWORD {
+            let text = format!("expected SASL response, got message type {}", bytes[0]);
+            return Err(Error::new(ErrorKind::ProtocolViolation, text).into());
+        }
+        let length = u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize;
+        match length.checked_sub(4) {
+            Some(body) if body <= LONGEST_ANSWER => {
+                let mut message = Vec::with_capacity(body);
+                match self.stream.read_exactly(&mut message, body).await? {
+                    true => Ok(message),
+                    false => Err(Refusal::Silent),
+                }
+            }
+            _ => {
+                self.door.metrics.protocol_error("startup");
+                let text = "invalid length of a SASL message";
+                Err(Error::new(ErrorKind::ProtocolViolation, text).into())
+            }
+        }
+    }
+}
+
+/// Reads SASLInitialResponse: mechanism, length, data.
+fn initial_response(body: &[u8]) -> Result<(&[u8], &[u8]), Error> {
+    let malformed = |_| Error::new(ErrorKind::ProtocolViolation, "malformed SASL response");
+    let mut cursor = Cursor(body);
+    let mechanism = cursor.cstr().map_err(malformed)?;
+    let length = cursor.i32().map_err(malformed)?;
+    match usize::try_from(length) {
+        Ok(length) if length == cursor.0.len() => Ok((mechanism, cursor.0)),
+        _ => Err(Error::new(ErrorKind::ProtocolViolation, "malformed SASL response")),
+    }
+}

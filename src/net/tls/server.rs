@@ -1,0 +1,311 @@
+//! The certificate that clients are shown: its files, and how a new one takes the place of the
+//! old without a restart. Connections keep what they began with.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, RwLock};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ProtocolVersion, RootCertStore, ServerConfig};
+
+use super::{ALPN, certificate, provider};
+use crate::config::{Security, TlsMode, TlsVersion};
+use crate::telemetry::Metrics;
+
+const DAY: u64 = 86_400;
+
+/// Days before the end of the certificate at which the log warns.
+const WARN_DAYS: [u64; 3] = [1, 7, 30];
+
+/// What one handshake works with.
+#[derive(Debug)]
+pub struct Served {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) binding: Option<Vec<u8>>,
+    /// Seconds since 1970.
+    expires: u64,
+}
+
+/// The settings of TLS for clients, and what was read by them last.
+pub struct ServerTls {
+    security: Security,
+    current: RwLock<Arc<Served>>,
+    /// The files as they were when `current` was read.
+    stamps: Mutex<Vec<Stamp>>,
+    /// The threshold that was warned of last, in days.
+    warned: Mutex<Option<u64>>,
+    metrics: Arc<Metrics>,
+}
+
+/// What changes when a file does: time, length, number.
+type Stamp = Option<(i64, i64, u64, u64)>;
+
+fn stamp(file: &Path) -> Stamp {
+    let meta = std::fs::metadata(file).ok()?;
+    Some((meta.mtime(), meta.mtime_nsec(), meta.len(), meta.ino()))
+}
+
+impl ServerTls {
+    /// Reads the files; `None` = TLS is off.
+    ///
+    /// # Errors
+    /// A setting or a file that cannot be used, in one sentence.
+    pub fn new(security: &Security, metrics: Arc<Metrics>) -> Result<Option<Arc<Self>>, String> {
+        let exists = || security.tls_cert_path.exists();
+        let enabled = match security.enable_tls {
+            TlsMode::On => true,
+            TlsMode::Off => false,
+            TlsMode::Auto => exists(),
+        };
+        if !enabled {
+            return Ok(None);
+        }
+        let stamps = stamps(security);
+        let served = Arc::new(load(security)?);
+        let tls = Self {
+            security: security.clone(),
+            current: RwLock::new(served),
+            stamps: Mutex::new(stamps),
+            warned: Mutex::new(None),
+            metrics,
+        };
+        tls.note_expiry();
+        Ok(Some(Arc::new(tls)))
+    }
+
+    /// What the next handshake works with.
+    pub fn current(&self) -> Arc<Served> {
+        self.current.read().clone()
+    }
+
+    /// Reads the files anew. When they cannot be used, what was there stays.
+    ///
+    /// # Errors
+    /// Why they cannot be used, in one sentence.
+    pub fn reload(&self) -> Result<(), String> {
+        let stamps = stamps(&self.security);
+        let served = Arc::new(load(&self.security)?);
+        *self.current.write() = served;
+        *self.stamps.lock() = stamps;
+        *self.warned.lock() = None;
+        self.note_expiry();
+        Ok(())
+    }
+
+    /// Looks whether the files have changed, and how long the certificate is still good.
+    pub fn look(&self) {
+        if *self.stamps.lock() != stamps(&self.security) {
+            match self.reload() {
+                Ok(()) => tracing::info!("the TLS certificate was read anew"),
+                Err(error) => {
+                    tracing::error!(%error, "the changed TLS files cannot be used; the old stay");
+                }
+            }
+        }
+        self.note_expiry();
+    }
+
+    fn note_expiry(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let left = self.current().expires.saturating_sub(now);
+        self.metrics.tls_cert_expiry.set(i64::try_from(left).unwrap_or(i64::MAX));
+        let reached = WARN_DAYS.into_iter().find(|days| left < days * DAY);
+        let mut warned = self.warned.lock();
+        if reached != *warned {
+            *warned = reached;
+            if reached.is_some() {
+                tracing::warn!(days = left / DAY, "the TLS certificate ends soon");
+            }
+        }
+    }
+}
+
+fn files(security: &Security) -> impl Iterator<Item = &PathBuf> {
+    [&security.tls_cert_path, &security.tls_key_path].into_iter().chain(&security.ca_cert_path)
+}
+
+fn stamps(security: &Security) -> Vec<Stamp> {
+    files(security).map(|file| stamp(file)).collect()
+}
+
+fn load(security: &Security) -> Result<Served, String> {
+    let chain = certificates(&security.tls_cert_path)?;
+    let key_file = &security.tls_key_path;
+    check_privacy(key_file)?;
+    let named = |file: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
+    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|e| named(key_file, &e))?;
+    let provider = Arc::new(with_suites(&security.cipher_suites)?);
+    let versions: &[_] = match security.min_tls_version {
+        TlsVersion::V12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::V13 => &[&rustls::version::TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)
+        .map_err(|e| format!("security.cipher_suites: {e}"))?;
+    let builder = match &security.ca_cert_path {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let roots = Arc::new(authorities(file)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            let verifier = match security.require_client_cert {
+                true => verifier,
+                false => verifier.allow_unauthenticated(),
+            };
+            builder.with_client_cert_verifier(verifier.build().map_err(|e| named(file, &e))?)
+        }
+    };
+    let first = chain.first().map_or(&[][..], |der| der.as_ref());
+    let (binding, expires) =
+        (certificate::end_point_binding(first), certificate::not_after(first).unwrap_or(0));
+    let mut config =
+        builder.with_single_cert(chain, key).map_err(|e| named(&security.tls_cert_path, &e))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // As PostgreSQL: no session is resumed, so a client's certificate is looked at each time.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Served { config: Arc::new(config), binding, expires })
+}
+
+/// The library's suites: those of TLS 1.3 that are named, in their order, and all of TLS 1.2,
+/// which have forward secrecy and AEAD.
+fn with_suites(names: &[String]) -> Result<CryptoProvider, String> {
+    let all = provider();
+    let mut provider = (*all).clone();
+    let v13 = |name: &String| {
+        let wanted = format!("TLS13_{}", name.trim_start_matches("TLS_"));
+        let found = all.cipher_suites.iter().find(|suite| {
+            suite.version().version == ProtocolVersion::TLSv1_3
+                && format!("{:?}", suite.suite()) == wanted
+        });
+        found.copied().ok_or_else(|| format!("security.cipher_suites: {name} is not known"))
+    };
+    let chosen: Vec<_> = names.iter().map(v13).collect::<Result<_, _>>()?;
+    provider.cipher_suites.retain(|suite| suite.version().version == ProtocolVersion::TLSv1_2);
+    provider.cipher_suites.splice(0..0, chosen);
+    Ok(provider)
+}
+
+/// The certificates of a file.
+pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    let chain: Vec<_> = read.map_err(|e| format!("{}: {e}", file.display()))?;
+    match chain.is_empty() {
+        true => Err(format!("{}: there is no certificate in it", file.display())),
+        false => Ok(chain),
+    }
+}
+
+/// The certificates of a file as those that are believed.
+pub(super) fn authorities(file: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        roots.add(certificate).map_err(|e| format!("{}: {e}", file.display()))?;
+    }
+    Ok(roots)
+}
+
+/// PostgreSQL's rule for the file of a private key: nobody but its owner may read it, and if that
+/// is root, its group.
+pub(super) fn check_privacy(file: &Path) -> Result<(), String> {
+    let meta = std::fs::metadata(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let forbidden = if meta.uid() == 0 { 0o037 } else { 0o077 };
+    match meta.mode() & forbidden {
+        0 => Ok(()),
+        _ => Err(format!(
+            "private key file {} has group or world access; it must have permissions u=rw (0600) \
+             or less, or u=rw,g=r (0640) or less if owned by root",
+            file.display()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    struct Files {
+        _folder: tempfile::TempDir,
+        security: Security,
+    }
+
+    fn write(security: &Security) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["localhost".to_owned()];
+        let cert = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        std::fs::write(&security.tls_cert_path, cert.pem()).unwrap();
+        std::fs::write(&security.tls_key_path, key.serialize_pem()).unwrap();
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&security.tls_key_path, private).unwrap();
+    }
+
+    fn files() -> Files {
+        let folder = tempfile::tempdir().unwrap();
+        let security = Security {
+            tls_cert_path: folder.path().join("crt"),
+            tls_key_path: folder.path().join("key"),
+            ..Security::default()
+        };
+        write(&security);
+        Files { _folder: folder, security }
+    }
+
+    fn tls(security: &Security) -> Result<Option<Arc<ServerTls>>, String> {
+        ServerTls::new(security, Arc::new(Metrics::new()))
+    }
+
+    #[test]
+    fn changed_files_are_taken_and_broken_ones_are_not() {
+        let files = files();
+        let tls = tls(&files.security).unwrap().unwrap();
+        let first = tls.current();
+        tls.look();
+        assert!(Arc::ptr_eq(&first, &tls.current()));
+        write(&files.security);
+        tls.look();
+        let second = tls.current();
+        assert!(!Arc::ptr_eq(&first, &second));
+        std::fs::write(&files.security.tls_cert_path, "nothing").unwrap();
+        tls.look();
+        assert!(tls.reload().is_err());
+        assert!(Arc::ptr_eq(&second, &tls.current()));
+        write(&files.security);
+        tls.look();
+        assert!(!Arc::ptr_eq(&second, &tls.current()));
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let files = files();
+        let open = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(&files.security.tls_key_path, open).unwrap();
+        let error = tls(&files.security).err().unwrap();
+        assert!(error.contains("group or world access"), "{error}");
+    }
+
+    #[test]
+    fn without_a_certificate_it_depends_on_what_was_asked() {
+        let files = files();
+        std::fs::remove_file(&files.security.tls_cert_path).unwrap();
+        assert!(tls(&files.security).unwrap().is_none());
+        let on = Security { enable_tls: TlsMode::On, ..files.security.clone() };
+        assert!(tls(&on).is_err());
+        let off = Security { enable_tls: TlsMode::Off, ..files.security };
+        assert!(tls(&off).unwrap().is_none());
+    }
+
+    #[test]
+    fn suites_are_chosen_by_their_names() {
+        let suites = with_suites(&Security::default().cipher_suites).unwrap().cipher_suites;
+        let v13 =
+            |s: &&rustls::SupportedCipherSuite| s.version().version == ProtocolVersion::TLSv1_3;
+        assert_eq!(suites.iter().filter(v13).count(), 2);
+        assert!(suites.len() > 2);
+        assert!(with_suites(&["TLS_NULL".into()]).is_err());
+    }
+}

@@ -1,0 +1,354 @@
+//! Which connection is made next, for whom, and at whose expense. Pure, as [`Inner`] is.
+//!
+//! A creation belongs to the lane of the first waiter that nobody serves yet, and so to everybody
+//! who waits in that lane: each waiter takes whichever comes first, a connection that is given
+//! back or a new one. The number of creations under way is bounded, so a server that is away sees
+//! few attempts however many clients wait.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Demand;
+use super::inner::{Grant, Inner, LaneKey, Waiter};
+use super::sizing::{BackOff, Throttle};
+use crate::backend::BackendConn;
+use crate::config::{Pool, PoolOverrides};
+use crate::error::Error;
+use crate::limits::{Gate, Permit};
+
+/// How long a number of connections that PostgreSQL did not exceed is taken for its limit.
+const CEILING_LASTS: Duration = Duration::from_secs(5);
+
+/// How long a full PostgreSQL is asked again for a pool that has nothing else to wait for.
+const FULL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The room of single roles and databases.
+#[derive(Default)]
+pub(super) struct Gates {
+    users: HashMap<String, Arc<Gate>>,
+    databases: HashMap<String, Arc<Gate>>,
+}
+
+impl Gates {
+    pub(super) fn new(pool: &Pool) -> Self {
+        let gates = |overrides: &PoolOverrides| {
+            let limited =
+                overrides.iter().filter_map(|(name, o)| Some((name.clone(), o.max_size?)));
+            limited.map(|(name, most)| (name, Gate::new(most))).collect()
+        };
+        Self { users: gates(&pool.users), databases: gates(&pool.databases) }
+    }
+
+    fn of(&self, key: &LaneKey) -> [Option<&Arc<Gate>>; 2] {
+        [self.users.get(key.role()), self.databases.get(key.database())]
+    }
+
+    /// The limit that keeps this lane from growing, as its key in the configuration.
+    pub(super) fn shut(&self, key: &LaneKey) -> Option<String> {
+        let [user, database] = self.of(key);
+        let named = |gate: Option<&Arc<Gate>>, table: &str, name: &str| {
+            let most = gate.filter(|gate| gate.is_full())?.most();
+            Some(format!("pool.{table}.{name}.max_size is {most}"))
+        };
+        named(user, "users", key.role()).or_else(|| named(database, "databases", key.database()))
+    }
+
+    fn enter(&self, key: &LaneKey) -> Vec<Permit> {
+        self.of(key).into_iter().flatten().filter_map(Gate::enter).collect()
+    }
+}
+
+/// What keeps a lane from getting one more connection.
+struct Obstacles {
+    user: bool,
+    database: bool,
+    total: bool,
+}
+
+impl Obstacles {
+    fn any(&self) -> bool {
+        self.user || self.database || self.total
+    }
+
+    /// Whether closing a connection of `other` removes them.
+    fn are_removed_by(&self, key: &LaneKey, other: &LaneKey) -> bool {
+        (!self.user || key.role() == other.role())
+            && (!self.database || key.database() == other.database())
+    }
+}
+
+/// PostgreSQL's own limit, as far as it is known.
+struct Full {
+    /// Connections that the pool had, at least 1.
+    ceiling: usize,
+    since: Instant,
+    last: Instant,
+    /// PostgreSQL's words.
+    words: String,
+}
+
+/// What is known of the making of connections.
+pub(super) struct Creations {
+    /// Under way.
+    pub(super) running: usize,
+    /// Waiters for whom one is under way.
+    pub(super) served: usize,
+    /// Wanted in advance.
+    pub(super) spare: usize,
+    most: usize,
+    initial_size: usize,
+    throttle: Throttle,
+    back_off: BackOff,
+    outage: Option<Instant>,
+    full: Option<Full>,
+    /// Somebody wakes up when the next may be made.
+    is_awaited: bool,
+}
+
+impl Creations {
+    pub(super) fn new(pool: &Pool, max_size: usize) -> Self {
+        Self {
+            running: 0,
+            served: 0,
+            spare: 0,
+            most: pool.max_concurrent_creations,
+            initial_size: pool.initial_size.min(max_size),
+            throttle: Throttle::new(pool.creation_throttle, max_size, Instant::now()),
+            back_off: BackOff::default(),
+            outage: None,
+            full: None,
+            is_awaited: false,
+        }
+    }
+
+    /// Since when PostgreSQL is out of reach.
+    pub(super) fn outage(&self) -> Option<Instant> {
+        self.outage
+    }
+
+    /// PostgreSQL's words about its own limit, while it is reached.
+    pub(super) fn full(&self, now: Instant) -> Option<&str> {
+        let full = self.full.as_ref()?;
+        (now.duration_since(full.last) < CEILING_LASTS).then_some(full.words.as_str())
+    }
+
+    fn ceiling(&self, now: Instant) -> usize {
+        let full = self.full.as_ref();
+        let known = full.filter(|full| now.duration_since(full.last) < CEILING_LASTS);
+        known.map_or(usize::MAX, |full| full.ceiling)
+    }
+}
+
+/// A connection to be made.
+pub(super) struct Order {
+    pub(super) demand: Demand,
+    /// Who is told when PostgreSQL says no.
+    pub(super) ticket: Option<u64>,
+    /// Go with the connection.
+    pub(super) permits: Vec<Permit>,
+    /// To be closed first.
+    pub(super) evicted: Option<BackendConn>,
+}
+
+/// What is to be done next.
+pub(super) enum Next {
+    /// Make one.
+    Create(Box<Order>),
+    /// Ask again then; `throttled` = the rate is the reason.
+    Later { at: Instant, throttled: bool },
+    /// Nothing, until something changes.
+    Nothing,
+}
+
+/// Why a connection could not be made.
+pub(super) enum Failure {
+    /// PostgreSQL cannot be reached, or there is no primary.
+    Unavailable,
+    /// PostgreSQL has no room.
+    Full(Error),
+    /// PostgreSQL said no to this role, database or parameters.
+    Refused(Error),
+    /// It was given up.
+    Abandoned,
+}
+
+impl Inner {
+    /// The next creation that may begin. `changes` tells whose credentials are still good.
+    pub(super) fn next_creation(&mut self, now: Instant, changes: u64) -> Next {
+        let creations = &self.creations;
+        if self.closed || creations.running >= creations.most {
+            return Next::Nothing;
+        }
+        let Some((demand, ticket)) = self.candidate(now, changes) else { return Next::Nothing };
+        let in_demand = ticket.is_some();
+        let creations = &mut self.creations;
+        let throttled = creations.throttle.not_before(now);
+        let at = throttled.max(creations.back_off.not_before(now, in_demand));
+        if let Some(at) = at {
+            if std::mem::replace(&mut creations.is_awaited, true) {
+                return Next::Nothing;
+            }
+            return Next::Later { at, throttled: throttled.is_some() };
+        }
+        self.begin(demand, ticket, now)
+    }
+
+    /// The time that was waited for has come.
+    pub(super) fn wake(&mut self) {
+        self.creations.is_awaited = false;
+    }
+
+    fn candidate(&mut self, now: Instant, changes: u64) -> Option<(Demand, Option<u64>)> {
+        let limit = self.limit(now);
+        // Of many waiters for a pool that is in use, none is looked at.
+        if self.total >= limit && self.idle == 0 {
+            return None;
+        }
+        let waiters = self.waiters.iter();
+        let mut open = waiters.filter(|w| !w.is_served && !w.grant.is_closed());
+        let first = open.find(|waiter| {
+            let key = &waiter.demand.lane;
+            let obstacles = self.obstacles(key, limit);
+            !obstacles.any()
+                || self.oldest_idle(|other| obstacles.are_removed_by(key, other)).is_some()
+        });
+        if let Some(waiter) = first {
+            return Some((waiter.demand.clone(), Some(waiter.ticket)));
+        }
+        if self.creations.spare == 0 {
+            return None;
+        }
+        let favourite = self.favourite(changes);
+        let favourite = favourite.filter(|demand| !self.obstacles(&demand.lane, limit).any());
+        if favourite.is_none() {
+            self.creations.spare = 0;
+        }
+        favourite.map(|demand| (demand, None))
+    }
+
+    fn begin(&mut self, demand: Demand, ticket: Option<u64>, now: Instant) -> Next {
+        let obstacles = self.obstacles(&demand.lane, self.limit(now));
+        let mut evicted = None;
+        if obstacles.any() {
+            let removes = |other: &LaneKey| obstacles.are_removed_by(&demand.lane, other);
+            evicted = self.oldest_idle(removes).and_then(|lane| self.pop_oldest(&lane));
+        }
+        match &mut evicted {
+            Some(conn) => conn.permits.clear(),
+            None => self.total += 1,
+        }
+        self.creations.throttle.take(now);
+        self.creations.running += 1;
+        match ticket {
+            Some(ticket) => self.serve(ticket, true),
+            None => self.creations.spare = self.creations.spare.saturating_sub(1),
+        }
+        let permits = self.gates.enter(&demand.lane);
+        Next::Create(Box::new(Order { demand, ticket, permits, evicted }))
+    }
+
+    fn serve(&mut self, ticket: u64, is_served: bool) {
+        if let Ok(at) = self.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket)
+            && self.waiters[at].is_served != is_served
+        {
+            self.waiters[at].is_served = is_served;
+            match is_served {
+                true => self.creations.served += 1,
+                false => self.creations.served -= 1,
+            }
+        }
+    }
+
+    fn limit(&self, now: Instant) -> usize {
+        self.policy.max_size.min(self.creations.ceiling(now))
+    }
+
+    fn obstacles(&self, key: &LaneKey, limit: usize) -> Obstacles {
+        let [user, database] = self.gates.of(key).map(|gate| gate.is_some_and(|g| g.is_full()));
+        Obstacles { user, database, total: self.total >= limit }
+    }
+
+    /// Whether a connection of lane `key` that comes back has to go, so that one can be made for
+    /// a waiter of another lane.
+    pub(super) fn has_to_make_room(&self, waiter: &Waiter, key: &LaneKey) -> bool {
+        let creations = &self.creations;
+        if waiter.is_served || creations.running >= creations.most || waiter.grant.is_closed() {
+            return false;
+        }
+        let now = Instant::now();
+        let own = &waiter.demand.lane;
+        let obstacles = self.obstacles(own, self.limit(now));
+        obstacles.any()
+            && obstacles.are_removed_by(own, key)
+            && creations.back_off.not_before(now, true).is_none()
+            && creations.throttle.not_before(now).is_none()
+    }
+
+    /// A connection was made. It is handed out by [`Inner::put_back`].
+    pub(super) fn created(&mut self, demand: &Demand, conn: &BackendConn) {
+        self.creations.running -= 1;
+        self.creations.back_off.succeed();
+        self.creations.outage = None;
+        self.learn(demand, conn);
+        let in_advance = std::mem::take(&mut self.creations.initial_size);
+        if in_advance > 0 {
+            self.creations.spare = in_advance.saturating_sub(self.total);
+        }
+    }
+
+    /// A connection was not made. Returns true when PostgreSQL has just gone out of reach.
+    pub(super) fn not_created(
+        &mut self,
+        ticket: Option<u64>,
+        failure: Failure,
+        now: Instant,
+        random: u8,
+    ) -> bool {
+        self.creations.running -= 1;
+        self.room_freed();
+        if let Some(ticket) = ticket {
+            self.serve(ticket, false);
+        }
+        match failure {
+            Failure::Abandoned => false,
+            Failure::Refused(error) => {
+                self.creations.spare = 0;
+                self.creations.back_off.succeed();
+                self.creations.outage = None;
+                self.refuse(ticket, error);
+                false
+            }
+            Failure::Unavailable => {
+                self.creations.back_off.fail(now, random);
+                let is_new = self.creations.outage.is_none();
+                self.creations.outage.get_or_insert(now);
+                is_new
+            }
+            Failure::Full(error) => {
+                self.creations.back_off.fail(now, random);
+                self.found_full(ticket, error, now);
+                false
+            }
+        }
+    }
+
+    fn found_full(&mut self, ticket: Option<u64>, error: Error, now: Instant) {
+        let known = self.creations.full.take();
+        let known = known.filter(|full| now.duration_since(full.last) < CEILING_LASTS);
+        let since = known.map_or(now, |full| full.since);
+        let words = error.message().to_owned();
+        self.creations.full = Some(Full { ceiling: self.total.max(1), since, last: now, words });
+        // Nobody is going to give a connection back.
+        if self.total == 0 && now.duration_since(since) >= FULL_PATIENCE {
+            self.refuse(ticket, error);
+        }
+    }
+
+    fn refuse(&mut self, ticket: Option<u64>, error: Error) {
+        if let Some(waiter) = ticket.and_then(|ticket| self.leave(ticket)) {
+            // Who has left does not need to know.
+            let _ = waiter.grant.send(Grant::Refused(error));
+        }
+    }
+}
