@@ -4,7 +4,7 @@ CARGO ?= cargo
 ARGS ?=
 DENY_VERSION := 0.20.2
 
-.PHONY: help run build test regress check fmt lint deny doc fuzz bench config-file postgres \
+.PHONY: help run build test regress soak check fmt lint deny doc fuzz bench config-file postgres \
 	drivers pgbouncer
 
 help: ## List the targets
@@ -21,6 +21,9 @@ test: postgres drivers ## Run every test
 
 regress: postgres build ## PostgreSQL's own regression suite, directly and through RustyDB, compared
 	compat-tests/regress/run $(ARGS)
+
+soak: postgres ## Mixed clients for ten minutes: nothing grows
+	SOAK_SECONDS=600 $(CARGO) test --release --test clients soak
 
 check: fmt lint deny doc test ## Format, lints, dependencies, documentation, then every test
 

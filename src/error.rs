@@ -188,6 +188,7 @@ struct Fields {
     detail: Option<String>,
     hint: Option<Cow<'static, str>>,
     position: Option<u32>,
+    origin: Option<Box<[u8]>>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -204,6 +205,7 @@ impl Error {
             detail: None,
             hint: None,
             position: None,
+            origin: None,
             cause: None,
         }))
     }
@@ -248,6 +250,17 @@ impl Error {
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.0.hint = Some(hint.into());
         self
+    }
+
+    /// Adds further fields as PostgreSQL reported them, each a type, a text and a NUL.
+    pub fn with_origin(mut self, fields: Vec<u8>) -> Self {
+        self.0.origin = Some(fields.into());
+        self
+    }
+
+    /// Further fields as PostgreSQL reported them; for its own protocol only.
+    pub fn origin(&self) -> &[u8] {
+        self.0.origin.as_deref().unwrap_or_default()
     }
 
     /// Adds the position in the statement, in characters from 1.

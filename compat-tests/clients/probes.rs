@@ -27,7 +27,7 @@ const PROBES: [(&str, &str); 24] = [
     ("19-vanished-in-transaction", "CZCCCZTDCZ"),
     ("20-cancel", "TEZ"),
     ("21-startup-options", "KRSSSSSSSSSSSSSZTDCTDCTDCZTDCTDCTDCZTDCTDCTDCZ"),
-    ("22-protocol-3.2", "KRSSSSSSSSSSSSSZvTDCZKRSSSSSSSSSSSSSZvTDCZKRSSSSSSSSSSSSSZvTDCZ"),
+    ("22-protocol-options", "KRSSSSSSSSSSSSSZvTDCZKRSSSSSSSSSSSSSZvTDCZ"),
     ("23-function-call", "VZTDCZ"),
     ("24-begin-inside", "TDCCTDCZTDCZTDCZCZ"),
 ];

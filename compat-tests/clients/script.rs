@@ -289,6 +289,11 @@ impl Stage<'_> {
         }
         // In an order that is not documented.
         messages.sort();
+        if messages.iter().any(|m| m.0 == b'E') {
+            // Who is refused needs not be told that he was let in before.
+            messages.retain(|m| m.0 == b'E');
+            messages.iter_mut().for_each(|m| without_source(&mut m.1));
+        }
         self.clients.insert(self.current.clone(), client);
         if greeting {
             self.note(&messages, end);
@@ -340,6 +345,13 @@ impl Stage<'_> {
         client.send();
         assert!(matches!(client.next(), Answer::End));
     }
+}
+
+/// Takes the place in PostgreSQL's source out of an error: a refused start-up is RustyDB's answer.
+fn without_source(body: &mut Vec<u8>) {
+    let fields = body.split(|b| *b == 0).filter(|field| !field.is_empty());
+    let fields = fields.filter(|field| !b"FLR".contains(&field[0]));
+    *body = fields.flat_map(|field| [field, b"\0"].concat()).chain([0]).collect();
 }
 
 /// Messages up to a number of one type, and how else it ended.

@@ -85,7 +85,7 @@ fn occupied(queue: usize) -> (Server, Wire) {
 }
 
 fn waiting(server: &Server) -> f64 {
-    server.metric("rustydb_pool_waiting_requests{pool=\"main\"}")
+    server.metric("rustydb_pool_wait_queue_size{pool=\"main\"}")
 }
 
 fn error(messages: &[(u8, Vec<u8>)]) -> (String, String) {
@@ -125,8 +125,12 @@ fn t14_a_connection_that_died_between_transactions_is_not_lent() {
     let mut client = Wire::to(&server).ready();
     let kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
         where backend_type = 'client backend' and usename = 'rustydb' and pid <> pg_backend_pid()";
+    let left = "select count(*) from pg_stat_activity where backend_type = 'client backend' \
+        and usename = 'rustydb' and pid <> pg_backend_pid()";
     for _ in 0..10 {
         server.direct_value(kill);
+        let gone = || server.direct_value(left) == "0";
+        eventually("the backends are gone", Duration::from_secs(5), gone);
         assert_eq!(client.values("select 'served'"), ["served"]);
         client = Wire::to(&server).ready();
     }

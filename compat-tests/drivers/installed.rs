@@ -13,7 +13,6 @@ pub enum Language {
     Node,
     Go,
     Java,
-    Odbc,
 }
 
 impl Language {
@@ -24,7 +23,6 @@ impl Language {
             Self::Node => ("node", "node/package-lock.json"),
             Self::Go => ("go", "go/go.sum"),
             Self::Java => ("java", "java/pom.xml"),
-            Self::Odbc => ("odbc", "odbc/packages.txt"),
         }
     }
 }

@@ -14,50 +14,50 @@ mod transcript;
 use std::process::Command;
 
 use installed::{Language, folder};
-use transcript::compare;
+use transcript::{Pooling, compare};
 
-fn python(name: &str, program: &str, arguments: &[&str]) {
+fn python(name: &str, program: &str, arguments: &[&str], pooling: Pooling) {
     let Some(packages) = installed::find(name, Language::Python) else { return };
     let mut command = Command::new(packages.join("venv/bin/python"));
     command.arg("-B").arg(folder().join("python").join(program)).args(arguments);
-    compare(name, &command);
+    compare(name, &command, pooling);
 }
 
 #[test]
 fn python_psycopg() {
-    python("psycopg", "with_psycopg.py", &[]);
+    python("psycopg", "with_psycopg.py", &[], Pooling::Transaction);
 }
 
 #[test]
 fn python_asyncpg() {
-    python("asyncpg", "with_asyncpg.py", &[]);
+    python("asyncpg", "with_asyncpg.py", &[], Pooling::Session);
 }
 
 #[test]
 fn python_sqlalchemy() {
-    python("sqlalchemy_psycopg", "with_sqlalchemy.py", &["psycopg"]);
-    python("sqlalchemy_asyncpg", "with_sqlalchemy.py", &["asyncpg"]);
+    python("sqlalchemy_psycopg", "with_sqlalchemy.py", &["psycopg"], Pooling::Transaction);
+    python("sqlalchemy_asyncpg", "with_sqlalchemy.py", &["asyncpg"], Pooling::Session);
 }
 
-fn node(name: &str, program: &str) {
+fn node(name: &str, program: &str, pooling: Pooling) {
     let Some(packages) = installed::find(name, Language::Node) else { return };
     let mut command = Command::new("node");
     command.arg("--no-deprecation").arg(folder().join("node").join(program));
     command.env("NODE_PATH", packages.join("node_modules"));
-    compare(name, &command);
+    compare(name, &command, pooling);
 }
 
 #[test]
 fn node_pg() {
-    node("pg", "with_pg.js");
+    node("pg", "with_pg.js", Pooling::Transaction);
 }
 
 #[test]
 fn node_postgres_js() {
-    node("postgres_js", "with_postgres_js.js");
+    node("postgres_js", "with_postgres_js.js", Pooling::Session);
 }
 
-fn go(name: &str, program: &str) {
+fn go(name: &str, program: &str, pooling: Pooling) {
     let Some(cache) = installed::find(name, Language::Go) else { return };
     let built = cache.join(program);
     let mut build = Command::new("go");
@@ -65,17 +65,19 @@ fn go(name: &str, program: &str) {
     build.args(["build", "-o"]).arg(&built).arg(format!("./{program}"));
     build.current_dir(folder().join("go")).env("GOPROXY", "off").env("GOFLAGS", "-mod=readonly");
     installed::build(&mut build);
-    compare(name, Command::new(built).env("DRIVER_CASES", folder().join("cases")));
+    let mut command = Command::new(built);
+    command.env("DRIVER_CASES", folder().join("cases"));
+    compare(name, &command, pooling);
 }
 
 #[test]
 fn go_pgx() {
-    go("pgx", "with_pgx");
+    go("pgx", "with_pgx", Pooling::Session);
 }
 
 #[test]
 fn go_pq() {
-    go("pq", "with_pq");
+    go("pq", "with_pq", Pooling::Session);
 }
 
 #[test]
@@ -88,5 +90,6 @@ fn java_jdbc() {
     let path = format!("{}:{}", classes.display(), libraries.display());
     let mut command = Command::new("java");
     command.args(["-Xmx1g", "-XX:TieredStopAtLevel=1", "-cp", &path, "WithJdbc"]);
-    compare("jdbc", command.env("DRIVER_CASES", folder().join("cases")));
+    command.env("DRIVER_CASES", folder().join("cases"));
+    compare("jdbc", &command, Pooling::Session);
 }

@@ -156,6 +156,7 @@ fn administrators_come_in_while_postgres_is_down() {
         .arg(&plain.url())
         .set("admin.users=known")
         .set("backend.connect_timeout_secs=1")
+        .set("backend.failover_wait_secs=1")
         .set("backend.health_interval_secs=1")
         .start();
     // A superuser is remembered from his log-in, a role of the configuration without one.

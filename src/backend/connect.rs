@@ -69,6 +69,13 @@ pub struct Target {
     tls: Option<ClientTls>,
 }
 
+#[cfg(test)]
+impl Target {
+    pub(super) fn nowhere() -> Arc<Self> {
+        Arc::new(Self { addr: BackendAddr::Tcp("nowhere".into(), 1), tls: None })
+    }
+}
+
 /// Makes connections to PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct Connector {

@@ -22,6 +22,8 @@ pub enum Kind {
     Sync,
     /// Ours, before the client's first request: all of its replies are kept from the client.
     Apply,
+    /// The same, but it may fail: what depends on it will tell.
+    Attempt,
     /// A client's Parse that was passed on.
     Parse,
     /// A client's Parse of a statement that the connection has: nothing was sent, and
@@ -79,6 +81,9 @@ pub struct Expectations {
     pending: u32,
     /// An extended batch failed and its Sync was not sent yet: the server skips what comes.
     skipping: bool,
+    /// An extended batch was begun and its Sync was not sent yet: its transaction is open, even
+    /// when a Flush has brought every answer.
+    unsynced: bool,
     /// The server reads COPY data, and the client has not ended it.
     copying: bool,
     /// Sync messages that went into an open COPY.
@@ -98,7 +103,12 @@ pub struct Expectations {
 impl Expectations {
     /// Whether every request was answered, and the next one will be looked at.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && !self.skipping && !self.copying && !self.lost && self.owed == 0
+        self.queue.is_empty()
+            && !self.skipping
+            && !self.unsynced
+            && !self.copying
+            && !self.lost
+            && self.owed == 0
     }
 
     /// ReadyForQuery messages that must still come.
@@ -164,9 +174,11 @@ impl Expectations {
         }
         match entry.kind {
             Kind::CopyEnd if self.queue.is_empty() => return,
-            Kind::Sync => self.skipping = false,
+            Kind::CopyEnd => {}
+            Kind::Sync => (self.skipping, self.unsynced) = (false, false),
             _ if self.skipping => return,
-            _ => {}
+            Kind::Query | Kind::Apply | Kind::Attempt => self.unsynced = false,
+            _ => self.unsynced = true,
         }
         self.pending += u32::from(ends(entry.kind));
         self.queue.push_back(entry);
@@ -216,7 +228,7 @@ impl Expectations {
 
     /// Whether the next reply answers a request of our own, whatever it is.
     pub fn is_ours(&self) -> bool {
-        self.front() == Some(Kind::Apply)
+        matches!(self.front(), Some(Kind::Apply | Kind::Attempt))
     }
 
     /// Learns from a reply, and says whose it is.
@@ -258,7 +270,7 @@ impl Expectations {
     }
 
     fn saw_ours(&mut self, reply: u8) -> Reply {
-        self.failed |= reply == tag::ERROR;
+        self.failed |= reply == tag::ERROR && self.front() == Some(Kind::Apply);
         if reply == tag::READY_FOR_QUERY {
             self.pop();
         }
@@ -279,7 +291,7 @@ impl Expectations {
         self.lost |= self.copying && self.syncs_in_copy;
         self.end_copy();
         match self.front() {
-            None | Some(Kind::Query | Kind::Sync | Kind::Apply) => {}
+            None | Some(Kind::Query | Kind::Sync | Kind::Apply | Kind::Attempt) => {}
             Some(_) => {
                 let sync = self.queue.iter().position(|entry| entry.kind == Kind::Sync);
                 let skipped = sync.unwrap_or(self.queue.len());
@@ -323,7 +335,7 @@ impl Expectations {
 }
 
 fn ends(kind: Kind) -> bool {
-    matches!(kind, Kind::Query | Kind::Sync | Kind::Apply)
+    matches!(kind, Kind::Query | Kind::Sync | Kind::Apply | Kind::Attempt)
 }
 
 #[cfg(test)]
@@ -373,8 +385,11 @@ mod tests {
             ("+p >B >D >E >S <2 <T <D <C <Z", "12TDCZ", true),
             ("+p >B >E +p >B >E >S <2 <C <2 <C <Z", "12C12CZ", true),
             ("+i >B >E >S <1 <2 <C <Z", "2CZ", true),
-            ("+p >H", "1", true),
-            (">B +p >H <2", "21", true),
+            ("+p >H", "1", false),
+            (">B +p >H <2", "21", false),
+            (">P >B >E >H <1 <2 <C", "12C", false),
+            (">P >B >E >H <1 <2 <C >S <Z", "12CZ", true),
+            (">H", "", true),
             ("+p >S <Z", "1Z", true),
             (">P >B >E >S <E <Z", "EZ", true),
             (">P >B >E <E", "E", false),
@@ -393,6 +408,7 @@ mod tests {
             (">P >B >E >S <1 <2 <G >d <E >c >S <Z", "12GEZ", true),
             (">Q <G >Q <E <Z", "GEZ", false),
             (">E >S <s <Z", "sZ", true),
+            (">P >Q <1 <C <Z", "1CZ", true),
         ] {
             let (got, queue, _) = run(script);
             assert_eq!((&*got, queue.is_idle()), (client, idle), "{script}: {queue:?}");

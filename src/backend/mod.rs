@@ -79,6 +79,8 @@ pub struct ConnState {
     pub unnamed: Option<Arc<Statement>>,
     /// Statements to be closed before the next session's first request.
     pub leftovers: Vec<Box<[u8]>>,
+    /// Settings with a dot that were ever made here: after a RESET they are empty, not unknown.
+    pub foreign: Vec<Box<str>>,
 }
 
 impl ConnState {
@@ -94,6 +96,7 @@ impl ConnState {
             statements: Statements::default(),
             unnamed: None,
             leftovers: Vec::new(),
+            foreign: Vec::new(),
         }
     }
 
@@ -232,9 +235,9 @@ impl BackendConn {
     #[cfg(test)]
     pub(crate) fn to_nothing(pid: u32) -> Self {
         let (stream, _) = tokio::net::UnixStream::pair().unwrap();
-        let addr = Arc::new(BackendAddr::Tcp("nowhere".into(), 1));
-        let cancel = Arc::new(CancelKey { addr: addr.clone(), pid, key: Vec::new() });
-        Self { cancel, ..Self::new(Stream::Unix(stream), addr) }
+        let target = Target::nowhere();
+        let cancel = Arc::new(CancelKey { target: target.clone(), pid, key: Vec::new() });
+        Self { cancel, ..Self::new(Stream::Unix(stream), target) }
     }
 
     /// Whether it can be given to another session after a reset.

@@ -420,6 +420,14 @@ mod tests {
         assert_eq!(rules[0].network, Some("10.0.0.0/8".parse().unwrap()));
         let lines = Toml::String("local all all trust; host all all all reject".into());
         assert_eq!(Vec::<HbaRule>::read(&lines).unwrap().len(), 2);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "[security]\nca_cert_path = \"/ca\"\n[[security.hba]]\ntype = \"hostssl\"\n\
+                    method = \"cert\"\n[[security.hba]]\ntype = \"local\"\nmethod = \"peer\"\n";
+        std::fs::write(&file, text).unwrap();
+        let inputs = crate::config::Inputs { file: Some(file.path().into()), ..Default::default() };
+        let hba = inputs.load().unwrap().config.security.hba;
+        let lines: Vec<String> = hba.iter().map(HbaRule::to_string).collect();
+        assert_eq!(lines, ["hostssl all all all cert", "local all all peer"]);
         let wrong = Toml::String("local all all trust; host".into());
         assert!(Vec::<HbaRule>::read(&wrong).unwrap_err().contains("item 2"));
         let map = Toml::String("m CN=joe joe".into());

@@ -4,7 +4,7 @@
 
 use crate::backend::BackendConn;
 use crate::error::Result;
-use crate::executor::mux::{Mux, Seen};
+use crate::executor::mux::{Carried, Mux, Seen};
 use crate::query::{Effects, SettingValue, quote_literal};
 
 /// Looks at an idle connection, on behalf of the session that is held on it.
@@ -34,7 +34,13 @@ fn learn(seen: &mut Seen, row: Vec<Option<String>>) {
         "advisory" => Effects::ADVISORY,
         "listen" => Effects::LISTEN,
         "role" => Effects::ROLE,
-        "prepared" => Effects::PREPARE,
+        "prepared" => {
+            if let (Some(name), Some(sql)) = (name, value) {
+                let name = name.into_bytes().into();
+                seen.prepared.push(Carried { name, sql: sql.into() });
+            }
+            Effects::PREPARE
+        }
         "statement" => {
             seen.statements.extend(name.map(|name| name.into_bytes().into()));
             return;

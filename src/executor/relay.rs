@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::mux::{Mux, Refused, rule};
+use super::mux::{Mux, Refused, Reported, rule};
 use super::{Executor, Work};
 use crate::backend::{BackendConn, ConnState, READ_LARGE, READ_SMALL, Reply};
 use crate::error::{Error, ErrorKind};
@@ -34,6 +34,8 @@ pub struct Client {
     leaving: bool,
     /// Bytes of the goodbye that were passed on.
     goodbye_passed: usize,
+    /// An extended batch was refused: what comes before its Sync is passed over.
+    skipping: bool,
     received: u64,
     sent: u64,
 }
@@ -68,6 +70,7 @@ impl Client {
             scanner: Scanner::default(),
             leaving: false,
             goodbye_passed: 0,
+            skipping: false,
             received: 0,
             sent: 0,
         }
@@ -102,7 +105,14 @@ impl Client {
                 Step::Begin { tag: tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL, .. } => {
                     self.discard(HEADER);
                 }
+                Step::Begin { tag, .. } if self.skipping && tag != tag::SYNC => {
+                    self.discard(HEADER);
+                }
+                Step::Whole { tag, body } if self.skipping && frontend::is_known(tag) => {
+                    self.discard(HEADER + body);
+                }
                 Step::Begin { tag, .. } | Step::Whole { tag, .. } if frontend::is_known(tag) => {
+                    self.skipping = false;
                     // It is looked at again when there is a backend.
                     self.scanner = Scanner::default();
                     return Ok(First::Request);
@@ -217,10 +227,17 @@ pub async fn run(
     .await
 }
 
+/// Whether a connection can serve what the client has sent. One on which others have made settings
+/// that the client asks for, without having made them itself, cannot: it must not find them.
+pub fn suits(client: &Client, mux: &Mux, conn: &BackendConn) -> bool {
+    conn.state.foreign.is_empty() || !mux.asks_for_foreign(&conn.state, client.inbound.unscanned())
+}
+
 /// Brings a session to a connection that it has just got.
-pub fn attach(client: &mut Client, mux: &mut Mux, conn: &mut BackendConn) {
+pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut BackendConn) {
     let batch = mux.attach(&mut conn.state);
     if !batch.is_empty() {
+        slot.hide();
         client.inbound.put_scanned(&batch);
     } else {
         tell_parameters(mux, &conn.state, &mut conn.inbound);
@@ -309,8 +326,21 @@ impl Relay<'_, '_> {
             if let Some(lease) = self.link.lease.take() {
                 lease.release();
             }
-        } else if mux.wants_probe() && self.link.executor.pool().is_wanted() {
+            return None;
+        }
+        if !self.link.executor.pool().is_wanted() {
+            return None;
+        }
+        if mux.wants_probe() {
             return Some(Pause::NeedsProbe);
+        }
+        if mux.can_be_carried() {
+            mux.carry_off(&mut conn.state);
+            mux.knows(&conn.state);
+            conn.inbound.detach();
+            if let Some(lease) = self.link.lease.take() {
+                lease.release();
+            }
         }
         None
     }
@@ -344,7 +374,7 @@ impl Relay<'_, '_> {
             Poll::Ready(Err(e)) => return Err(backend_closed(conn, Some(e))),
             Poll::Ready(Ok(_)) => {}
         }
-        scan_replies(conn, self.link.mux, self.link.work).map_err(Pause::Fatal)?;
+        scan_replies(conn, self.link.mux, self.link.slot, self.link.work).map_err(Pause::Fatal)?;
         Ok(Flow::Moved)
     }
 
@@ -385,13 +415,18 @@ impl Relay<'_, '_> {
             First::Request => {}
         }
         let pool = self.link.executor.pool();
-        let Some(mut lease) = pool.try_acquire(self.link.demand, self.link.slot) else {
-            return Err(Pause::NeedsBackend);
+        let mut lease = loop {
+            let lease = pool.try_acquire(self.link.demand, self.link.slot);
+            let mut lease = lease.ok_or(Pause::NeedsBackend)?;
+            if suits(self.client, self.link.mux, lease.conn()) {
+                break lease;
+            }
+            lease.retire();
         };
         let conn = lease.conn();
         let harmless = self.link.mux.attaches_harmlessly(&conn.state);
         if harmless {
-            attach(self.client, self.link.mux, conn);
+            attach(self.client, self.link.mux, self.link.slot, conn);
         }
         *self.link.lease = Some(lease);
         if harmless { Ok(true) } else { Err(Pause::NeedsSettings) }
@@ -400,6 +435,15 @@ impl Relay<'_, '_> {
     /// Looks at the client's bytes.
     fn scan_up(&mut self) -> Result<(), Pause> {
         let Some(conn) = self.link.lease.as_mut().map(Lease::conn) else { return Ok(()) };
+        let between = conn.state.is_idle() && conn.state.tx == TxStatus::Idle;
+        if between && self.client.scanner.at_boundary() {
+            // After a RESET the session has the value of its own start-up packet.
+            let batch = self.link.mux.attach(&mut conn.state);
+            if !batch.is_empty() {
+                self.link.slot.hide();
+                self.client.inbound.put_scanned(&batch);
+            }
+        }
         let pool = self.link.executor.pool();
         let mut idle = || pool.close_idle();
         let scanned = self.client.scan(self.link.mux, &mut conn.state, &mut idle);
@@ -439,7 +483,7 @@ impl Relay<'_, '_> {
         };
         if self.link.work.is_none() {
             let looked_at = !self.link.mux.is_session_mode();
-            let sql = if looked_at { &[] } else { sql_of(self.client.inbound.scanned()) };
+            let sql = if looked_at { &[] } else { frontend::sql_of(self.client.inbound.scanned()) };
             let (executor, tally) = (self.link.executor, self.link.tally);
             *self.link.work = Some(executor.admit(Protocol::Postgres, sql, tally));
             if self.link.mux.may_want_names() {
@@ -460,44 +504,54 @@ impl Relay<'_, '_> {
     }
 }
 
-/// The text of a Query or Parse at the beginning of a batch, as far as it is there.
-fn sql_of(batch: &[u8]) -> &[u8] {
-    match (batch.first(), batch.get(HEADER..)) {
-        (Some(&tag::QUERY), Some(body)) => body,
-        (Some(&tag::PARSE), Some(body)) => {
-            let name = body.iter().position(|b| *b == 0).map_or(body.len(), |at| at + 1);
-            &body[name..]
+/// Forgets the first request that waits for a backend, and says how much of it there was. What of
+/// it is still to come will be passed over.
+pub fn drop_request(client: &mut Client) -> Dropped {
+    let mut extended = false;
+    loop {
+        let step = client.scanner.step(client.inbound.unscanned(), frontend::session_rule);
+        let tag = match step {
+            Step::Pass(n) => {
+                client.discard(n);
+                continue;
+            }
+            Step::Begin { tag, .. } => tag,
+            _ => break,
+        };
+        if extended && matches!(tag, tag::QUERY | tag::FUNCTION_CALL | tag::TERMINATE) {
+            client.scanner = Scanner::default();
+            break;
         }
-        _ => &[],
+        client.discard(HEADER);
+        match tag {
+            tag::QUERY | tag::FUNCTION_CALL | tag::SYNC => {
+                pass_over(client);
+                return Dropped::Whole;
+            }
+            _ => extended = true,
+        }
+    }
+    client.skipping = extended;
+    Dropped::Batch
+}
+
+/// Discards what is there of the body of a message.
+fn pass_over(client: &mut Client) {
+    if client.scanner.at_boundary() {
+        return;
+    }
+    if let Step::Pass(n) = client.scanner.step(client.inbound.unscanned(), frontend::session_rule) {
+        client.discard(n);
     }
 }
 
-/// Forgets the requests that wait for a backend, if they are there whole, and returns how many
-/// ReadyForQuery messages they would have got. `None` = the rest of one is still to come, so the
-/// place where the next one begins is not known.
-pub fn drop_whole_requests(client: &mut Client) -> Option<u32> {
-    let mut scanner = Scanner::default();
-    let mut bytes = client.inbound.unscanned();
-    let (mut requests, mut last) = (0, 0);
-    while !bytes.is_empty() {
-        let n = match scanner.step(bytes, frontend::session_rule) {
-            Step::Pass(n) => n,
-            Step::Begin { tag, .. } => {
-                let ends = matches!(tag, tag::QUERY | tag::FUNCTION_CALL | tag::SYNC);
-                requests += u32::from(ends);
-                last = if ends { 0 } else { tag };
-                HEADER
-            }
-            _ => return None,
-        };
-        bytes = bytes.get(n..)?;
-    }
-    let whole = last == 0 && scanner.at_boundary();
-    whole.then(|| {
-        client.inbound.mark_scanned(client.inbound.unscanned().len());
-        client.inbound.consume_scanned();
-        requests
-    })
+/// What was forgotten of a client's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// A request to which ReadyForQuery belongs.
+    Whole,
+    /// The beginning of an extended batch; the rest up to its Sync will be passed over.
+    Batch,
 }
 
 fn read(
@@ -521,6 +575,7 @@ fn put_owed(owed: u32, inbound: &mut FrameBuf) {
 fn scan_replies(
     conn: &mut BackendConn,
     mux: &mut Mux,
+    slot: &Arc<CancelSlot>,
     work: &mut Option<Work>,
 ) -> Result<(), Error> {
     let BackendConn { inbound, scanner, state, cancel, .. } = conn;
@@ -549,7 +604,7 @@ fn scan_replies(
                 return Err(Error::backend_lost("invalid message length from the server"));
             }
         };
-        let reply = state.expect.saw(tag);
+        let mut reply = state.expect.saw(tag);
         put_owed(state.expect.take_owed(), inbound);
         let mut whole = HEADER + body.unwrap_or(0);
         if body.is_some() {
@@ -561,6 +616,18 @@ fn scan_replies(
             }
             let body = &inbound.unscanned()[HEADER..whole];
             state.saw(tag, body).map_err(Error::backend_lost)?;
+            if reply == Reply::Pass && tag == replies::tag::PARAMETER_STATUS {
+                match mux.reported(body) {
+                    Reported::Pass => {}
+                    Reported::Keep => reply = Reply::Keep,
+                    Reported::Instead(message) => {
+                        inbound.splice(0, whole, &message);
+                        inbound.mark_scanned(message.len());
+                        continue;
+                    }
+                }
+            }
+            let body = &inbound.unscanned()[HEADER..whole];
             if reply == Reply::Pass {
                 account(tag, body, state, mux, work);
             }
@@ -573,7 +640,7 @@ fn scan_replies(
             Reply::Keep => {
                 inbound.splice(0, whole, b"");
                 if tag == replies::tag::READY_FOR_QUERY {
-                    own_request_done(state, mux, inbound)?;
+                    own_request_done(state, mux, slot, inbound)?;
                 }
             }
         }
@@ -582,11 +649,17 @@ fn scan_replies(
 }
 
 /// The settings of the session are in force, and its own request comes next.
-fn own_request_done(state: &ConnState, mux: &mut Mux, inbound: &mut FrameBuf) -> Result<(), Error> {
+fn own_request_done(
+    state: &ConnState,
+    mux: &mut Mux,
+    slot: &Arc<CancelSlot>,
+    inbound: &mut FrameBuf,
+) -> Result<(), Error> {
     if state.expect.has_failed() {
         return Err(Error::internal("PostgreSQL refused a setting that it had accepted before"));
     }
     if !state.expect.is_ours() {
+        slot.show();
         tell_parameters(mux, state, inbound);
     }
     Ok(())

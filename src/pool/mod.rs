@@ -304,7 +304,7 @@ impl Drop for Wanted<'_> {
 /// request would stop the wrong statement; its release waits for that.
 #[derive(Debug, Default)]
 pub struct CancelSlot {
-    target: Mutex<Option<Arc<CancelKey>>>,
+    target: Mutex<Target>,
     under_way: AtomicU32,
     finished: Notify,
     /// Told when there is no connection to cancel on.
@@ -313,8 +313,36 @@ pub struct CancelSlot {
 }
 
 impl CancelSlot {
-    fn set(&self, target: Option<Arc<CancelKey>>) {
-        *self.target.lock() = target;
+    fn set(&self, key: Option<Arc<CancelKey>>) {
+        *self.target.lock() = Target { key, hidden: false, deferred: false };
+    }
+
+    /// From now on, cancel requests wait: the connection runs a statement of our own.
+    pub fn hide(&self) {
+        self.target.lock().hidden = true;
+    }
+
+    /// Cancel requests go through again; one that came in between is carried out now.
+    pub fn show(self: &Arc<Self>) {
+        let deferred = {
+            let mut target = self.target.lock();
+            target.hidden = false;
+            std::mem::take(&mut target.deferred)
+        };
+        if let (true, Ok(runtime)) = (deferred, tokio::runtime::Handle::try_current()) {
+            let slot = self.clone();
+            runtime.spawn(async move { slot.cancel().await });
+        }
+    }
+
+    /// Returns when no cancel request is under way, and forgets those that came while the
+    /// session had nothing to cancel.
+    pub async fn shown_idle(&self) {
+        {
+            let mut target = self.target.lock();
+            (target.hidden, target.deferred) = (false, false);
+        }
+        self.quiet().await;
     }
 
     /// Returns when a cancel request comes while there is no connection.
@@ -328,14 +356,18 @@ impl CancelSlot {
 
     /// Process number of the backend that the session holds.
     pub fn backend_pid(&self) -> Option<u32> {
-        self.target.lock().as_ref().map(|key| key.pid)
+        self.target.lock().key.as_ref().map(|key| key.pid)
     }
 
     /// Cancels what the session's backend is doing; does nothing when it holds none.
     pub async fn cancel(&self) {
         let target = {
-            let target = self.target.lock();
-            let Some(target) = target.clone() else {
+            let mut target = self.target.lock();
+            if target.hidden {
+                target.deferred = true;
+                return;
+            }
+            let Some(target) = target.key.clone() else {
                 // Only a session that waits for a connection listens.
                 self.in_vain.notify_waiters();
                 return;
@@ -351,7 +383,7 @@ impl CancelSlot {
     }
 
     /// Returns when no cancel request is under way.
-    async fn quiet(&self) {
+    pub async fn quiet(&self) {
         loop {
             let finished = self.finished.notified();
             if self.is_quiet() {
@@ -360,6 +392,16 @@ impl CancelSlot {
             finished.await;
         }
     }
+}
+
+/// Where a cancel request goes.
+#[derive(Debug, Default)]
+struct Target {
+    key: Option<Arc<CancelKey>>,
+    /// The connection runs a statement of our own, which nobody may cancel.
+    hidden: bool,
+    /// A request came in the meantime.
+    deferred: bool,
 }
 
 struct CancelDone<'a>(&'a CancelSlot);

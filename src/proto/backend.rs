@@ -89,13 +89,15 @@ pub struct Report<'a> {
     pub hint: Option<&'a [u8]>,
     /// `P`.
     pub position: Option<u32>,
+    /// All of them.
+    fields: &'a [u8],
 }
 
 impl<'a> Report<'a> {
     /// Reads the fields; unknown ones are skipped, as the protocol demands.
     pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor(body);
-        let mut report = Self::default();
+        let mut report = Self { fields: body, ..Self::default() };
         loop {
             let field = cursor.u8()?;
             if field == 0 {
@@ -134,10 +136,24 @@ impl<'a> Report<'a> {
         if let Some(hint) = self.hint {
             error = error.with_hint(text(hint));
         }
-        match self.position {
-            Some(position) => error.with_position(position),
-            None => error,
+        if let Some(position) = self.position {
+            error = error.with_position(position);
         }
+        error.with_origin(self.further())
+    }
+
+    /// The fields that say where in PostgreSQL, or in the database, it happened.
+    fn further(&self) -> Vec<u8> {
+        let mut cursor = Cursor(self.fields);
+        let mut further = Vec::new();
+        while let (Ok(field), Ok(value)) = (cursor.u8(), cursor.cstr()) {
+            if !b"SVCMDHP".contains(&field) {
+                further.push(field);
+                further.extend_from_slice(value);
+                further.push(0);
+            }
+        }
+        further
     }
 }
 
@@ -281,6 +297,7 @@ pub fn put_error(out: &mut Vec<u8>, severity: Severity, error: &Error) {
         if let Some(position) = error.position() {
             field(b'P', &position.to_string());
         }
+        out.extend_from_slice(error.origin());
         out.push(0);
     });
 }

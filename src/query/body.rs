@@ -59,11 +59,6 @@ fn body_word(word: &[u8], begins: bool, rest: &[u8], names: &Names, class: &mut 
                 b"set" => return,
                 _ => reader.set_config(),
             }
-            let custom = reader.class.changes.iter().filter_map(|change| match change {
-                Change::Set(name, _) if name.contains('.') => Some(name.clone()),
-                _ => None,
-            });
-            class.custom_settings.extend(custom);
             class.custom_settings.extend(reader.class.custom_settings);
             let local = reader.class.changes.iter().all(|change| *change == Change::Local);
             let setting = if local { Effects::NONE } else { Effects::SETTING };

@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
             }
             b"prepare" => self.prepare(),
             b"execute" => {
-                self.add(Effects::PREPARE);
+                self.add(Effects::EXECUTES);
                 self.rest();
             }
             b"deallocate" => self.deallocate(),
@@ -118,10 +118,7 @@ impl<'a> Reader<'a> {
             }
             b"truncate" | b"vacuum" | b"analyze" | b"analyse" | b"cluster" | b"reindex"
             | b"refresh" => self.rest(),
-            b"grant" | b"revoke" | b"comment" => {
-                self.add(Effects::DDL);
-                self.skip();
-            }
+            b"grant" | b"revoke" | b"comment" => self.skip(),
             b"create" | b"alter" | b"drop" => {
                 self.add(Effects::DDL.and(Effects::UNCLEAR).and(Effects::INSERTS));
                 self.define();
@@ -185,7 +182,7 @@ impl<'a> Reader<'a> {
                 self.class.timeless = false;
             }
             7 if word.eq_ignore_ascii_case(b"execute") => {
-                self.add(Effects::PREPARE.and(Effects::UNCLEAR));
+                self.add(Effects::EXECUTES);
             }
             6 if word.eq_ignore_ascii_case(b"create") => self.add(Effects::UNCLEAR),
             _ => {}
@@ -193,7 +190,7 @@ impl<'a> Reader<'a> {
     }
 
     fn temporary(&mut self) {
-        self.add(Effects::TEMP.and(Effects::DDL));
+        self.add(Effects::TEMP);
     }
 
     fn name(&mut self, effects: Effects, word: &[u8]) {
@@ -233,19 +230,19 @@ impl<'a> Reader<'a> {
             }
             last = Some((token, arguments));
         }
+        let name = name.and_then(|name| std::str::from_utf8(name).ok());
+        if let Some(name) = name {
+            self.custom(&name.to_ascii_lowercase());
+        }
         if let Some((token, 2)) = last
             && token.is_word(b"true")
         {
             return;
         }
         self.add(Effects::SETTING);
-        match name.map(std::str::from_utf8) {
-            Some(Ok(name)) if name.contains('.') && self.class.custom_settings.len() < 16 => {
-                self.class.custom_settings.push(name.to_ascii_lowercase().into());
-            }
-            Some(Ok(name)) if !name.contains('.') => {}
+        if name.is_none() {
             // It could be any setting, also one that cannot be listed.
-            _ => self.add(Effects::HIDDEN),
+            self.add(Effects::HIDDEN);
         }
     }
 
@@ -259,6 +256,8 @@ impl<'a> Reader<'a> {
                     let is_temp = word.eq_ignore_ascii_case(b"temp")
                         || word.eq_ignore_ascii_case(b"temporary");
                     if is_temp && near > 0 {
+                        // Nobody else will see it.
+                        self.class.effects = self.class.effects.without(Effects::DDL);
                         self.add(Effects::TEMP);
                     }
                     self.name(self.names.of_hash(hash), word);
@@ -434,13 +433,19 @@ impl<'a> Reader<'a> {
     }
 
     fn rest_of_local(&mut self) {
-        let mut ahead = self.lexer.clone();
-        let first = ahead.next();
-        let is = |word: &[u8]| first.is_some_and(|token| token.is_word(word));
-        if is(b"session") {
-            // SET LOCAL SESSION AUTHORIZATION ends with the transaction too.
+        if let Some(first) = self.lexer.next()
+            && let Some(name) = self.setting_name(first)
+        {
+            self.custom(&name);
         }
         self.skip();
+    }
+
+    /// A setting with a dot remains known to its connection, even when its value does not.
+    fn custom(&mut self, name: &str) {
+        if name.contains('.') && self.class.custom_settings.len() < 16 {
+            self.class.custom_settings.push(name.into());
+        }
     }
 
     fn unclear_set(&mut self) {
@@ -483,6 +488,7 @@ impl<'a> Reader<'a> {
 
     /// What follows `SET name TO`, up to the end of the statement.
     fn value(&mut self, name: Box<str>) {
+        self.custom(&name);
         let from = self.lexer.position();
         let mut to = from;
         let mut default = 0;
@@ -572,7 +578,7 @@ mod tests {
             ("select \"pg_advisory_lock\"(1)", "advisory lock"),
             ("/* x */ LISTEN a", "listen"),
             ("prepare a as select 1", "prepared statement"),
-            ("execute a", "prepared statement"),
+            ("execute a", ""),
             ("declare c cursor with hold for select 1", "cursor with hold"),
             ("set role x", "role"),
             ("set session authorization x", "role"),
@@ -584,7 +590,7 @@ mod tests {
             ("select * from \"Odd Name\"", "unclear"),
             ("create function f() returns int language sql as $$ select 1 $$", "unclear"),
             ("do $$ begin perform pg_advisory_lock(1); end $$", "advisory lock"),
-            ("explain analyze execute a", "prepared statement"),
+            ("explain analyze execute a", ""),
             ("select 'a\\' , f(1)", "sequence values"),
             ("frobnicate", "sequence values"),
             ("set session characteristics as transaction read only", "settings"),
@@ -594,6 +600,8 @@ mod tests {
             assert_eq!(reason(sql), expected, "{sql}");
         }
         assert!(!effects("select * from orders").has(Effects::SEQUENCE));
+        assert!(effects("execute a").has(Effects::EXECUTES));
+        assert!(effects("create table x as execute a").has(Effects::UNCLEAR));
         assert!(effects("select lastval()").has(Effects::READS_SEQUENCE));
     }
 

@@ -62,8 +62,10 @@ effects! {
     DISCARD_SEQUENCES = 21, "";
     /// It matters which prepared statements the connection has.
     LISTS_STATEMENTS = 22, "";
-    /// LOCK, SAVEPOINT, FETCH, … : nothing.
+    /// Rows may be inserted.
     INSERTS = 23, "";
+    /// A statement prepared with SQL is run.
+    EXECUTES = 24, "";
 }
 
 impl Effects {

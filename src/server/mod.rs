@@ -138,6 +138,7 @@ impl Server {
         let workers_count = worker::count(&config);
         let metrics = Arc::new(Metrics::new());
         let tls = ServerTls::new(&config.security, metrics.clone()).map_err(StartError::config)?;
+        warn_of_clear_text(&config);
         let health = Arc::new(Health::new(workers_count));
         let (drain, drain_watch) = Drain::new();
         let changes = AccessChanges::default();
@@ -393,6 +394,16 @@ impl Addresses {
         use std::io::Write;
         let _ = writeln!(std::io::stdout(), "{}", lines.join("\n"));
         let _ = std::io::stdout().flush();
+    }
+}
+
+/// Other hosts may come in without TLS unless that is forbidden.
+fn warn_of_clear_text(config: &Config) {
+    let loopback = |address: &String| {
+        address == "localhost" || address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    };
+    if !config.security.require_tls && !config.network.listen_addr.iter().all(loopback) {
+        tracing::warn!("other hosts may connect without TLS: security.require_tls is false");
     }
 }
 

@@ -24,9 +24,9 @@ use crate::auth::Identity;
 use crate::backend::{Credentials, Told};
 use crate::config::{Live, PoolingMode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::mux::{Mux, MuxSetup};
+use crate::executor::mux::{APPLICATION_NAME, Mux, MuxSetup};
 use crate::executor::probe;
-use crate::executor::relay::{self, Link, Pause};
+use crate::executor::relay::{self, Dropped, Link, Pause};
 use crate::executor::typed::{self, Events};
 use crate::executor::{Executor, Work};
 use crate::pool::{Demand, LaneKey, Lease};
@@ -37,9 +37,6 @@ use registry::Newcomer;
 
 /// How often a client that waits for a connection is asked whether it is still there.
 const CLIENT_CHECK: Duration = Duration::from_millis(250);
-
-/// The start-up parameter that differs between clients that are otherwise alike.
-const APPLICATION_NAME: &str = "application_name";
 
 /// Time for a client to take the errors of requests that found no connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -273,7 +270,18 @@ impl Session {
         if !conn.is_reusable() || conn.state.tx != TxStatus::Idle {
             return Ok(());
         }
-        probe::look(conn, &mut self.mux, self.entry.role.as_str(), urgent).await
+        // A cancel request that is under way was meant for a statement that is over.
+        self.entry.slot.hide();
+        self.entry.slot.quiet().await;
+        let looked = match probe::look(conn, &mut self.mux, self.entry.role.as_str(), urgent).await
+        {
+            Err(error) if error.kind() == ErrorKind::Cancelled => {
+                probe::look(conn, &mut self.mux, self.entry.role.as_str(), urgent).await
+            }
+            looked => looked,
+        };
+        self.entry.slot.shown_idle().await;
+        looked
     }
 
     /// Puts settings in force that PostgreSQL might refuse by now; nothing runs before it is
@@ -282,10 +290,13 @@ impl Session {
         let conn = held(&mut self.lease)?.conn();
         if !self.mux.attaches_harmlessly(&conn.state) {
             let sql = conn.state.applied.transition(self.mux.settings());
+            self.entry.slot.hide();
+            self.entry.slot.quiet().await;
             conn.simple(&sql, |_| {}).await?;
+            self.entry.slot.show();
             conn.state.applied = self.mux.settings().clone();
         }
-        relay::attach(client, &mut self.mux, conn);
+        relay::attach(client, &mut self.mux, &self.entry.slot, conn);
         Ok(())
     }
 
@@ -299,9 +310,17 @@ impl Session {
 
     /// Borrows a connection for what the client has begun to send; `None` = it did not wait.
     async fn attach(&mut self, client: &mut Client) -> Option<Result<()>> {
-        match self.wait_for_backend(client).await? {
-            Ok(lease) => self.lease = Some(lease),
-            Err(error) => return Some(Err(error)),
+        loop {
+            match self.wait_for_backend(client).await? {
+                Ok(mut lease) => {
+                    if relay::suits(client, &self.mux, lease.conn()) {
+                        self.lease = Some(lease);
+                        break;
+                    }
+                    lease.retire();
+                }
+                Err(error) => return Some(Err(error)),
+            }
         }
         Some(self.take_over(client).await)
     }
@@ -405,8 +424,8 @@ impl Session {
     }
 }
 
-/// Answers requests for which there is no connection now with an error each, so that the client
-/// can try again; false = the session has to end instead.
+/// Answers a request for which there is no connection now with an error, so that the client can
+/// try again; false = the session has to end instead.
 async fn refuse(client: &mut Client, error: &Error) -> bool {
     let passing = matches!(
         error.kind(),
@@ -415,10 +434,9 @@ async fn refuse(client: &mut Client, error: &Error) -> bool {
     if !passing {
         return false;
     }
-    let Some(requests) = relay::drop_whole_requests(client) else { return false };
     let mut answer = Vec::new();
-    for _ in 0..requests {
-        put_error(&mut answer, Severity::Error, error);
+    put_error(&mut answer, Severity::Error, error);
+    if relay::drop_request(client) == Dropped::Whole {
         put_ready(&mut answer);
     }
     let sent = tokio::time::timeout(ANSWER_LIMIT, client.stream.write_all(&answer)).await;

@@ -206,8 +206,7 @@ pub struct Metrics {
     connections_rejected: IntCounterVec,
     protocol_errors: IntCounterVec,
     tls_handshakes: IntCounterVec,
-    /// Seconds until the certificate that clients are shown ends.
-    pub tls_cert_expiry: IntGauge,
+    tls_cert_expiry: IntGaugeVec,
     auth_attempts: IntCounterVec,
     api_requests: IntCounterVec,
     api_errors: IntCounterVec,
@@ -340,9 +339,11 @@ impl Metrics {
                 "TLS handshakes with clients",
                 &["result", "version"],
             ),
-            tls_cert_expiry: make.gauge(
+            tls_cert_expiry: make.gauges(
                 "rustydb_network_tls_cert_expiry_seconds",
-                "Seconds until the certificate of the server ends; 0 = TLS is off",
+                "Seconds until the certificate of the server ends",
+                // None: this way the metric is absent until TLS is on.
+                &[],
             ),
             auth_attempts: make.counters(
                 "rustydb_auth_attempts_total",
@@ -423,6 +424,13 @@ impl Metrics {
     pub fn tls_handshake(&self, version: Option<&str>) {
         let result = if version.is_some() { "success" } else { "failure" };
         self.tls_handshakes.with_label_values(&[result, version.unwrap_or("none")]).inc();
+    }
+
+    /// Says how long the certificate that clients are shown is still good.
+    pub fn tls_cert_expires_in(&self, secs: u64) {
+        let none: [&str; 0] = [];
+        let secs = i64::try_from(secs).unwrap_or(i64::MAX);
+        self.tls_cert_expiry.with_label_values(&none).set(secs);
     }
 
     /// Counts a log-in.

@@ -283,7 +283,6 @@ public class WithJdbc {
             for (int n = 0; n < 2; n++) {
                 attempt("a changed table", () -> ask(conn, "select * from shape"));
             }
-            run(conn, "drop table shape");
             try (PreparedStatement kept = conn.prepareStatement("select ?::int, ?::text")) {
                 say(kept.getParameterMetaData().getParameterTypeName(2));
                 say(kept.getMetaData().getColumnTypeName(1));
@@ -295,6 +294,7 @@ public class WithJdbc {
             }
             attempt("a wrong value", () -> ask(conn, "select ?::text::int", "x"));
             attempt("deallocate", () -> run(conn, "deallocate all"));
+            run(conn, "drop table shape");
             attempt("then", () -> ask(conn, "select ?::int, ?::text", 1, "x"));
             attempt("then", () -> ask(conn, "select ?::int, ?::text", 1, "x"));
         }

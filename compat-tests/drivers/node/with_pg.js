@@ -93,13 +93,13 @@ async function checkPrepared(client) {
   say((await shape()).rows)
   await client.query("alter table shape add b text default 'new'")
   await attempt('a changed table', async () => (await shape()).rows)
-  await client.query('drop table shape')
   const wrong = { name: 'v', text: 'select $1::int', values: ['x'] }
   await attempt('a wrong value', () => client.query(wrong))
   await attempt('a wrong text', () => client.query({ name: 'v', text: 'select 2', values: [] }))
   await attempt('then', () => rows(client, 'select $1::int', ['5']))
   await client.query('deallocate all')
   await attempt('after deallocate all', () => named(1, 1, 1))
+  await client.query('drop table shape')
 }
 
 async function checkSession() {

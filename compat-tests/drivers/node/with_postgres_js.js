@@ -91,11 +91,11 @@ async function checkPrepared(sql) {
   await sql`alter table shape add b text default 'new'`
   await attempt('a changed table', () => sql`select * from shape`)
   await attempt('again', () => sql`select * from shape`)
-  await sql`drop table shape`
   await attempt('a wrong value', () => sql`select ${'x'}::int`)
   await attempt('then', () => sql`select ${'5'}::int as v`)
   await sql.unsafe('deallocate all')
   await attempt('after deallocate all', () => sql`select ${'5'}::int as v`)
+  await sql`drop table shape`
 }
 
 async function checkSession() {

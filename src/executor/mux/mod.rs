@@ -15,17 +15,25 @@ use std::sync::Arc;
 use crate::backend::{ConnState, Expect, Kind, Statement, Told};
 use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
-use crate::proto::backend::TxStatus;
-use crate::proto::frontend::{put_close, put_query, put_sync};
-use crate::query::{Change, Class, Effects, Names, SettingValue, Settings};
+use crate::proto::backend::{TxStatus, parameter_status, put_parameter_status};
+use crate::proto::frame::HEADER;
+use crate::proto::frontend::{put_close, put_parse, put_query, put_sync};
+use crate::query::{Change, Class, Effects, Names, SettingValue, Settings, classify};
 
 pub use outgoing::{Refused, rule};
+
+/// The start-up parameter that differs between clients that are otherwise alike. It is a setting
+/// like others, so that they share connections.
+pub const APPLICATION_NAME: &str = "application_name";
 
 /// Named statements of one session that are carried along; with more it keeps its connection.
 const MAX_STATEMENTS: usize = 1024;
 
 /// Settings with a dot that a session may set by function calls.
 const MAX_CUSTOM: usize = 64;
+
+/// Statements prepared with SQL that are carried along; with more the session stays.
+const MAX_CARRIED: usize = 64;
 
 /// Changes of settings in one transaction that are followed.
 const MAX_JOURNAL: usize = 256;
@@ -39,6 +47,10 @@ pub struct Mux {
     start: Arc<Settings>,
     settings: Arc<Settings>,
     told: Arc<Told>,
+    /// The `application_name` that the client was told last.
+    told_name: Box<str>,
+    /// It was reset, so it is the one of the start-up packet, whatever the connection's is.
+    name_is_reset: bool,
     /// What holds the session on its connection.
     pins: Effects,
     /// What the requests since the last settlement may have left behind.
@@ -56,6 +68,11 @@ pub struct Mux {
     unnamed: Option<Arc<Statement>>,
     /// The named statements are on the connection under their own names.
     native: bool,
+    /// Statements prepared with SQL, as a look at the connection has found them.
+    carried: Vec<Carried>,
+    /// What running one of them may leave behind; `None` = not known.
+    carried_effects: Option<Effects>,
+    settings_moved: bool,
     probe_due: bool,
     database: Arc<DatabaseNames>,
     names: Arc<Names>,
@@ -91,6 +108,8 @@ impl Mux {
             settings: setup.start.clone(),
             start: setup.start,
             told: Arc::default(),
+            told_name: Box::default(),
+            name_is_reset: false,
             pins: Effects::NONE,
             batch: Effects::NONE,
             pending: VecDeque::new(),
@@ -102,6 +121,9 @@ impl Mux {
             named: HashMap::new(),
             unnamed: None,
             native: false,
+            carried: Vec::new(),
+            carried_effects: Some(Effects::NONE),
+            settings_moved: false,
             probe_due: false,
             database: setup.database,
             names: Arc::default(),
@@ -131,6 +153,49 @@ impl Mux {
     /// Notes what the client was told at its log-in.
     pub fn greeted(&mut self, told: Arc<Told>) {
         self.told = told;
+        self.told_name = self.own_name().into();
+    }
+
+    /// The `application_name` of the start-up packet.
+    fn own_name(&self) -> &str {
+        match self.start.get(APPLICATION_NAME) {
+            Some(SettingValue::Config(name)) => name,
+            _ => "",
+        }
+    }
+
+    /// What the client gets of a ParameterStatus.
+    pub fn reported(&mut self, body: &[u8]) -> Reported {
+        let Ok((name, value)) = parameter_status(body) else { return Reported::Pass };
+        if name != APPLICATION_NAME.as_bytes() || self.is_session_mode() {
+            return Reported::Pass;
+        }
+        let reset = self.name_is_reset && value.is_empty() && !self.own_name().is_empty();
+        if !reset {
+            self.told_name = String::from_utf8_lossy(value).into();
+            return Reported::Pass;
+        }
+        if *self.told_name == *self.own_name() {
+            return Reported::Keep;
+        }
+        self.told_name = self.own_name().into();
+        let mut message = Vec::new();
+        put_parameter_status(&mut message, APPLICATION_NAME, self.own_name());
+        Reported::Instead(message)
+    }
+
+    /// Whether the client asks for a setting with a dot that others have made on the connection,
+    /// and that it has not made itself.
+    pub fn asks_for_foreign(&self, conn: &ConnState, requests: &[u8]) -> bool {
+        let lower = requests.to_ascii_lowercase();
+        let mentioned = |name: &str| lower.windows(name.len()).any(|part| part == name.as_bytes());
+        let mut foreign = conn.foreign.iter().filter(|name| self.settings.get(name).is_none());
+        foreign.any(|name| {
+            let text = requests.get(HEADER..).unwrap_or(&[]);
+            let text = text.split(|b| *b == 0).find(|part| !part.is_empty()).unwrap_or(&[]);
+            let class = classify(text, &self.names);
+            mentioned(name) && !class.custom_settings.contains(name)
+        })
     }
 
     /// Settings in force for the session.
@@ -141,7 +206,8 @@ impl Mux {
     /// Settings with a dot that must be looked for one by one.
     pub fn custom_settings(&self) -> impl Iterator<Item = &str> {
         let known = &self.names.custom_settings;
-        self.custom.iter().chain(known.iter()).map(AsRef::as_ref)
+        let set = self.settings.names().filter(|name| name.contains('.'));
+        self.custom.iter().chain(known.iter()).map(AsRef::as_ref).chain(set)
     }
 
     fn refresh_names(&mut self) {
@@ -157,8 +223,15 @@ impl Mux {
     }
 
     /// What a statement of this class will have done.
-    fn note(&mut self, class: &Class) {
+    fn note(&mut self, class: &Class, conn: &mut ConnState) {
         self.batch.add(class.effects);
+        if class.effects.has(Effects::PREPARE) {
+            self.carried_effects = None;
+        }
+        if class.effects.has(Effects::EXECUTES) {
+            let unknown = Effects::UNCLEAR.and(Effects::SEQUENCE);
+            self.batch.add(self.carried_effects.unwrap_or(unknown));
+        }
         if class.effects.has(Effects::READS_SEQUENCE) {
             self.database.sequence_read();
         }
@@ -170,6 +243,9 @@ impl Mux {
             self.pending.push_back(change.clone());
         }
         for name in &class.custom_settings {
+            if conn.foreign.len() < MAX_CUSTOM && !conn.foreign.contains(name) {
+                conn.foreign.push(name.clone());
+            }
             if self.custom.len() >= MAX_CUSTOM {
                 self.batch.add(Effects::HIDDEN);
             } else if !self.custom.contains(name) {
@@ -192,13 +268,10 @@ impl Mux {
                 conn.statements.clear();
                 self.named.clear();
             }
-            [b'C', b'R', b'E', ..]
-            | [b'A', b'L', b'T', ..]
-            | [b'D', b'R', b'O', ..]
-            | [b'C', b'O', b'M', b'M', b'E', ..]
-            | [b'G', b'R', b'A', ..]
-            | [b'R', b'E', b'V', ..]
-            | [b'I', b'M', ..] => {
+            // Dropping takes nothing away that others rely on: PostgreSQL itself looks again.
+            [b'C', b'R', b'E', ..] | [b'A', b'L', b'T', ..] | [b'I', b'M', ..]
+                if self.batch.has(Effects::DDL) && !is_harmless(command) =>
+            {
                 self.defined = true;
                 self.database.defined();
             }
@@ -207,8 +280,16 @@ impl Mux {
     }
 
     fn setting_completed(&mut self) {
-        match self.pending.pop_front() {
-            Some(Change::Local) => {}
+        let change = self.pending.pop_front();
+        match &change {
+            Some(Change::Set(name, _)) if **name == *APPLICATION_NAME => {
+                self.name_is_reset = false;
+            }
+            Some(Change::Reset(name)) if **name == *APPLICATION_NAME => self.name_is_reset = true,
+            Some(Change::ResetAll) => self.name_is_reset = true,
+            _ => {}
+        }
+        match change {
             Some(change) if self.journal.len() < MAX_JOURNAL => self.journal.push(change),
             // Something was set that was not read in the text.
             Some(_) | None => self.batch.add(Effects::SETTING),
@@ -216,6 +297,7 @@ impl Mux {
     }
 
     fn commit(&mut self, conn: &mut ConnState) {
+        self.settings_moved |= !self.journal.is_empty();
         for change in std::mem::take(&mut self.journal) {
             self.settings = Arc::new(self.settings.after(&change, &self.start));
             let applied = conn.applied.after(&change, &Settings::default());
@@ -227,12 +309,41 @@ impl Mux {
         }
     }
 
+    /// Settings get the values that PostgreSQL reports: those of DateStyle add up, for instance.
+    /// One with a dot that was reset, or was local, is empty from now on, not unknown.
+    fn settle_settings(&mut self, conn: &mut ConnState) {
+        let reported = |name: &str| {
+            let same = |(known, _): &&(String, String)| known.eq_ignore_ascii_case(name);
+            conn.parameters.iter().find(same).map(|(_, value)| value.as_str())
+        };
+        let mut values: Vec<(Box<str>, SettingValue)> = Vec::new();
+        for name in self.settings.names().filter(|name| *name != APPLICATION_NAME) {
+            if let Some(value) = reported(name) {
+                values.push((name.into(), SettingValue::Config(value.into())));
+            }
+        }
+        let forgotten = self.custom.iter().filter(|name| self.settings.get(name).is_none());
+        values.extend(forgotten.map(|name| (name.clone(), SettingValue::Config("".into()))));
+        let differs = |(name, value): &(Box<str>, SettingValue)| {
+            self.settings.get(name) != Some(value) || conn.applied.get(name) != Some(value)
+        };
+        if values.iter().any(differs) {
+            conn.applied = Arc::new(conn.applied.with(values.iter().cloned()));
+            let settings = self.settings.with(values);
+            let same = settings == *conn.applied;
+            self.settings = if same { conn.applied.clone() } else { Arc::new(settings) };
+        }
+    }
+
     fn discarded_all(&mut self, conn: &mut ConnState) {
         conn.discarded_all();
+        self.name_is_reset = true;
         self.settings = self.start.clone();
         self.named.clear();
         self.unnamed = None;
         self.native = false;
+        self.carried.clear();
+        self.carried_effects = Some(Effects::NONE);
         self.journal.clear();
         let lasting = Effects::LOAD.and(Effects::SEED).and(Effects::HIDDEN);
         self.pins = self.pins.only(lasting.and(Effects::UNTRACKED));
@@ -255,6 +366,10 @@ impl Mux {
                     self.journal.clear();
                 } else if !self.journal.is_empty() {
                     self.commit(conn);
+                }
+                if self.settings_moved || !self.custom.is_empty() {
+                    self.settings_moved = false;
+                    self.settle_settings(conn);
                 }
                 if self.defined {
                     // What others have parsed in between knows nothing of it.
@@ -351,6 +466,38 @@ impl Mux {
         self.probe_due && !self.is_session_mode()
     }
 
+    /// Whether only statements prepared with SQL hold the session, which can be prepared again.
+    pub fn can_be_carried(&self) -> bool {
+        self.pins == Effects::PREPARE && self.carried_effects.is_some() && !self.probe_due
+    }
+
+    /// Leaves the connection although there are statements prepared with SQL on it.
+    pub fn carry_off(&mut self, conn: &mut ConnState) {
+        conn.leftovers.extend(self.carried.iter().map(|one| one.name.clone()));
+        if self.native {
+            conn.leftovers.extend(self.named.keys().cloned());
+        }
+        self.native = false;
+        self.pins = Effects::NONE;
+    }
+
+    /// Prepares again what was prepared with SQL, and what SQL may refer to.
+    fn carry_on(&mut self, conn: &mut ConnState, batch: &mut Vec<u8>) {
+        for one in &self.carried {
+            put_query(batch, one.sql.as_bytes());
+            conn.expect.push(Kind::Attempt.into());
+        }
+        if !self.named.is_empty() {
+            for (name, statement) in &self.named {
+                put_parse(batch, name, &statement.body);
+            }
+            put_sync(batch);
+            conn.expect.push(Kind::Attempt.into());
+        }
+        self.native = true;
+        self.pins.add(Effects::PREPARE);
+    }
+
     /// The look was taken: what is visible is known exactly now. `urgent` = others wait.
     pub fn probed(&mut self, conn: &mut ConnState, seen: Seen, urgent: bool) {
         self.probe_due = false;
@@ -375,6 +522,11 @@ impl Mux {
             true => conn.applied.clone(),
             false => Arc::new(conn.applied.with(missing)),
         };
+        let effects = |one: &Carried| classify(one.sql.as_bytes(), &self.names).effects;
+        let all = seen.prepared.iter().fold(Effects::NONE, |all, one| all.and(effects(one)));
+        self.carried_effects = (seen.prepared.len() <= MAX_CARRIED)
+            .then(|| all.without(Effects::PREPARE.and(Effects::EXECUTES)));
+        self.carried = seen.prepared;
         if self.native {
             self.named.retain(|name, _| seen.statements.contains(name));
             if !seen.effects.has(Effects::PREPARE) {
@@ -399,6 +551,9 @@ impl Mux {
     /// request, empty when nothing differs.
     pub fn attach(&mut self, conn: &mut ConnState) -> Vec<u8> {
         let mut batch = Vec::new();
+        if self.is_session_mode() {
+            return batch;
+        }
         if !conn.leftovers.is_empty() {
             for name in conn.leftovers.drain(..) {
                 put_close(&mut batch, &name);
@@ -412,6 +567,9 @@ impl Mux {
             conn.expect.push(Kind::Apply.into());
         }
         conn.applied = self.settings.clone();
+        if !self.carried.is_empty() && !self.pins.has(Effects::PREPARE) {
+            self.carry_on(conn, &mut batch);
+        }
         batch
     }
 
@@ -432,9 +590,35 @@ impl Mux {
     /// The client knows the parameters of its connection.
     pub fn knows(&mut self, conn: &ConnState) {
         if conn.digest != self.told.digest {
-            self.told = Arc::new(Told::of(conn.parameters.clone()));
+            let told = Arc::new(Told::of(conn.parameters.clone()));
+            self.told = told.with(APPLICATION_NAME, &self.told_name);
         }
     }
+}
+
+/// Whether a definition cannot change what other statements mean or do.
+fn is_harmless(command: &str) -> bool {
+    const KINDS: [&str; 6] = ["INDEX", "ROLE", "DATABASE", "STATISTICS", "TABLESPACE", "SEQUENCE"];
+    command.split(' ').nth(1).is_some_and(|kind| KINDS.contains(&kind))
+}
+
+/// What becomes of a ParameterStatus.
+pub enum Reported {
+    /// The client gets it.
+    Pass,
+    /// The client knows it.
+    Keep,
+    /// The client gets this message.
+    Instead(Vec<u8>),
+}
+
+/// A statement prepared with SQL.
+#[derive(Debug)]
+pub struct Carried {
+    /// Name.
+    pub name: Box<[u8]>,
+    /// The whole command, `PREPARE name AS …`.
+    pub sql: Box<str>,
 }
 
 /// What a look at a connection showed.
@@ -446,4 +630,6 @@ pub struct Seen {
     pub settings: Vec<(Box<str>, SettingValue)>,
     /// Statements that were prepared by protocol under a client's own name.
     pub statements: Vec<Box<[u8]>>,
+    /// Statements that were prepared with SQL.
+    pub prepared: Vec<Carried>,
 }

@@ -34,6 +34,9 @@ const OWN_WORLD: Effects = Effects::TEMP
     .and(Effects::SETTING)
     .and(Effects::ROLE);
 
+/// What refers to prepared statements by the client's own names.
+const REFERS: Effects = Effects::PREPARE.and(Effects::EXECUTES).and(Effects::LISTS_STATEMENTS);
+
 /// A request that is not carried out.
 pub struct Refused(pub Error);
 
@@ -179,10 +182,10 @@ impl Mux {
             class
         };
         self.refuse_transactions(&class)?;
-        self.note(&class);
+        self.note(&class, conn);
         self.unnamed = None;
         conn.unnamed = None;
-        let prepares = class.effects.has(Effects::PREPARE.and(Effects::LISTS_STATEMENTS));
+        let prepares = class.effects.has(REFERS);
         if prepares && conn.tx != TxStatus::Failed {
             let lists = class.effects.has(Effects::LISTS_STATEMENTS);
             let mut batch = self.under_own_names(conn, lists);
@@ -216,7 +219,9 @@ impl Mux {
     /// is about to refer to them. With `lists`, ours are taken away, so that they are not seen.
     fn under_own_names(&mut self, conn: &mut ConnState, lists: bool) -> Vec<u8> {
         let mut batch = Vec::new();
-        self.batch.add(Effects::PREPARE);
+        if !self.native {
+            self.batch.add(Effects::PREPARE);
+        }
         if lists {
             conn.statements.names().for_each(|name| put_close(&mut batch, name.as_bytes()));
             conn.statements.clear();
@@ -458,11 +463,11 @@ impl Mux {
         if statement.version != self.version {
             let text = cstr(&statement.body).unwrap_or(&statement.body);
             let class = classify(text, &self.names);
-            self.note(&class);
+            self.note(&class, conn);
         } else if !class.effects.is_none() || !class.changes.is_empty() {
-            self.note(class);
+            self.note(class, conn);
         }
-        let prepares = class.effects.has(Effects::PREPARE.and(Effects::LISTS_STATEMENTS));
+        let prepares = class.effects.has(REFERS);
         if prepares && conn.tx != TxStatus::Failed {
             let lists = class.effects.has(Effects::LISTS_STATEMENTS);
             let closing = if lists { conn.statements.len() } else { 0 };

@@ -113,7 +113,7 @@ impl ServerTls {
     fn note_expiry(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let left = self.current().expires.saturating_sub(now);
-        self.metrics.tls_cert_expiry.set(i64::try_from(left).unwrap_or(i64::MAX));
+        self.metrics.tls_cert_expires_in(left);
         let reached = WARN_DAYS.into_iter().find(|days| left < days * DAY);
         let mut warned = self.warned.lock();
         if reached != *warned {

@@ -174,7 +174,6 @@ func checkPrepared(db *sql.DB) {
 	exec(conn, "alter table shape add b text")
 	_, err = statement.QueryContext(ctx)
 	Say("a changed table", describe(err))
-	exec(conn, "drop table shape")
 	_, err = kept[0].QueryContext(ctx, "x", 1)
 	Say("a wrong value", describe(err))
 	for _, statement := range kept[:100] {
@@ -185,6 +184,7 @@ func checkPrepared(db *sql.DB) {
 	exec(conn, "deallocate all")
 	_, err = kept[120].QueryContext(ctx, 1, 1)
 	Say("after deallocate all", describe(err))
+	exec(conn, "drop table shape")
 	Must(conn.Close())
 }
 

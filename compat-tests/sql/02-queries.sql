@@ -1,0 +1,24 @@
+-- SELECT, VALUES, TABLE, WITH, windows, grouping sets, set operations, LATERAL, TABLESAMPLE.
+create temp table emp (id int, dept text, pay int);
+insert into emp select i, chr(97 + i % 3), i * 100 from generate_series(1, 12) i;
+select dept, count(*), sum(pay), avg(pay)::int from emp group by dept having count(*) > 3 order by dept;
+select dept, pay, rank() over w, lag(pay) over w, sum(pay) over (w rows 1 preceding) from emp window w as (partition by dept order by pay desc) order by dept, pay;
+select dept, id % 2 as odd, count(*) from emp group by grouping sets ((dept), (id % 2), ()) order by 1, 2;
+with recursive r (n) as (values (1) union all select n + 1 from r where n < 5) select * from r;
+with gone as (delete from emp where id > 10 returning *), new as (insert into emp values (99, 'z', 0) returning *) select count(*) from gone, new;
+select * from emp where id = any (array[1, 99]) order by id;
+select e.id, x.y from emp e, lateral (select e.id * 2 as y) x where e.id < 3 order by 1;
+values (1, 'a'), (2, 'b') order by 1 desc;
+select 1 union select 2 union all select 2 except select 1 order by 1;
+select distinct on (dept) dept, id from emp order by dept, id desc;
+select * from emp order by id offset 2 fetch first 2 rows with ties;
+select count(*) from emp tablesample bernoulli (100);
+select * from emp where id = 1 for update skip locked;
+select * into temp picked from emp where id < 3;
+table picked;
+explain (costs off) select * from emp where id = 1;
+select string_agg(dept, ',' order by id desc) filter (where id < 4) from emp;
+select * from json_to_recordset('[{"a": 1, "b": "x"}]') as x (a int, b text);
+select case when 1 = 1 then 'yes' end, coalesce(null, 2), nullif(1, 1), greatest(1, 3, 2);
+select nothing from emp;
+select * from emp where pay = 'x';

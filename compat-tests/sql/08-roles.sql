@@ -1,0 +1,33 @@
+-- Roles, grants, SET ROLE, SET SESSION AUTHORIZATION, row security, default privileges.
+create role sql_owner; create role sql_reader;
+grant sql_reader to sql_owner;
+create schema sql_ro authorization sql_owner;
+set role sql_owner;
+select current_user, session_user = current_user;
+create table sql_ro.t (a int, b text);
+insert into sql_ro.t values (1, 'one'), (2, 'two');
+grant usage on schema sql_ro to sql_reader; grant select (a) on sql_ro.t to sql_reader;
+set role sql_reader;
+select a from sql_ro.t order by a;
+select b from sql_ro.t;
+insert into sql_ro.t values (3);
+reset role;
+set session authorization sql_reader;
+select current_user, session_user;
+select a from sql_ro.t order by a;
+set role sql_owner;
+reset session authorization;
+alter table sql_ro.t enable row level security;
+create policy odd on sql_ro.t for select to sql_reader using (a % 2 = 1);
+begin; set local role sql_reader; select a from sql_ro.t; commit;
+select current_user = session_user;
+\dp sql_ro.t
+create function sql_ro.who() returns name language sql security definer as 'select current_user'; alter function sql_ro.who() owner to sql_owner;
+select sql_ro.who();
+revoke all on sql_ro.t from sql_reader;
+set role sql_reader; select a from sql_ro.t; set role none;
+alter role sql_reader set work_mem = '11MB';
+select rolconfig from pg_roles where rolname = 'sql_reader';
+set role nosuch;
+reassign owned by sql_owner to current_user; drop owned by sql_owner, sql_reader cascade;
+drop schema sql_ro cascade; drop role sql_owner, sql_reader;

@@ -1,0 +1,21 @@
+-- VACUUM, ANALYZE, CLUSTER, REINDEX, CHECKPOINT, EXPLAIN, CREATE DATABASE, tablespaces, extensions.
+create table sql_mt (a int primary key, b text); insert into sql_mt select i, 'x' from generate_series(1, 100) i;
+vacuum sql_mt;
+vacuum (analyze, verbose off) sql_mt;
+analyze sql_mt (a);
+cluster sql_mt using sql_mt_pkey;
+vacuum full sql_mt;
+reindex (verbose off) index sql_mt_pkey;
+begin; vacuum sql_mt; rollback;
+checkpoint;
+explain (analyze, costs off, timing off, summary off) select count(*) from sql_mt where a < 10;
+create statistics sql_st on a, b from sql_mt; analyze sql_mt; drop statistics sql_st;
+create database sql_db;
+begin; create database sql_db2; rollback;
+drop database sql_db;
+create extension if not exists pg_trgm; select similarity('word', 'wort') > 0.3; drop extension pg_trgm;
+create publication sql_pub for table sql_mt; drop publication sql_pub;
+alter system set work_mem = '4MB'; alter system reset work_mem;
+select pg_reload_conf();
+security label on table sql_mt is 'x';
+drop table sql_mt;
