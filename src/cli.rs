@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, Flag, Inputs, Loaded, default_file};
+use crate::config::{Config, Flag, Inputs, Loaded, Reloader, default_file};
 use crate::server;
 use crate::supervisor::{StartError, data_dir};
 use crate::telemetry::log;
@@ -137,10 +137,11 @@ fn print(text: &str) -> Result<u8, StartError> {
 }
 
 fn serve(options: &Options) -> Result<u8, StartError> {
-    let loaded = options.load()?;
-    let _log = log::start(&loaded.config.monitoring);
+    let inputs = options.inputs()?;
+    let loaded = load(&inputs)?;
+    let log = log::start(&loaded.config.monitoring);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    server::serve(loaded.config)
+    server::serve(Reloader::new(inputs, loaded), log)
 }
 
 fn init(options: &Options, password_file: Option<PathBuf>) -> Result<u8, StartError> {
@@ -153,6 +154,10 @@ fn init(options: &Options, password_file: Option<PathBuf>) -> Result<u8, StartEr
 
 impl Options {
     fn load(&self) -> Result<Loaded, StartError> {
+        load(&self.inputs()?)
+    }
+
+    fn inputs(&self) -> Result<Inputs, StartError> {
         let mut inputs = Inputs::from_process();
         inputs.file = self.config.clone();
         inputs.insecure = self.insecure;
@@ -189,8 +194,12 @@ impl Options {
                 .ok_or_else(|| StartError::config(format!("--set {pair}: expected KEY=VALUE")))?;
             inputs.flags.push(flag("--set", path.trim(), value.trim()));
         }
-        inputs.load().map_err(|errors| StartError::config(errors.to_string()))
+        Ok(inputs)
     }
+}
+
+fn load(inputs: &Inputs) -> Result<Loaded, StartError> {
+    inputs.load().map_err(|errors| StartError::config(errors.to_string()))
 }
 
 /// Time for a server to say how it is.

@@ -14,6 +14,7 @@ mod harness;
 mod health;
 mod pool;
 mod refusals;
+mod reload;
 mod shutdown;
 mod start;
 

@@ -5,6 +5,7 @@
 
 pub mod hba;
 pub mod scram;
+mod standby;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,6 +23,7 @@ use crate::telemetry::Metrics;
 use crate::types::{Role, Secret};
 use hba::{Knock, Rules};
 use scram::{Channel, ScramError, ScramKeys, ServerExchange, Verifier};
+pub use standby::StandbyRoles;
 
 /// Roles whose verifier or checked password is remembered; the oldest go first.
 const CACHE_ROLES: usize = 10_000;
@@ -37,6 +39,8 @@ pub struct RoleRecord {
     pub can_login: bool,
     /// Whether `rolvaliduntil` has passed.
     pub expired: bool,
+    /// `rolsuper`.
+    pub is_superuser: bool,
 }
 
 /// A boxed future, because the store is used as a trait object.
@@ -80,6 +84,8 @@ pub struct Identity {
     pub role: Role,
     /// Its number, where it was asked for.
     pub role_oid: Option<u32>,
+    /// Whether it is a superuser, as far as was asked.
+    pub is_superuser: bool,
     /// Keys for logging in to an external backend as that role.
     pub keys: Option<ScramKeys>,
 }
@@ -157,7 +163,7 @@ impl Authenticator {
             return Err(refused(&role));
         }
         self.metrics.auth_attempt("trust", true);
-        Ok(Identity { role, role_oid: None, keys: None })
+        Ok(Identity { role, role_oid: None, is_superuser: false, keys: None })
     }
 
     /// The rules of the PostgreSQL door.
@@ -189,7 +195,10 @@ impl Authenticator {
         };
         self.metrics.auth_attempt(method.word(), refusal.is_none());
         match (refusal, record) {
-            (None, Some(record)) => Ok(Identity { role, role_oid: Some(record.oid), keys: None }),
+            (None, Some(record)) => {
+                let (role_oid, is_superuser) = (Some(record.oid), record.is_superuser);
+                Ok(Identity { role, role_oid, is_superuser, keys: None })
+            }
             (error, _) => {
                 self.cache.lock().roles.remove(&role);
                 Err(error.unwrap_or_else(|| hba::failed(method, role.as_str())))
@@ -319,7 +328,12 @@ impl Authenticator {
         };
         self.metrics.auth_attempt(method, refusal.is_none());
         match refusal {
-            None => Ok(Identity { role, role_oid: record.map(|record| record.oid), keys }),
+            None => Ok(Identity {
+                role,
+                role_oid: record.map(|record| record.oid),
+                is_superuser: record.is_some_and(|record| record.is_superuser),
+                keys,
+            }),
             Some(error) => {
                 tracing::info!(%role, method, reason = reason(record, &keys), "log-in refused");
                 // A new password must work at once, so a failure is never remembered.
@@ -426,7 +440,7 @@ mod tests {
 
     fn record(password: &str, can_login: bool, expired: bool) -> RoleRecord {
         let verifier = Some(Verifier::of_password(&Secret::new(password)));
-        RoleRecord { oid: 1, verifier, can_login, expired }
+        RoleRecord { oid: 1, verifier, can_login, expired, is_superuser: false }
     }
 
     fn chain(required: bool) -> (Arc<Fixed>, Authenticator) {
@@ -436,7 +450,7 @@ mod tests {
         store.records.insert("old", record("secret", true, true));
         store
             .records
-            .insert("none", RoleRecord { oid: 1, verifier: None, can_login: true, expired: false });
+            .insert("none", RoleRecord { verifier: None, ..record("secret", true, false) });
         let store = Arc::new(store);
         let chain = Authenticator::new(
             store.clone(),

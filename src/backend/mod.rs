@@ -6,6 +6,7 @@
 
 mod connect;
 mod expect;
+mod roster;
 mod servers;
 mod statements;
 
@@ -18,6 +19,7 @@ use std::time::Instant;
 use connect::Target;
 pub use connect::{ConnectError, Connector, Credentials};
 pub use expect::{Expect, Expectations, Kind, Reply};
+pub use roster::{Listed, Roster, Ticket};
 pub use servers::{Probe, Servers, Suspect};
 pub use statements::{ServerName, Statement, Statements};
 
@@ -209,6 +211,8 @@ pub struct BackendConn {
     pub created: Instant,
     /// [`crate::auth::AccessChanges`] when the log-in began.
     pub changes: u64,
+    /// Its place among all connections, where somebody counts them.
+    pub ticket: Option<Ticket>,
     /// Its part of the room of its role and database, given back with it.
     pub permits: Vec<Permit>,
     body: Range<usize>,
@@ -224,6 +228,7 @@ impl BackendConn {
             cancel: Arc::new(CancelKey { target, pid: 0, key: Vec::new() }),
             created: Instant::now(),
             changes: 0,
+            ticket: None,
             permits: Vec::new(),
             body: 0..0,
         }

@@ -223,6 +223,7 @@ impl Loader {
             self.errors.push(format!("{path}: {text} ({source})"));
         }
         if self.errors.is_empty() {
+            self.config.complete();
             Ok(Loaded { config: self.config, sources: self.sources, warnings })
         } else {
             Err(ConfigErrors(self.errors))
@@ -262,6 +263,9 @@ pub fn default_file() -> String {
             push_comment(&mut text, key.doc);
             if let Some(alias) = key.env_alias {
                 text.push_str(&format!("# Environment: {alias}\n"));
+            }
+            if key.live {
+                text.push_str("# A reload (SIGHUP) changes it.\n");
             }
             if let Some(value) = defaults.get(&key.path) {
                 text.push_str(&format!("{name} = {value}\n"));

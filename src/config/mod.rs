@@ -1,9 +1,11 @@
 //! Configuration as plain data: every key with its type, default and meaning, in one place.
 //!
 //! The macro below makes of each section a struct, the table that the loader, `config show` and
-//! `config default` work from, and nothing else; a key exists when it stands here.
+//! `config default` work from, and nothing else; a key exists when it stands here. `=> live` behind
+//! a default means that a reload changes the key of a running server.
 
 mod hba;
+mod live;
 mod load;
 mod overrides;
 mod value;
@@ -14,10 +16,11 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 pub use hba::{ClientCert, ClientName, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry};
+pub use live::{Changes, Live, Reloader, Setting};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
 pub use overrides::{PoolOverride, PoolOverrides};
 pub use value::{
-    BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel,
+    BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis,
     PoolingMode, RecyclingStrategy, Secs, SizingMode, SslMode, TlsMode, TlsVersion,
     ValidationLevel, Value,
 };
@@ -30,6 +33,8 @@ pub struct Key {
     pub doc: &'static str,
     /// A second, shorter environment variable.
     pub env_alias: Option<&'static str>,
+    /// Whether a reload changes it; otherwise it needs a restart.
+    pub live: bool,
 }
 
 macro_rules! config {
@@ -38,7 +43,7 @@ macro_rules! config {
         $field:ident: $section:ident at $table:literal {
             $(
                 $(#[doc = $doc:literal])*
-                $key:ident: $type:ty = $default:expr $(, env $env:literal)?;
+                $key:ident: $type:ty = $default:expr $(, env $env:literal)? $(=> $live:ident)?;
             )*
         }
     )*) => {
@@ -70,6 +75,7 @@ macro_rules! config {
                     path: format!("{}.{}", $table, stringify!($key)),
                     doc: concat!($($doc, "\n"),*),
                     env_alias: [$($env)?].first().copied(),
+                    live: <[&str]>::first(&[$(stringify!($live))?]).is_some(),
                 },)*)*]
             }
 
@@ -81,6 +87,24 @@ macro_rules! config {
                     }
                 )*)*
                 None
+            }
+
+            /// Takes the keys that can change at run time from `newer`, and returns the paths of
+            /// those that differ (taken, left).
+            fn take_live(&mut self, newer: &Self) -> (Vec<&'static str>, Vec<&'static str>) {
+                let (mut taken, mut left) = (Vec::new(), Vec::new());
+                $($(
+                    if self.$field.$key != newer.$field.$key {
+                        let path = concat!($table, ".", stringify!($key));
+                        if <[&str]>::first(&[$(stringify!($live))?]).is_some() {
+                            self.$field.$key = newer.$field.$key.clone();
+                            taken.push(path);
+                        } else {
+                            left.push(path);
+                        }
+                    }
+                )*)*
+                (taken, left)
             }
 
             /// One key by its path, secrets hidden.
@@ -105,9 +129,9 @@ config! {
         /// Threads that serve clients, each with its own listener and event loop; 0 = one per core.
         worker_threads: usize = 0;
         /// Seconds between "not ready" and the end of accepting, for load balancers.
-        shutdown_delay_secs: Secs = Secs(0);
+        shutdown_delay_secs: Secs = Secs(0) => live;
         /// Seconds that running statements and open transactions get at shutdown.
-        shutdown_grace_secs: Secs = Secs(30);
+        shutdown_grace_secs: Secs = Secs(30) => live;
     }
 
     /// The PostgreSQL door.
@@ -119,7 +143,7 @@ config! {
         /// Directory of the Unix socket; "none" = no Unix socket.
         unix_socket_dir: Option<PathBuf> = Some("/tmp".into());
         /// Clients connected at once; the next one is refused with 53300.
-        max_connections: usize = 10_000, env "RUSTYDB_MAX_CONNECTIONS";
+        max_connections: usize = 10_000, env "RUSTYDB_MAX_CONNECTIONS" => live;
         /// Clients of one role connected at once; "none" = as many as max_connections.
         max_connections_per_user: Option<usize> = None;
         /// Clients of one database connected at once; "none" = as many as max_connections.
@@ -133,15 +157,15 @@ config! {
         /// Networks of the proxies, for instance ["10.0.0.0/24"]. Others connect directly.
         proxy_networks: Vec<IpNet> = Vec::new();
         /// Longest SQL text that a door keeps in memory (HTTP); at most 16 MiB.
-        max_request_size: ByteSize = ByteSize(1 << 20);
+        max_request_size: ByteSize = ByteSize(1 << 20) => live;
         /// Seconds a new connection has to identify itself and log in.
-        connection_timeout_secs: Secs = Secs(30);
+        connection_timeout_secs: Secs = Secs(30) => live;
         /// Seconds after which an idle client is sent away with 57P05; "none" = never.
-        idle_timeout_secs: Option<Secs> = None;
+        idle_timeout_secs: Option<Secs> = None => live;
         /// Send small packets at once (TCP_NODELAY).
-        tcp_nodelay: bool = true;
+        tcp_nodelay: bool = true => live;
         /// Seconds of silence before TCP asks whether the client is still there; "none" = never.
-        keepalive_secs: Option<Secs> = Some(Secs(60));
+        keepalive_secs: Option<Secs> = Some(Secs(60)) => live;
         /// Connections that the kernel queues before they are accepted.
         backlog: u32 = 1024;
     }
@@ -149,7 +173,7 @@ config! {
     /// The PostgreSQL protocol.
     pgwire: Pgwire at "network.pgwire" {
         /// Longest start-up packet, as in PostgreSQL.
-        max_startup_bytes: ByteSize = ByteSize(10_000);
+        max_startup_bytes: ByteSize = ByteSize(10_000) => live;
     }
 
     /// The HTTP door.
@@ -159,22 +183,23 @@ config! {
         /// TCP port; 0 = any free port.
         port: u16 = 8080, env "RUSTYDB_API_PORT";
         /// Database that a request works on unless it names another.
-        database: String = "rustydb".into();
+        /// Without a value of its own, that of backend.url where there is one.
+        database: String = "rustydb".into() => live;
         /// Seconds a request may take unless it says otherwise; streams of rows (NDJSON) are
         /// exempt.
-        request_timeout_secs: Secs = Secs(30), env "RUSTYDB_API_TIMEOUT";
+        request_timeout_secs: Secs = Secs(30), env "RUSTYDB_API_TIMEOUT" => live;
         /// Longest request body.
-        max_body_size: ByteSize = ByteSize(10 << 20);
+        max_body_size: ByteSize = ByteSize(10 << 20) => live;
         /// Longest single row that is turned into JSON.
-        max_row_size: ByteSize = ByteSize(16 << 20);
+        max_row_size: ByteSize = ByteSize(16 << 20) => live;
         /// Seconds after which a client that takes nothing of its answer is disconnected.
-        stall_timeout_secs: Secs = Secs(60);
+        stall_timeout_secs: Secs = Secs(60) => live;
         /// Requests in work at once; the next one is answered 503.
-        max_connections: usize = 1000;
+        max_connections: usize = 1000 => live;
         /// Open HTTP connections, idle ones included.
-        max_sockets: usize = 20_000;
+        max_sockets: usize = 20_000 => live;
         /// Seconds an idle HTTP connection is kept.
-        keep_alive_secs: Secs = Secs(75);
+        keep_alive_secs: Secs = Secs(75) => live;
     }
 
     /// PostgreSQL behind RustyDB.
@@ -192,7 +217,7 @@ config! {
         /// network.connection_timeout_secs as well.
         failover_wait_secs: Secs = Secs(60);
         /// Seconds between two looks at the health of PostgreSQL and the disk.
-        health_interval_secs: Secs = Secs(5);
+        health_interval_secs: Secs = Secs(5) => live;
     }
 
     /// The embedded PostgreSQL.
@@ -217,9 +242,9 @@ config! {
     pool: Pool at "pool" {
         /// When a PostgreSQL client gives its connection back: "session" (at its end),
         /// "transaction" or "statement" (then transactions of several statements are refused).
-        pooling_mode: PoolingMode = PoolingMode::Transaction;
+        pooling_mode: PoolingMode = PoolingMode::Transaction => live;
         /// Connections in all; PostgreSQL's max_connections must exceed it by reserved_size and 3.
-        max_size: usize = 100, env "RUSTYDB_POOL_MAX_SIZE";
+        max_size: usize = 100, env "RUSTYDB_POOL_MAX_SIZE" => live;
         /// Connections that are kept although they are idle, max_size at most, and made again when
         /// they are lost; new ones are for the role and database that were used last.
         min_size: usize = 5;
@@ -234,41 +259,41 @@ config! {
         /// Connections of the system role, for log-ins and health, beside max_size.
         reserved_size: usize = 5;
         /// Seconds a client waits for a connection before it gets 53300.
-        acquire_timeout_secs: Secs = Secs(30), env "RUSTYDB_POOL_TIMEOUT";
+        acquire_timeout_secs: Secs = Secs(30), env "RUSTYDB_POOL_TIMEOUT" => live;
         /// Clients that may wait at once; the next one gets 53300 at once.
-        max_wait_queue_size: usize = 1000;
+        max_wait_queue_size: usize = 1000 => live;
         /// Seconds of waiting after which a client counts as starved in the metrics.
-        starvation_threshold_secs: Secs = Secs(10);
+        starvation_threshold_secs: Secs = Secs(10) => live;
         /// Seconds after which a connection is replaced, give or take a tenth; "none" = never.
-        max_lifetime_secs: Option<Secs> = Some(Secs(3600));
+        max_lifetime_secs: Option<Secs> = Some(Secs(3600)) => live;
         /// Seconds after which an idle connection is closed; "none" = never.
-        idle_timeout_secs: Option<Secs> = Some(Secs(600));
+        idle_timeout_secs: Option<Secs> = Some(Secs(600)) => live;
         /// Prepared statements kept on each connection; the least recently used goes first.
-        statement_cache_size: usize = 100;
+        statement_cache_size: usize = 100 => live;
         /// Milliseconds without a request after which a session that keeps its connection is
         /// looked at: if nothing holds it there any more, the connection goes back. Earlier when
         /// others wait.
-        unpin_after_ms: u32 = 20;
+        unpin_after_ms: u32 = 20 => live;
         /// How a connection that was idle is checked before its next use: "none", "ping" (an empty
         /// query) or "query". A connection that was closed is noticed without a check.
         validation: ValidationLevel = ValidationLevel::Ping;
         /// What "query" sends.
-        validation_query: String = "SELECT 1".into();
+        validation_query: String = "SELECT 1".into() => live;
         /// Seconds of being idle before which a connection is not checked.
         validation_skip_recent_secs: Secs = Secs(1);
         /// Seconds after which a check has failed.
-        validation_timeout_secs: Secs = Secs(5);
+        validation_timeout_secs: Secs = Secs(5) => live;
         /// How a connection is made ready for the next client: "fast" (the settings that differ),
         /// "checked" (everything but prepared statements), "replace" (closed) or "adaptive" (by
         /// its age and what happened).
         recycling_strategy: RecyclingStrategy = RecyclingStrategy::Adaptive;
         /// Seconds after which a client that holds a connection and does nothing is reported, but
         /// for clients of session pooling; "none" = never.
-        leak_threshold_secs: Option<Secs> = Some(Secs(300));
+        leak_threshold_secs: Option<Secs> = Some(Secs(300)) => live;
         /// Seconds to clean a connection (DISCARD ALL) before it is closed instead.
-        reset_timeout_secs: Secs = Secs(5);
+        reset_timeout_secs: Secs = Secs(5) => live;
         /// Seconds between two looks for connections that are too old.
-        maintenance_interval_secs: Secs = Secs(30);
+        maintenance_interval_secs: Secs = Secs(30) => live;
         /// What differs for single roles, for instance
         /// { alice = { max_size = 20, pooling_mode = "session" } }, or a table [pool.users.alice]
         /// for each instead of this line. A role's mode comes before its database's.
@@ -331,6 +356,14 @@ config! {
         tls_check_secs: Secs = Secs(60);
     }
 
+    /// The database `rustydb_admin`, where psql can look into the server and steer it.
+    admin: Admin at "admin" {
+        /// Roles that may do everything there, beside PostgreSQL's superusers.
+        users: Vec<String> = Vec::new() => live;
+        /// Roles that may look (SHOW) and change nothing.
+        stats_users: Vec<String> = Vec::new() => live;
+    }
+
     /// Logs and metrics.
     monitoring: Monitoring at "monitoring" {
         /// Serve metrics.
@@ -340,7 +373,9 @@ config! {
         /// Address of the metrics listener; it asks for no password.
         metrics_addr: String = "127.0.0.1".into();
         /// trace, debug, info, warn or error.
-        log_level: LogLevel = LogLevel::Info, env "RUSTYDB_LOG_LEVEL";
+        log_level: LogLevel = LogLevel::Info, env "RUSTYDB_LOG_LEVEL" => live;
+        /// Milliseconds after which a request is counted and logged as slow; 0 = never.
+        slow_query_ms: Millis = Millis(1000) => live;
         /// json, plain, or auto: plain on a terminal, else json. Logs go to standard error.
         log_format: LogFormat = LogFormat::Auto, env "RUSTYDB_LOG_FORMAT";
     }
@@ -434,6 +469,17 @@ impl Config {
         check((0.0..=1.0).contains(&high), "pool.sizing.scale_up_threshold", "must be 0 to 1");
         let text = "must be 0 to 1, and below pool.sizing.scale_up_threshold";
         check((0.0..high).contains(&low), "pool.sizing.scale_down_threshold", text);
+    }
+
+    /// An external backend's database is the default one of the HTTP door, unless another is named.
+    fn complete(&mut self) {
+        let hosts = self.backend.url.as_ref().and_then(|url| url.hosts().ok());
+        if let (BackendMode::External, Some(hosts)) = (self.backend.mode, hosts)
+            && let Some(parts) = hosts.into_iter().next()
+            && self.api.database == Self::default().api.database
+        {
+            self.api.database = parts.database;
+        }
     }
 
     /// `--insecure`: every listener on loopback, nobody is asked for a password.

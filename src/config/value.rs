@@ -208,6 +208,8 @@ macro_rules! duration {
 duration! {
     /// Whole seconds.
     Secs, as_secs, from_secs;
+    /// Whole milliseconds.
+    Millis, as_millis, from_millis;
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {

@@ -28,9 +28,9 @@ use crate::catalog::{DatabaseNames, NameStore};
 use crate::error::Result;
 use crate::pool::{CancelSlot, Demand, Lease, Pool};
 use crate::proto::backend::CommandTag;
-use crate::query::changes_database;
-use crate::telemetry::Metrics;
+use crate::query::{Effects, changes_database};
 use crate::telemetry::metrics::StatementKind;
+use crate::telemetry::{Metrics, Tally};
 use crate::types::{Database, Protocol};
 use names::NameReader;
 
@@ -81,20 +81,33 @@ impl Executor {
         self.pool.acquire(demand, slot).await
     }
 
+    /// Says what keeps a session on its connection from now on; each new reason is counted.
+    pub fn note_pins(&self, pins: Effects, tally: &Tally) {
+        tally.set_pinned(pins.bits());
+        if let Some(cause) = pins.reason() {
+            self.metrics.session_pinned(Protocol::Postgres, cause);
+        }
+    }
+
     /// Counts a request as in work until the value is dropped; `sql` is its text, or the beginning
     /// of it.
-    pub fn admit(&self, protocol: Protocol, sql: &[u8]) -> Work {
+    pub fn admit(&self, protocol: Protocol, sql: &[u8], tally: &Arc<Tally>) -> Work {
         if changes_database(sql) {
             self.pool.close_idle();
         }
         self.metrics.query_active.inc();
         self.metrics.protocol(protocol).sessions_active.inc();
+        let begun = Instant::now();
+        tally.request_begins(begun);
         Work {
             metrics: self.metrics.clone(),
             changes: self.changes.clone(),
             protocol,
-            begun: Instant::now(),
+            tally: tally.clone(),
+            begun,
             kind: StatementKind::Other,
+            committed: true,
+            in_transaction: false,
         }
     }
 }
@@ -104,8 +117,13 @@ pub struct Work {
     metrics: Arc<Metrics>,
     changes: AccessChanges,
     protocol: Protocol,
+    tally: Arc<Tally>,
     begun: Instant,
     kind: StatementKind,
+    /// Whether the transaction that ends with the request, if one does, is kept.
+    committed: bool,
+    /// Whether a transaction is open at the end.
+    in_transaction: bool,
 }
 
 impl Work {
@@ -113,19 +131,32 @@ impl Work {
     pub fn completed(&mut self, tag: CommandTag<'_>) {
         self.kind = StatementKind::of_command(tag.command);
         self.changes.saw(tag.command);
+        self.committed = tag.command != "ROLLBACK";
         self.metrics.rows_returned(self.kind, tag.rows);
     }
 
     /// PostgreSQL reported an error.
-    pub fn failed(&self, class: &str) {
+    pub fn failed(&mut self, class: &str) {
+        self.committed = false;
         self.metrics.query_error(class);
+    }
+
+    /// PostgreSQL is ready for the next request; a transaction may be open.
+    pub fn ready(&mut self, in_transaction: bool) {
+        self.in_transaction = in_transaction;
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
         let protocol = self.metrics.protocol(self.protocol);
-        protocol.duration(self.kind).observe(self.begun.elapsed().as_secs_f64());
+        let took = self.begun.elapsed();
+        protocol.duration(self.kind).observe(took.as_secs_f64());
+        self.tally.request_ends(took, (!self.in_transaction).then_some(self.committed));
+        if took >= self.metrics.slow_query.limit() {
+            let (door, kind) = (self.protocol.as_str(), self.kind.as_str());
+            self.metrics.slow_query.note(took, self.tally.session(), door, kind);
+        }
         protocol.sessions_active.dec();
         self.metrics.query_active.dec();
     }

@@ -20,6 +20,7 @@ use crate::pool::{CancelSlot, Demand, Lease};
 use crate::proto::backend::TxStatus;
 use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step};
 use crate::proto::frontend::{self, tag};
+use crate::telemetry::Tally;
 use crate::types::Protocol;
 
 /// A PostgreSQL client after its log-in.
@@ -215,6 +216,10 @@ pub struct Link<'a> {
     pub slot: &'a Arc<CancelSlot>,
     /// Somebody looks at the session when it was idle for long.
     pub has_timer: bool,
+    /// The request in work; it outlives a relay that is dropped on the way.
+    pub work: &'a mut Option<Work>,
+    /// Counts what the session does.
+    pub tally: &'a Arc<Tally>,
 }
 
 /// Relays until something else has to be done. `stop` is polled whenever the relay has nothing to
@@ -225,9 +230,8 @@ pub async fn run(
     client: &mut Client,
     mut stop: impl FnMut(&mut Context<'_>, bool) -> bool,
 ) -> Pause {
-    let mut work = None;
     poll_fn(|cx| {
-        let mut relay = Relay { link: &mut link, client, work: &mut work };
+        let mut relay = Relay { link: &mut link, client };
         match relay.poll(cx) {
             Poll::Ready(pause) => Poll::Ready(pause),
             Poll::Pending if stop(cx, relay.is_idle()) => Poll::Ready(Pause::Stopped),
@@ -257,7 +261,6 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
 struct Relay<'a, 'b> {
     link: &'a mut Link<'b>,
     client: &'a mut Client,
-    work: &'a mut Option<Work>,
 }
 
 /// The result of one look at one direction.
@@ -310,12 +313,16 @@ impl Relay<'_, '_> {
         if !conn.is_reusable() || !self.client.is_quiet() {
             return None;
         }
-        *self.work = None;
+        *self.link.work = None;
         if conn.state.tx != TxStatus::Idle {
             return None;
         }
         let mux = &mut *self.link.mux;
-        if mux.settle() {
+        let may_go = mux.settle();
+        if mux.pins().bits() != self.link.tally.pinned() {
+            self.link.executor.note_pins(mux.pins(), self.link.tally);
+        }
+        if may_go {
             mux.knows(&conn.state);
             conn.inbound.detach();
             if let Some(lease) = self.link.lease.take() {
@@ -365,7 +372,7 @@ impl Relay<'_, '_> {
             Poll::Ready(Err(e)) => return Err(backend_closed(conn, Some(e))),
             Poll::Ready(Ok(_)) => {}
         }
-        scan_replies(conn, self.link.mux, self.link.slot, self.work).map_err(Pause::Fatal)?;
+        scan_replies(conn, self.link.mux, self.link.slot, self.link.work).map_err(Pause::Fatal)?;
         Ok(Flow::Moved)
     }
 
@@ -472,10 +479,11 @@ impl Relay<'_, '_> {
         let Some(conn) = self.link.lease.as_mut().map(Lease::conn) else {
             return Err(Pause::NeedsBackend);
         };
-        if self.work.is_none() {
+        if self.link.work.is_none() {
             let looked_at = !self.link.mux.is_session_mode();
-            let sql = if looked_at { &[] } else { sql_of(self.client.inbound.scanned()) };
-            *self.work = Some(self.link.executor.admit(Protocol::Postgres, sql));
+            let sql = if looked_at { &[] } else { frontend::sql_of(self.client.inbound.scanned()) };
+            let (executor, tally) = (self.link.executor, self.link.tally);
+            *self.link.work = Some(executor.admit(Protocol::Postgres, sql, tally));
             if self.link.mux.may_want_names() {
                 self.link.executor.refresh(self.link.mux.database());
             }
@@ -491,18 +499,6 @@ impl Relay<'_, '_> {
             Poll::Ready(Ok(_)) => Err(backend_closed(conn, None)),
             Poll::Ready(Err(e)) => Err(backend_closed(conn, Some(e))),
         }
-    }
-}
-
-/// The text of a Query or Parse at the beginning of a batch, as far as it is there.
-fn sql_of(batch: &[u8]) -> &[u8] {
-    match (batch.first(), batch.get(HEADER..)) {
-        (Some(&tag::QUERY), Some(body)) => body,
-        (Some(&tag::PARSE), Some(body)) => {
-            let name = body.iter().position(|b| *b == 0).map_or(body.len(), |at| at + 1);
-            &body[name..]
-        }
-        _ => &[],
     }
 }
 

@@ -161,7 +161,12 @@ fn account(tag: u8, body: &[u8], state: &mut ConnState, mux: &mut Mux, work: &mu
                 work.failed(crate::error::SqlState::parse(report.sqlstate).class());
             }
         }
-        replies::tag::READY_FOR_QUERY => mux.ready(state),
+        replies::tag::READY_FOR_QUERY => {
+            mux.ready(state);
+            if let Some(work) = work {
+                work.ready(body != b"I");
+            }
+        }
         _ => {}
     }
 }

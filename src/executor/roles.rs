@@ -52,6 +52,7 @@ impl SystemRoles {
                 verifier: password.and_then(Verifier::parse),
                 can_login: is(1),
                 expired: is(2),
+                is_superuser: is(4),
             }
         }))
     }

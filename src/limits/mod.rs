@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 #[derive(Debug)]
 pub struct Gate {
     inside: AtomicUsize,
-    most: usize,
+    most: AtomicUsize,
 }
 
 /// The right to be inside; leaving is dropping it.
@@ -21,12 +21,12 @@ pub struct Permit(Arc<Gate>);
 impl Gate {
     /// A gate for `most`.
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { inside: AtomicUsize::new(0), most })
+        Arc::new(Self { inside: AtomicUsize::new(0), most: AtomicUsize::new(most) })
     }
 
     /// Goes in, unless it is full.
     pub fn enter(self: &Arc<Self>) -> Option<Permit> {
-        let enter = |n| if n < self.most { Some(n + 1) } else { None };
+        let enter = |n| if n < self.most() { Some(n + 1) } else { None };
         self.inside
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, enter)
             .ok()
@@ -40,7 +40,12 @@ impl Gate {
 
     /// How many may be inside.
     pub fn most(&self) -> usize {
-        self.most
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// Changes that. Who is inside stays, also when they are more than that now.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 }
 
@@ -127,6 +132,9 @@ mod tests {
         drop(a);
         assert!(!gate.is_full());
         assert!(gate.enter().is_some());
+        gate.set_most(1);
+        assert!(gate.enter().is_none());
         drop(b);
+        assert!(gate.enter().is_some());
     }
 }

@@ -86,7 +86,7 @@ impl Pool {
     ) -> Result<Grant> {
         let begun = Instant::now();
         let patience = Patience {
-            acquire: self.0.config.acquire_timeout_secs.duration(),
+            acquire: self.0.config().pool.acquire_timeout_secs.duration(),
             outage: self.0.failover_wait,
         };
         let mut until = patience.acquire.min(patience.outage);
@@ -111,7 +111,7 @@ impl Pool {
     }
 
     pub(super) fn queue_full(&self) -> Error {
-        let waiting = self.0.config.max_wait_queue_size;
+        let waiting = self.0.config().pool.max_wait_queue_size;
         let (limit, size) = (self.size_key(), self.0.inner.lock().policy.max_size);
         Error::new(
             ErrorKind::PoolExhausted,
@@ -124,7 +124,7 @@ impl Pool {
     }
 
     fn waited_too_long(&self, lane: &LaneKey) -> Error {
-        let secs = self.0.config.acquire_timeout_secs.0;
+        let secs = self.0.config().pool.acquire_timeout_secs.0;
         let inner = self.0.inner.lock();
         let (limit, hint) = match (inner.gates.shut(lane), inner.creations.full(Instant::now())) {
             (Some(shut), _) => (shut, "raise it"),
@@ -207,10 +207,14 @@ impl Creating {
         }
         let changes = shared.changes.count();
         let demand = self.order.demand.clone();
+        let (role, database) = (demand.lane.role(), demand.lane.database());
+        let ticket = shared.roster.enter(role.into(), database.into());
         match shared.servers.connect(demand.lane.parameters(), &demand.credentials).await {
             Ok(mut conn) => {
                 self.ended = true;
                 conn.changes = changes;
+                ticket.logged_in(conn.cancel.pid);
+                conn.ticket = Some(ticket);
                 conn.permits = std::mem::take(&mut self.order.permits);
                 shared.metrics().created.inc();
                 let was_away = {

@@ -1,7 +1,7 @@
 //! The pool's state, pure: no sockets are touched and nothing waits here. All of it lies under
 //! one lock that is held for a few instructions.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::thread::ThreadId;
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::Demand;
 use super::creation::{Creations, Gates};
 use super::sizing::{Load, Policy, Resize};
+use super::steer::{MAX_PAUSED, Paused};
 use crate::auth::AccessChanges;
 use crate::backend::{BackendConn, Credentials, Told};
 use crate::config::Config;
@@ -94,6 +95,8 @@ pub(super) enum Grant {
     Conn(Lent),
     /// PostgreSQL said no.
     Refused(Error),
+    /// Nothing: things have changed, ask again.
+    Again,
 }
 
 /// A connection on its way to a session.
@@ -112,6 +115,8 @@ pub(super) enum Turn {
     Wait(u64, oneshot::Receiver<Grant>),
     /// The wait queue is full.
     Full,
+    /// The database is paused.
+    Paused,
     /// The pool is closed.
     Closed,
 }
@@ -170,6 +175,9 @@ pub(super) struct Inner {
     next_ticket: u64,
     most_waiting: usize,
     shrunk: Option<Instant>,
+    paused: Paused,
+    /// Nobody will end a pause any more.
+    draining: bool,
     pub(super) closed: bool,
 }
 
@@ -193,6 +201,8 @@ impl Inner {
             next_ticket: 0,
             most_waiting: 0,
             shrunk: None,
+            paused: Paused::default(),
+            draining: false,
             closed: false,
         }
     }
@@ -221,6 +231,9 @@ impl Inner {
     pub(super) fn turn(&mut self, demand: &Demand, worker: ThreadId) -> Turn {
         if self.closed {
             return Turn::Closed;
+        }
+        if self.paused.any() && self.paused.holds(demand.lane.database()) {
+            return if self.draining { Turn::Closed } else { Turn::Paused };
         }
         self.next_ticket += 1;
         self.touch(&demand.lane, self.next_ticket);
@@ -260,7 +273,7 @@ impl Inner {
         key: &Arc<LaneKey>,
         worker: ThreadId,
     ) -> Option<(ThreadId, Box<BackendConn>)> {
-        if self.closed {
+        if self.closed || (self.paused.any() && self.paused.holds(key.database())) {
             return None;
         }
         let lent = self.pop_idle(key, worker, |stale| !stale)?;
@@ -326,7 +339,8 @@ impl Inner {
         worker: ThreadId,
         mut conn: Box<BackendConn>,
     ) -> Option<BackendConn> {
-        if self.closed {
+        let is_stale = conn.ticket.as_ref().is_some_and(|ticket| ticket.is_stale());
+        if self.closed || is_stale || self.total > self.policy.max_size {
             return Some(*conn);
         }
         let mut at = 0;
@@ -336,7 +350,7 @@ impl Inner {
                 let lent = Lent { conn, worker, stale_since: None };
                 match waiter.grant.send(Grant::Conn(lent)) {
                     Err(Grant::Conn(back)) => conn = back.conn,
-                    Ok(()) | Err(Grant::Refused(_)) => return None,
+                    Ok(()) | Err(Grant::Refused(_) | Grant::Again) => return None,
                 }
             } else if self.has_to_make_room(waiter, &key) {
                 return Some(*conn);
@@ -374,7 +388,7 @@ impl Inner {
     pub(super) fn favourite(&self, changes: u64) -> Option<Demand> {
         let known = self.lanes.iter().filter(|(key, lane)| {
             let fresh = lane.reported.as_ref().is_some_and(|known| known.changes == changes);
-            fresh && !key.is_single_use()
+            fresh && !key.is_single_use() && !self.paused.holds(key.database())
         });
         let (lane, known) = known.max_by_key(|(_, lane)| lane.last_used)?;
         let credentials = known.reported.as_ref()?.credentials.clone();
@@ -388,8 +402,87 @@ impl Inner {
 
     /// Takes out everything that is idle.
     pub(super) fn take_idle(&mut self) -> Vec<BackendConn> {
-        self.idle = 0;
-        self.lanes.values_mut().flat_map(|lane| lane.idle.drain(..)).map(|i| *i.conn).collect()
+        self.take_idle_in(|_| true)
+    }
+
+    /// Takes out what is idle in the databases that `of_it` is true for.
+    pub(super) fn take_idle_in(&mut self, of_it: impl Fn(&str) -> bool) -> Vec<BackendConn> {
+        let lanes = self.lanes.iter_mut().filter(|(key, _)| of_it(key.database()));
+        let taken: Vec<_> = lanes.flat_map(|(_, lane)| lane.idle.drain(..)).collect();
+        self.idle -= taken.len();
+        taken.into_iter().map(|idle| *idle.conn).collect()
+    }
+
+    /// Numbers of the idle connections in the roster.
+    pub(super) fn idle_ids(&self) -> HashSet<u64> {
+        let idle = self.lanes.values().flat_map(|lane| &lane.idle);
+        idle.filter_map(|idle| idle.conn.ticket.as_ref().map(|ticket| ticket.id)).collect()
+    }
+
+    pub(super) fn max_size(&self) -> usize {
+        self.policy.max_size
+    }
+
+    pub(super) fn paused(&self) -> &Paused {
+        &self.paused
+    }
+
+    /// Pauses a database, or all, and sends its waiters away to ask again; false = too many.
+    pub(super) fn pause(&mut self, database: Option<&Database>) -> bool {
+        match database {
+            None => self.paused.all = true,
+            Some(name) => {
+                let is_new = !self.paused.databases.contains(name);
+                if is_new && self.paused.databases.len() >= MAX_PAUSED {
+                    return false;
+                }
+                self.paused.databases.insert(name.clone());
+            }
+        }
+        let mut at = 0;
+        while let Some(waiter) = self.waiters.get(at) {
+            if !self.paused.holds(waiter.demand.lane.database()) {
+                at += 1;
+            } else if let Some(waiter) = self.remove_waiter(at) {
+                let _ = waiter.grant.send(Grant::Again);
+            }
+        }
+        true
+    }
+
+    /// The server drains: who waits for the end of a pause is sent away.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    pub(super) fn holds_up(&self, database: &str) -> bool {
+        !self.draining && self.paused.holds(database)
+    }
+
+    /// Ends the pause of a database, or every pause; false = there was none.
+    pub(super) fn resume(&mut self, database: Option<&Database>) -> bool {
+        match database {
+            None => std::mem::take(&mut self.paused).any(),
+            Some(name) => self.paused.databases.remove(name),
+        }
+    }
+
+    /// Changes the limits; returns idle connections that are too many now.
+    pub(super) fn resize(&mut self, max_size: usize, max_waiters: usize) -> Vec<BackendConn> {
+        (self.policy.max_size, self.max_waiters) = (max_size, max_waiters);
+        let surplus = self.total.saturating_sub(max_size);
+        let taken = std::iter::from_fn(|| {
+            let lane = self.oldest_idle(|_| true)?;
+            self.pop_oldest(&lane)
+        });
+        taken.take(surplus).collect()
+    }
+
+    /// A parameter that some lane's last connection was told.
+    pub(super) fn reported(&self, name: &str) -> Option<String> {
+        let lanes = self.lanes.values().filter_map(|lane| lane.reported.as_ref());
+        let mut values = lanes.flat_map(|reported| reported.values.values.iter());
+        values.find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
 
     /// Takes out idle connections of the lane that were last used then or earlier: what broke one

@@ -388,3 +388,40 @@ async fn a_closed_pool_lets_its_waiters_go() {
     assert!(nothing_to_make(&mut inner));
     assert!(made(&mut inner, begun, 1).is_some());
 }
+
+#[tokio::test]
+async fn a_pause_sends_waiters_away_and_a_resume_lets_them_in() {
+    let config = config(1, 9);
+    let (mut inner, demand) = (inner(&config), of("a", "db"));
+    let (_, mut waiting) = wait(&mut inner, &demand);
+    assert!(inner.pause(Some(&"other".into())));
+    assert!(waiting.try_recv().is_err());
+    assert!(inner.pause(Some(&"db".into())));
+    assert!(matches!(waiting.try_recv(), Ok(Grant::Again)));
+    assert!(matches!(inner.turn(&demand, me()), Turn::Paused));
+    assert!(inner.resume(Some(&"db".into())) && !inner.resume(Some(&"db".into())));
+    let (_, _waits) = wait(&mut inner, &demand);
+    assert!(inner.pause(None) && inner.paused().holds("any"));
+    inner.drain();
+    assert!(matches!(inner.turn(&demand, me()), Turn::Closed));
+    assert!(inner.resume(None) && !inner.paused().any());
+}
+
+#[tokio::test]
+async fn a_pool_grows_at_once_and_shrinks_as_connections_come_back() {
+    let config = config(1, 9);
+    let (mut inner, demand) = (inner(&config), of("a", "db"));
+    let (_, mut first) = wait(&mut inner, &demand);
+    let (_, mut second) = wait(&mut inner, &demand);
+    let only = order(&mut inner);
+    assert!(nothing_to_make(&mut inner));
+    assert!(inner.resize(2, 9).is_empty());
+    let another = order(&mut inner);
+    assert!(made(&mut inner, only, 1).is_none() && made(&mut inner, another, 2).is_none());
+    assert_eq!((pid(&mut first), pid(&mut second)), (Some(1), Some(2)));
+    assert!(inner.resize(1, 9).is_empty());
+    assert!(back(&mut inner, &demand, 1).is_some());
+    inner.room_freed();
+    assert!(back(&mut inner, &demand, 2).is_none());
+    assert_eq!((inner.total(), inner.idle()), (1, 1));
+}

@@ -16,10 +16,11 @@ mod inner;
 pub mod recycle;
 mod reset;
 mod sizing;
+mod steer;
 mod upkeep;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -27,8 +28,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::auth::AccessChanges;
-use crate::backend::{BackendConn, CancelKey, Credentials, Servers, Told};
-use crate::config;
+use crate::backend::{BackendConn, CancelKey, Credentials, Roster, Servers, Told};
+use crate::config::{self, Config, Live};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::PoolMetrics;
@@ -36,6 +37,7 @@ use creation::Gates;
 pub use inner::LaneKey;
 use inner::{Grant, Inner, Turn};
 use sizing::Policy;
+pub use steer::{Paused, ServerView, Waits};
 
 /// Which of the two pools: they differ in size and in nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +55,14 @@ pub struct Pool(Arc<Shared>);
 struct Shared {
     kind: PoolKind,
     servers: Servers,
-    config: config::Pool,
+    config: Live,
+    reset_timeout_ms: AtomicU64,
     failover_wait: Duration,
     changes: AccessChanges,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
+    roster: Arc<Roster>,
+    resumed: Notify,
     /// Sessions in the wait queue, to be read without the lock.
     waiting: AtomicU32,
 }
@@ -76,10 +81,11 @@ impl Pool {
     pub fn new(
         kind: PoolKind,
         servers: Servers,
-        config: &config::Config,
+        live: Live,
         changes: AccessChanges,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let config = live.now();
         let pool = &config.pool;
         let failover_wait = config.backend.failover_wait_secs.duration();
         let (policy, gates, failover_wait) = match kind {
@@ -96,16 +102,21 @@ impl Pool {
                 (policy, Gates::default(), failover_wait.min(log_in))
             }
         };
-        Self(Arc::new(Shared {
+        let made = Self(Arc::new(Shared {
             kind,
             servers,
             failover_wait,
-            inner: Mutex::new(Inner::new(policy, gates, config)),
-            config: pool.clone(),
+            inner: Mutex::new(Inner::new(policy, gates, &config)),
+            config: live,
+            reset_timeout_ms: AtomicU64::new(0),
+            roster: Arc::default(),
+            resumed: Notify::new(),
             changes,
             metrics,
             waiting: AtomicU32::new(0),
-        }))
+        }));
+        made.0.set_reset_timeout(config.pool.reset_timeout_secs.duration());
+        made
     }
 
     /// Borrows a connection: an idle one, a new one, or the next that is released.
@@ -116,7 +127,7 @@ impl Pool {
     /// it refused.
     pub async fn acquire(&self, demand: &Demand, slot: &Arc<CancelSlot>) -> Result<Lease> {
         let begun = Instant::now();
-        let result = self.acquire_conn(demand).await;
+        let result = self.acquire_conn(demand, slot).await;
         let metrics = self.0.metrics();
         match result {
             Ok(conn) => {
@@ -166,19 +177,26 @@ impl Pool {
         self.0.waiting.load(Ordering::Relaxed) > 0
     }
 
-    async fn acquire_conn(&self, demand: &Demand) -> Result<Box<BackendConn>> {
+    async fn acquire_conn(&self, demand: &Demand, slot: &CancelSlot) -> Result<Box<BackendConn>> {
         let worker = thread::current().id();
         loop {
             let turn = self.0.inner.lock().turn(demand, worker);
             let lent = match turn {
                 Turn::Now(lent) => lent,
                 Turn::Full => return Err(self.queue_full()),
+                Turn::Paused => {
+                    let _wait = slot.waits.begin();
+                    self.0.until_resumed(demand.lane.database()).await;
+                    continue;
+                }
                 Turn::Wait(ticket, receiver) => {
+                    let _wait = slot.waits.begin();
                     let _wanted = Wanted::new(&self.0.waiting);
                     let mut waiting = Waiting { pool: self, ticket, receiver, demand };
                     self.pump();
                     match self.wait(&mut waiting.receiver, demand).await? {
                         Grant::Conn(lent) => lent,
+                        Grant::Again => continue,
                         Grant::Refused(error) => return Err(error),
                     }
                 }
@@ -214,6 +232,7 @@ impl Pool {
     /// Sends waiters away and closes what is idle; lent connections close on their return.
     pub fn close(&self) {
         let idle = self.0.inner.lock().close();
+        self.drain();
         idle.into_iter().for_each(|conn| self.part("drain", conn));
         self.report();
     }
@@ -226,6 +245,11 @@ impl Pool {
 }
 
 impl Shared {
+    /// The configuration in force, for what is not on the way of a statement.
+    fn config(&self) -> Arc<Config> {
+        self.config.now()
+    }
+
     fn metrics(&self) -> &PoolMetrics {
         match self.kind {
             PoolKind::Main => &self.metrics.main_pool,
@@ -285,6 +309,7 @@ pub struct CancelSlot {
     finished: Notify,
     /// Told when there is no connection to cancel on.
     in_vain: Notify,
+    waits: Waits,
 }
 
 impl CancelSlot {

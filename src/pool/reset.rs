@@ -44,7 +44,7 @@ impl Pool {
 
     async fn clean_and_keep(&self, mut back: Return) {
         back.slot.quiet().await;
-        let limit = self.0.config.reset_timeout_secs.duration();
+        let limit = self.0.reset_timeout();
         match tokio::time::timeout(limit, discard_all(&mut back.conn)).await {
             Ok(Ok(())) => {
                 self.0.metrics().recycled.inc();

@@ -56,7 +56,7 @@ impl Pool {
 
     /// Asks a connection that was idle whether it still works.
     async fn validate(&self, conn: &mut BackendConn) -> bool {
-        let config = &self.0.config;
+        let config = &self.0.config().pool;
         let sql = match config.validation {
             ValidationLevel::None => return true,
             ValidationLevel::Ping => "",
@@ -71,7 +71,7 @@ impl Pool {
     pub fn tick(&self, now_secs: u32) {
         let outdated = {
             let mut inner = self.0.inner.lock();
-            let starved = inner.tick(now_secs, self.0.config.starvation_threshold_secs.0);
+            let starved = inner.tick(now_secs, self.0.config().pool.starvation_threshold_secs.0);
             self.0.metrics().starved.inc_by(starved);
             inner.take_outdated(&self.0.changes)
         };
@@ -83,8 +83,8 @@ impl Pool {
     /// advance; runs every `maintenance_interval_secs`.
     pub fn maintain(&self) {
         let now = Instant::now();
-        let idle = self.0.config.idle_timeout_secs.map(|s| s.duration());
-        let life = self.0.config.max_lifetime_secs.map(|s| s.duration());
+        let idle = self.0.config().pool.idle_timeout_secs.map(|s| s.duration());
+        let life = self.0.config().pool.max_lifetime_secs.map(|s| s.duration());
         let retired = self.0.inner.lock().retire(now, idle, life);
         retired.into_iter().for_each(|(reason, conn)| self.part(reason, conn));
         let surplus = self.0.inner.lock().adjust(now);

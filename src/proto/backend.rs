@@ -249,7 +249,7 @@ pub fn command_complete(body: &[u8]) -> Result<CommandTag<'_>, Malformed> {
     Ok(CommandTag { command, rows })
 }
 
-fn put(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn put(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out.push(tag);
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
@@ -258,7 +258,7 @@ fn put(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out[at..at + 4].copy_from_slice(&length.to_be_bytes());
 }
 
-fn put_cstr(out: &mut Vec<u8>, text: &str) {
+pub(super) fn put_cstr(out: &mut Vec<u8>, text: &str) {
     // A NUL would end the string early and let the rest be read as another field.
     out.extend(text.bytes().filter(|b| *b != 0));
     out.push(0);

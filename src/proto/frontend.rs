@@ -5,7 +5,7 @@
 
 pub use postgres_protocol::message::frontend::*;
 
-use super::frame::Want;
+use super::frame::{HEADER, Want};
 
 /// Longest message, PostgreSQL's `PQ_LARGE_MESSAGE_LIMIT` (MaxAllocSize − 1).
 pub const LARGE_MESSAGE: usize = 0x3fff_ffff - 4;
@@ -75,4 +75,16 @@ pub fn session_rule(tag: u8) -> (Want, usize) {
         _ => SMALL_MESSAGE,
     };
     (Want::Header, longest)
+}
+
+/// The text of a Query or Parse at the beginning of a batch, as far as it is there.
+pub fn sql_of(batch: &[u8]) -> &[u8] {
+    match (batch.first(), batch.get(HEADER..)) {
+        (Some(&tag::QUERY), Some(body)) => body,
+        (Some(&tag::PARSE), Some(body)) => {
+            let name = body.iter().position(|b| *b == 0).map_or(body.len(), |at| at + 1);
+            &body[name..]
+        }
+        _ => &[],
+    }
 }

@@ -9,6 +9,7 @@ pub mod fuzz;
 pub mod json;
 pub mod native;
 pub mod proxy;
+pub mod rows;
 pub mod startup;
 
 /// Bytes that are not what the protocol says; the text is for the log and for the client.

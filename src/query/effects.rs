@@ -87,6 +87,16 @@ impl Effects {
     /// Those that hold a session on its connection.
     pub const HOLDING: Effects = Effects((1 << 13) - 1);
 
+    /// The set as a number, and back.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The set of [`Effects::bits`].
+    pub const fn from_bits(bits: u32) -> Effects {
+        Effects(bits)
+    }
+
     /// The union.
     #[must_use]
     pub const fn and(self, other: Effects) -> Effects {

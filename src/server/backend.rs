@@ -15,7 +15,7 @@ use crate::query::quote_literal;
 use crate::supervisor::data_dir::DataDir;
 use crate::supervisor::{Plan, StartError, Supervisor};
 use crate::telemetry::{Check, Health, Metrics};
-use crate::types::Secret;
+use crate::types::{BackendAddr, Secret};
 
 /// Oldest PostgreSQL that is worked with.
 const OLDEST: u32 = 13;
@@ -35,9 +35,8 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Finds or makes what is needed. An external backend's database becomes the default one of
-    /// the HTTP door, unless the configuration names another.
-    pub fn prepare(config: &mut Config, data_dir: &Path) -> Result<Self, StartError> {
+    /// Finds or makes what is needed.
+    pub fn prepare(config: &Config, data_dir: &Path) -> Result<Self, StartError> {
         match (config.backend.mode, &config.backend.url) {
             (BackendMode::Embedded, _) => {
                 Plan::prepare(config, data_dir).map(Box::new).map(Self::Embedded)
@@ -45,11 +44,6 @@ impl Backend {
             (BackendMode::External, Some(url)) => {
                 let hosts =
                     url.hosts().map_err(|e| StartError::config(format!("backend.url: {e}")))?;
-                if let Some(parts) = hosts.first()
-                    && config.api.database == Config::default().api.database
-                {
-                    config.api.database = parts.database.clone();
-                }
                 let hosts = hosts.into_iter().map(|parts| {
                     let connector = external_connector(&parts)?;
                     Ok((parts, connector))
@@ -80,6 +74,16 @@ impl Backend {
             }
         };
         Servers::new(list, probe, limit, changes.clone(), metrics.clone())
+    }
+
+    /// The first of them, for people.
+    pub fn addr(&self) -> BackendAddr {
+        match self {
+            Self::Embedded(plan) => plan.addr(),
+            Self::External(hosts) => hosts
+                .first()
+                .map_or(BackendAddr::Tcp(String::new(), 0), |(parts, _)| parts.addr.clone()),
+        }
     }
 
     /// How the system role gets in.

@@ -26,10 +26,11 @@ impl Leaks {
     /// Reports sessions that have held a connection without work for longer than
     /// `leak_threshold_secs`. In session pooling a client may do that.
     pub(super) async fn look(&mut self, shared: &Shared) {
-        let Some(threshold) = shared.config.pool.leak_threshold_secs else { return };
+        let config = shared.live.now();
+        let Some(threshold) = config.pool.leak_threshold_secs else { return };
         let mut holders = shared.sessions.holders();
         holders.retain(|_, entry| {
-            let mode = shared.config.pooling_mode(&entry.role, &entry.database);
+            let mode = config.pooling_mode(&entry.role, &entry.database);
             mode != PoolingMode::Session
         });
         if holders.is_empty() {

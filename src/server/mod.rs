@@ -5,6 +5,7 @@
 //! clients live on the workers, so no query waits for them.
 
 mod backend;
+mod control;
 mod leaks;
 mod sampler;
 mod worker;
@@ -13,20 +14,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::auth::AccessChanges;
-use crate::config::Config;
+use crate::auth::{AccessChanges, StandbyRoles};
+use crate::config::{Config, Live, Reloader};
+use crate::executor::roles::SystemRoles;
+use crate::limits::Gate;
 use crate::net::{BindError, Door, Drain, DrainWatch, ServerTls, Stage, bind_tcp, bind_unix};
 use crate::pool::{Pool, PoolKind};
+use crate::session::admin::{Admin, ORDERS, Parts};
 use crate::session::{Sessions, Stop};
 use crate::supervisor::data_dir::{self, DataDir};
 use crate::supervisor::{Exit, StartError};
 use crate::telemetry::health::Phase;
+use crate::telemetry::log::Log;
 use crate::telemetry::{Health, Metrics};
 pub use backend::{Backend, initialise, read_password};
+use control::{Control, Leave, Reload, Signals, most_connections};
 use worker::Workers;
 
 /// How often the shutdown looks whether the sessions are gone.
@@ -37,7 +42,13 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// Parts that every worker shares.
 pub(crate) struct Shared {
+    /// What the server was started with.
     pub(crate) config: Arc<Config>,
+    /// What is in force.
+    pub(crate) live: Live,
+    pub(crate) gates: Gates,
+    pub(crate) admin: Admin,
+    pub(crate) roles: Arc<StandbyRoles>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
     pub(crate) sessions: Arc<Sessions>,
@@ -47,6 +58,29 @@ pub(crate) struct Shared {
     pub(crate) changes: AccessChanges,
     pub(crate) tls: Option<Arc<ServerTls>>,
     pub(crate) drain: DrainWatch,
+}
+
+/// Who may be inside of what.
+pub(crate) struct Gates {
+    pub(crate) postgres: Arc<Gate>,
+    pub(crate) requests: Arc<Gate>,
+    pub(crate) sockets: Arc<Gate>,
+}
+
+impl Gates {
+    fn new(config: &Config) -> Self {
+        Self {
+            postgres: Gate::new(config.network.max_connections),
+            requests: Gate::new(config.api.max_connections),
+            sockets: Gate::new(config.api.max_sockets),
+        }
+    }
+
+    fn resize(&self, config: &Config) {
+        self.postgres.set_most(config.network.max_connections);
+        self.requests.set_most(config.api.max_connections);
+        self.sockets.set_most(config.api.max_sockets);
+    }
 }
 
 /// Bound sockets.
@@ -60,14 +94,14 @@ pub(crate) struct Doors {
 ///
 /// # Errors
 /// What keeps it from starting, in one sentence and with its exit code.
-pub fn serve(config: Config) -> Result<u8, StartError> {
+pub fn serve(reloader: Reloader, log: Log) -> Result<u8, StartError> {
     let begun = Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
         .build()
         .map_err(|e| StartError::runtime(format!("cannot start an event loop: {e}")))?;
-    let code = runtime.block_on(Server::run(config, begun));
+    let code = runtime.block_on(Server::run(Arc::new(reloader), log, begun));
     runtime.shutdown_timeout(Duration::from_millis(100));
     code
 }
@@ -81,7 +115,7 @@ struct Server {
     shared: Arc<Shared>,
     drain: Drain,
     workers: Workers,
-    signals: Signals,
+    control: Control,
     backend: BackendHandle,
 }
 
@@ -92,14 +126,15 @@ struct BackendHandle {
 }
 
 impl Server {
-    async fn run(mut config: Config, begun: Instant) -> Result<u8, StartError> {
+    async fn run(reloader: Arc<Reloader>, log: Log, begun: Instant) -> Result<u8, StartError> {
+        let live = reloader.live();
+        let config = live.now();
         let mut signals = Signals::new()?;
         raise_descriptor_limit(&config);
         let path = data_dir_of(&config);
         let mut data = DataDir::open(&path)?;
         let doors = bind(&config)?;
-        let backend = Backend::prepare(&mut config, data.path())?;
-        let config = Arc::new(config);
+        let backend = Backend::prepare(&config, data.path())?;
         let workers_count = worker::count(&config);
         let metrics = Arc::new(Metrics::new());
         let tls = ServerTls::new(&config.security, metrics.clone()).map_err(StartError::config)?;
@@ -109,12 +144,29 @@ impl Server {
         let changes = AccessChanges::default();
         let servers = backend.servers(&config, &changes, &metrics);
         let pool =
-            |kind| Pool::new(kind, servers.clone(), &config, changes.clone(), metrics.clone());
+            |kind| Pool::new(kind, servers.clone(), live.clone(), changes.clone(), metrics.clone());
+        let (pool, system_pool) = (pool(PoolKind::Main), pool(PoolKind::System));
+        let (system, sessions) = (backend.system_demand(), Sessions::new(metrics.clone()));
+        let (orders, ordered) = mpsc::channel(ORDERS);
+        let roles = SystemRoles::new(system_pool.clone(), system.clone());
         let shared = Arc::new(Shared {
-            sessions: Sessions::new(metrics.clone()),
-            pool: pool(PoolKind::Main),
-            system_pool: pool(PoolKind::System),
-            system: backend.system_demand(),
+            gates: Gates::new(&config),
+            admin: Admin::new(Parts {
+                sessions: sessions.clone(),
+                pool: pool.clone(),
+                system_pool: system_pool.clone(),
+                reloader: reloader.clone(),
+                live: live.clone(),
+                health: health.clone(),
+                backend: backend.addr(),
+                orders,
+            }),
+            roles: Arc::new(StandbyRoles::new(Arc::new(roles), live.clone(), health.clone())),
+            sessions,
+            pool,
+            system_pool,
+            system,
+            live,
             changes,
             tls,
             drain: drain_watch,
@@ -132,7 +184,7 @@ impl Server {
         let workers = Workers::start(workers_count, &shared, doors, opened)?;
         let started = tokio::select! {
             started = backend.start(&shared, &servers, &data) => started,
-            _ = signals.stop() => return Ok(0),
+            () = signals.stop() => return Ok(0),
         };
         let (version, supervisor) = started?;
         let status = serde_json::json!({
@@ -151,14 +203,18 @@ impl Server {
         let _ = open.send(true);
         addresses.print(&shared.config, &data, &version, begun.elapsed());
         let backend = BackendHandle { stop: Some(stop), task };
-        let mut server = Self { shared, drain, workers, signals, backend };
-        let (code, hurry) = server.wait().await;
-        server.shut_down(code, hurry).await;
+        let most_connections = most_connections(&shared.config);
+        let mut reload = Reload { reloader, log, debugging: false, most_connections };
+        reload.apply(&shared);
+        let control = Control::new(signals, ordered, reload);
+        let mut server = Self { shared, drain, workers, control, backend };
+        let (code, leave) = server.wait().await;
+        server.shut_down(code, leave).await;
         Ok(code)
     }
 
-    /// Returns when the server has to end, with its exit code and whether it has to hurry.
-    async fn wait(&mut self) -> (u8, bool) {
+    /// Returns when the server has to end, with its exit code and how.
+    async fn wait(&mut self) -> (u8, Leave) {
         let supervisor = async {
             match &mut self.backend.task {
                 Some(task) => task.await.map_or(Exit::GaveUp, |exit| exit),
@@ -166,32 +222,51 @@ impl Server {
             }
         };
         tokio::select! {
-            hurry = self.signals.stop() => (0, hurry),
+            leave = self.control.until_told_to_leave(&self.shared) => (0, leave),
             _ = supervisor => {
                 self.backend.task = None;
-                (1, false)
+                (1, Leave::Gracefully)
+            }
+        }
+    }
+
+    /// Waits, but for who is in more of a hurry; returns how to leave now.
+    async fn unless_told(&mut self, leave: Leave, wait: impl Future<Output = ()>) -> Leave {
+        tokio::pin!(wait);
+        loop {
+            let told = tokio::select! {
+                () = &mut wait => return leave,
+                told = self.control.until_told_to_leave(&self.shared) => told,
+            };
+            match (leave, told) {
+                (_, Leave::WhenEmpty) => {}
+                (Leave::WhenEmpty, told) => return told,
+                // The second time.
+                _ => return Leave::Now,
             }
         }
     }
 
     /// Readiness off, no new clients, idle ones leave, busy ones finish, PostgreSQL stops.
-    async fn shut_down(mut self, code: u8, hurry: bool) {
+    async fn shut_down(mut self, code: u8, leave: Leave) {
         tracing::info!(code, "shutting down");
-        let config = self.shared.config.server.clone();
+        let config = self.shared.live.now();
+        let delay = config.server.shutdown_delay_secs.duration();
+        let grace = config.server.shutdown_grace_secs.duration();
         self.shared.health.enter(Phase::Draining);
-        let hurried = hurry
-            || tokio::select! {
-                () = tokio::time::sleep(config.shutdown_delay_secs.duration()) => false,
-                _ = self.signals.stop() => true,
-            };
+        let mut leave = leave;
+        if leave != Leave::Now {
+            leave = self.unless_told(leave, tokio::time::sleep(delay)).await;
+        }
         self.drain.enter(Stage::Draining);
-        self.shared.sessions.stop_all(Stop::Drain);
-        if !hurried {
-            let sessions = self.shared.sessions.clone();
-            tokio::select! {
-                () = emptied(&sessions, config.shutdown_grace_secs.duration()) => {}
-                _ = self.signals.stop() => {}
-            }
+        let sessions = self.shared.sessions.clone();
+        sessions.stop_all(Stop::Drain);
+        self.shared.pool.drain();
+        if leave == Leave::WhenEmpty {
+            leave = self.unless_told(leave, emptied(&sessions, Duration::MAX)).await;
+        }
+        if leave == Leave::Gracefully {
+            self.unless_told(leave, emptied(&sessions, grace)).await;
         }
         self.shared.sessions.stop_all(Stop::Now);
         emptied(&self.shared.sessions, STOP_GRACE).await;
@@ -211,8 +286,8 @@ impl Server {
 
 /// Returns when no session is left, or after `limit`.
 async fn emptied(sessions: &Sessions, limit: Duration) {
-    let deadline = Instant::now() + limit;
-    while !sessions.is_empty() && Instant::now() < deadline {
+    let begun = Instant::now();
+    while !sessions.is_empty() && begun.elapsed() < limit {
         tokio::time::sleep(DRAIN_CHECK).await;
     }
 }
@@ -319,44 +394,6 @@ impl Addresses {
         use std::io::Write;
         let _ = writeln!(std::io::stdout(), "{}", lines.join("\n"));
         let _ = std::io::stdout().flush();
-    }
-}
-
-/// Signals that the process listens to.
-struct Signals {
-    term: Signal,
-    int: Signal,
-    quit: Signal,
-    hup: Signal,
-    usr1: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, StartError> {
-        let on = |kind| {
-            signal(kind).map_err(|e| StartError::runtime(format!("cannot watch signals: {e}")))
-        };
-        Ok(Self {
-            term: on(SignalKind::terminate())?,
-            int: on(SignalKind::interrupt())?,
-            quit: on(SignalKind::quit())?,
-            hup: on(SignalKind::hangup())?,
-            usr1: on(SignalKind::user_defined1())?,
-        })
-    }
-
-    /// Returns when a signal ends the process; true = at once (SIGQUIT).
-    async fn stop(&mut self) -> bool {
-        loop {
-            tokio::select! {
-                _ = self.term.recv() => return false,
-                _ = self.int.recv() => return false,
-                _ = self.quit.recv() => return true,
-                // Elsewhere these reload or change the log; they must not end the server.
-                _ = self.hup.recv() => tracing::warn!("SIGHUP: the configuration needs a restart"),
-                _ = self.usr1.recv() => tracing::warn!("SIGUSR1 is ignored"),
-            }
-        }
     }
 }
 

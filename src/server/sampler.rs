@@ -34,9 +34,9 @@ pub(super) fn start(shared: Arc<Shared>, data_dir: PathBuf) {
 
 async fn sweep(shared: Arc<Shared>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
-    let limit = shared.config.network.idle_timeout_secs.map(|secs| secs.0);
     loop {
         second.tick().await;
+        let limit = shared.live.now().network.idle_timeout_secs.map(|secs| secs.0);
         let now = u32::try_from(shared.health.uptime_secs()).unwrap_or(u32::MAX);
         shared.sessions.sweep(now, limit);
         shared.pool.tick(now);
@@ -45,11 +45,10 @@ async fn sweep(shared: Arc<Shared>) {
 }
 
 async fn maintain(shared: Arc<Shared>) {
-    let every = shared.config.pool.maintenance_interval_secs.duration();
-    let mut tick = tokio::time::interval(every);
     let mut leaks = Leaks::default();
     loop {
-        tick.tick().await;
+        let every = shared.live.now().pool.maintenance_interval_secs.duration();
+        tokio::time::sleep(every).await;
         shared.pool.maintain();
         shared.system_pool.maintain();
         leaks.look(&shared).await;
@@ -66,10 +65,10 @@ async fn watch_certificate(shared: Arc<Shared>) {
 }
 
 async fn sample_health(shared: Arc<Shared>, data_dir: PathBuf) {
-    let mut tick = tokio::time::interval(shared.config.backend.health_interval_secs.duration());
     let mut waiting_samples = 0;
     loop {
-        tick.tick().await;
+        let next = shared.live.now().backend.health_interval_secs.duration();
+        let next = tokio::time::Instant::now() + next;
         let (database, replication) = ask_backend(&shared).await;
         shared.health.report("database", database);
         shared.health.report("replication", replication);
@@ -83,6 +82,10 @@ async fn sample_health(shared: Arc<Shared>, data_dir: PathBuf) {
             _ => Check::Failed,
         };
         shared.health.report("pool", pool);
+        if database == Check::Ok {
+            shared.roles.refresh().await;
+        }
+        tokio::time::sleep_until(next).await;
     }
 }
 

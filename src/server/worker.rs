@@ -12,7 +12,6 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::executor::Executor;
 use crate::executor::names::NameReader;
-use crate::executor::roles::SystemRoles;
 use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS};
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
 use crate::limits::{Gate, Shares};
@@ -81,9 +80,8 @@ impl Workers {
 
 fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
     let config = &shared.config;
-    let roles = SystemRoles::new(shared.system_pool.clone(), shared.system.clone());
     let auth = Arc::new(Authenticator::new(
-        Arc::new(roles),
+        shared.roles.clone(),
         &config.security,
         shared.changes.clone(),
         shared.metrics.clone(),
@@ -95,18 +93,19 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         shared.changes.clone(),
         shared.metrics.clone(),
     );
-    let opener = Opener::new(shared.sessions.clone(), executor, config.clone());
+    let opener = Opener::new(shared.sessions.clone(), executor, shared.live.clone());
     let postgres = Arc::new(PgDoor {
         auth: auth.clone(),
         opener: opener.clone(),
-        gate: Gate::new(config.network.max_connections),
+        admin: shared.admin.clone(),
+        gate: shared.gates.postgres.clone(),
         refusals: Gate::new(REFUSALS),
         users: Shares::new(config.network.max_connections_per_user),
         databases: Shares::new(config.network.max_connections_per_database),
         addresses: Shares::new(config.network.max_connections_per_address),
         tls: shared.tls.clone(),
         api_port: doors.api_port(),
-        config: config.clone(),
+        config: shared.live.clone(),
         metrics: shared.metrics.clone(),
         drain: shared.drain.clone(),
     });
@@ -114,10 +113,10 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         auth,
         opener,
         catalog: Arc::new(Catalog::default()),
-        requests: Gate::new(config.api.max_connections),
-        sockets: Gate::new(config.api.max_sockets),
+        requests: shared.gates.requests.clone(),
+        sockets: shared.gates.sockets.clone(),
         metrics_sockets: Gate::new(METRICS_SOCKETS),
-        config: config.clone(),
+        config: shared.live.clone(),
         metrics: shared.metrics.clone(),
         health: shared.health.clone(),
         drain: shared.drain.clone(),

@@ -4,8 +4,10 @@
 //! while it needs one, a backend connection: for a transaction, for an HTTP request's statement,
 //! or, when something cannot be moved ([`crate::executor::mux`]), for as long as that is there.
 
+pub mod admin;
 mod describe;
 mod registry;
+mod statistics;
 
 use std::hash::RandomState;
 use std::sync::Arc;
@@ -16,10 +18,11 @@ pub use crate::executor::relay::Client;
 pub use crate::executor::typed::{ColumnInfo, Event, Notice, Prepared};
 pub use describe::{Column, Described};
 pub use registry::{Entry, Sessions, Stop};
+pub use statistics::SessionView;
 
 use crate::auth::Identity;
 use crate::backend::{Credentials, Told};
-use crate::config::{Config, PoolingMode};
+use crate::config::{Live, PoolingMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::mux::{APPLICATION_NAME, Mux, MuxSetup};
 use crate::executor::probe;
@@ -30,6 +33,7 @@ use crate::pool::{Demand, LaneKey, Lease};
 use crate::proto::backend::{Severity, TxStatus, put_error, put_ready};
 use crate::query::{SettingValue, Settings};
 use crate::types::{Database, Protocol};
+use registry::Newcomer;
 
 /// How often a client that waits for a connection is asked whether it is still there.
 const CLIENT_CHECK: Duration = Duration::from_millis(250);
@@ -56,14 +60,14 @@ pub struct Opening {
 pub struct Opener {
     sessions: Arc<Sessions>,
     executor: Executor,
-    config: Arc<Config>,
+    config: Live,
     /// The same for all sessions, so that equal statements are found.
     hasher: RandomState,
 }
 
 impl Opener {
     /// Sessions of this registry that work through this executor.
-    pub fn new(sessions: Arc<Sessions>, executor: Executor, config: Arc<Config>) -> Self {
+    pub fn new(sessions: Arc<Sessions>, executor: Executor, config: Live) -> Self {
         Self { sessions, executor, config, hasher: RandomState::new() }
     }
 
@@ -108,12 +112,14 @@ impl Session {
     fn open(opener: &Opener, opening: Opening) -> Self {
         let Opening { identity, database, mut options, protocol, peer } = opening;
         let Opener { sessions, executor, config, hasher } = opener;
+        let config = config.now();
         options.sort();
         let role = identity.role;
         let credentials = match identity.keys {
             Some(keys) => Credentials::Keys(keys),
             None => Credentials::Local,
         };
+        let application = application_of(&options);
         let start = Arc::new(Settings::from_pairs(take_portable(&mut options)));
         let lane = Arc::new(LaneKey::new(&role, identity.role_oid, &database, options));
         let mode = match lane.is_single_use() {
@@ -121,7 +127,15 @@ impl Session {
             false => config.pooling_mode(&role, &database),
         };
         let names = executor.names_of(&database);
-        let entry = sessions.register(role, database, protocol, peer);
+        let entry = sessions.register(Newcomer {
+            role,
+            database,
+            protocol,
+            peer,
+            application,
+            mode,
+            is_console: false,
+        });
         let mux = Mux::new(MuxSetup {
             mode,
             pid: entry.pid,
@@ -160,7 +174,8 @@ impl Session {
     pub async fn server_parameters(&mut self) -> Result<Arc<Told>> {
         let mut known = self.executor.pool().parameters(&self.demand.lane);
         if known.is_none() {
-            let lease = self.executor.acquire(&self.demand, &self.entry.slot).await?;
+            let lease = self.executor.acquire(&self.demand, &self.entry.slot).await;
+            let lease = self.noted(lease)?;
             known = self.executor.pool().parameters(&self.demand.lane);
             if known.is_none() {
                 known = Some(Arc::new(Told::of(lease.parameters().to_vec())));
@@ -235,6 +250,8 @@ impl Session {
             demand: &self.demand,
             slot: &self.entry.slot,
             has_timer: waits,
+            work: &mut self.work,
+            tally: &self.entry.tally,
         };
         let relaying = relay::run(link, client, stop);
         if !waits {
@@ -319,7 +336,7 @@ impl Session {
         loop {
             tokio::select! {
                 biased;
-                lease = &mut acquire => return Some(lease),
+                lease = &mut acquire => return Some(self.noted(lease)),
                 () = self.entry.slot.cancelled_in_vain() => {
                     let text = "canceling statement due to user request";
                     return Some(Err(Error::new(ErrorKind::Cancelled, text)));
@@ -328,8 +345,8 @@ impl Session {
                     if gone {
                         return None;
                     }
-                    if self.entry.stop() == Stop::Now {
-                        return Some(Err(Stop::Now.error()));
+                    if self.entry.stop() >= Stop::Kill {
+                        return Some(Err(self.entry.stop().error()));
                     }
                 }
             }
@@ -341,13 +358,26 @@ impl Session {
         let metrics = self.executor.metrics().protocol(self.entry.protocol);
         metrics.bytes_received.inc_by(received);
         metrics.bytes_sent.inc_by(sent);
+        self.entry.tally.bytes(received, sent);
+    }
+
+    /// Who found no connection learns nothing about the others, but the log does.
+    fn noted<T>(&self, acquired: Result<T>) -> Result<T> {
+        if let Err(error) = &acquired
+            && error.kind() == ErrorKind::PoolExhausted
+        {
+            self.sessions.log_holders(error);
+        }
+        acquired
     }
 
     /// Prepares a statement of a typed client.
     pub async fn prepare(&mut self, sql: &str, read_only: bool) -> Result<Prepared> {
-        self.work = Some(self.executor.admit(self.entry.protocol, sql.as_bytes()));
+        self.work =
+            Some(self.executor.admit(self.entry.protocol, sql.as_bytes(), &self.entry.tally));
         if self.lease.is_none() {
-            self.lease = Some(self.executor.acquire(&self.demand, &self.entry.slot).await?);
+            let lease = self.executor.acquire(&self.demand, &self.entry.slot).await;
+            self.lease = Some(self.noted(lease)?);
             let conn = held(&mut self.lease)?.conn();
             let sql = conn.state.applied.transition(self.mux.settings());
             if !sql.is_empty() {
@@ -387,7 +417,7 @@ impl Session {
     }
 
     fn note_failure<T>(&mut self, result: Result<T>) -> Result<T> {
-        if let (Err(error), Some(work)) = (&result, &self.work) {
+        if let (Err(error), Some(work)) = (&result, &mut self.work) {
             work.failed(error.sqlstate().class());
         }
         result
@@ -440,13 +470,19 @@ fn take_portable(options: &mut Vec<(String, String)>) -> Vec<(Box<str>, SettingV
     taken
 }
 
+fn application_of(options: &[(String, String)]) -> String {
+    let named = options.iter().find(|(name, _)| name == "application_name");
+    named.map_or_else(String::new, |(_, value)| value.clone())
+}
+
 fn held(lease: &mut Option<Lease>) -> Result<&mut Lease> {
     lease.as_mut().ok_or_else(|| Error::internal("no statement was prepared"))
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.sessions.unregister(&self.entry);
-        self.sessions.metrics.session_terminated(self.entry.protocol, self.ended);
+        // Settled first: what it did is summed when the entry goes.
+        self.work = None;
+        self.sessions.unregister(&self.entry, self.ended);
     }
 }

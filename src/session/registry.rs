@@ -2,18 +2,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::task::Context;
+use std::time::{Duration, Instant, SystemTime};
 
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
+use super::statistics::Statistics;
 use crate::auth::scram::random_bytes;
+use crate::config::PoolingMode;
 use crate::error::{Error, ErrorKind};
 use crate::pool::CancelSlot;
-use crate::telemetry::Metrics;
+use crate::query::Effects;
+use crate::telemetry::{Metrics, Seldom, Tally};
 use crate::types::{Database, Protocol, Role, SessionId};
+
+/// The log names the holders of the connections at most this often.
+const HOLDERS_EVERY: Duration = Duration::from_secs(5);
 
 /// Bytes of the key of a cancel request in protocol 3.0, and from 3.2 on.
 const SHORT_KEY: usize = 4;
@@ -29,6 +36,8 @@ pub enum Stop {
     Idle,
     /// The server drains: as soon as it is idle.
     Drain,
+    /// An administrator ends it: now.
+    Kill,
     /// The server stops: now.
     Now,
 }
@@ -39,6 +48,7 @@ impl Stop {
             0 => Stop::No,
             1 => Stop::Idle,
             2 => Stop::Drain,
+            3 => Stop::Kill,
             _ => Stop::Now,
         }
     }
@@ -61,6 +71,7 @@ impl Stop {
     pub fn reason(self) -> &'static str {
         match self {
             Stop::Idle => "idle_timeout",
+            Stop::Kill => "killed",
             _ => "shutdown",
         }
     }
@@ -84,6 +95,15 @@ pub struct Entry {
     pub protocol: Protocol,
     /// Address of the client.
     pub peer: String,
+    /// When it was opened.
+    pub opened: Instant,
+    /// What it did.
+    pub tally: Arc<Tally>,
+    /// When it gives its connection back.
+    pub mode: PoolingMode,
+    /// Whether it is an administrator's console, which a drain leaves open.
+    pub is_console: bool,
+    application: Mutex<String>,
     /// Leads a cancel request to the backend that the session holds.
     pub(super) slot: Arc<CancelSlot>,
     stop: AtomicU8,
@@ -103,7 +123,7 @@ impl Entry {
         }
         match self.stop() {
             Stop::No => false,
-            Stop::Now => true,
+            Stop::Kill | Stop::Now => true,
             Stop::Idle if !idle => {
                 // It began to work in the same moment.
                 self.stop.store(Stop::No as u8, Ordering::Release);
@@ -126,6 +146,36 @@ impl Entry {
         bool::from(self.key[..length].ct_eq(key))
     }
 
+    /// The client's application_name.
+    pub fn application(&self) -> String {
+        self.application.lock().clone()
+    }
+
+    /// The client has another application_name now.
+    pub fn set_application(&self, name: &str) {
+        name.clone_into(&mut self.application.lock());
+    }
+
+    /// What keeps the session on its backend.
+    pub fn pinned(&self) -> Option<&'static str> {
+        Effects::from_bits(self.tally.pinned()).reason()
+    }
+
+    /// Since when it does nothing, in seconds of the registry's clock.
+    pub fn idle_since(&self) -> Option<u32> {
+        Some(self.idle_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
+    }
+
+    /// Leads to the backend that it holds, and tells how it waits.
+    pub fn slot(&self) -> &Arc<CancelSlot> {
+        &self.slot
+    }
+
+    /// Ends it at once with 57P01.
+    pub fn kill(&self) {
+        self.order(Stop::Kill);
+    }
+
     /// Cancels what the session is doing.
     pub async fn cancel(&self) {
         self.slot.cancel().await;
@@ -142,10 +192,30 @@ impl Entry {
     }
 }
 
+/// What an entry is made of.
+pub(super) struct Newcomer {
+    pub(super) role: Role,
+    pub(super) database: Database,
+    pub(super) protocol: Protocol,
+    pub(super) peer: String,
+    pub(super) application: String,
+    pub(super) mode: PoolingMode,
+    pub(super) is_console: bool,
+}
+
 /// The registry. Its size is bounded by the connection limits of the doors.
 pub struct Sessions {
-    by_pid: Mutex<HashMap<u32, Arc<Entry>>>,
+    pub(super) by_pid: Mutex<HashMap<u32, Arc<Entry>>>,
     next_id: Mutex<u64>,
+    /// Most sessions at once so far.
+    pub(super) peak: AtomicUsize,
+    /// Consoles among them.
+    consoles: AtomicUsize,
+    /// When the registry was made, by both clocks; all times of sessions count from here.
+    pub(super) epoch: (Instant, SystemTime),
+    /// What ended sessions did, and the averages.
+    pub(super) statistics: Mutex<Statistics>,
+    pub(super) holders_logged: Seldom,
     /// Seconds since start, moved by [`Sessions::sweep`], so that no session reads a clock.
     pub(super) clock: AtomicU32,
     pub(super) metrics: Arc<Metrics>,
@@ -157,18 +227,18 @@ impl Sessions {
         Arc::new(Self {
             by_pid: Mutex::default(),
             next_id: Mutex::new(0),
+            peak: AtomicUsize::new(0),
+            consoles: AtomicUsize::new(0),
+            epoch: (Instant::now(), SystemTime::now()),
+            statistics: Mutex::default(),
+            holders_logged: Seldom::new(HOLDERS_EVERY),
             clock: AtomicU32::new(1),
             metrics,
         })
     }
 
-    pub(super) fn register(
-        &self,
-        role: Role,
-        database: Database,
-        protocol: Protocol,
-        peer: String,
-    ) -> Arc<Entry> {
+    pub(super) fn register(&self, newcomer: Newcomer) -> Arc<Entry> {
+        let Newcomer { role, database, protocol, peer, application, mode, is_console } = newcomer;
         let id = {
             let mut next = self.next_id.lock();
             *next += 1;
@@ -191,21 +261,40 @@ impl Sessions {
             database,
             protocol,
             peer,
+            opened: Instant::now(),
+            tally: Arc::new(Tally::new(id.0, self.epoch.0)),
+            is_console,
+            mode,
+            application: Mutex::new(application),
             slot: Arc::new(CancelSlot::default()),
             stop: AtomicU8::new(Stop::No as u8),
             idle_since: AtomicU32::new(0),
             waker: AtomicWaker::new(),
         });
         by_pid.insert(pid, entry.clone());
+        self.peak.fetch_max(by_pid.len(), Ordering::Relaxed);
+        self.consoles.fetch_add(usize::from(is_console), Ordering::AcqRel);
         let metrics = self.metrics.protocol(protocol);
         metrics.sessions.inc();
         metrics.sessions_created.inc();
         entry
     }
 
-    pub(super) fn unregister(&self, entry: &Entry) {
-        self.by_pid.lock().remove(&entry.pid);
-        self.metrics.protocol(entry.protocol).sessions.dec();
+    pub(super) fn unregister(&self, entry: &Entry, ended: &'static str) {
+        entry.tally.transaction_lost();
+        {
+            let mut by_pid = self.by_pid.lock();
+            by_pid.remove(&entry.pid);
+            // Under the same lock, so that a sum finds it in one of the two places.
+            self.statistics.lock().retire(entry);
+        }
+        self.consoles.fetch_sub(usize::from(entry.is_console), Ordering::AcqRel);
+        let life = entry.opened.elapsed();
+        let metrics = self.metrics.protocol(entry.protocol);
+        metrics.sessions.dec();
+        metrics.session_lifetime.observe(life.as_secs_f64());
+        self.metrics.session_terminated(entry.protocol, ended);
+        self.log_end(entry, ended, life);
     }
 
     /// Carries out a CancelRequest; a wrong key does nothing, and says nothing.
@@ -223,9 +312,9 @@ impl Sessions {
         self.by_pid.lock().len()
     }
 
-    /// Whether there is none.
+    /// Whether there is none, consoles aside.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() <= self.consoles.load(Ordering::Acquire)
     }
 
     /// Sessions that hold a connection, by the process number of the backend.
@@ -235,19 +324,23 @@ impl Sessions {
         by_pid.values().filter_map(held).collect()
     }
 
-    /// Orders every session to stop.
+    /// Orders every session to stop. A drain leaves the consoles: they watch it.
     pub fn stop_all(&self, stop: Stop) {
-        self.by_pid.lock().values().for_each(|entry| entry.order(stop));
+        let spared = |entry: &&Arc<Entry>| entry.is_console && stop == Stop::Drain;
+        let by_pid = self.by_pid.lock();
+        by_pid.values().filter(|entry| !spared(entry)).for_each(|entry| entry.order(stop));
     }
 
     /// Moves the clock and ends PostgreSQL sessions that are idle for longer than the limit.
     pub fn sweep(&self, now_secs: u32, idle_limit_secs: Option<u64>) {
         self.clock.store(now_secs.max(1), Ordering::Relaxed);
+        self.publish(now_secs);
         let Some(limit) = idle_limit_secs else { return };
         for entry in self.by_pid.lock().values() {
             let since = entry.idle_since.load(Ordering::Relaxed);
             let idle_for = u64::from(now_secs.saturating_sub(since));
-            if entry.protocol == Protocol::Postgres && since != 0 && idle_for >= limit {
+            let is_client = entry.protocol == Protocol::Postgres && !entry.is_console;
+            if is_client && since != 0 && idle_for >= limit {
                 entry.order(Stop::Idle);
             }
         }
@@ -260,7 +353,15 @@ mod tests {
 
     fn registry() -> (Arc<Sessions>, Arc<Entry>) {
         let sessions = Sessions::new(Arc::new(Metrics::new()));
-        let entry = sessions.register("r".into(), "d".into(), Protocol::Postgres, "local".into());
+        let entry = sessions.register(Newcomer {
+            role: "r".into(),
+            database: "d".into(),
+            protocol: Protocol::Postgres,
+            peer: "local".into(),
+            application: String::new(),
+            mode: PoolingMode::Transaction,
+            is_console: false,
+        });
         (sessions, entry)
     }
 

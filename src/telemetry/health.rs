@@ -92,6 +92,12 @@ impl Health {
         }
     }
 
+    /// One part; unknown names are disabled.
+    pub fn check(&self, part: &str) -> Check {
+        let at = PARTS.iter().position(|name| *name == part);
+        at.map_or(Check::Disabled, |at| self.checks.lock()[at])
+    }
+
     /// Every part with its state.
     pub fn checks(&self) -> Vec<(&'static str, Check)> {
         PARTS.into_iter().zip(*self.checks.lock()).collect()

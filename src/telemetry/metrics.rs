@@ -10,6 +10,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::SlowQuery;
 use crate::types::Protocol;
 
 /// Seconds; the life of a connection.
@@ -18,6 +19,9 @@ const LIFETIMES: [f64; 9] = [0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0,
 /// Seconds; the spread of a statement's life.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Seconds; the spread of a session's life.
+const LIVES: [f64; 10] = [0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0];
 
 /// Kinds of statements, the `type` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,11 @@ impl StatementKind {
         (StatementKind::Copy, "copy"),
         (StatementKind::Other, "other"),
     ];
+
+    /// The value of the label.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
 
     /// The kind of a command tag without its numbers.
     pub fn of_command(command: &str) -> Self {
@@ -96,6 +105,12 @@ pub struct ProtocolMetrics {
     pub sessions: IntGauge,
     /// Sessions with a request in work.
     pub sessions_active: IntGauge,
+    /// Sessions without a request or transaction.
+    pub sessions_idle: IntGauge,
+    /// Sessions that hold no backend.
+    pub sessions_pooled: IntGauge,
+    /// Life of a session.
+    pub session_lifetime: Histogram,
     /// Sessions opened.
     pub sessions_created: IntCounter,
     durations: Vec<Histogram>,
@@ -175,6 +190,18 @@ pub struct Metrics {
     pub query_active: IntGauge,
     rows_returned: Vec<IntCounter>,
     query_errors: IntCounterVec,
+    /// Most sessions at once since the start.
+    pub sessions_peak: IntGauge,
+    sessions_pinned: IntCounterVec,
+    /// Open transactions.
+    pub transactions_active: IntGauge,
+    /// Transactions committed, single statements included.
+    pub transactions_committed: IntCounter,
+    /// Transactions rolled back.
+    pub transactions_rolled_back: IntCounter,
+    /// Requests that took long.
+    pub slow_query: SlowQuery,
+    config_reloads: IntCounterVec,
     sessions_terminated: IntCounterVec,
     connections_rejected: IntCounterVec,
     protocol_errors: IntCounterVec,
@@ -272,6 +299,26 @@ impl Metrics {
                 "Errors that PostgreSQL reported",
                 &["sqlstate_class"],
             ),
+            sessions_peak: make.gauge("rustydb_session_peak", "Most sessions at once"),
+            sessions_pinned: make.counters(
+                "rustydb_session_pinned_total",
+                "Times that a session had to keep its backend",
+                &["protocol", "cause"],
+            ),
+            transactions_active: make.gauge("rustydb_transactions_active", "Open transactions"),
+            transactions_committed: make
+                .counter("rustydb_transactions_committed_total", "Transactions committed"),
+            transactions_rolled_back: make
+                .counter("rustydb_transactions_rolled_back_total", "Transactions rolled back"),
+            slow_query: SlowQuery::new(make.counter(
+                "rustydb_query_slow_total",
+                "Requests that took longer than monitoring.slow_query_ms",
+            )),
+            config_reloads: make.counters(
+                "rustydb_config_reloads_total",
+                "Reloads of the configuration",
+                &["result"],
+            ),
             sessions_terminated: make.counters(
                 "rustydb_session_terminated_total",
                 "Sessions ended",
@@ -347,6 +394,17 @@ impl Metrics {
         self.query_errors.with_label_values(&[class]).inc();
     }
 
+    /// Counts a session that has to keep its backend.
+    pub fn session_pinned(&self, protocol: Protocol, cause: &str) {
+        self.sessions_pinned.with_label_values(&[protocol.as_str(), cause]).inc();
+    }
+
+    /// Counts a reload of the configuration.
+    pub fn config_reload(&self, ok: bool) {
+        let result = if ok { "success" } else { "failure" };
+        self.config_reloads.with_label_values(&[result]).inc();
+    }
+
     /// Counts the end of a session.
     pub fn session_terminated(&self, protocol: Protocol, reason: &str) {
         self.sessions_terminated.with_label_values(&[protocol.as_str(), reason]).inc();
@@ -418,6 +476,10 @@ fn protocol_metrics(make: &Maker<'_>) -> Vec<ProtocolMetrics> {
     let sessions = make.gauges("rustydb_session_total", "Sessions", P);
     let active = make.gauges("rustydb_session_active", "Sessions with a request in work", P);
     let created = make.counters("rustydb_session_created_total", "Sessions opened", P);
+    let idle = make.gauges("rustydb_session_idle", "Sessions without a request or transaction", P);
+    let pooled = make.gauges("rustydb_session_pooled", "Sessions that hold no backend", P);
+    let opts = HistogramOpts::new("rustydb_session_lifetime_seconds", "Life of a session");
+    let lives = make.keep(HistogramVec::new(opts.buckets(LIVES.to_vec()), P));
     let durations = make.histograms(
         "rustydb_query_execution_duration_seconds",
         "Time from the first message of a request to its last",
@@ -432,6 +494,9 @@ fn protocol_metrics(make: &Maker<'_>) -> Vec<ProtocolMetrics> {
             bytes_received: received.with_label_values(l),
             sessions: sessions.with_label_values(l),
             sessions_active: active.with_label_values(l),
+            sessions_idle: idle.with_label_values(l),
+            sessions_pooled: pooled.with_label_values(l),
+            session_lifetime: lives.with_label_values(l),
             sessions_created: created.with_label_values(l),
             durations: StatementKind::ALL
                 .iter()

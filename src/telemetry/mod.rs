@@ -3,6 +3,12 @@
 pub mod health;
 pub mod log;
 pub mod metrics;
+mod seldom;
+mod slow;
+pub mod tally;
 
 pub use health::{Check, Health};
 pub use metrics::Metrics;
+pub use seldom::Seldom;
+pub use slow::SlowQuery;
+pub use tally::{Tally, Totals};

@@ -451,9 +451,9 @@ impl Mux {
         self.probe_due |= left.has(Effects::VISIBLE.and(Effects::SEQUENCE)) || self.native;
     }
 
-    /// Why the session keeps its connection, if it does.
-    pub fn pinned(&self) -> Option<&'static str> {
-        self.pins.reason()
+    /// What keeps the session on its connection.
+    pub fn pins(&self) -> Effects {
+        self.pins
     }
 
     /// Whether no reset gets the connection clean.

@@ -56,7 +56,7 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         let id = id.ok_or_else(|| Error::internal("the request has no number"))?;
         let identity = match basic(&parts.headers)? {
             Some((role, password)) => {
-                let limit = door.config.api.request_timeout_secs.duration();
+                let limit = door.config.now().api.request_timeout_secs.duration();
                 let checked = tokio::time::timeout(limit, door.auth.password(role, password));
                 let late = |_| Error::new(ErrorKind::Timeout, "the log-in took too long");
                 checked.await.map_err(late)??
@@ -116,9 +116,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
 }
 
 async fn read(request: Request, door: &HttpDoor) -> Result<Bytes, Error> {
-    let longest = door.config.api.max_body_size.len();
+    let longest = door.config.now().api.max_body_size.len();
     let body = Limited::new(request.into_body(), longest).collect();
-    let limit = door.config.api.request_timeout_secs.duration();
+    let limit = door.config.now().api.request_timeout_secs.duration();
     match tokio::time::timeout(limit, body).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(e)) if e.downcast_ref::<LengthLimitError>().is_some() => {

@@ -29,7 +29,7 @@ use counted::Counted;
 
 use crate::auth::Authenticator;
 use crate::catalog::Catalog;
-use crate::config::Config;
+use crate::config::Live;
 use crate::error::{Error, ErrorKind};
 use crate::limits::{Gate, Permit};
 use crate::net::{DrainWatch, Listener, Stage, Stream};
@@ -62,7 +62,7 @@ pub struct HttpDoor {
     /// [`METRICS_SOCKETS`].
     pub metrics_sockets: Arc<Gate>,
     /// The configuration.
-    pub config: Arc<Config>,
+    pub config: Live,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Health.
@@ -112,8 +112,9 @@ impl HttpDoor {
                 self.metrics.connection_rejected("api_max_sockets");
                 continue;
             };
-            stream.configure(&self.config.network);
-            stream.give_up_after(self.config.api.stall_timeout_secs.duration());
+            let config = self.config.now();
+            stream.configure(&config.network);
+            stream.give_up_after(config.api.stall_timeout_secs.duration());
             let (door, router) = (self.clone(), router.clone());
             tokio::spawn(async move {
                 door.connection(stream, router).await;
@@ -132,7 +133,7 @@ impl HttpDoor {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // Also bounds how long a connection is kept before and between requests.
-            .header_read_timeout(self.config.api.keep_alive_secs.duration())
+            .header_read_timeout(self.config.now().api.keep_alive_secs.duration())
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_BUFFER)
             .serve_connection(TokioIo::new(Counted::new(stream, metrics)), service);

@@ -137,7 +137,8 @@ impl<'a> Arrival<'a> {
 
     /// Reads who the client is from a load balancer that is known to tell.
     async fn proxy_header(&mut self) -> Result<(), Refusal> {
-        let network = &self.door.config.network;
+        let config = self.door.config.now();
+        let network = &config.network;
         let Some(peer) = self.address.filter(|_| network.proxy_protocol) else { return Ok(()) };
         let ip = peer.ip().to_canonical();
         if !network.proxy_networks.iter().any(|known| known.contains(&ip)) {
@@ -206,7 +207,7 @@ impl<'a> Arrival<'a> {
             }
         }
         let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
-        let longest = self.door.config.pgwire.max_startup_bytes.len();
+        let longest = self.door.config.now().pgwire.max_startup_bytes.len();
         if length < packets::DETECT_BYTES || length > longest {
             return Err(self.malformed("invalid length of startup packet"));
         }

@@ -1,5 +1,6 @@
 //! The PostgreSQL door: clients on port 5432 and on the Unix socket.
 
+mod admin;
 mod arrival;
 mod login;
 mod startup;
@@ -10,11 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::Authenticator;
-use crate::config::Config;
+use crate::config::Live;
 use crate::error::{Error, ErrorKind};
 use crate::limits::{Gate, Shares};
 use crate::net::{DrainWatch, Listener, ServerTls, Stage, Stream};
 use crate::proto::backend::{Severity, put_error};
+use crate::session::admin::Admin;
 use crate::session::{Client, End, Opener, Session};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Raised;
@@ -34,6 +36,8 @@ pub struct PgDoor {
     pub auth: Arc<Authenticator>,
     /// Makes sessions.
     pub opener: Opener,
+    /// What the administrator's console works with.
+    pub admin: Admin,
     /// `network.max_connections`.
     pub gate: Arc<Gate>,
     /// [`REFUSALS`].
@@ -49,7 +53,7 @@ pub struct PgDoor {
     /// Port of the HTTP door, for clients that knock here by mistake.
     pub api_port: u16,
     /// The configuration.
-    pub config: Arc<Config>,
+    pub config: Live,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// The shutdown.
@@ -85,7 +89,7 @@ impl PgDoor {
                 stream = listener.accept() => stream,
                 () = drain.reached(Stage::Draining) => return,
             };
-            stream.configure(&self.config.network);
+            stream.configure(&self.config.now().network);
             let door = self.clone();
             tokio::spawn(async move { door.client(stream).await });
         }
@@ -98,13 +102,14 @@ impl PgDoor {
             return self.metrics.connection_rejected("max_connections");
         };
         let _open = Raised::new(&metrics.connections_active);
-        let limit = self.config.network.connection_timeout_secs.duration();
+        let limit = self.config.now().network.connection_timeout_secs.duration();
         let greeting = startup::greet(self, stream, admission);
         // Boxed: the log-in's state is large, and an idle client should not carry it.
         match tokio::time::timeout(limit, Box::pin(greeting)).await {
             Ok(Outcome::Ready(mut session, mut client, _held)) => {
                 self.attend(&mut session, &mut client).await;
             }
+            Ok(Outcome::Console(console, _admission)) => Box::pin(console.run()).await,
             Ok(Outcome::Done) => {}
             Err(_) => self.metrics.connection_rejected("connection_timeout"),
         }

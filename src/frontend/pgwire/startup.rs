@@ -1,6 +1,7 @@
 //! From the start-up packet to ReadyForQuery: version, limits, log-in, greeting.
 //! (<https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>)
 
+use super::admin::Console;
 use super::arrival::{Admission, Arrival, Arrived};
 use super::login::Login;
 use super::{PgDoor, Refusal, tell};
@@ -11,6 +12,7 @@ use crate::limits::Share;
 use crate::net::{Stage, Stream};
 use crate::proto::backend as replies;
 use crate::proto::startup::{NEWEST_MINOR, StartupMessage};
+use crate::session::admin;
 use crate::session::{Client, Opening, Session};
 use crate::types::{Database, Protocol, Role};
 
@@ -25,6 +27,8 @@ pub(super) struct Held {
 pub(super) enum Outcome {
     /// A session is open.
     Ready(Box<Session>, Box<Client>, Box<Held>),
+    /// An administrator's console is open.
+    Console(Box<Console>, Box<Admission>),
     /// Nothing more is to be done: a cancel request, a refusal, a client that left.
     Done,
 }
@@ -34,6 +38,17 @@ type Shares = (Share<Role>, Share<Database>);
 
 pub(super) async fn greet(door: &PgDoor, stream: Stream, admission: Admission) -> Outcome {
     let (mut arrival, refusal) = match Arrival::new(door, stream, admission).run().await {
+        Arrived::Start(mut arrival, message) if is_for_console(&message) => {
+            match start_console(&mut arrival, &message).await {
+                Ok((place, authority)) => {
+                    let Arrival { door, stream, admission, .. } = arrival;
+                    let console = Console::new(stream, door.admin.clone(), place, authority);
+                    return Outcome::Console(Box::new(console), Box::new(admission));
+                }
+                Err(Refusal::Silent) => return Outcome::Done,
+                Err(Refusal::Told(error)) => (arrival, error),
+            }
+        }
         Arrived::Start(mut arrival, message) => match start(&mut arrival, &message).await {
             Ok((session, (user, database))) => {
                 let client = Box::new(Client::new(arrival.stream));
@@ -61,16 +76,9 @@ async fn start(
     if let Some((limit, text)) = arrival.admission.over.take() {
         return Err(too_many(door, limit, text).into());
     }
-    let name = message.get("user").filter(|user| !user.is_empty()).ok_or_else(|| {
-        Error::sql(b"28000", "no PostgreSQL user name specified in startup packet")
-    })?;
+    let name = user_of(message)?;
     let database = message.get("database").filter(|d| !d.is_empty()).unwrap_or(name);
-    if message.minor > NEWEST_MINOR || !message.protocol_options.is_empty() {
-        let mut reply = Vec::new();
-        let minor = message.minor.min(NEWEST_MINOR);
-        replies::put_negotiate(&mut reply, minor.into(), &message.protocol_options);
-        arrival.stream.write_all(&reply).await?;
-    }
+    negotiate(arrival, message).await?;
     let mut reply = Vec::new();
     let peer = arrival.peer();
     let identity = log_in(arrival, message, name, database, &mut reply).await?;
@@ -91,6 +99,61 @@ async fn start(
     replies::put_ready(&mut reply);
     arrival.stream.write_all(&reply).await?;
     Ok((session, shares))
+}
+
+fn is_for_console(message: &StartupMessage) -> bool {
+    message.get("database") == Some(admin::DATABASE)
+}
+
+fn user_of(message: &StartupMessage) -> Result<&str, Error> {
+    let name = message.get("user").filter(|user| !user.is_empty());
+    name.ok_or_else(|| Error::sql(b"28000", "no PostgreSQL user name specified in startup packet"))
+}
+
+async fn negotiate(arrival: &mut Arrival<'_>, message: &StartupMessage) -> Result<(), Refusal> {
+    if message.minor > NEWEST_MINOR || !message.protocol_options.is_empty() {
+        let mut reply = Vec::new();
+        let minor = message.minor.min(NEWEST_MINOR);
+        replies::put_negotiate(&mut reply, minor.into(), &message.protocol_options);
+        arrival.stream.write_all(&reply).await?;
+    }
+    Ok(())
+}
+
+/// Opens a console. Who looks after the server comes in when it is full.
+async fn start_console(
+    arrival: &mut Arrival<'_>,
+    message: &StartupMessage,
+) -> Result<(admin::Console, admin::Authority), Refusal> {
+    let door = arrival.door;
+    let name = user_of(message)?;
+    negotiate(arrival, message).await?;
+    let mut reply = Vec::new();
+    let peer = arrival.peer();
+    let identity = log_in(arrival, message, name, admin::DATABASE, &mut reply).await?;
+    let authority = door.admin.authority(&identity)?;
+    let application = message.get("application_name").unwrap_or_default();
+    let place = door.admin.open(identity.role.clone(), application.to_owned(), peer);
+    replies::put_authentication_ok(&mut reply);
+    for (name, value) in [
+        ("application_name", application),
+        ("client_encoding", "UTF8"),
+        ("DateStyle", "ISO, MDY"),
+        ("integer_datetimes", "on"),
+        ("IntervalStyle", "postgres"),
+        ("server_encoding", "UTF8"),
+        ("server_version", &door.admin.server_version()),
+        ("session_authorization", identity.role.as_str()),
+        ("standard_conforming_strings", "on"),
+        ("TimeZone", "UTC"),
+    ] {
+        replies::put_parameter_status(&mut reply, name, value);
+    }
+    let (pid, key) = place.cancel_key(message.minor >= 2);
+    replies::put_backend_key(&mut reply, pid, &key);
+    replies::put_ready(&mut reply);
+    arrival.stream.write_all(&reply).await?;
+    Ok((place, authority))
 }
 
 fn too_many(door: &PgDoor, limit: &str, text: String) -> Error {

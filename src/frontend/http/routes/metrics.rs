@@ -25,7 +25,7 @@ pub fn open_routes() -> Router<Arc<HttpDoor>> {
 }
 
 async fn guarded(State(door): State<Arc<HttpDoor>>, _caller: Caller) -> ApiResult {
-    if !door.config.monitoring.enable_metrics {
+    if !door.config.now().monitoring.enable_metrics {
         let text = "metrics are off";
         return Err(Error::new(ErrorKind::NotFound, text)
             .with_hint("monitoring.enable_metrics turns them on")

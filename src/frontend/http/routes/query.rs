@@ -103,9 +103,10 @@ async fn query(
     JsonBody(request): JsonBody<QueryRequest>,
 ) -> ApiResult {
     let begun = Instant::now();
-    request.check(door.config.network.max_request_size.len())?;
+    let config = door.config.now();
+    request.check(config.network.max_request_size.len())?;
     let format = accepted(&headers)?;
-    let deadline = deadline(&request, format, door.config.api.request_timeout_secs.duration());
+    let deadline = deadline(&request, format, config.api.request_timeout_secs.duration());
     let id = caller.id.clone();
     let started = start(&door, caller, &request);
     let (session, described) = match deadline {
@@ -116,7 +117,7 @@ async fn query(
     let rows_as_arrays = request.row_format == RowFormat::Array;
     let max_rows = request.max_rows.map(u64::from);
     let layout = Layout { format, rows_as_arrays, max_rows, style: request.style() };
-    let longest = door.config.api.max_row_size.len();
+    let longest = config.api.max_row_size.len();
     let columns = &described.columns;
     let mut rows = Box::new(Rows::new(session, layout, columns, longest, begun, deadline));
     let fill = std::future::poll_fn(|cx| rows.poll_fill(cx)).await?;
@@ -158,7 +159,8 @@ async fn start(
     caller: Caller,
     request: &QueryRequest,
 ) -> Result<(Session, Described)> {
-    let database = request.database.as_deref().unwrap_or(&door.config.api.database);
+    let config = door.config.now();
+    let database = request.database.as_deref().unwrap_or(&config.api.database);
     if database.contains('\0') {
         return Err(Error::new(ErrorKind::ValidationError, "database contains U+0000"));
     }

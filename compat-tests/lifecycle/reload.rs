@@ -1,0 +1,183 @@
+//! The configuration of a running server: read again by SIGHUP and RELOAD, as a whole or not at
+//! all; and the console while PostgreSQL is down.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use crate::harness::{self, Server, eventually};
+use crate::{Client, PlainPostgres, SOON, sqlstate, stderr, stdout};
+
+/// One command in the console.
+fn console(server: &Server, role: &str, password: &str, command: &str) -> Output {
+    let mut psql = server.psql_command();
+    psql.args(["-d", "rustydb_admin", "-U", role, "-At", "-v", "VERBOSITY=verbose"]);
+    psql.args(["-c", command]).env("PGPASSWORD", password).stdin(Stdio::null());
+    psql.output().unwrap()
+}
+
+fn reloads(server: &Server, result: &str) -> f64 {
+    server.metric(&format!("rustydb_config_reloads_total{{result=\"{result}\"}}"))
+}
+
+/// A server with a configuration file of its own.
+fn with_file(text: &str) -> (tempfile::TempDir, std::path::PathBuf, Server) {
+    let home = harness::temp_dir();
+    let file = home.path().join("rustydb.toml");
+    std::fs::write(&file, text).unwrap();
+    let server = Server::builder().arg("--config").arg(file.to_str().unwrap()).start();
+    (home, file, server)
+}
+
+#[test]
+fn a_reload_changes_sizes_limits_and_names_what_needs_a_restart() {
+    let (_home, file, server) = with_file("[pool]\nmax_size = 2\n[network]\nmax_connections = 5\n");
+    let connect = || Client::connect(&server, &server.password);
+    let clients = [connect().unwrap(), connect().unwrap()];
+    for client in &clients {
+        client.value("begin").unwrap();
+        client.value("select 1").unwrap();
+    }
+    // A third one waits, until a reload makes room for it.
+    let mut waiting = server.psql_command();
+    waiting.args(["-Atc", "select 'served'"]).stdin(Stdio::null());
+    let waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let waiters = "rustydb_pool_wait_queue_size{pool=\"main\"}";
+    eventually("a client waits", SOON, || server.metric(waiters) == 1.0);
+    let newer = "[pool]\nmax_size = 1\n[network]\nmax_connections = 2\n\
+                 [server]\nworker_threads = 3\n";
+    // The embedded PostgreSQL was started for two, so this reload must not give more.
+    std::fs::write(&file, newer.replace("max_size = 1", "max_size = 200")).unwrap();
+    server.signal("HUP");
+    eventually("reloaded", SOON, || reloads(&server, "success") == 1.0);
+    assert!(server.log().contains("was started for fewer connections"), "{}", server.log());
+    assert_eq!(server.metric(waiters), 1.0);
+    let log = server.log();
+    let left = log.lines().find(|line| line.contains("need a restart")).expect(&log);
+    assert!(left.contains("server.worker_threads") && !left.contains("pool."), "{left}");
+    // The limit on clients counts at once, and ends nobody.
+    let refused = connect().err().expect("a refusal");
+    assert_eq!(sqlstate(&refused), "53300");
+    clients[0].value("commit").unwrap();
+
+    std::fs::write(&file, newer).unwrap();
+    let reloaded = console(&server, "rustydb", &server.password, "RELOAD");
+    assert_eq!(stdout(&reloaded), "RELOAD\n", "{}", stderr(&reloaded));
+    assert_eq!(reloads(&server, "success"), 2.0);
+    let [first, second] = clients;
+    drop((first, second));
+    let served = waiting.wait_with_output().unwrap();
+    assert_eq!(stdout(&served), "served\n", "{}", stderr(&served));
+    let total = "rustydb_pool_total_connections{pool=\"main\"}";
+    eventually("the pool has shrunk", SOON, || server.metric(total) == 1.0);
+    let shown = console(&server, "rustydb", &server.password, "SHOW CONFIG");
+    let source = format!("pool.max_size|1|100|yes|file {}", file.display());
+    assert!(stdout(&shown).contains(&source), "{}", stdout(&shown));
+}
+
+#[test]
+fn an_external_pool_grows_for_those_who_wait() {
+    let plain = PlainPostgres::start();
+    let home = harness::temp_dir();
+    let file = home.path().join("rustydb.toml");
+    std::fs::write(&file, "[pool]\nmax_size = 1\n").unwrap();
+    let config = file.to_str().unwrap();
+    let server =
+        Server::builder().arg("--config").arg(config).arg("--backend").arg(&plain.url()).start();
+    let connect = || {
+        let (role, password) = (PlainPostgres::SUPERUSER, PlainPostgres::PASSWORD);
+        Client::connect_to("127.0.0.1", server.port, role, password, "postgres").unwrap()
+    };
+    let (holder, waiting) = (connect(), connect());
+    holder.value("begin").unwrap();
+    let waiting = std::thread::spawn(move || waiting.value("select 'served'").unwrap());
+    let waiters = "rustydb_pool_wait_queue_size{pool=\"main\"}";
+    eventually("a client waits", SOON, || server.metric(waiters) == 1.0);
+    std::fs::write(&file, "[pool]\nmax_size = 2\n").unwrap();
+    server.signal("HUP");
+    assert_eq!(waiting.join().unwrap(), "served");
+    assert_eq!(holder.value("select 'undisturbed'").unwrap(), "undisturbed");
+}
+
+#[test]
+fn a_wrong_file_changes_nothing_and_every_error_is_told() {
+    let (_home, file, server) = with_file("[pool]\nmax_size = 7\n");
+    let text = "[pool]\nmax_size = 8\nmax_sise = 9\nacquire_timeout_secs = 0\n[netwrk]\nport = 1\n";
+    std::fs::write(&file, text).unwrap();
+    let refused = stderr(&console(&server, "rustydb", &server.password, "RELOAD"));
+    assert!(refused.starts_with("ERROR:  F0000: the configuration has errors"), "{refused}");
+    for error in ["pool.max_sise", "pool.acquire_timeout_secs", "netwrk.port", "HINT:"] {
+        assert!(refused.contains(error), "{error} is not in: {refused}");
+    }
+    server.signal("HUP");
+    eventually("both failed", SOON, || reloads(&server, "failure") == 2.0);
+    assert!(server.log().contains("nothing was reloaded: 3 errors"), "{}", server.log());
+    let shown = console(&server, "rustydb", &server.password, "SHOW CONFIG");
+    assert!(stdout(&shown).contains("pool.max_size|7|"), "{}", stdout(&shown));
+    assert_eq!(server.psql("select 1;").code, Some(0));
+    std::fs::remove_file(&file).unwrap();
+    server.signal("HUP");
+    eventually("a file that is gone is an error", SOON, || reloads(&server, "failure") == 3.0);
+}
+
+#[test]
+fn the_log_level_can_be_changed_and_switched() {
+    let home = harness::temp_dir();
+    let file = home.path().join("rustydb.toml");
+    std::fs::write(&file, "").unwrap();
+    let server = Server::builder()
+        .arg("--config")
+        .arg(file.to_str().unwrap())
+        .set("monitoring.log_level=warn")
+        .start();
+    let ended = || server.log().matches("session ended").count();
+    assert_eq!(server.psql("select 1;").code, Some(0));
+    assert_eq!(ended(), 0, "{}", server.log());
+    server.signal("USR1");
+    eventually("switched on", SOON, || server.log().contains("debugging=true"));
+    assert_eq!(server.psql("select 1;").code, Some(0));
+    eventually("the end of the session is logged", SOON, || ended() == 1);
+    server.signal("USR1");
+    eventually("switched off", SOON, || server.log().contains("debugging=false"));
+    assert_eq!(server.psql("select 1;").code, Some(0));
+    server.signal("HUP");
+    eventually("reloaded", SOON, || reloads(&server, "success") == 1.0);
+    assert_eq!(ended(), 1, "{}", server.log());
+}
+
+#[test]
+fn administrators_come_in_while_postgres_is_down() {
+    let plain = PlainPostgres::start();
+    let admin = plain.connect();
+    admin.value("create role known login password 'pw'").unwrap();
+    admin.value("create role clerk login superuser password 'pw'").unwrap();
+    admin.value("create role stranger login password 'pw'").unwrap();
+    let server = Server::builder()
+        .arg("--backend")
+        .arg(&plain.url())
+        .set("admin.users=known")
+        .set("backend.connect_timeout_secs=1")
+        .set("backend.failover_wait_secs=1")
+        .set("backend.health_interval_secs=1")
+        .start();
+    // A superuser is remembered from his log-in, a role of the configuration without one.
+    let seen = console(&server, "clerk", "pw", "SHOW STATE");
+    assert!(stdout(&seen).contains("active|yes"), "{}", stderr(&seen));
+    std::thread::sleep(Duration::from_millis(1500));
+    plain.stop();
+    for (role, password, state) in [
+        ("known", "pw", None),
+        ("clerk", "wrong", Some("password authentication failed")),
+        ("clerk", "pw", None),
+        ("stranger", "pw", Some("PostgreSQL")),
+        ("nobody", "pw", Some("PostgreSQL")),
+    ] {
+        let output = console(&server, role, password, "SHOW STATE");
+        match state {
+            None => assert!(stdout(&output).contains("active|yes"), "{role}: {}", stderr(&output)),
+            Some(said) => assert!(stderr(&output).contains(said), "{role}: {}", stderr(&output)),
+        }
+    }
+    // Nobody gets further than to the console.
+    let beyond = Client::connect_to("127.0.0.1", server.port, "clerk", "pw", "postgres");
+    assert_eq!(sqlstate(&beyond.err().expect("a refusal")), "57P03");
+}

@@ -1,0 +1,120 @@
+//! Every connection to PostgreSQL that exists or is being made, for who looks at the server or
+//! waits for the last of them to go. Entered when a log-in begins, left when the socket closes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use crate::types::{Database, Role};
+
+/// The list; the pool's size bounds it.
+#[derive(Debug, Default)]
+pub struct Roster {
+    next: AtomicU64,
+    by_id: Mutex<HashMap<u64, Arc<Listed>>>,
+}
+
+/// One connection as others see it.
+#[derive(Debug)]
+pub struct Listed {
+    /// Number, unique in its roster.
+    pub id: u64,
+    /// Role.
+    pub role: Role,
+    /// Database.
+    pub database: Database,
+    /// When the log-in began.
+    pub since: SystemTime,
+    pid: AtomicU32,
+    stale: AtomicBool,
+}
+
+impl Listed {
+    /// PostgreSQL's process; 0 = not logged in yet.
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is to be closed when nobody uses it.
+    pub fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    /// Has it closed when it comes back.
+    pub fn make_stale(&self) {
+        self.stale.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Roster {
+    /// Lists a connection for as long as the ticket lives.
+    pub fn enter(self: &Arc<Self>, role: Role, database: Database) -> Ticket {
+        let listed = Arc::new(Listed {
+            id: self.next.fetch_add(1, Ordering::Relaxed) + 1,
+            role,
+            database,
+            since: SystemTime::now(),
+            pid: AtomicU32::new(0),
+            stale: AtomicBool::new(false),
+        });
+        self.by_id.lock().insert(listed.id, listed.clone());
+        Ticket { roster: self.clone(), listed }
+    }
+
+    /// Everything that is listed now, in the order of entry.
+    pub fn all(&self) -> Vec<Arc<Listed>> {
+        let mut all: Vec<_> = self.by_id.lock().values().cloned().collect();
+        all.sort_by_key(|listed| listed.id);
+        all
+    }
+}
+
+/// A place in the roster; dropping it leaves.
+#[derive(Debug)]
+pub struct Ticket {
+    roster: Arc<Roster>,
+    listed: Arc<Listed>,
+}
+
+impl Ticket {
+    /// The log-in is done.
+    pub fn logged_in(&self, pid: u32) {
+        self.listed.pid.store(pid, Ordering::Relaxed);
+    }
+}
+
+impl std::ops::Deref for Ticket {
+    type Target = Listed;
+
+    fn deref(&self) -> &Listed {
+        &self.listed
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.roster.by_id.lock().remove(&self.listed.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_listed_for_as_long_as_it_lives() {
+        let roster = Arc::new(Roster::default());
+        let (a, b) = (roster.enter("r".into(), "d".into()), roster.enter("s".into(), "d".into()));
+        b.logged_in(7);
+        let pids: Vec<u32> = roster.all().iter().map(|listed| listed.pid()).collect();
+        assert_eq!(pids, [0, 7]);
+        drop(a);
+        roster.all()[0].make_stale();
+        assert!(b.is_stale());
+        drop(b);
+        assert!(roster.all().is_empty());
+    }
+}

@@ -1,0 +1,151 @@
+//! The configuration of a running server: read anew as a whole, changed as a whole or not at all.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{Config, ConfigErrors, Inputs, Loaded};
+
+/// The configuration in force. Who works on something for a while takes a snapshot when it begins;
+/// nothing looks here for each message. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Live(watch::Receiver<Arc<Config>>);
+
+impl Live {
+    /// A snapshot.
+    pub fn now(&self) -> Arc<Config> {
+        self.0.borrow().clone()
+    }
+
+    /// Returns the next configuration when there is one; never when the server is gone.
+    pub async fn changed(&mut self) -> Arc<Config> {
+        match self.0.changed().await {
+            Ok(()) => self.0.borrow_and_update().clone(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys that have another value now.
+    pub taken: Vec<&'static str>,
+    /// Keys whose new value needs a restart.
+    pub left: Vec<&'static str>,
+}
+
+/// One key as a person sees it.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Dotted path.
+    pub key: String,
+    /// Value in force, secrets hidden.
+    pub value: String,
+    /// Value without any configuration.
+    pub default: String,
+    /// Whether a reload changes it.
+    pub live: bool,
+    /// Where the value comes from.
+    pub source: String,
+}
+
+/// Reads the sources again; the one owner of the configuration.
+pub struct Reloader {
+    inputs: Inputs,
+    sender: watch::Sender<Arc<Config>>,
+    /// The last load that was right, for the sources of the values.
+    loaded: Mutex<Loaded>,
+}
+
+impl Reloader {
+    /// Starts from what these inputs gave.
+    pub fn new(inputs: Inputs, loaded: Loaded) -> Self {
+        let (sender, _) = watch::channel(Arc::new(loaded.config.clone()));
+        Self { inputs, sender, loaded: Mutex::new(loaded) }
+    }
+
+    /// The view for everybody else.
+    pub fn live(&self) -> Live {
+        Live(self.sender.subscribe())
+    }
+
+    /// Reads every source again and takes over what can change at run time.
+    ///
+    /// # Errors
+    /// Everything that is wrong; then nothing has changed.
+    pub fn reload(&self) -> Result<Changes, ConfigErrors> {
+        let mut loaded = self.loaded.lock();
+        let newer = self.inputs.load()?;
+        let mut config = Config::clone(&self.sender.borrow());
+        let (taken, left) = config.take_live(&newer.config);
+        // New values beside old ones that need a restart may contradict each other.
+        let wrong = config.contradictions(self.inputs.insecure);
+        if !wrong.is_empty() {
+            let line = |(path, text)| format!("{path}: {text} (before a restart)");
+            return Err(ConfigErrors(wrong.into_iter().map(line).collect()));
+        }
+        for warning in &newer.warnings {
+            tracing::warn!("{warning}");
+        }
+        for path in taken.iter().copied() {
+            match newer.sources.get(path) {
+                Some(source) => loaded.sources.insert(path.to_owned(), source.clone()),
+                None => loaded.sources.remove(path),
+            };
+        }
+        loaded.config = config.clone();
+        self.sender.send_replace(Arc::new(config));
+        Ok(Changes { taken, left })
+    }
+
+    /// Every key, in the order of the file.
+    pub fn settings(&self) -> Vec<Setting> {
+        let (loaded, defaults) = (self.loaded.lock(), Config::default());
+        let text = |config: &Config, path: &str| match config.get(path) {
+            Some(toml::Value::String(text)) => text,
+            Some(value) => value.to_string(),
+            None => String::new(),
+        };
+        let setting = |key: super::Key| Setting {
+            value: text(&loaded.config, &key.path),
+            default: text(&defaults, &key.path),
+            source: loaded.sources.get(&key.path).map_or("default", String::as_str).to_owned(),
+            live: key.live,
+            key: key.path,
+        };
+        Config::keys().into_iter().map(setting).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_takes_what_can_change_and_names_what_cannot() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let inputs = Inputs { file: Some(file.path().into()), ..Inputs::default() };
+        let reloader = Reloader::new(inputs.clone(), inputs.load().unwrap());
+        let live = reloader.live();
+        let write = |text: &str| std::fs::write(file.path(), text).unwrap();
+        write("[pool]\nmax_size = 7\n[network]\nport = 9\n");
+        let changes = reloader.reload().unwrap();
+        assert_eq!(changes, Changes { taken: vec!["pool.max_size"], left: vec!["network.port"] });
+        assert_eq!((live.now().pool.max_size, live.now().network.port), (7, 5432));
+        let settings = reloader.settings();
+        let of = |key: &str| settings.iter().find(|s| s.key == key).unwrap();
+        assert_eq!((of("pool.max_size").value.as_str(), of("pool.max_size").live), ("7", true));
+        assert!(of("pool.max_size").source.starts_with("file "));
+        assert_eq!((of("network.port").value.as_str(), of("network.port").live), ("5432", false));
+        assert_eq!(of("network.port").source, "default");
+
+        write("[pool]\nmax_size = 8\nmax_sise = 9\nacquire_timeout_secs = 0\n");
+        assert_eq!(reloader.reload().unwrap_err().0.len(), 2);
+        assert_eq!(live.now().pool.max_size, 7);
+        write("");
+        assert_eq!(reloader.reload().unwrap().taken, ["pool.max_size"]);
+        assert_eq!(live.now().pool.max_size, 100);
+    }
+}

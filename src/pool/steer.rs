@@ -1,0 +1,196 @@
+//! What an administrator does to a pool, and sees of it: pause, reconnect, resize, list.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{CancelSlot, Pool, PoolKind, Shared};
+use crate::backend::Listed;
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::Database;
+
+/// Databases that may be paused by name at once.
+pub(super) const MAX_PAUSED: usize = 1000;
+
+/// A connection as an administrator sees it.
+#[derive(Clone, Debug)]
+pub struct ServerView {
+    /// What does not change.
+    pub listed: Arc<Listed>,
+    /// Whether nobody uses it.
+    pub idle: bool,
+}
+
+/// Which databases are paused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paused {
+    /// All of them.
+    pub all: bool,
+    /// These.
+    pub databases: HashSet<Database>,
+}
+
+impl Paused {
+    /// Whether this one is.
+    pub fn holds(&self, database: &str) -> bool {
+        self.all || self.databases.iter().any(|paused| paused.as_str() == database)
+    }
+
+    /// Whether any is.
+    pub fn any(&self) -> bool {
+        self.all || !self.databases.is_empty()
+    }
+}
+
+impl Pool {
+    /// Lets nobody have a connection to the database, or to any, until [`Pool::resume`]. Who has
+    /// one keeps it; [`Pool::is_at_rest`] tells when all are back.
+    pub fn pause(&self, database: Option<&Database>) -> Result<()> {
+        if !self.0.inner.lock().pause(database) {
+            let text = format!("{MAX_PAUSED} databases are paused by name already");
+            return Err(Error::new(ErrorKind::LimitReached, text)
+                .with_hint("PAUSE without a name pauses all of them"));
+        }
+        Ok(())
+    }
+
+    /// Ends a pause; false = there was none. Without a name it ends every pause.
+    pub fn resume(&self, database: Option<&Database>) -> bool {
+        let resumed = self.0.inner.lock().resume(database);
+        self.0.resumed.notify_waiters();
+        resumed
+    }
+
+    /// Sends away who waits for the end of a pause: the server ends before.
+    pub fn drain(&self) {
+        self.0.inner.lock().drain();
+        self.0.resumed.notify_waiters();
+    }
+
+    /// What is paused.
+    pub fn paused(&self) -> Paused {
+        self.0.inner.lock().paused().clone()
+    }
+
+    /// Whether no connection to the database, or to any, is left. Idle ones are closed on the way.
+    pub fn is_at_rest(&self, database: Option<&Database>) -> bool {
+        let idle = self.0.inner.lock().take_idle_in(|db| database.is_none_or(|d| d.as_str() == db));
+        idle.into_iter().for_each(|conn| self.part("pause", conn));
+        let of_it = |listed: &Arc<Listed>| database.is_none_or(|d| *d == listed.database);
+        !self.0.roster.all().iter().any(of_it)
+    }
+
+    /// Replaces every connection to the database, or to any: idle ones now, lent ones when they
+    /// come back.
+    pub fn reconnect(&self, database: Option<&Database>) {
+        let of_it = |listed: &Arc<Listed>| database.is_none_or(|d| *d == listed.database);
+        self.0.roster.all().into_iter().filter(of_it).for_each(|listed| listed.make_stale());
+        let idle = self.0.inner.lock().take_idle_in(|db| database.is_none_or(|d| d.as_str() == db));
+        idle.into_iter().for_each(|conn| self.part("reconnect", conn));
+    }
+
+    /// Takes over sizes and time-outs that have changed. Lent
+    /// connections that are too many are closed when they come back.
+    pub fn resize(&self, config: &crate::config::Config) {
+        let size = match self.0.kind {
+            PoolKind::Main => config.pool.max_size,
+            PoolKind::System => config.pool.reserved_size,
+        };
+        self.0.set_reset_timeout(config.pool.reset_timeout_secs.duration());
+        let surplus = self.0.inner.lock().resize(size, config.pool.max_wait_queue_size);
+        surplus.into_iter().for_each(|conn| self.part("resize", conn));
+        self.pump();
+    }
+
+    /// Every connection, those being made included.
+    pub fn servers(&self) -> Vec<ServerView> {
+        let idle = self.0.inner.lock().idle_ids();
+        let all = self.0.roster.all().into_iter();
+        all.map(|listed| ServerView { idle: idle.contains(&listed.id), listed }).collect()
+    }
+
+    /// Most connections at once.
+    pub fn max_size(&self) -> usize {
+        self.0.inner.lock().max_size()
+    }
+
+    /// A parameter that PostgreSQL reported to the last connection of some lane.
+    pub fn reported(&self, name: &str) -> Option<String> {
+        self.0.inner.lock().reported(name)
+    }
+}
+
+impl Shared {
+    /// Returns when the database is not paused any more.
+    pub(super) async fn until_resumed(&self, database: &str) {
+        loop {
+            let resumed = self.resumed.notified();
+            tokio::pin!(resumed);
+            // Before the look, so that a resume in between is not missed.
+            resumed.as_mut().enable();
+            if !self.inner.lock().holds_up(database) {
+                return;
+            }
+            resumed.await;
+        }
+    }
+
+    pub(super) fn set_reset_timeout(&self, limit: Duration) {
+        let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.reset_timeout_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn reset_timeout(&self) -> Duration {
+        Duration::from_millis(self.reset_timeout_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// How long a session waits, and waited, for connections.
+#[derive(Debug, Default)]
+pub struct Waits {
+    since: Mutex<Option<Instant>>,
+    total_us: AtomicU64,
+}
+
+/// A wait in progress; dropping it ends and counts it.
+pub(super) struct Wait<'a>(&'a Waits);
+
+impl Waits {
+    pub(super) fn begin(&self) -> Wait<'_> {
+        *self.since.lock() = Some(Instant::now());
+        Wait(self)
+    }
+
+    /// How long it has waited so far, when it waits now.
+    pub fn now(&self) -> Option<Duration> {
+        self.since.lock().map(|since| since.elapsed())
+    }
+
+    /// Microseconds of all waits that are over.
+    pub fn total_us(&self) -> u64 {
+        self.total_us.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let took = self.0.since.lock().take().map_or(Duration::ZERO, |since| since.elapsed());
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.0.total_us.fetch_add(took, Ordering::Relaxed);
+    }
+}
+
+impl CancelSlot {
+    /// Cancel requests of the session that are on their way.
+    pub fn cancels_under_way(&self) -> u32 {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// How the session waits.
+    pub fn waits(&self) -> &Waits {
+        &self.waits
+    }
+}

@@ -1,0 +1,169 @@
+//! What the server is told while it runs: by signals, and by the administrator's console.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::Shared;
+use crate::config::{BackendMode, Changes, Config, LogLevel, Reloader};
+use crate::error::{Error, Result};
+use crate::session::admin::Order;
+use crate::supervisor::StartError;
+use crate::telemetry::log::Log;
+
+/// How the server is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Everybody may finish, however long it takes.
+    WhenEmpty,
+    /// Everybody may finish within `server.shutdown_grace_secs`.
+    Gracefully,
+    /// At once.
+    Now,
+}
+
+/// Everything that the main loop listens to.
+pub(super) struct Control {
+    signals: Signals,
+    orders: mpsc::Receiver<Order>,
+    reload: Reload,
+}
+
+/// Carries out reloads.
+pub(super) struct Reload {
+    pub(super) reloader: Arc<Reloader>,
+    pub(super) log: Log,
+    /// SIGUSR1 switches between this and the level of the configuration.
+    pub(super) debugging: bool,
+    /// With an embedded PostgreSQL: the size of the pool that it was started for.
+    pub(super) most_connections: Option<usize>,
+}
+
+impl Control {
+    pub(super) fn new(signals: Signals, orders: mpsc::Receiver<Order>, reload: Reload) -> Self {
+        Self { signals, orders, reload }
+    }
+
+    /// Works until something ends the server.
+    pub(super) async fn until_told_to_leave(&mut self, shared: &Shared) -> Leave {
+        loop {
+            tokio::select! {
+                _ = self.signals.term.recv() => return Leave::Gracefully,
+                _ = self.signals.int.recv() => return Leave::Gracefully,
+                _ = self.signals.quit.recv() => return Leave::Now,
+                _ = self.signals.hup.recv() => {
+                    // The log has said what is wrong.
+                    let _ = self.reload.carry_out(shared);
+                }
+                _ = self.signals.usr1.recv() => self.reload.toggle_debugging(shared),
+                order = self.orders.recv() => match order {
+                    Some(Order::Reload(reply)) => {
+                        // A console that is gone does not want to know.
+                        let _ = reply.send(self.reload.carry_out(shared));
+                    }
+                    Some(Order::Drain) => return Leave::WhenEmpty,
+                    Some(Order::Shutdown { at_once: true }) => return Leave::Now,
+                    Some(Order::Shutdown { at_once: false }) => return Leave::Gracefully,
+                    None => std::future::pending().await,
+                },
+            }
+        }
+    }
+}
+
+impl Reload {
+    fn carry_out(&mut self, shared: &Shared) -> Result<Changes> {
+        let reloaded = self.reloader.reload();
+        shared.metrics.config_reload(reloaded.is_ok());
+        let changes = match reloaded {
+            Ok(changes) => changes,
+            Err(errors) => {
+                tracing::error!("nothing was reloaded: {errors}");
+                return Err(Error::sql(b"F0000", "the configuration has errors; nothing changed")
+                    .with_detail(errors.to_string())
+                    .with_hint("correct them; \"rustydb config check\" finds them too"));
+            }
+        };
+        self.apply(shared);
+        tracing::info!(changed = changes.taken.join(", "), "the configuration was reloaded");
+        if !changes.left.is_empty() {
+            let keys = changes.left.join(", ");
+            tracing::warn!(keys, "these keys have new values that need a restart");
+        }
+        Ok(changes)
+    }
+
+    /// Hands the values in force to the parts that keep some of their own.
+    pub(super) fn apply(&mut self, shared: &Shared) {
+        let mut config = Config::clone(&shared.live.now());
+        self.set_level(&config);
+        if let Some(most) = self.most_connections
+            && config.pool.max_size > most
+        {
+            tracing::warn!(
+                most,
+                "the embedded PostgreSQL was started for fewer connections than pool.max_size; a \
+                 restart gives it more"
+            );
+            config.pool.max_size = most;
+        }
+        shared.gates.resize(&config);
+        shared.pool.resize(&config);
+        shared.system_pool.resize(&config);
+        shared.metrics.slow_query.set_limit(config.monitoring.slow_query_ms.duration());
+    }
+
+    fn set_level(&self, config: &Config) {
+        let configured = config.monitoring.log_level;
+        self.log.set_level(if self.debugging { LogLevel::Debug } else { configured });
+    }
+
+    fn toggle_debugging(&mut self, shared: &Shared) {
+        self.debugging = !self.debugging;
+        self.set_level(&shared.live.now());
+        tracing::warn!(debugging = self.debugging, "SIGUSR1");
+    }
+}
+
+/// The most connections that the PostgreSQL behind the server was started for.
+pub(super) fn most_connections(config: &Config) -> Option<usize> {
+    (config.backend.mode == BackendMode::Embedded).then_some(config.pool.max_size)
+}
+
+/// Signals that the process listens to.
+pub(super) struct Signals {
+    term: Signal,
+    int: Signal,
+    quit: Signal,
+    hup: Signal,
+    usr1: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> Result<Self, StartError> {
+        let on = |kind| {
+            signal(kind).map_err(|e| StartError::runtime(format!("cannot watch signals: {e}")))
+        };
+        Ok(Self {
+            term: on(SignalKind::terminate())?,
+            int: on(SignalKind::interrupt())?,
+            quit: on(SignalKind::quit())?,
+            hup: on(SignalKind::hangup())?,
+            usr1: on(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Returns when a signal ends the process, while there is nothing yet that could be reloaded.
+    pub(super) async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                _ = self.quit.recv() => return,
+                _ = self.hup.recv() => tracing::warn!("SIGHUP is ignored during the start"),
+                _ = self.usr1.recv() => tracing::warn!("SIGUSR1 is ignored during the start"),
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Sums over the sessions, and what the log says of them. All of this runs when somebody asks, when
+//! a session ends or once a second, never for a statement.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use super::registry::{Entry, Sessions};
+use crate::error::Error;
+use crate::telemetry::Totals;
+use crate::types::{Database, Protocol};
+
+/// Databases whose totals are kept apart; those of further ones are kept together.
+const MAX_DATABASES: usize = 1000;
+
+/// Name of the row of all further databases.
+const OTHERS: &str = "(others)";
+
+/// Seconds that an average is taken over.
+pub const AVERAGE_SECS: u32 = 60;
+
+/// Holders that the log names when there is no connection.
+const NAMED_HOLDERS: usize = 5;
+
+/// What ended sessions did, and the averages.
+#[derive(Debug, Default)]
+pub(super) struct Statistics {
+    ended: HashMap<Database, Totals>,
+    /// The sum that the metrics show already.
+    published: Totals,
+    /// Totals at the end of the last two periods.
+    periods: [HashMap<Database, Totals>; 2],
+    period_began: u32,
+}
+
+/// A session as an administrator sees it.
+#[derive(Clone, Debug)]
+pub struct SessionView {
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// PostgreSQL's process that it holds.
+    pub backend_pid: Option<u32>,
+    /// How long it has waited for a connection, when it does.
+    pub waiting: Option<Duration>,
+    /// When it was opened.
+    pub connected_at: SystemTime,
+    /// When its request in work began.
+    pub request_at: Option<SystemTime>,
+    /// When its open transaction began.
+    pub transaction_at: Option<SystemTime>,
+    /// What it did.
+    pub totals: Totals,
+}
+
+impl SessionView {
+    /// Holds a backend, waits for one, or neither.
+    pub fn state(&self) -> &'static str {
+        match (self.backend_pid, self.waiting) {
+            (Some(_), _) => "active",
+            (None, Some(_)) => "waiting",
+            (None, None) => "idle",
+        }
+    }
+}
+
+impl Statistics {
+    /// Adds a session that ends.
+    pub(super) fn retire(&mut self, entry: &Entry) {
+        let known = self.ended.contains_key(&entry.database);
+        let full = !known && self.ended.len() >= MAX_DATABASES;
+        let name = if full { OTHERS.into() } else { entry.database.clone() };
+        *self.ended.entry(name).or_default() += totals(entry);
+    }
+}
+
+fn totals(entry: &Entry) -> Totals {
+    Totals { wait_us: entry.slot().waits().total_us(), ..entry.tally.totals() }
+}
+
+impl Sessions {
+    /// Every session, by its number.
+    pub fn views(&self) -> Vec<SessionView> {
+        let mut entries: Vec<_> = self.by_pid.lock().values().cloned().collect();
+        entries.sort_by_key(|entry| entry.id);
+        let at = |since: Duration| self.epoch.1 + since;
+        let view = |entry: Arc<Entry>| SessionView {
+            backend_pid: entry.slot().backend_pid(),
+            waiting: entry.slot().waits().now(),
+            connected_at: at(entry.opened.saturating_duration_since(self.epoch.0)),
+            request_at: entry.tally.request_since().map(at),
+            transaction_at: entry.tally.transaction_since().map(at),
+            totals: totals(&entry),
+            entry,
+        };
+        entries.into_iter().map(view).collect()
+    }
+
+    /// What was done in each database since the start.
+    pub fn totals_by_database(&self) -> HashMap<Database, Totals> {
+        let by_pid = self.by_pid.lock();
+        let mut sums = self.statistics.lock().ended.clone();
+        for entry in by_pid.values() {
+            *sums.entry(entry.database.clone()).or_default() += totals(entry);
+        }
+        sums
+    }
+
+    /// What was done in each database in one second of the last whole period. Times are averages
+    /// over what was done, as in PgBouncer.
+    pub fn averages_by_database(&self) -> HashMap<Database, Totals> {
+        let statistics = self.statistics.lock();
+        let [before, after] = &statistics.periods;
+        let secs = u64::from(AVERAGE_SECS);
+        let average = |(name, now): (&Database, &Totals)| {
+            let then = before.get(name).copied().unwrap_or_default();
+            let grown = now.zip(then, u64::wrapping_sub);
+            let mut average = grown.zip(Totals::default(), |n, _| n / secs);
+            average.query_us = grown.query_us / grown.queries.max(1);
+            average.transaction_us = grown.transaction_us / grown.transactions().max(1);
+            // From the sum: two halves rounded down could lose one.
+            average.committed = grown.transactions() / secs;
+            average.rolled_back = 0;
+            (name.clone(), average)
+        };
+        after.iter().map(average).collect()
+    }
+
+    /// Brings the metrics up to date; once a second.
+    pub(super) fn publish(&self, now_secs: u32) {
+        let mut by_state = [(0i64, 0i64); Protocol::ALL.len()];
+        let mut transactions = 0;
+        for entry in self.by_pid.lock().values() {
+            let (idle, without_backend) = &mut by_state[entry.protocol as usize];
+            *idle += i64::from(entry.idle_since().is_some());
+            *without_backend += i64::from(entry.slot().backend_pid().is_none());
+            transactions += i64::from(entry.tally.transaction_since().is_some());
+        }
+        for (protocol, (idle, without_backend)) in Protocol::ALL.into_iter().zip(by_state) {
+            self.metrics.protocol(protocol).sessions_idle.set(idle);
+            self.metrics.protocol(protocol).sessions_pooled.set(without_backend);
+        }
+        self.metrics.transactions_active.set(transactions);
+        let by_database = self.totals_by_database();
+        let mut sum = Totals::default();
+        by_database.values().for_each(|totals| sum += *totals);
+        let mut statistics = self.statistics.lock();
+        let grown = sum.zip(statistics.published, u64::saturating_sub);
+        self.metrics.transactions_committed.inc_by(grown.committed);
+        self.metrics.transactions_rolled_back.inc_by(grown.rolled_back);
+        statistics.published = sum;
+        let peak = self.peak.load(Ordering::Relaxed);
+        self.metrics.sessions_peak.set(i64::try_from(peak).unwrap_or(i64::MAX));
+        if now_secs.saturating_sub(statistics.period_began) >= AVERAGE_SECS {
+            statistics.period_began = now_secs;
+            statistics.periods.swap(0, 1);
+            statistics.periods[1] = by_database;
+        }
+    }
+
+    /// What a session was, for who looks for it later.
+    pub(super) fn log_end(&self, entry: &Entry, ended: &str, life: Duration) {
+        let done = totals(entry);
+        tracing::debug!(
+            session = %entry.id, role = %entry.role, database = %entry.database,
+            application = entry.application(), peer = entry.peer,
+            protocol = entry.protocol.as_str(), reason = ended, secs = life.as_secs_f64(),
+            transactions = done.transactions(), queries = done.queries,
+            wait_ms = done.wait_us / 1000, received = done.received, sent = done.sent,
+            "session ended"
+        );
+    }
+
+    /// Who holds the connections, longest first; seldom, however many find none.
+    pub(super) fn log_holders(&self, error: &Error) {
+        if !self.holders_logged.may(self.epoch.0.elapsed()) {
+            return;
+        }
+        let views = self.views();
+        let (waiting, held): (Vec<_>, Vec<_>) =
+            views.into_iter().partition(|view| view.backend_pid.is_none());
+        let waiting = waiting.iter().filter(|view| view.waiting.is_some()).count();
+        tracing::warn!(holders = held.len(), waiting, "{error}");
+        let mut held = held;
+        held.sort_by_key(|view| view.transaction_at.unwrap_or(view.connected_at));
+        for view in held.iter().take(NAMED_HOLDERS) {
+            let since = view.transaction_at.unwrap_or(view.connected_at);
+            let secs = since.elapsed().map_or(0.0, |held| held.as_secs_f64());
+            tracing::warn!(
+                session = %view.entry.id, role = %view.entry.role,
+                database = %view.entry.database, application = view.entry.application(),
+                backend_pid = view.backend_pid, secs,
+                in_transaction = view.transaction_at.is_some(),
+                pinned = view.entry.pinned(),
+                "holds a connection"
+            );
+        }
+    }
+}
