@@ -380,6 +380,9 @@ fn what_keeps_a_session_on_its_connection_is_shown() {
     eventually("the reason is shown", SOON, || seen("pinned") == "temporary objects");
     assert_eq!(seen("state"), "active");
     assert!(server.metric(counted) > before);
+    say(&mut child, "drop table pinning;\n");
+    assert_eq!(line(&mut child), "DROP TABLE");
+    eventually("it is free again", SOON, || seen("pinned").is_empty() && seen("state") == "idle");
     leave(child);
 }
 
@@ -568,7 +571,7 @@ fn a_drain_lets_everybody_finish_and_the_console_watch() {
     say(&mut idle, "select 1;\n");
     assert_eq!(line(&mut idle), "1");
     crate::wait_until_running(&server, "pg_sleep(3)");
-    say(&mut watching, "DRAIN;\nSHOW STATE;\n");
+    say(&mut watching, "DRAIN;\n");
     assert_eq!(line(&mut watching), "DRAIN");
     eventually("nobody is let in", SOON, || {
         std::net::TcpStream::connect(("127.0.0.1", server.port)).is_err()
@@ -576,7 +579,7 @@ fn a_drain_lets_everybody_finish_and_the_console_watch() {
     say(&mut idle, "select 2;\n");
     let told = Psql::from(idle.wait_with_output().unwrap());
     assert!(told.stderr.contains("57P01"), "{}", told.stderr);
-    say(&mut watching, "SHOW CLIENTS;\n");
+    say(&mut watching, "SHOW STATE;\nSHOW CLIENTS;\n");
     let seen: Vec<String> = (0..6).map(|_| line(&mut watching)).collect();
     assert!(seen.iter().any(|line| line == "active|no"), "{seen:?}");
     assert!(seen.iter().any(|line| line.contains("|rustydb|active|")), "{seen:?}");

@@ -30,13 +30,13 @@ fn python_psycopg() {
 
 #[test]
 fn python_asyncpg() {
-    python("asyncpg", "with_asyncpg.py", &[], Pooling::Session);
+    python("asyncpg", "with_asyncpg.py", &[], Pooling::Transaction);
 }
 
 #[test]
 fn python_sqlalchemy() {
     python("sqlalchemy_psycopg", "with_sqlalchemy.py", &["psycopg"], Pooling::Transaction);
-    python("sqlalchemy_asyncpg", "with_sqlalchemy.py", &["asyncpg"], Pooling::Session);
+    python("sqlalchemy_asyncpg", "with_sqlalchemy.py", &["asyncpg"], Pooling::Transaction);
 }
 
 fn node(name: &str, program: &str, pooling: Pooling) {
@@ -54,7 +54,7 @@ fn node_pg() {
 
 #[test]
 fn node_postgres_js() {
-    node("postgres_js", "with_postgres_js.js", Pooling::Session);
+    node("postgres_js", "with_postgres_js.js", Pooling::Transaction);
 }
 
 fn go(name: &str, program: &str, pooling: Pooling) {
@@ -72,12 +72,12 @@ fn go(name: &str, program: &str, pooling: Pooling) {
 
 #[test]
 fn go_pgx() {
-    go("pgx", "with_pgx", Pooling::Session);
+    go("pgx", "with_pgx", Pooling::Transaction);
 }
 
 #[test]
 fn go_pq() {
-    go("pq", "with_pq", Pooling::Session);
+    go("pq", "with_pq", Pooling::Transaction);
 }
 
 #[test]
@@ -91,5 +91,5 @@ fn java_jdbc() {
     let mut command = Command::new("java");
     command.args(["-Xmx1g", "-XX:TieredStopAtLevel=1", "-cp", &path, "WithJdbc"]);
     command.env("DRIVER_CASES", folder().join("cases"));
-    compare("jdbc", &command, Pooling::Session);
+    compare("jdbc", &command, Pooling::Transaction);
 }

@@ -111,6 +111,12 @@ impl Expectations {
             && self.owed == 0
     }
 
+    /// Whether the next request of the client is the first that is not answered.
+    pub fn is_between(&self) -> bool {
+        let ours = |entry: &Expect| matches!(entry.kind, Kind::Apply | Kind::Attempt);
+        !self.unsynced && !self.skipping && !self.copying && self.queue.iter().all(ours)
+    }
+
     /// ReadyForQuery messages that must still come.
     pub fn pending(&self) -> u32 {
         self.pending

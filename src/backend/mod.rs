@@ -252,6 +252,8 @@ impl BackendConn {
     /// ReadyForQuery.
     pub async fn send(&mut self, batch: &[u8], requests: &[u8]) -> Result<(), Error> {
         requests.iter().for_each(|tag| self.state.expect.sent(*tag));
+        // A simple query destroys it.
+        self.state.unnamed = None;
         self.stream.write_all(batch).await.map_err(Error::backend_lost)
     }
 

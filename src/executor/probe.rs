@@ -4,11 +4,11 @@
 
 use crate::backend::BackendConn;
 use crate::error::Result;
-use crate::executor::mux::{Carried, Mux, Seen};
+use crate::executor::mux::{Carried, Mux, Seen, Wait};
 use crate::query::{Effects, SettingValue, quote_literal};
 
 /// Looks at an idle connection, on behalf of the session that is held on it.
-pub async fn look(conn: &mut BackendConn, mux: &mut Mux, role: &str, urgent: bool) -> Result<()> {
+pub async fn look(conn: &mut BackendConn, mux: &mut Mux, role: &str, wait: Wait) -> Result<()> {
     let mut sql = include_str!("../../sql/probe.sql").replace("$user", &quote_literal(role));
     let custom: Vec<String> = mux.custom_settings().map(quote_literal).collect();
     for name in &custom {
@@ -20,7 +20,7 @@ pub async fn look(conn: &mut BackendConn, mux: &mut Mux, role: &str, urgent: boo
     }
     let mut seen = Seen::default();
     conn.simple(&sql, |row| learn(&mut seen, row)).await?;
-    mux.probed(&mut conn.state, seen, urgent);
+    mux.probed(&mut conn.state, seen, wait);
     Ok(())
 }
 

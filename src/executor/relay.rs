@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::mux::{Mux, Refused, rule};
 use super::replies::{put_owed, scan_replies, tell_parameters};
@@ -48,6 +49,8 @@ pub enum Pause {
     NeedsSettings,
     /// The session keeps a connection that others wait for: a look may free it.
     NeedsProbe,
+    /// The session keeps its connection and has been idle for a while.
+    Rests,
     /// The session keeps its connection from now on, and a look may free it when it is idle.
     Held,
     /// The client said goodbye, and everything before it is done.
@@ -330,7 +333,7 @@ impl Relay<'_, '_> {
             }
             return None;
         }
-        let waits = mux.wants_probe() && !self.link.has_timer;
+        let waits = !self.link.has_timer && mux.next_look(Duration::ZERO).is_some();
         if !self.link.executor.pool().is_wanted() {
             return waits.then_some(Pause::Held);
         }

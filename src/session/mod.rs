@@ -24,7 +24,7 @@ use crate::auth::Identity;
 use crate::backend::{Credentials, Told};
 use crate::config::{Live, PoolingMode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::mux::{APPLICATION_NAME, Mux, MuxSetup};
+use crate::executor::mux::{APPLICATION_NAME, Mux, MuxSetup, Wait};
 use crate::executor::probe;
 use crate::executor::relay::{self, Dropped, Link, Pause};
 use crate::executor::typed::{self, Events};
@@ -212,7 +212,7 @@ impl Session {
                     Err(error) => ("error", End::Told(error)),
                 },
                 Pause::Held => continue,
-                Pause::NeedsProbe => match self.probe().await {
+                pause @ (Pause::NeedsProbe | Pause::Rests) => match self.probe(&pause).await {
                     Ok(()) => continue,
                     Err(error) => ("error", End::Told(error)),
                 },
@@ -242,32 +242,34 @@ impl Session {
     async fn relay_once(&mut self, client: &mut Client) -> Pause {
         let (entry, clock) = (&self.entry, &self.sessions.clock);
         let stop = |cx: &mut Context<'_>, idle| entry.must_stop(cx, idle, clock);
-        let waits = self.lease.is_some() && self.mux.wants_probe();
+        let next_look = self.lease.as_ref().and_then(|_| self.mux.next_look(self.unpin_after));
         let link = Link {
             executor: &self.executor,
             lease: &mut self.lease,
             mux: &mut self.mux,
             demand: &self.demand,
             slot: &self.entry.slot,
-            has_timer: waits,
+            has_timer: next_look.is_some(),
             work: &mut self.work,
             tally: &self.entry.tally,
         };
         let relaying = relay::run(link, client, stop);
-        if !waits {
-            return relaying.await;
-        }
+        let Some(next_look) = next_look else { return relaying.await };
         // Dropping it loses nothing: all state lies outside of it.
-        match tokio::time::timeout(self.unpin_after, relaying).await {
+        match tokio::time::timeout(next_look, relaying).await {
             Ok(pause) => pause,
-            Err(_) => Pause::NeedsProbe,
+            Err(_) => Pause::Rests,
         }
     }
 
     /// Looks whether the session is still held on its connection, if it is idle.
-    async fn probe(&mut self) -> Result<()> {
+    async fn probe(&mut self, pause: &Pause) -> Result<()> {
         let Some(lease) = &mut self.lease else { return Ok(()) };
-        let urgent = self.executor.pool().is_wanted();
+        let wait = match (pause, self.executor.pool().is_wanted()) {
+            (Pause::NeedsProbe, _) => Wait::Work,
+            (_, false) => Wait::Rest,
+            (_, true) => Wait::RestWanted,
+        };
         let conn = lease.conn();
         if !conn.is_reusable() || conn.state.tx != TxStatus::Idle {
             return Ok(());
@@ -275,10 +277,9 @@ impl Session {
         // A cancel request that is under way was meant for a statement that is over.
         self.entry.slot.hide();
         self.entry.slot.quiet().await;
-        let looked = match probe::look(conn, &mut self.mux, self.entry.role.as_str(), urgent).await
-        {
+        let looked = match probe::look(conn, &mut self.mux, self.entry.role.as_str(), wait).await {
             Err(error) if error.kind() == ErrorKind::Cancelled => {
-                probe::look(conn, &mut self.mux, self.entry.role.as_str(), urgent).await
+                probe::look(conn, &mut self.mux, self.entry.role.as_str(), wait).await
             }
             looked => looked,
         };

@@ -4,7 +4,8 @@
 
 use crate::backend::{ConnState, Kind};
 use crate::executor::mux::Mux;
-use crate::proto::frontend::{put_close, put_parse, put_query};
+use crate::proto::backend::TxStatus;
+use crate::proto::frontend::{put_close, put_parse, put_query, put_sync};
 use crate::query::{Class, Effects, Reference, classify};
 
 /// Statements prepared with SQL that are carried along; with more the session stays.
@@ -20,6 +21,64 @@ pub struct Carried {
     pub name: Box<[u8]>,
     /// The whole command, `PREPARE name AS …`.
     pub sql: Box<str>,
+}
+
+/// Requests of our own before one of the client's.
+pub(super) struct Injected {
+    between: bool,
+    open: bool,
+    messages: Vec<(Kind, Vec<u8>)>,
+}
+
+impl Injected {
+    fn close(&mut self, name: &[u8]) {
+        let mut bytes = Vec::new();
+        put_close(&mut bytes, name);
+        self.push(Kind::CloseInjected, bytes);
+    }
+
+    /// In a transaction a savepoint takes back what a failure does; the statement stays.
+    fn parse(&mut self, name: &[u8], body: &[u8]) {
+        let mut bytes = Vec::new();
+        put_parse(&mut bytes, name, body);
+        let guarded = self.between && self.open;
+        if guarded {
+            self.command(b"SAVEPOINT rdb_look");
+        }
+        self.push(Kind::ParseInjected, bytes);
+        if guarded {
+            self.command(b"ROLLBACK TO SAVEPOINT rdb_look");
+            self.command(b"RELEASE SAVEPOINT rdb_look");
+        }
+    }
+
+    fn command(&mut self, sql: &[u8]) {
+        let mut bytes = Vec::new();
+        put_query(&mut bytes, sql);
+        self.messages.push((Kind::Attempt, bytes));
+    }
+
+    fn push(&mut self, kind: Kind, mut bytes: Vec<u8>) {
+        if self.between {
+            put_sync(&mut bytes);
+            self.messages.push((Kind::Attempt, bytes));
+        } else {
+            self.messages.push((kind, bytes));
+        }
+    }
+
+    /// Notes how they are answered, and hands them out.
+    pub(super) fn send(self, conn: &mut ConnState) -> Vec<u8> {
+        let mut batch = Vec::new();
+        if !self.messages.is_empty() {
+            conn.unnamed = None;
+        }
+        for (kind, bytes) in self.messages {
+            conn.expect.push(kind.into());
+            batch.extend_from_slice(&bytes);
+        }
+        batch
+    }
 }
 
 impl Mux {
@@ -80,27 +139,19 @@ impl Mux {
         self.carried = prepared;
     }
 
-    /// Puts the statements that SQL is about to refer to on the connection under the client's
-    /// names. Returns the messages for it, and how each is answered.
-    pub(super) fn under_own_names(
-        &mut self,
-        conn: &mut ConnState,
-        class: &Class,
-    ) -> Vec<(Kind, Vec<u8>)> {
-        let mut batch = Vec::new();
-        let mut push = |kind, write: &dyn Fn(&mut Vec<u8>)| {
-            let mut message = Vec::new();
-            write(&mut message);
-            batch.push((kind, message));
-        };
-        if class.effects.has(Effects::PREPARE) {
-            self.native = true;
-        }
-        let lists = class.effects.has(Effects::LISTS_STATEMENTS);
+    /// The messages that put the statements to which SQL is about to refer on the connection under
+    /// the client's names, and how each is answered. Between two requests one that cannot be
+    /// prepared any more does no harm; within a batch only those that are run are prepared.
+    pub(super) fn under_own_names(&mut self, conn: &mut ConnState, class: &Class) -> Injected {
+        let between = conn.expect.is_between();
+        let open = conn.tx != TxStatus::Idle;
+        let lists = class.effects.has(Effects::LISTS_STATEMENTS) && between;
+        let mut injected = Injected { between, open, messages: Vec::new() };
+        self.native |= class.effects.has(Effects::PREPARE);
         if lists {
             // Ours must not be seen.
             for name in conn.statements.names() {
-                push(Kind::CloseInjected, &|out| put_close(out, name.as_bytes()));
+                injected.close(name.as_bytes());
             }
             conn.statements.clear();
         }
@@ -115,17 +166,16 @@ impl Mux {
             if self.own.contains(name) || (reference.is_none() && !lists) {
                 continue;
             }
-            // For the others it is enough that there is one.
-            let runs = lists || matches!(reference, Some(Reference::Executes(_)));
-            let body = if runs { &*statement.body } else { EMPTY_STATEMENT };
-            push(Kind::ParseInjected, &|out| put_parse(out, name, body));
+            // What is only taken away again need not be the right one.
+            let goes = !lists && matches!(reference, Some(Reference::Deallocates(_)));
+            injected.parse(name, if goes { EMPTY_STATEMENT } else { &statement.body });
             self.own.insert(name.clone());
         }
         if !self.own.is_empty() {
             self.native = true;
             self.batch.add(Effects::PREPARE);
         }
-        batch
+        injected
     }
 
     /// Statements that SQL takes away are not remembered.

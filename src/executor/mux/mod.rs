@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::RandomState;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::{ConnState, Expect, Kind, Statement, Told};
 use crate::catalog::{DatabaseNames, SequenceRule};
@@ -27,6 +28,12 @@ pub use outgoing::{Refused, rule};
 /// The start-up parameter that differs between clients that are otherwise alike. It is a setting
 /// like others, so that they share connections.
 pub const APPLICATION_NAME: &str = "application_name";
+
+/// What is given up for others when a client rests: it is seldom asked for again.
+const SOFT: Effects = Effects::SEQUENCE.and(Effects::SEED);
+
+/// Time between further looks at a session that rests.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// Named statements of one session that are carried along; with more it keeps its connection.
 const MAX_STATEMENTS: usize = 1024;
@@ -387,6 +394,10 @@ impl Mux {
             TxStatus::Open | TxStatus::Failed => {}
         }
         self.rolled_back = false;
+        if conn.expect.is_idle() {
+            // What was bound and not run.
+            self.pending.clear();
+        }
         if conn.expect.is_lost() {
             self.pins.add(Effects::UNTRACKED);
         }
@@ -448,7 +459,7 @@ impl Mux {
         self.batch = Effects::NONE;
         self.pins.add(left);
         self.looked_before = false;
-        self.probe_due |= left.has(Effects::VISIBLE.and(Effects::SEQUENCE)) || self.native;
+        self.probe_due |= left.has(Effects::VISIBLE.and(SOFT)) || self.native;
     }
 
     /// What keeps the session on its connection.
@@ -468,8 +479,8 @@ impl Mux {
         self.probe_due && !self.is_session_mode()
     }
 
-    /// The look was taken: what is visible is known exactly now. `urgent` = others wait.
-    pub fn probed(&mut self, conn: &mut ConnState, seen: Seen, urgent: bool) {
+    /// The look was taken: what is visible is known exactly now.
+    pub fn probed(&mut self, conn: &mut ConnState, seen: Seen, wait: Wait) {
         self.probe_due = false;
         self.pins = self.pins.without(Effects::VISIBLE).and(seen.effects);
         let given = self.start.names().filter(|name| {
@@ -494,22 +505,30 @@ impl Mux {
         };
         conn.spoiled |= seen.spoiled;
         self.learn_statements(conn, seen.prepared, seen.statements);
-        if self.pins.has(Effects::SEQUENCE) && !self.keeps_sequences(urgent) {
-            self.pins = self.pins.without(Effects::SEQUENCE);
+        if self.pins.has(SOFT) && !self.keeps_soft(wait) {
+            self.pins = self.pins.without(SOFT);
         }
     }
 
-    /// While it is not known whether anybody asks for them, the values of sequences are kept
-    /// until the second look.
-    fn keeps_sequences(&mut self, urgent: bool) -> bool {
+    /// The seed and the values of sequences are kept while the client is at work. When it rests,
+    /// they give way to others who wait, and to everybody as long as nobody asked for them.
+    fn keeps_soft(&mut self, wait: Wait) -> bool {
+        let rested = std::mem::replace(&mut self.looked_before, true);
         match self.database.keeps_sequences() {
-            SequenceRule::Keep => true,
-            SequenceRule::Learn if !urgent && !self.looked_before => {
-                self.looked_before = true;
-                self.probe_due = true;
-                true
-            }
-            SequenceRule::Learn | SequenceRule::Forget => false,
+            _ if wait == Wait::Work || !rested => true,
+            SequenceRule::Keep => wait != Wait::RestWanted,
+            SequenceRule::Learn | SequenceRule::Forget => self.pins.has(Effects::SEED),
+        }
+    }
+
+    /// How long an idle session is left alone before the next look; `None` = there is no need.
+    pub fn next_look(&self, first: Duration) -> Option<Duration> {
+        let held = self.pins.only(Effects::HOLDING);
+        match () {
+            () if self.is_session_mode() || held.is_none() && !self.native => None,
+            () if self.probe_due => Some(first),
+            () if held.without(SOFT.and(Effects::PREPARE)).is_none() => Some(SECOND_LOOK),
+            () => None,
         }
     }
 
@@ -529,6 +548,7 @@ impl Mux {
         }
         if !Arc::ptr_eq(&conn.applied, &self.settings) && conn.applied != self.settings {
             let sql = conn.applied.transition(&self.settings);
+            conn.unnamed = None;
             put_query(&mut batch, sql.as_bytes());
             conn.expect.push(Kind::Apply.into());
         }
@@ -566,6 +586,17 @@ impl Mux {
 fn is_harmless(command: &str) -> bool {
     const KINDS: [&str; 6] = ["INDEX", "ROLE", "DATABASE", "STATISTICS", "TABLESPACE", "SEQUENCE"];
     command.split(' ').nth(1).is_some_and(|kind| KINDS.contains(&kind))
+}
+
+/// When a look at a connection is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// At once, because others wait for a connection.
+    Work,
+    /// The client has not asked for anything for a while.
+    Rest,
+    /// The same, and others wait for a connection.
+    RestWanted,
 }
 
 /// What becomes of a ParameterStatus.

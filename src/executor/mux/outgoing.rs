@@ -10,7 +10,7 @@ use crate::config::PoolingMode;
 use crate::error::{Error, ErrorKind};
 use crate::proto::backend::TxStatus;
 use crate::proto::frame::{FrameBuf, HEADER, Want};
-use crate::proto::frontend::{self, put_close, put_parse, put_sync, tag};
+use crate::proto::frontend::{self, put_close, put_parse, tag};
 use crate::query::{Class, Effects, changes_database, classify};
 
 /// Longest statement that is read. A longer one is passed on unread, and the session keeps its
@@ -139,7 +139,7 @@ impl Mux {
                 if message.body().first() == Some(&b'S') {
                     let name = cstr(&message.body()[1..]).map(<[u8]>::len);
                     if let Some(length) = name {
-                        self.refer(conn, &mut message, 1, length);
+                        self.refer(conn, &mut message, 1, length, false);
                     }
                 }
                 conn.expect.sent(tag);
@@ -185,14 +185,7 @@ impl Mux {
         self.note(&class, conn);
         self.unnamed = None;
         conn.unnamed = None;
-        if class.effects.has(REFERS) && conn.tx != TxStatus::Failed {
-            for (_, mut bytes) in self.under_own_names(conn, &class) {
-                // Each by itself: one that cannot be prepared any more does not stop the others.
-                put_sync(&mut bytes);
-                conn.expect.push(Kind::Attempt.into());
-                message.put_before(&bytes);
-            }
-        }
+        self.refer_by_name(conn, &mut message, &class);
         self.deallocate(&class);
         conn.expect.sent(tag::QUERY);
         message.pass();
@@ -253,6 +246,9 @@ impl Mux {
         if class.effects.has(Effects::DDL) && changes_database(text) {
             idle();
         }
+        let body: Box<[u8]> = body.into();
+        // Before the batch begins, while a failure of ours does no harm.
+        self.refer_by_name(conn, &mut message, &class);
         let raw = name.is_none()
             && (context.is_none()
                 || !class.timeless
@@ -261,15 +257,9 @@ impl Mux {
             Some(context) if class.timeless => context,
             _ => self.unique_context(),
         };
-        let hash = self.hash(body, context);
-        let statement = Arc::new(Statement {
-            body: body.into(),
-            context,
-            hash,
-            class,
-            version: self.version,
-            raw,
-        });
+        let hash = self.hash(&body, context);
+        let statement =
+            Arc::new(Statement { body, context, hash, class, version: self.version, raw });
         self.place(conn, &mut message, name, name_length, statement);
         message.pass();
         Ok(())
@@ -285,7 +275,8 @@ impl Mux {
         statement: Arc<Statement>,
     ) {
         let duplicate = name.as_ref().is_some_and(|name| self.named.contains_key(name));
-        let native = self.native && name.is_some();
+        let lists = statement.class.effects.has(Effects::LISTS_STATEMENTS);
+        let native = (self.native || lists) && name.is_some();
         let gained = if statement.raw {
             conn.unnamed = Some(statement.clone());
             None
@@ -371,7 +362,7 @@ impl Mux {
         let Some(name) = cstr(&body[portal + 1..]).map(<[u8]>::len) else {
             return self.lose_track();
         };
-        self.refer(conn, message, portal + 1, name);
+        self.refer(conn, message, portal + 1, name, true);
     }
 
     /// The names of a message are longer than any sensible ones.
@@ -380,7 +371,14 @@ impl Mux {
     }
 
     /// Makes a message refer to a statement by the name that the connection has for it.
-    fn refer(&mut self, conn: &mut ConnState, message: &mut Message<'_>, at: usize, length: usize) {
+    fn refer(
+        &mut self,
+        conn: &mut ConnState,
+        message: &mut Message<'_>,
+        at: usize,
+        length: usize,
+        runs: bool,
+    ) {
         let name = &message.body()[at..at + length];
         let known =
             if length == 0 { self.unnamed.clone() } else { self.named.get(key(name)).cloned() };
@@ -394,7 +392,9 @@ impl Mux {
             }
             return;
         };
-        self.note_use(conn, message, &statement);
+        if runs {
+            self.note_use(conn, message, &statement);
+        }
         if length > 0 && self.own.contains(key(&message.body()[at..at + length])) {
             return;
         }
@@ -447,13 +447,16 @@ impl Mux {
         } else if !class.effects.is_none() || !class.changes.is_empty() {
             self.note(class, conn);
         }
-        if class.effects.has(REFERS) && conn.tx != TxStatus::Failed {
-            for (kind, bytes) in self.under_own_names(conn, class) {
-                conn.expect.push(kind.into());
-                message.put_before(&bytes);
-            }
-        }
+        self.refer_by_name(conn, message, class);
         self.deallocate(class);
+    }
+
+    /// Prepares for SQL that refers to prepared statements by the client's names.
+    fn refer_by_name(&mut self, conn: &mut ConnState, message: &mut Message<'_>, class: &Class) {
+        if class.effects.has(REFERS) && conn.tx != TxStatus::Failed {
+            let batch = self.under_own_names(conn, class).send(conn);
+            message.put_before(&batch);
+        }
     }
 
     /// The connection has no statement by that name, which is no error: PostgreSQL answers.
