@@ -13,6 +13,7 @@ pub enum Language {
     Node,
     Go,
     Java,
+    Odbc,
 }
 
 impl Language {
@@ -23,6 +24,7 @@ impl Language {
             Self::Node => ("node", "node/package-lock.json"),
             Self::Go => ("go", "go/go.sum"),
             Self::Java => ("java", "java/pom.xml"),
+            Self::Odbc => ("odbc", "python/odbc.txt"),
         }
     }
 }

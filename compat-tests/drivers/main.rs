@@ -93,3 +93,15 @@ fn java_jdbc() {
     command.env("DRIVER_CASES", folder().join("cases"));
     compare("jdbc", &command, Pooling::Session);
 }
+
+#[test]
+fn odbc() {
+    let Some(cache) = installed::find("odbc", Language::Odbc) else { return };
+    let libraries = cache.join("lib");
+    let mut command = Command::new(cache.join("venv/bin/python"));
+    command.arg("-B").arg(folder().join("python/with_odbc.py"));
+    command.env("ODBC_DRIVER", libraries.join("psqlodbcw.so")).env("LD_LIBRARY_PATH", &libraries);
+    // What this machine has set up for ODBC is none of ours.
+    command.env("ODBCSYSINI", &cache).env("ODBCINI", cache.join("odbc.ini"));
+    compare("odbc", &command, Pooling::Transaction);
+}
