@@ -95,6 +95,18 @@ fn java_jdbc() {
 }
 
 #[test]
+fn rust_sqlx() {
+    let Some(cache) = installed::find("sqlx", Language::Rust) else { return };
+    let mut build = Command::new("cargo");
+    build.args(["build", "--quiet", "--locked", "--offline", "--manifest-path"]);
+    build.arg(folder().join("rust/Cargo.toml")).env("CARGO_TARGET_DIR", &cache);
+    installed::build(&mut build);
+    let mut command = Command::new(cache.join("debug/with_sqlx"));
+    command.env("DRIVER_CASES", folder().join("cases"));
+    compare("sqlx", &command, Pooling::Transaction);
+}
+
+#[test]
 fn odbc() {
     let Some(cache) = installed::find("odbc", Language::Odbc) else { return };
     let libraries = cache.join("lib");
