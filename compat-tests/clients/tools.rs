@@ -1,9 +1,10 @@
 //! PostgreSQL's own tools through RustyDB.
 
 use std::process::Command;
+use std::time::Duration;
 
-use crate::guarded;
-use crate::harness::{Server, command};
+use crate::harness::{Server, command, eventually, piped, signal_process};
+use crate::{guarded, lent};
 
 /// A tool that connects through RustyDB.
 fn tool(server: &Server, program: &str) -> Command {
@@ -144,4 +145,90 @@ fn a_new_role_of_an_old_name_does_not_get_the_old_ones_connection() {
     assert_ne!(as_joe("two"), first);
     let joe = "select oid from pg_roles where rolname = 'joe'";
     assert_eq!(as_joe("two").trim(), server.direct_value(joe));
+}
+
+/// A server on which all but sessions for replication share four connections.
+fn replicating() -> Server {
+    Server::builder().set("pool.pooling_mode=transaction").set("pool.max_size=4").start()
+}
+
+/// A replication tool has ended, and the backend that was its own with it.
+fn assert_left(server: &Server) {
+    let senders = "select count(*) from pg_stat_activity where backend_type = 'walsender'";
+    eventually("the WAL senders are gone", Duration::from_secs(20), || {
+        server.direct_value(senders) == "0" && lent(server) == 0.0
+    });
+}
+
+#[test]
+fn pg_basebackup_makes_a_sound_copy() {
+    let server = replicating();
+    assert_eq!(server.psql("create table copied as select generate_series(1, 9999);").stderr, "");
+    let target = server.data_dir.with_file_name("copy");
+    let mut backup = tool(&server, "pg_basebackup");
+    run(backup.args(["-c", "fast", "-X", "stream", "-D"]).arg(&target));
+    assert_left(&server);
+    // It belongs to the server's programs, which need not be in the path.
+    let postgres = std::fs::read_link(format!("/proc/{}/exe", server.postmaster())).unwrap();
+    let verify = postgres.with_file_name("pg_verifybackup");
+    let verdict = run(command(verify.to_str().unwrap()).arg(&target));
+    assert!(verdict.contains("successfully verified"), "{verdict}");
+    // As one stream, throttled, with the log at its end.
+    let target = server.data_dir.with_file_name("archive");
+    let mut backup = tool(&server, "pg_basebackup");
+    backup.args(["-c", "fast", "-X", "fetch", "-F", "tar", "-r", "900M", "-D"]);
+    run(backup.arg(&target));
+    assert!(target.join("base.tar").metadata().unwrap().len() > 20 << 20);
+    assert_left(&server);
+}
+
+#[test]
+fn pg_receivewal_gets_the_log_as_it_was_written() {
+    let server = replicating();
+    run(tool(&server, "pg_receivewal").args(["--create-slot", "--slot", "receiver"]));
+    let target = server.data_dir.with_file_name("received");
+    std::fs::create_dir(&target).unwrap();
+    let mut receive = tool(&server, "pg_receivewal");
+    let receiver = piped(receive.args(["--slot", "receiver", "-n", "-D"]).arg(&target));
+    let streaming = "select count(*) from pg_stat_replication where state = 'streaming'";
+    let limit = Duration::from_secs(20);
+    eventually("it streams", limit, || server.direct_value(streaming) == "1");
+    assert_eq!(server.psql("create table logged as select generate_series(1, 9999);").stderr, "");
+    let file = server.direct_value("select pg_walfile_name(pg_switch_wal() - 1)");
+    let written = std::fs::read(server.data_dir.join("pg/pg_wal").join(&file)).unwrap();
+    // Until it is complete, it has another name.
+    eventually("the file is there", limit, || target.join(&file).exists());
+    signal_process(receiver.id() as i32, "INT");
+    let output = receiver.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(std::fs::read(target.join(&file)).unwrap() == written, "{file} differs");
+    run(tool(&server, "pg_receivewal").args(["--drop-slot", "--slot", "receiver"]));
+    assert_eq!(server.direct_value("select count(*) from pg_replication_slots"), "0");
+    assert_left(&server);
+}
+
+#[test]
+fn pg_recvlogical_gets_every_change() {
+    let server = replicating();
+    let said = server.psql("create table news (a text); create publication paper for table news;");
+    assert_eq!(said.stderr, "");
+    let slot = ["-d", "rustydb", "--slot", "reader"];
+    let mut create = tool(&server, "pg_recvlogical");
+    run(create.args(slot).args(["--create-slot", "-P", "pgoutput"]));
+    let insert = "insert into news select 'item ' || i || '.' from generate_series(1, 5000) i;";
+    assert_eq!(server.psql(insert).stderr, "");
+    let end = server.direct_value("select pg_current_wal_flush_lsn()");
+    let target = server.data_dir.with_file_name("changes");
+    let mut receive = tool(&server, "pg_recvlogical");
+    receive.args(slot).args(["--start", "-n", "--endpos", &end, "-o", "proto_version=1"]);
+    run(receive.args(["-o", "publication_names=paper", "-f"]).arg(&target));
+    let changes = std::fs::read(&target).unwrap();
+    let changes = String::from_utf8_lossy(&changes);
+    for number in [1, 2, 2500, 4999, 5000] {
+        assert!(changes.contains(&format!("item {number}.")), "{number} is missing");
+    }
+    assert_eq!(changes.matches("item ").count(), 5000);
+    run(tool(&server, "pg_recvlogical").args(slot).arg("--drop-slot"));
+    assert_eq!(server.direct_value("select count(*) from pg_replication_slots"), "0");
+    assert_left(&server);
 }

@@ -13,6 +13,8 @@ pub enum Language {
     Node,
     Go,
     Java,
+    Rust,
+    Odbc,
 }
 
 impl Language {
@@ -23,6 +25,8 @@ impl Language {
             Self::Node => ("node", "node/package-lock.json"),
             Self::Go => ("go", "go/go.sum"),
             Self::Java => ("java", "java/pom.xml"),
+            Self::Rust => ("rust", "rust/Cargo.lock"),
+            Self::Odbc => ("odbc", "python/odbc.txt"),
         }
     }
 }

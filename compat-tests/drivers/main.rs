@@ -93,3 +93,27 @@ fn java_jdbc() {
     command.env("DRIVER_CASES", folder().join("cases"));
     compare("jdbc", &command, Pooling::Transaction);
 }
+
+#[test]
+fn rust_sqlx() {
+    let Some(cache) = installed::find("sqlx", Language::Rust) else { return };
+    let mut build = Command::new("cargo");
+    build.args(["build", "--quiet", "--locked", "--offline", "--manifest-path"]);
+    build.arg(folder().join("rust/Cargo.toml")).env("CARGO_TARGET_DIR", &cache);
+    installed::build(&mut build);
+    let mut command = Command::new(cache.join("debug/with_sqlx"));
+    command.env("DRIVER_CASES", folder().join("cases"));
+    compare("sqlx", &command, Pooling::Transaction);
+}
+
+#[test]
+fn odbc() {
+    let Some(cache) = installed::find("odbc", Language::Odbc) else { return };
+    let libraries = cache.join("lib");
+    let mut command = Command::new(cache.join("venv/bin/python"));
+    command.arg("-B").arg(folder().join("python/with_odbc.py"));
+    command.env("ODBC_DRIVER", libraries.join("psqlodbcw.so")).env("LD_LIBRARY_PATH", &libraries);
+    // What this machine has set up for ODBC is none of ours.
+    command.env("ODBCSYSINI", &cache).env("ODBCINI", cache.join("odbc.ini"));
+    compare("odbc", &command, Pooling::Transaction);
+}
