@@ -14,50 +14,50 @@ mod transcript;
 use std::process::Command;
 
 use installed::{Language, folder};
-use transcript::{Pooling, compare};
+use transcript::compare;
 
-fn python(name: &str, program: &str, arguments: &[&str], pooling: Pooling) {
+fn python(name: &str, program: &str, arguments: &[&str]) {
     let Some(packages) = installed::find(name, Language::Python) else { return };
     let mut command = Command::new(packages.join("venv/bin/python"));
     command.arg("-B").arg(folder().join("python").join(program)).args(arguments);
-    compare(name, &command, pooling);
+    compare(name, &command);
 }
 
 #[test]
 fn python_psycopg() {
-    python("psycopg", "with_psycopg.py", &[], Pooling::Transaction);
+    python("psycopg", "with_psycopg.py", &[]);
 }
 
 #[test]
 fn python_asyncpg() {
-    python("asyncpg", "with_asyncpg.py", &[], Pooling::Transaction);
+    python("asyncpg", "with_asyncpg.py", &[]);
 }
 
 #[test]
 fn python_sqlalchemy() {
-    python("sqlalchemy_psycopg", "with_sqlalchemy.py", &["psycopg"], Pooling::Transaction);
-    python("sqlalchemy_asyncpg", "with_sqlalchemy.py", &["asyncpg"], Pooling::Transaction);
+    python("sqlalchemy_psycopg", "with_sqlalchemy.py", &["psycopg"]);
+    python("sqlalchemy_asyncpg", "with_sqlalchemy.py", &["asyncpg"]);
 }
 
-fn node(name: &str, program: &str, pooling: Pooling) {
+fn node(name: &str, program: &str) {
     let Some(packages) = installed::find(name, Language::Node) else { return };
     let mut command = Command::new("node");
     command.arg("--no-deprecation").arg(folder().join("node").join(program));
     command.env("NODE_PATH", packages.join("node_modules"));
-    compare(name, &command, pooling);
+    compare(name, &command);
 }
 
 #[test]
 fn node_pg() {
-    node("pg", "with_pg.js", Pooling::Transaction);
+    node("pg", "with_pg.js");
 }
 
 #[test]
 fn node_postgres_js() {
-    node("postgres_js", "with_postgres_js.js", Pooling::Transaction);
+    node("postgres_js", "with_postgres_js.js");
 }
 
-fn go(name: &str, program: &str, pooling: Pooling) {
+fn go(name: &str, program: &str) {
     let Some(cache) = installed::find(name, Language::Go) else { return };
     let built = cache.join(program);
     let mut build = Command::new("go");
@@ -67,17 +67,17 @@ fn go(name: &str, program: &str, pooling: Pooling) {
     installed::build(&mut build);
     let mut command = Command::new(built);
     command.env("DRIVER_CASES", folder().join("cases"));
-    compare(name, &command, pooling);
+    compare(name, &command);
 }
 
 #[test]
 fn go_pgx() {
-    go("pgx", "with_pgx", Pooling::Transaction);
+    go("pgx", "with_pgx");
 }
 
 #[test]
 fn go_pq() {
-    go("pq", "with_pq", Pooling::Transaction);
+    go("pq", "with_pq");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn java_jdbc() {
     let mut command = Command::new("java");
     command.args(["-Xmx1g", "-XX:TieredStopAtLevel=1", "-cp", &path, "WithJdbc"]);
     command.env("DRIVER_CASES", folder().join("cases"));
-    compare("jdbc", &command, Pooling::Transaction);
+    compare("jdbc", &command);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn rust_sqlx() {
     installed::build(&mut build);
     let mut command = Command::new(cache.join("debug/with_sqlx"));
     command.env("DRIVER_CASES", folder().join("cases"));
-    compare("sqlx", &command, Pooling::Transaction);
+    compare("sqlx", &command);
 }
 
 #[test]
@@ -115,5 +115,5 @@ fn odbc() {
     command.env("ODBC_DRIVER", libraries.join("psqlodbcw.so")).env("LD_LIBRARY_PATH", &libraries);
     // What this machine has set up for ODBC is none of ours.
     command.env("ODBCSYSINI", &cache).env("ODBCINI", cache.join("odbc.ini"));
-    compare("odbc", &command, Pooling::Transaction);
+    compare("odbc", &command);
 }

@@ -8,17 +8,11 @@ use std::time::{Duration, Instant};
 use crate::direct;
 use crate::harness::{Server, command};
 
-/// When a client gives its connection back.
-#[derive(Clone, Copy)]
-pub enum Pooling {
-    /// At its end, so that there must be a connection for each client.
-    Session,
-    /// After each transaction; all share a few.
-    Transaction,
-}
-
 /// Clients that a program runs at once in the part that is about many of them.
 pub const CLIENTS: u32 = 40;
+
+/// Connections that all of them share.
+const CONNECTIONS: u32 = 4;
 
 /// Longest time a program may take, on a machine that has other things to do too.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -27,16 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(150);
 const END: &str = "--- end";
 
 /// Starts a server of the program's own and runs the program twice.
-pub fn compare(name: &str, program: &Command, pooling: Pooling) {
-    let (mode, connections) = match pooling {
-        Pooling::Session => ("session", CLIENTS + 20),
-        Pooling::Transaction => ("transaction", 4),
-    };
+pub fn compare(name: &str, program: &Command) {
     // The system role's share does no harm here, and PostgreSQL allows as many more clients, which
     // is what the program needs when it runs without RustyDB.
     let server = Server::builder()
-        .set(&format!("pool.pooling_mode={mode}"))
-        .set(&format!("pool.max_size={connections}"))
+        .set(&format!("pool.max_size={CONNECTIONS}"))
         .set(&format!("pool.reserved_size={}", CLIENTS + 20))
         .start();
     let direct_port = direct::open(&server);
