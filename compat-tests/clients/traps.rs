@@ -170,7 +170,7 @@ fn t21_a_full_queue_says_so_and_serves_in_order() {
     let mut waiters: Vec<Wire> = (0..2)
         .map(|n| {
             let mut wire = Wire::to(&server).ready();
-            wire.send(&query(&format!("select clock_timestamp()::text, {n}")));
+            wire.send(&query(&format!("select to_char(clock_timestamp(), 'HH24:MI:SS.US'), {n}")));
             let queued = || waiting(&server) == f64::from(n) + 1.0;
             eventually("it waits", Duration::from_secs(5), queued);
             wire

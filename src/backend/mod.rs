@@ -215,8 +215,13 @@ pub struct BackendConn {
     pub ticket: Option<Ticket>,
     /// Its part of the room of its role and database, given back with it.
     pub permits: Vec<Permit>,
+    /// Notifications that came between the answers of our own statements; they are the session's.
+    asides: Vec<u8>,
     body: Range<usize>,
 }
+
+/// Bytes of notifications that are kept while a statement of our own runs.
+const MAX_ASIDES: usize = 1 << 20;
 
 impl BackendConn {
     fn new(stream: Stream, target: Arc<Target>) -> Self {
@@ -230,6 +235,7 @@ impl BackendConn {
             changes: 0,
             ticket: None,
             permits: Vec::new(),
+            asides: Vec::new(),
             body: 0..0,
         }
     }
@@ -336,12 +342,20 @@ impl BackendConn {
                         break;
                     }
                 }
+                tag::NOTIFICATION if self.asides.len() < MAX_ASIDES => {
+                    self.asides.extend_from_slice(self.inbound.scanned());
+                }
                 _ => {}
             }
         }
         self.inbound.consume_scanned();
         self.inbound.detach();
         error.map_or(Ok(()), Err)
+    }
+
+    /// The notifications that came while statements of our own ran.
+    pub fn take_asides(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.asides)
     }
 
     /// Takes in what arrived while nobody was reading: parameter changes and notices are

@@ -21,8 +21,7 @@ pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
 pub use overrides::{PoolOverride, PoolOverrides};
 pub use value::{
     BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis,
-    PoolingMode, RecyclingStrategy, Secs, SizingMode, SslMode, TlsMode, TlsVersion,
-    ValidationLevel, Value,
+    PoolingMode, Secs, SizingMode, SslMode, TlsMode, TlsVersion, ValidationLevel, Value,
 };
 
 /// What the loader knows of one key.
@@ -283,10 +282,6 @@ config! {
         validation_skip_recent_secs: Secs = Secs(1);
         /// Seconds after which a check has failed.
         validation_timeout_secs: Secs = Secs(5) => live;
-        /// How a connection is made ready for the next client: "fast" (the settings that differ),
-        /// "checked" (everything but prepared statements), "replace" (closed) or "adaptive" (by
-        /// its age and what happened).
-        recycling_strategy: RecyclingStrategy = RecyclingStrategy::Adaptive;
         /// Seconds after which a client that holds a connection and does nothing is reported, but
         /// for clients of session pooling; "none" = never.
         leak_threshold_secs: Option<Secs> = Some(Secs(300)) => live;

@@ -563,18 +563,6 @@ choice! {
         Query = "query",
     }
 
-    /// How a connection is made ready for the next client.
-    RecyclingStrategy {
-        /// The settings that differ are reset.
-        Fast = "fast",
-        /// Everything but prepared statements is discarded.
-        Checked = "checked",
-        /// It is closed.
-        Replace = "replace",
-        /// By its age and what happened.
-        Adaptive = "adaptive",
-    }
-
     /// The least severe record that is written.
     LogLevel {
         /// Everything, wire messages included.

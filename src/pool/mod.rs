@@ -13,7 +13,6 @@
 mod create;
 mod creation;
 mod inner;
-pub mod recycle;
 mod reset;
 mod sizing;
 mod steer;

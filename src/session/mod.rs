@@ -120,12 +120,17 @@ impl Session {
             None => Credentials::Local,
         };
         let application = application_of(&options);
-        let start = Arc::new(Settings::from_pairs(take_portable(&mut options)));
-        let lane = Arc::new(LaneKey::new(&role, identity.role_oid, &database, options));
-        let mode = match lane.is_single_use() {
+        let is_single_use = options.iter().any(|(name, _)| name == "replication");
+        let mode = match is_single_use {
             true => PoolingMode::Session,
             false => config.pooling_mode(&role, &database),
         };
+        let portable = match mode {
+            PoolingMode::Session => Vec::new(),
+            _ => take_portable(&mut options),
+        };
+        let start = Arc::new(Settings::from_pairs(portable));
+        let lane = Arc::new(LaneKey::new(&role, identity.role_oid, &database, options));
         let names = executor.names_of(&database);
         let entry = sessions.register(Newcomer {
             role,
@@ -283,6 +288,8 @@ impl Session {
             }
             looked => looked,
         };
+        let asides = conn.take_asides();
+        conn.inbound.put_scanned(&asides);
         self.entry.slot.shown_idle().await;
         if self.mux.can_be_carried() {
             relay::leave(&mut self.lease, &mut self.mux);
@@ -452,7 +459,6 @@ async fn refuse(client: &mut Client, error: &Error) -> bool {
 /// Takes out of the start-up parameters what a connection can be told later, so that clients that
 /// differ in nothing else share connections.
 fn take_portable(options: &mut Vec<(String, String)>) -> Vec<(Box<str>, SettingValue)> {
-    let is_single_use = options.iter().any(|(name, _)| name == "replication");
     // PostgreSQL cuts names and replaces what is not ASCII.
     let portable = |name: &str, value: &str| {
         name == APPLICATION_NAME
@@ -461,7 +467,7 @@ fn take_portable(options: &mut Vec<(String, String)>) -> Vec<(Box<str>, SettingV
     };
     let mut taken = Vec::new();
     options.retain(|(name, value)| {
-        let takes = !is_single_use && portable(name, value);
+        let takes = portable(name, value);
         if takes && !value.is_empty() {
             let value = SettingValue::Config(value.as_str().into());
             taken.push((name.as_str().into(), value));
