@@ -244,14 +244,15 @@ fn a_cancel_token_stops_only_its_own_statement() {
         // A client is given its backend with its first statement.
         let other = tokio::spawn(async move { two.query("select pg_sleep(1.5)", &[]).await });
         let token = one.cancel_token();
+        // Prepared first: PostgreSQL is active for a moment then too.
+        let sleep = one.prepare("select pg_sleep(100) as driver_cancel").await.unwrap();
         let cancel = async {
             tokio::task::spawn_blocking(move || wait_until_running(server, "as driver_cancel"))
                 .await
                 .unwrap();
             token.cancel_query(NoTls).await.unwrap();
         };
-        let (result, ()) =
-            tokio::join!(one.query("select pg_sleep(100) as driver_cancel", &[]), cancel);
+        let (result, ()) = tokio::join!(one.query(&sleep, &[]), cancel);
         assert_eq!(result.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
         // Nothing runs now; a late request must not hit what comes next.
         one.cancel_token().cancel_query(NoTls).await.unwrap();
