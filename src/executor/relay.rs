@@ -29,6 +29,8 @@ pub struct Client {
     /// The socket.
     pub stream: Stream,
     inbound: FrameBuf,
+    /// Something came before the session began, and was not looked at yet.
+    has_ahead: bool,
     scanner: Scanner,
     /// The client said goodbye; what it sent before is still carried out.
     leaving: bool,
@@ -66,11 +68,12 @@ pub enum Pause {
 }
 
 impl Client {
-    /// A client whose next byte begins a message.
-    pub fn new(stream: Stream) -> Self {
+    /// A client whose next byte begins a message; `ahead` are bytes that were read already.
+    pub fn new(stream: Stream, ahead: &[u8]) -> Self {
         Self {
             stream,
-            inbound: FrameBuf::default(),
+            inbound: FrameBuf::of(ahead),
+            has_ahead: !ahead.is_empty(),
             scanner: Scanner::default(),
             leaving: false,
             goodbye_passed: 0,
@@ -394,11 +397,13 @@ impl Relay<'_, '_> {
         if self.conn().is_some_and(|conn| !conn.state.expect.has_room()) {
             return Ok(Flow::Blocked);
         }
-        let room = if self.client.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
-        match read(&mut self.client.stream, cx, &mut self.client.inbound, room) {
-            Poll::Pending => return Ok(Flow::Blocked),
-            Poll::Ready(Ok(n)) if n > 0 => self.client.received += n as u64,
-            Poll::Ready(_) => return Err(Pause::ClientGone),
+        if !std::mem::take(&mut self.client.has_ahead) {
+            let room = if self.client.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
+            match read(&mut self.client.stream, cx, &mut self.client.inbound, room) {
+                Poll::Pending => return Ok(Flow::Blocked),
+                Poll::Ready(Ok(n)) if n > 0 => self.client.received += n as u64,
+                Poll::Ready(_) => return Err(Pause::ClientGone),
+            }
         }
         if self.link.lease.is_none() && !self.find_backend()? {
             return Ok(Flow::Moved);

@@ -6,7 +6,7 @@ mod stream;
 mod tls;
 
 pub use listener::{BindError, Door, Listener, bind_tcp, bind_unix};
-pub use stream::Stream;
+pub use stream::{ReadAhead, Stream};
 pub use tls::{ClientTls, PeerCertificate, Served, ServerTls, TlsFacts};
 
 use tokio::sync::watch;

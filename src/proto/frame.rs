@@ -122,6 +122,15 @@ pub struct FrameBuf {
 }
 
 impl FrameBuf {
+    /// A window with bytes that are not understood yet.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut window = Self::default();
+        if !bytes.is_empty() {
+            window.tail(bytes.len()).extend_from_slice(bytes);
+        }
+        window
+    }
+
     /// Bytes that may be written out.
     pub fn scanned(&self) -> &[u8] {
         &self.data[self.start..self.scanned]

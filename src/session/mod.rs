@@ -173,10 +173,10 @@ impl Session {
         self.entry.cancel_key(long)
     }
 
-    /// The parameters that PostgreSQL reports to a session like this one. The first session of
-    /// its kind borrows a connection for that, so that a database that does not exist, or a role
+    /// Writes the parameters that PostgreSQL reports to a session like this one. The first session
+    /// of its kind borrows a connection for that, so that a database that does not exist, or a role
     /// that may not enter it, is refused at the log-in with PostgreSQL's own words.
-    pub async fn server_parameters(&mut self) -> Result<Arc<Told>> {
+    pub async fn greet(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let mut known = self.executor.pool().parameters(&self.demand.lane);
         if known.is_none() {
             let lease = self.executor.acquire(&self.demand, &self.entry.slot).await;
@@ -189,13 +189,8 @@ impl Session {
                 self.lease = Some(lease);
             }
         }
-        let known = known.unwrap_or_default();
-        let told = match self.mux.settings().get(APPLICATION_NAME) {
-            Some(SettingValue::Config(own)) => known.with(APPLICATION_NAME, own),
-            _ => known,
-        };
-        self.mux.greeted(told.clone());
-        Ok(told)
+        self.mux.greet(known.unwrap_or_default(), out);
+        Ok(())
     }
 
     /// Serves a PostgreSQL client until one side ends.

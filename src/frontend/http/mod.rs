@@ -95,7 +95,7 @@ impl HttpDoor {
     }
 
     /// Accepts until the server drains.
-    pub async fn serve(self: Arc<Self>, listener: Listener, face: Face) {
+    pub async fn serve(self: Arc<Self>, mut listener: Listener, face: Face) {
         let router = self.router(face);
         let mut drain = self.drain.clone();
         loop {
@@ -113,7 +113,7 @@ impl HttpDoor {
                 continue;
             };
             let config = self.config.now();
-            stream.configure(&config.network);
+            listener.configure(&stream, &config.network);
             stream.give_up_after(config.api.stall_timeout_secs.duration());
             let (door, router) = (self.clone(), router.clone());
             tokio::spawn(async move {
