@@ -237,7 +237,7 @@ pub async fn run(
     mut stop: impl FnMut(&mut Context<'_>, bool) -> bool,
 ) -> Pause {
     poll_fn(|cx| {
-        let mut relay = Relay { link: &mut link, client };
+        let mut relay = Relay { link: &mut link, client, waits: Waits::default() };
         match relay.poll(cx) {
             Poll::Ready(pause) => Poll::Ready(pause),
             Poll::Pending if stop(cx, relay.is_idle()) => Poll::Ready(Pause::Stopped),
@@ -267,6 +267,15 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
 struct Relay<'a, 'b> {
     link: &'a mut Link<'b>,
     client: &'a mut Client,
+    waits: Waits,
+}
+
+/// Which sockets had nothing to read since the task was woken. The event loop, which alone knows
+/// better, runs only after the task: asking again before that is in vain.
+#[derive(Default)]
+struct Waits {
+    client: bool,
+    backend: bool,
 }
 
 /// The result of one look at one direction.
@@ -366,11 +375,17 @@ impl Relay<'_, '_> {
                 Poll::Ready(_) => Err(Pause::ClientGone),
             };
         }
+        if self.waits.backend {
+            return Ok(Flow::Blocked);
+        }
         // A large result is read in large pieces, a small one in one small piece.
         let room = if conn.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
         let room = room.max(conn.inbound.capacity().min(READ_LARGE));
         match read(&mut conn.stream, cx, &mut conn.inbound, room) {
-            Poll::Pending => return Ok(Flow::Blocked),
+            Poll::Pending => {
+                self.waits.backend = true;
+                return Ok(Flow::Blocked);
+            }
             Poll::Ready(Ok(0) | Err(_)) if self.client.goodbye_passed > 0 => {
                 return Err(Pause::Terminated);
             }
@@ -398,9 +413,15 @@ impl Relay<'_, '_> {
             return Ok(Flow::Blocked);
         }
         if !std::mem::take(&mut self.client.has_ahead) {
+            if self.waits.client {
+                return Ok(Flow::Blocked);
+            }
             let room = if self.client.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
             match read(&mut self.client.stream, cx, &mut self.client.inbound, room) {
-                Poll::Pending => return Ok(Flow::Blocked),
+                Poll::Pending => {
+                    self.waits.client = true;
+                    return Ok(Flow::Blocked);
+                }
                 Poll::Ready(Ok(n)) if n > 0 => self.client.received += n as u64,
                 Poll::Ready(_) => return Err(Pause::ClientGone),
             }
@@ -435,6 +456,7 @@ impl Relay<'_, '_> {
             attach(self.client, self.link.mux, self.link.slot, conn);
         }
         *self.link.lease = Some(lease);
+        self.waits.backend = false;
         if harmless { Ok(true) } else { Err(Pause::NeedsSettings) }
     }
 
@@ -566,9 +588,11 @@ fn read(
     into: &mut FrameBuf,
     room: usize,
 ) -> Poll<io::Result<usize>> {
-    // Only a socket that has something gets memory to put it in.
-    std::task::ready!(stream.poll_readable(cx))?;
-    stream.poll_read_into(cx, into.tail(room))
+    let read = stream.poll_read_into(cx, into.tail(room));
+    if read.is_pending() {
+        into.detach();
+    }
+    read
 }
 
 /// After its own FATAL the backend may close; otherwise the client must be told.

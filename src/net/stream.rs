@@ -145,13 +145,8 @@ impl Stream {
         Ok((Stream::Tls(Box::new(stream)), binding))
     }
 
-    /// Waits, and tells whether the peer has closed its side, even while unread data waits.
-    pub async fn is_closed_after(&self, every: std::time::Duration) -> bool {
-        tokio::time::sleep(every).await;
-        self.peer_has_closed()
-    }
-
-    fn peer_has_closed(&self) -> bool {
+    /// Whether the peer has closed its side, even while unread data waits.
+    pub fn peer_has_closed(&self) -> bool {
         self.kernel_reports(nix::poll::PollFlags::from_bits_retain(nix::libc::POLLRDHUP))
     }
 

@@ -28,7 +28,7 @@ const LAST_TASKS: Duration = Duration::from_millis(200);
 /// How many workers the configuration asks for.
 pub(super) fn count(config: &Config) -> usize {
     match config.server.worker_threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
         n => n,
     }
 }

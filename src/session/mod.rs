@@ -35,9 +35,6 @@ use crate::query::{SettingValue, Settings};
 use crate::types::{Database, Protocol};
 use registry::Newcomer;
 
-/// How often a client that waits for a connection is asked whether it is still there.
-const CLIENT_CHECK: Duration = Duration::from_millis(250);
-
 /// Time for a client to take the errors of requests that found no connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -183,13 +180,17 @@ impl Session {
             let lease = self.noted(lease)?;
             known = self.executor.pool().parameters(&self.demand.lane);
             if known.is_none() {
-                known = Some(Arc::new(Told::of(lease.parameters().to_vec())));
+                let told = Told::of(lease.parameters().to_vec());
+                known = Some((self.demand.lane.clone(), Arc::new(told)));
             }
             if self.demand.lane.is_single_use() {
                 self.lease = Some(lease);
             }
         }
-        self.mux.greet(known.unwrap_or_default(), out);
+        let Some((lane, told)) = known else { return Ok(()) };
+        // The pool's own key: comparing it with itself is quick.
+        self.demand.lane = lane;
+        self.mux.greet(told, out);
         Ok(())
     }
 
@@ -344,8 +345,8 @@ impl Session {
                     let text = "canceling statement due to user request";
                     return Some(Err(Error::new(ErrorKind::Cancelled, text)));
                 }
-                gone = client.stream.is_closed_after(CLIENT_CHECK) => {
-                    if gone {
+                () = self.entry.next_look(&self.sessions.clock) => {
+                    if client.stream.peer_has_closed() {
                         return None;
                     }
                     if self.entry.stop() >= Stop::Kill {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use atomic_waker::AtomicWaker;
@@ -131,6 +131,20 @@ impl Entry {
             }
             Stop::Idle | Stop::Drain => idle,
         }
+    }
+
+    /// Returns when it is time to see whether a client that waits for a connection is still there:
+    /// each second, and when something is ordered.
+    pub(super) async fn next_look(&self, clock: &AtomicU32) {
+        let (began, order) = (clock.load(Ordering::Relaxed), self.stop());
+        std::future::poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            match clock.load(Ordering::Relaxed) == began && self.stop() == order {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        })
+        .await;
     }
 
     /// Number and key for BackendKeyData; the key is long for clients that can take it.
@@ -331,12 +345,16 @@ impl Sessions {
         by_pid.values().filter(|entry| !spared(entry)).for_each(|entry| entry.order(stop));
     }
 
-    /// Moves the clock and ends PostgreSQL sessions that are idle for longer than the limit.
+    /// Moves the clock, lets sessions that wait see whether their clients do, and ends PostgreSQL
+    /// sessions that are idle for longer than the limit.
     pub fn sweep(&self, now_secs: u32, idle_limit_secs: Option<u64>) {
         self.clock.store(now_secs.max(1), Ordering::Relaxed);
         self.publish(now_secs);
-        let Some(limit) = idle_limit_secs else { return };
         for entry in self.by_pid.lock().values() {
+            if entry.slot.waits().now().is_some() {
+                entry.waker.wake();
+            }
+            let Some(limit) = idle_limit_secs else { continue };
             let since = entry.idle_since.load(Ordering::Relaxed);
             let idle_for = u64::from(now_secs.saturating_sub(since));
             let is_client = entry.protocol == Protocol::Postgres && !entry.is_console;

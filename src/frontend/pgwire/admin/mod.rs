@@ -278,7 +278,9 @@ async fn carry_out(admin: &Admin, own: &Entry, command: &Command) -> Result<Outc
 
 /// Returns when the client has closed its side.
 async fn gone(stream: &Stream) {
-    while !stream.is_closed_after(CLIENT_CHECK).await {}
+    while !stream.peer_has_closed() {
+        tokio::time::sleep(CLIENT_CHECK).await;
+    }
 }
 
 /// The next message; what was read of it is kept when this is dropped on the way.
