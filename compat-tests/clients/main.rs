@@ -24,6 +24,7 @@ mod script;
 mod secured;
 mod soak;
 mod sql_files;
+mod statements;
 mod survive;
 mod tls;
 mod tools;

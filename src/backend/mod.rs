@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use connect::Target;
 pub use connect::{ConnectError, Connector, Credentials};
-pub use expect::{Expect, Expectations, Kind, Reply};
+pub use expect::{Excess, Expect, Expectations, Kind, Reply};
 pub use roster::{Listed, Roster, Ticket};
 pub use servers::{Probe, Servers, Suspect};
 pub use statements::{ServerName, Statement, Statements};

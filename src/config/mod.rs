@@ -311,6 +311,16 @@ config! {
         cool_down_secs: Secs = Secs(60);
     }
 
+    /// Sessions of PostgreSQL clients.
+    session: Session at "session" {
+        /// Prepared statements of one session, unless it is pooled by session: one more is refused
+        /// with 54000. Beyond 1024 a session keeps its connection.
+        max_prepared_statements: usize = 10_000 => live;
+        /// Length of their texts together. Texts of more than 1 MiB are not kept and not counted;
+        /// they hold the session on its connection.
+        max_prepared_bytes: ByteSize = ByteSize(32 << 20) => live;
+    }
+
     /// Who may come in.
     security: Security at "security" {
         /// Ask for passwords. False only together with --insecure, which binds to loopback.
@@ -400,6 +410,11 @@ impl Config {
             check(false, "backend.url", &e);
         }
         check(self.pool.max_size > 0, "pool.max_size", "must be at least 1");
+        check(
+            self.session.max_prepared_statements > 0,
+            "session.max_prepared_statements",
+            "must be at least 1",
+        );
         self.check_sizes(&mut check);
         check(self.pool.reserved_size > 0, "pool.reserved_size", "must be at least 1");
         check(

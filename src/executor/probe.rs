@@ -19,12 +19,14 @@ pub async fn look(conn: &mut BackendConn, mux: &mut Mux, role: &str, wait: Wait)
         ));
     }
     let mut seen = Seen::default();
-    conn.simple(&sql, |row| learn(&mut seen, row)).await?;
+    let most = mux.most_statements();
+    conn.simple(&sql, |row| learn(&mut seen, row, most)).await?;
     mux.probed(&mut conn.state, seen, wait);
     Ok(())
 }
 
-fn learn(seen: &mut Seen, row: Vec<Option<String>>) {
+/// Learns from a row. More than `most` statements are not kept apart.
+fn learn(seen: &mut Seen, row: Vec<Option<String>>, most: usize) {
     let mut cells = row.into_iter();
     let kind = cells.next().flatten().unwrap_or_default();
     let (name, value) = (cells.next().flatten(), cells.next().flatten());
@@ -39,9 +41,9 @@ fn learn(seen: &mut Seen, row: Vec<Option<String>>) {
         "listen" => Effects::LISTEN,
         "role" => Effects::ROLE,
         "prepared" => {
-            if let (Some(name), Some(sql)) = (name, value) {
-                let name = name.into_bytes().into();
-                seen.prepared.push(Carried { name, sql: sql.into() });
+            if let Some(name) = name.filter(|_| seen.prepared.len() < most) {
+                let (name, sql) = (name.into_bytes().into(), value.map(Into::into));
+                seen.prepared.push(Carried { name, sql });
             }
             Effects::PREPARE
         }

@@ -24,7 +24,7 @@ use crate::auth::Identity;
 use crate::backend::{Credentials, Told};
 use crate::config::{Live, PoolingMode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::mux::{APPLICATION_NAME, Mux, MuxSetup, Wait};
+use crate::executor::mux::{APPLICATION_NAME, Limits, Mux, MuxSetup, Wait};
 use crate::executor::probe;
 use crate::executor::relay::{self, Dropped, Link, Pause};
 use crate::executor::typed::{self, Events};
@@ -148,6 +148,11 @@ impl Session {
             database: names,
             hasher: hasher.clone(),
             cache_size: config.pool.statement_cache_size,
+            limits: Limits {
+                statements: config.session.max_prepared_statements,
+                bytes: config.session.max_prepared_bytes.len(),
+            },
+            metrics: executor.metrics().clone(),
         });
         Self {
             lease: None,

@@ -193,6 +193,7 @@ pub struct Metrics {
     /// Most sessions at once since the start.
     pub sessions_peak: IntGauge,
     sessions_pinned: IntCounterVec,
+    statements_refused: IntCounterVec,
     /// Open transactions.
     pub transactions_active: IntGauge,
     /// Transactions committed, single statements included.
@@ -305,6 +306,11 @@ impl Metrics {
                 "Times that a session had to keep its backend",
                 &["protocol", "cause"],
             ),
+            statements_refused: make.counters(
+                "rustydb_session_statements_refused_total",
+                "Prepared statements refused because of session.max_prepared_…",
+                &["limit"],
+            ),
             transactions_active: make.gauge("rustydb_transactions_active", "Open transactions"),
             transactions_committed: make
                 .counter("rustydb_transactions_committed_total", "Transactions committed"),
@@ -397,6 +403,12 @@ impl Metrics {
     /// Counts a session that has to keep its backend.
     pub fn session_pinned(&self, protocol: Protocol, cause: &str) {
         self.sessions_pinned.with_label_values(&[protocol.as_str(), cause]).inc();
+    }
+
+    /// Counts a statement that was not prepared, because of the number or the length of all.
+    pub fn statement_refused(&self, number: bool) {
+        let limit = if number { "statements" } else { "bytes" };
+        self.statements_refused.with_label_values(&[limit]).inc();
     }
 
     /// Counts a reload of the configuration.

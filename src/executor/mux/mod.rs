@@ -6,23 +6,28 @@
 //! connection ([`super::probe`]) tells later whether that is still so.
 
 mod carried;
+mod named;
 mod outgoing;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::hash::RandomState;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{ConnState, Expect, Kind, Statement, Told};
+use crate::backend::{ConnState, Excess, Expect, Kind, Statement, Told};
 use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
+use crate::error::Error;
 use crate::proto::backend::{TxStatus, parameter_status, put_parameter_status};
 use crate::proto::frame::HEADER;
 use crate::proto::frontend::{put_close, put_query, put_sync};
 use crate::query::{Change, Class, Effects, Names, SettingValue, Settings, classify};
+use crate::telemetry::Metrics;
 
 pub use carried::Carried;
+pub use named::Limits;
+use named::Named;
 pub use outgoing::{Refused, rule};
 
 /// The start-up parameter that differs between clients that are otherwise alike. It is a setting
@@ -70,7 +75,7 @@ pub struct Mux {
     defined: bool,
     /// Settings with a dot that were set by function calls.
     custom: Vec<Box<str>>,
-    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    named: Named,
     unnamed: Option<Arc<Statement>>,
     /// The client's names are the connection's: SQL has referred to prepared statements.
     native: bool,
@@ -90,6 +95,7 @@ pub struct Mux {
     unique: u64,
     requests: u32,
     cache_size: usize,
+    metrics: Arc<Metrics>,
 }
 
 /// What [`Mux::new`] needs.
@@ -106,6 +112,10 @@ pub struct MuxSetup {
     pub hasher: RandomState,
     /// `pool.statement_cache_size`.
     pub cache_size: usize,
+    /// How much the session may prepare.
+    pub limits: Limits,
+    /// Counts what is refused.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Mux {
@@ -127,7 +137,7 @@ impl Mux {
             rolled_back: false,
             defined: false,
             custom: Vec::new(),
-            named: HashMap::new(),
+            named: Named::new(setup.limits),
             unnamed: None,
             native: false,
             own: HashSet::new(),
@@ -143,6 +153,7 @@ impl Mux {
             unique: 0,
             requests: 0,
             cache_size: setup.cache_size,
+            metrics: setup.metrics,
         }
     }
 
@@ -233,10 +244,11 @@ impl Mux {
         !self.is_session_mode() && (self.requests & 0xff == 0 || !self.names.is_complete())
     }
 
-    /// What a statement of this class will have done.
-    fn note(&mut self, class: &Class, conn: &mut ConnState) {
+    /// What a statement of this class, of a text so long, will have done.
+    fn note(&mut self, class: &Class, bytes: usize, conn: &mut ConnState) {
         self.batch.add(class.effects);
         if class.effects.has(Effects::PREPARE) {
+            self.named.requested(class, bytes);
             self.carried_effects = None;
         }
         if class.effects.has(Effects::EXECUTES) {
@@ -273,6 +285,8 @@ impl Mux {
             b"BEGIN" | b"DELETE" | b"COPY" | b"FETCH" => {}
             b"COMMIT" => self.commit(conn),
             b"ROLLBACK" => self.rolled_back = true,
+            b"PREPARE" => self.named.prepared(),
+            b"DEALLOCATE" => self.named.deallocated(),
             b"DISCARD ALL" => self.discarded_all(conn),
             b"DISCARD SEQUENCES" => self.pins = self.pins.without(Effects::SEQUENCE),
             b"DEALLOCATE ALL" => {
@@ -364,6 +378,7 @@ impl Mux {
     pub fn failed(&mut self) {
         self.failed = true;
         self.pending.clear();
+        self.named.nothing_pends();
     }
 
     /// PostgreSQL is ready for the next request.
@@ -397,6 +412,7 @@ impl Mux {
         if conn.expect.is_idle() {
             // What was bound and not run.
             self.pending.clear();
+            self.named.nothing_pends();
         }
         if conn.expect.is_lost() {
             self.pins.add(Effects::UNTRACKED);
@@ -427,6 +443,17 @@ impl Mux {
             Kind::CloseInjected => conn.leftovers.extend(entry.name),
             _ => {}
         }
+    }
+
+    /// Most prepared statements.
+    pub fn most_statements(&self) -> usize {
+        self.named.limit()
+    }
+
+    /// What the client is told of a request that was refused; it is counted.
+    pub fn refuse(&self, excess: Excess) -> Error {
+        self.metrics.statement_refused(excess == Excess::Number);
+        self.named.refusal(excess)
     }
 
     /// Where a report of PostgreSQL names a statement by our name, and the client's name for it.
