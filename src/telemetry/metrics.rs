@@ -194,6 +194,8 @@ pub struct Metrics {
     pub sessions_peak: IntGauge,
     sessions_pinned: IntCounterVec,
     statements_refused: IntCounterVec,
+    /// Sessions that ended because notifications could not be kept for them.
+    pub notifications_lost: IntCounter,
     /// Open transactions.
     pub transactions_active: IntGauge,
     /// Transactions committed, single statements included.
@@ -310,6 +312,10 @@ impl Metrics {
                 "rustydb_session_statements_refused_total",
                 "Prepared statements refused because of session.max_prepared_…",
                 &["limit"],
+            ),
+            notifications_lost: make.counter(
+                "rustydb_session_notifications_lost_total",
+                "Sessions ended because more notifications came than could be kept for them",
             ),
             transactions_active: make.gauge("rustydb_transactions_active", "Open transactions"),
             transactions_committed: make
