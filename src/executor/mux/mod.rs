@@ -6,6 +6,7 @@
 //! connection ([`super::probe`]) tells later whether that is still so.
 
 mod carried;
+mod foreign;
 mod named;
 mod outgoing;
 
@@ -20,9 +21,8 @@ use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
 use crate::error::Error;
 use crate::proto::backend::{TxStatus, parameter_status, put_parameter_status};
-use crate::proto::frame::HEADER;
 use crate::proto::frontend::{put_close, put_query, put_sync};
-use crate::query::{Change, Class, Effects, Names, SettingValue, Settings, classify};
+use crate::query::{Change, Class, Effects, Names, SettingValue, Settings};
 use crate::telemetry::Metrics;
 
 pub use carried::Carried;
@@ -204,20 +204,6 @@ impl Mux {
         let mut message = Vec::new();
         put_parameter_status(&mut message, APPLICATION_NAME, self.own_name());
         Reported::Instead(message)
-    }
-
-    /// Whether the client asks for a setting with a dot that others have made on the connection,
-    /// and that it has not made itself.
-    pub fn asks_for_foreign(&self, conn: &ConnState, requests: &[u8]) -> bool {
-        let lower = requests.to_ascii_lowercase();
-        let mentioned = |name: &str| lower.windows(name.len()).any(|part| part == name.as_bytes());
-        let mut foreign = conn.foreign.iter().filter(|name| self.settings.get(name).is_none());
-        foreign.any(|name| {
-            let text = requests.get(HEADER..).unwrap_or(&[]);
-            let text = text.split(|b| *b == 0).find(|part| !part.is_empty()).unwrap_or(&[]);
-            let class = classify(text, &self.names);
-            mentioned(name) && !class.custom_settings.contains(name)
-        })
     }
 
     /// Settings in force for the session.
@@ -506,6 +492,12 @@ impl Mux {
         self.probe_due && !self.is_session_mode()
     }
 
+    /// The look failed, for instance because the client has set a time limit for statements: the
+    /// session stays where it is until there is a reason to look again.
+    pub fn not_seen(&mut self) {
+        self.probe_due = false;
+    }
+
     /// The look was taken: what is visible is known exactly now.
     pub fn probed(&mut self, conn: &mut ConnState, seen: Seen, wait: Wait) {
         self.probe_due = false;
@@ -531,6 +523,9 @@ impl Mux {
             false => Arc::new(conn.applied.with(missing)),
         };
         conn.spoiled |= seen.spoiled;
+        if seen.too_long {
+            self.pins.add(Effects::HIDDEN);
+        }
         self.learn_statements(conn, seen.prepared, seen.statements);
         if self.pins.has(SOFT) && !self.keeps_soft(wait) {
             self.pins = self.pins.without(SOFT);
@@ -647,6 +642,8 @@ pub struct Seen {
     pub statements: Vec<Box<[u8]>>,
     /// Statements that were prepared with SQL.
     pub prepared: Vec<Carried>,
+    /// A setting has a value that is too long to be carried along.
+    pub too_long: bool,
     /// The connection has something that nothing takes away: a temporary namespace.
     pub spoiled: bool,
 }
