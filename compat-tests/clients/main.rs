@@ -14,6 +14,7 @@ mod http_edges;
 mod http_types;
 mod identity;
 mod limits;
+mod looks;
 mod memory;
 mod noise;
 mod probes;

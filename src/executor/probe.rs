@@ -14,8 +14,9 @@ pub async fn look(conn: &mut BackendConn, mux: &mut Mux, role: &str, wait: Wait)
     for name in &custom {
         // A setting with a dot is not listed; it is there when it is not NULL.
         sql.push_str(&format!(
-            "UNION ALL SELECT 'setting', {name}, pg_catalog.current_setting({name}, true) \
-             WHERE pg_catalog.current_setting({name}, true) <> ''\n"
+            "UNION ALL SELECT 'setting', {name}, CASE WHEN pg_catalog.octet_length(value) <= 65536 \
+             THEN value END FROM pg_catalog.current_setting({name}, true) AS value \
+             WHERE value <> ''\n"
         ));
     }
     let mut seen = Seen::default();
@@ -52,6 +53,7 @@ fn learn(seen: &mut Seen, row: Vec<Option<String>>, most: usize) {
             return;
         }
         _ => {
+            seen.too_long |= value.is_none();
             if let (Some(name), Some(value)) = (name, value) {
                 let value = SettingValue::Config(value.into());
                 seen.settings.push((name.to_ascii_lowercase().into(), value));

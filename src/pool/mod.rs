@@ -334,6 +334,11 @@ impl CancelSlot {
         }
     }
 
+    /// Whether a cancel request waits.
+    pub fn is_deferred(&self) -> bool {
+        self.target.lock().deferred
+    }
+
     /// Returns when no cancel request is under way, and forgets those that came while the
     /// session had nothing to cancel.
     pub async fn shown_idle(&self) {

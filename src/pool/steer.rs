@@ -112,6 +112,11 @@ impl Pool {
         all.map(|listed| ServerView { idle: idle.contains(&listed.id), listed }).collect()
     }
 
+    /// Time that a statement of our own on a lent connection may take.
+    pub fn reset_timeout(&self) -> Duration {
+        self.0.reset_timeout()
+    }
+
     /// Most connections at once.
     pub fn max_size(&self) -> usize {
         self.0.inner.lock().max_size()
