@@ -43,6 +43,18 @@ pub enum Kind {
     Close,
     /// CopyDone or CopyFail, sent before the COPY was known to be open. No reply.
     CopyEnd,
+    /// Ours, in the place of a request that is refused: a Parse that fails, so that PostgreSQL
+    /// treats the rest of the batch as it does after any failure.
+    Refused(Excess),
+}
+
+/// What there would be too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// Prepared statements of the session.
+    Number,
+    /// Bytes of their texts.
+    Bytes,
 }
 
 /// An entry. What the request did to the books can be undone when PostgreSQL skips it.
@@ -230,6 +242,14 @@ impl Expectations {
     /// The requests that PostgreSQL skips after an error, last first.
     pub fn take_undone(&mut self) -> Vec<Expect> {
         std::mem::take(&mut self.undone)
+    }
+
+    /// Why the request was refused that the last reply, an error, answers.
+    pub fn refused(&self) -> Option<Excess> {
+        match self.undone.last()?.kind {
+            Kind::Refused(excess) => Some(excess),
+            _ => None,
+        }
     }
 
     /// Whether the next reply answers a request of our own, whatever it is.
@@ -426,6 +446,27 @@ mod tests {
         assert_eq!(run(">P >B +p >B >E >S <1 <E").2, 4);
         assert_eq!(run(">Q >P <E <Z").2, 0);
         assert!(run("+a >Q <E <Z").1.has_failed());
+    }
+
+    #[test]
+    fn a_refusal_is_known_by_its_error() {
+        let mut queue = Expectations::default();
+        queue.sent(request::BIND);
+        queue.push(Kind::Refused(Excess::Number).into());
+        queue.sent(request::EXECUTE);
+        queue.sent(request::SYNC);
+        queue.saw(tag::BIND_COMPLETE);
+        assert_eq!(queue.refused(), None);
+        queue.saw(tag::ERROR);
+        assert_eq!(queue.refused(), Some(Excess::Number));
+        assert_eq!(queue.take_undone().len(), 2);
+        queue.saw(tag::READY_FOR_QUERY);
+        assert!(queue.is_idle() && queue.refused().is_none());
+        // The error of an earlier request is not the refusal's.
+        queue.sent(request::BIND);
+        queue.push(Kind::Refused(Excess::Bytes).into());
+        queue.saw(tag::ERROR);
+        assert_eq!(queue.refused(), None);
     }
 
     #[test]

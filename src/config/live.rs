@@ -13,6 +13,12 @@ use super::{Config, ConfigErrors, Inputs, Loaded};
 pub struct Live(watch::Receiver<Arc<Config>>);
 
 impl Live {
+    /// A configuration that never changes.
+    #[cfg(test)]
+    pub(crate) fn fixed(config: Config) -> Self {
+        Self(watch::channel(Arc::new(config)).1)
+    }
+
     /// A snapshot.
     pub fn now(&self) -> Arc<Config> {
         self.0.borrow().clone()

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::mux::{Mux, Refused, rule};
 use super::replies::{put_owed, scan_replies, tell_parameters};
 use super::{Executor, Work};
-use crate::backend::{BackendConn, ConnState, READ_LARGE, READ_SMALL};
+use crate::backend::{BackendConn, ConnState, Kind, READ_LARGE, READ_SMALL};
 use crate::error::{Error, ErrorKind};
 use crate::net::Stream;
 use crate::pool::{CancelSlot, Demand, Lease};
@@ -91,6 +91,11 @@ impl Client {
     /// Whether the client is between two messages and nothing of it waits.
     fn is_quiet(&self) -> bool {
         self.inbound.is_empty() && self.scanner.at_boundary()
+    }
+
+    /// Whether it has sent something that was not passed on.
+    pub fn has_input(&self) -> bool {
+        !self.is_quiet() || self.stream.has_input()
     }
 
     /// While there is no backend: what the bytes at hand ask for. Data of a COPY that is over is
@@ -177,6 +182,15 @@ impl Client {
     }
 }
 
+/// Has a cancel request wait until what the client has sent is under way: behind a request of ours.
+pub fn put_off_cancel(client: &mut Client, conn: &mut BackendConn) {
+    let mut batch = Vec::new();
+    frontend::put_query(&mut batch, b"");
+    conn.state.unnamed = None;
+    conn.state.expect.push(Kind::Apply.into());
+    client.inbound.put_scanned(&batch);
+}
+
 /// Gives a connection back although statements are prepared on it under the client's names.
 pub fn leave(lease: &mut Option<Lease>, mux: &mut Mux) {
     if let Some(mut lease) = lease.take() {
@@ -259,7 +273,7 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
     if !batch.is_empty() {
         slot.hide();
         client.inbound.put_scanned(&batch);
-    } else {
+    } else if conn.state.expect.is_idle() {
         tell_parameters(mux, &conn.state, &mut conn.inbound);
     }
 }

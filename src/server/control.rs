@@ -91,6 +91,13 @@ impl Reload {
             let keys = changes.left.join(", ");
             tracing::warn!(keys, "these keys have new values that need a restart");
         }
+        if let Some(Err(why)) = shared.tls.as_ref().map(|tls| tls.reload()) {
+            tracing::error!(error = why, "the TLS files cannot be used; the old stay");
+            let text = "the configuration was reloaded, the TLS files were not";
+            return Err(Error::sql(b"F0000", text)
+                .with_detail(why)
+                .with_hint("the old certificate stays in use; correct the files and try again"));
+        }
         Ok(changes)
     }
 

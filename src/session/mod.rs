@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod describe;
+mod own;
 mod registry;
 mod statistics;
 
@@ -24,7 +25,7 @@ use crate::auth::Identity;
 use crate::backend::{Credentials, Told};
 use crate::config::{Live, PoolingMode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::mux::{APPLICATION_NAME, Mux, MuxSetup, Wait};
+use crate::executor::mux::{APPLICATION_NAME, Limits, Mux, MuxSetup, Wait};
 use crate::executor::probe;
 use crate::executor::relay::{self, Dropped, Link, Pause};
 use crate::executor::typed::{self, Events};
@@ -145,6 +146,11 @@ impl Session {
             database: names,
             hasher: hasher.clone(),
             cache_size: config.pool.statement_cache_size,
+            limits: Limits {
+                statements: config.session.max_prepared_statements,
+                bytes: config.session.max_prepared_bytes.len(),
+            },
+            metrics: executor.metrics().clone(),
         });
         Self {
             lease: None,
@@ -200,7 +206,7 @@ impl Session {
             let pause = self.relay_once(client).await;
             self.count(client);
             let (ended, end) = match pause {
-                Pause::NeedsBackend => match self.attach(client).await {
+                Pause::NeedsBackend | Pause::NeedsSettings => match self.attach(client).await {
                     Some(Ok(())) => continue,
                     Some(Err(error)) => match refuse(client, &error).await {
                         true => continue,
@@ -208,15 +214,14 @@ impl Session {
                     },
                     None => ("client_gone", End::Closed),
                 },
-                Pause::NeedsSettings => match self.take_over(client).await {
-                    Ok(()) => continue,
-                    Err(error) => ("error", End::Told(error)),
-                },
                 Pause::Held => continue,
-                pause @ (Pause::NeedsProbe | Pause::Rests) => match self.probe(&pause).await {
-                    Ok(()) => continue,
-                    Err(error) => ("error", End::Told(error)),
-                },
+                pause @ (Pause::NeedsProbe | Pause::Rests) => {
+                    match self.probe(client, &pause).await {
+                        Some(Ok(())) => continue,
+                        Some(Err(error)) => ("error", End::Told(error)),
+                        None => ("client_gone", End::Closed),
+                    }
+                }
                 Pause::Terminated => ("closed", End::Closed),
                 Pause::ClientGone => ("client_gone", End::Closed),
                 Pause::BackendGone => ("backend_gone", End::Closed),
@@ -263,9 +268,11 @@ impl Session {
         }
     }
 
-    /// Looks whether the session is still held on its connection, if it is idle.
-    async fn probe(&mut self, pause: &Pause) -> Result<()> {
-        let Some(lease) = &mut self.lease else { return Ok(()) };
+    /// Looks whether the session is still held on its connection, if it is idle. When the look
+    /// fails it stays there, or has lost it with all that was on it, and ends. `None` = the
+    /// client is gone.
+    async fn probe(&mut self, client: &mut Client, pause: &Pause) -> Option<Result<()>> {
+        let Some(lease) = &mut self.lease else { return Some(Ok(())) };
         let wait = match (pause, self.executor.pool().is_wanted()) {
             (Pause::NeedsProbe, _) => Wait::Work,
             (_, false) => Wait::Rest,
@@ -273,40 +280,72 @@ impl Session {
         };
         let conn = lease.conn();
         if !conn.is_reusable() || conn.state.tx != TxStatus::Idle {
-            return Ok(());
+            return Some(Ok(()));
         }
         // A cancel request that is under way was meant for a statement that is over.
         self.entry.slot.hide();
-        self.entry.slot.quiet().await;
-        let looked = match probe::look(conn, &mut self.mux, self.entry.role.as_str(), wait).await {
-            Err(error) if error.kind() == ErrorKind::Cancelled => {
-                probe::look(conn, &mut self.mux, self.entry.role.as_str(), wait).await
-            }
-            looked => looked,
+        let deadline = (self.executor.pool().reset_timeout(), ErrorKind::ConnectionFailure);
+        let look = async {
+            self.entry.slot.quiet().await;
+            probe::look(conn, &mut self.mux, self.entry.role.as_str(), wait).await
         };
+        let looked = own::bounded(&client.stream, &self.entry, deadline, look).await;
+        match &looked {
+            Some(Ok(())) => {}
+            Some(Err(error)) if conn.is_reusable() => {
+                tracing::debug!(%error, "a look at a session's connection failed");
+                self.mux.not_seen();
+            }
+            _ => {
+                if conn.has_lost_notifications() {
+                    self.executor.metrics().notifications_lost.inc();
+                }
+                self.lease = None;
+                return looked;
+            }
+        }
         let asides = conn.take_asides();
         conn.inbound.put_scanned(&asides);
+        if self.entry.slot.is_deferred() && client.has_input() {
+            relay::put_off_cancel(client, conn);
+            return Some(Ok(()));
+        }
         self.entry.slot.shown_idle().await;
         if self.mux.can_be_carried() {
             relay::leave(&mut self.lease, &mut self.mux);
         }
-        looked
+        Some(Ok(()))
     }
 
     /// Puts settings in force that PostgreSQL might refuse by now; nothing runs before it is
-    /// certain that they are.
-    async fn take_over(&mut self, client: &mut Client) -> Result<()> {
-        let conn = held(&mut self.lease)?.conn();
+    /// certain that they are. `None` = the client is gone.
+    async fn take_over(&mut self, client: &mut Client) -> Option<Result<()>> {
+        let conn = match held(&mut self.lease) {
+            Ok(lease) => lease.conn(),
+            Err(error) => return Some(Err(error)),
+        };
         if !self.mux.attaches_harmlessly(&conn.state) {
             let sql = conn.state.applied.transition(self.mux.settings());
             self.entry.slot.hide();
-            self.entry.slot.quiet().await;
-            conn.simple(&sql, |_| {}).await?;
-            self.entry.slot.show();
+            let deadline = (self.executor.pool().reset_timeout(), ErrorKind::ServiceUnavailable);
+            let set = async {
+                self.entry.slot.quiet().await;
+                conn.simple(&sql, |_| {}).await
+            };
+            let set = own::bounded(&client.stream, &self.entry, deadline, set).await;
+            if !matches!(set, Some(Ok(()))) {
+                self.lease = None;
+                return set;
+            }
             conn.state.applied = self.mux.settings().clone();
+            if self.entry.slot.is_deferred() {
+                relay::put_off_cancel(client, conn);
+            } else {
+                self.entry.slot.show();
+            }
         }
         relay::attach(client, &mut self.mux, &self.entry.slot, conn);
-        Ok(())
+        Some(Ok(()))
     }
 
     /// Whether everything that the client was sent ends with a whole message.
@@ -317,21 +356,22 @@ impl Session {
         })
     }
 
-    /// Borrows a connection for what the client has begun to send; `None` = it did not wait.
+    /// Borrows a connection for what the client has begun to send, unless it has one that only
+    /// lacks its settings; `None` = it did not wait.
     async fn attach(&mut self, client: &mut Client) -> Option<Result<()>> {
-        loop {
+        while self.lease.is_none() {
             match self.wait_for_backend(client).await? {
                 Ok(mut lease) => {
                     if relay::suits(client, &self.mux, lease.conn()) {
                         self.lease = Some(lease);
-                        break;
+                    } else {
+                        lease.retire();
                     }
-                    lease.retire();
                 }
                 Err(error) => return Some(Err(error)),
             }
         }
-        Some(self.take_over(client).await)
+        self.take_over(client).await
     }
 
     async fn wait_for_backend(&self, client: &mut Client) -> Option<Result<Lease>> {

@@ -6,24 +6,29 @@
 //! connection ([`super::probe`]) tells later whether that is still so.
 
 mod carried;
+mod foreign;
+mod named;
 mod outgoing;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::hash::RandomState;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{ConnState, Expect, Kind, Statement, Told};
+use crate::backend::{ConnState, Excess, Expect, Kind, Statement, Told};
 use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
+use crate::error::Error;
 use crate::proto::backend::{TxStatus, parameter_status, put_parameter_status};
-use crate::proto::frame::HEADER;
 use crate::proto::frontend::{put_close, put_query, put_sync};
-use crate::query::{Change, Class, Effects, Names, SettingValue, Settings, classify};
+use crate::query::{Change, Class, Effects, Names, SettingValue, Settings};
+use crate::telemetry::Metrics;
 
 pub use crate::backend::APPLICATION_NAME;
 pub use carried::Carried;
+pub use named::Limits;
+use named::Named;
 pub use outgoing::{Refused, rule};
 
 /// What is given up for others when a client rests: it is seldom asked for again.
@@ -69,7 +74,7 @@ pub struct Mux {
     defined: bool,
     /// Settings with a dot that were set by function calls.
     custom: Vec<Box<str>>,
-    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    named: Named,
     unnamed: Option<Arc<Statement>>,
     /// The client's names are the connection's: SQL has referred to prepared statements.
     native: bool,
@@ -89,6 +94,7 @@ pub struct Mux {
     unique: u64,
     requests: u32,
     cache_size: usize,
+    metrics: Arc<Metrics>,
 }
 
 /// What [`Mux::new`] needs.
@@ -105,6 +111,10 @@ pub struct MuxSetup {
     pub hasher: RandomState,
     /// `pool.statement_cache_size`.
     pub cache_size: usize,
+    /// How much the session may prepare.
+    pub limits: Limits,
+    /// Counts what is refused.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Mux {
@@ -128,7 +138,7 @@ impl Mux {
             rolled_back: false,
             defined: false,
             custom: Vec::new(),
-            named: HashMap::new(),
+            named: Named::new(setup.limits),
             unnamed: None,
             native: false,
             own: HashSet::new(),
@@ -144,6 +154,7 @@ impl Mux {
             unique: 0,
             requests: 0,
             cache_size: setup.cache_size,
+            metrics: setup.metrics,
         }
     }
 
@@ -206,20 +217,6 @@ impl Mux {
         Reported::Instead(message)
     }
 
-    /// Whether the client asks for a setting with a dot that others have made on the connection,
-    /// and that it has not made itself.
-    pub fn asks_for_foreign(&self, conn: &ConnState, requests: &[u8]) -> bool {
-        let lower = requests.to_ascii_lowercase();
-        let mentioned = |name: &str| lower.windows(name.len()).any(|part| part == name.as_bytes());
-        let mut foreign = conn.foreign.iter().filter(|name| self.settings.get(name).is_none());
-        foreign.any(|name| {
-            let text = requests.get(HEADER..).unwrap_or(&[]);
-            let text = text.split(|b| *b == 0).find(|part| !part.is_empty()).unwrap_or(&[]);
-            let class = classify(text, &self.names);
-            mentioned(name) && !class.custom_settings.contains(name)
-        })
-    }
-
     /// Settings in force for the session.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
@@ -244,10 +241,11 @@ impl Mux {
         !self.is_session_mode() && (self.requests & 0xff == 0 || !self.names.is_complete())
     }
 
-    /// What a statement of this class will have done.
-    fn note(&mut self, class: &Class, conn: &mut ConnState) {
+    /// What a statement of this class, of a text so long, will have done.
+    fn note(&mut self, class: &Class, bytes: usize, conn: &mut ConnState) {
         self.batch.add(class.effects);
         if class.effects.has(Effects::PREPARE) {
+            self.named.requested(class, bytes);
             self.carried_effects = None;
         }
         if class.effects.has(Effects::EXECUTES) {
@@ -284,6 +282,8 @@ impl Mux {
             b"BEGIN" | b"DELETE" | b"COPY" | b"FETCH" => {}
             b"COMMIT" => self.commit(conn),
             b"ROLLBACK" => self.rolled_back = true,
+            b"PREPARE" => self.named.prepared(),
+            b"DEALLOCATE" => self.named.deallocated(),
             b"DISCARD ALL" => self.discarded_all(conn),
             b"DISCARD SEQUENCES" => self.pins = self.pins.without(Effects::SEQUENCE),
             b"DEALLOCATE ALL" => {
@@ -375,6 +375,7 @@ impl Mux {
     pub fn failed(&mut self) {
         self.failed = true;
         self.pending.clear();
+        self.named.nothing_pends();
     }
 
     /// PostgreSQL is ready for the next request.
@@ -408,6 +409,7 @@ impl Mux {
         if conn.expect.is_idle() {
             // What was bound and not run.
             self.pending.clear();
+            self.named.nothing_pends();
         }
         if conn.expect.is_lost() {
             self.pins.add(Effects::UNTRACKED);
@@ -438,6 +440,17 @@ impl Mux {
             Kind::CloseInjected => conn.leftovers.extend(entry.name),
             _ => {}
         }
+    }
+
+    /// Most prepared statements.
+    pub fn most_statements(&self) -> usize {
+        self.named.limit()
+    }
+
+    /// What the client is told of a request that was refused; it is counted.
+    pub fn refuse(&self, excess: Excess) -> Error {
+        self.metrics.statement_refused(excess == Excess::Number);
+        self.named.refusal(excess)
     }
 
     /// Where a report of PostgreSQL names a statement by our name, and the client's name for it.
@@ -490,6 +503,12 @@ impl Mux {
         self.probe_due && !self.is_session_mode()
     }
 
+    /// The look failed, for instance because the client has set a time limit for statements: the
+    /// session stays where it is until there is a reason to look again.
+    pub fn not_seen(&mut self) {
+        self.probe_due = false;
+    }
+
     /// The look was taken: what is visible is known exactly now.
     pub fn probed(&mut self, conn: &mut ConnState, seen: Seen, wait: Wait) {
         self.probe_due = false;
@@ -515,6 +534,9 @@ impl Mux {
             false => Arc::new(conn.applied.with(missing)),
         };
         conn.spoiled |= seen.spoiled;
+        if seen.too_long {
+            self.pins.add(Effects::HIDDEN);
+        }
         self.learn_statements(conn, seen.prepared, seen.statements);
         if self.pins.has(SOFT) && !self.keeps_soft(wait) {
             self.pins = self.pins.without(SOFT);
@@ -633,6 +655,8 @@ pub struct Seen {
     pub statements: Vec<Box<[u8]>>,
     /// Statements that were prepared with SQL.
     pub prepared: Vec<Carried>,
+    /// A setting has a value that is too long to be carried along.
+    pub too_long: bool,
     /// The connection has something that nothing takes away: a temporary namespace.
     pub spoiled: bool,
 }

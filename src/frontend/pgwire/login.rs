@@ -2,7 +2,7 @@
 //! of the method that it names.
 
 use super::{PgDoor, Refusal};
-use crate::auth::hba::Knock;
+use crate::auth::hba::{Knock, Rules};
 use crate::auth::scram::{Channel, MECHANISM, MECHANISM_PLUS};
 use crate::auth::{Identity, hba};
 use crate::config::{HbaMethod, HbaRule};
@@ -33,9 +33,12 @@ impl Login<'_> {
     ) -> Result<(Identity, &'static str), Refusal> {
         let auth = &self.door.auth;
         let role = self.knock.role;
-        let rule = match auth.rule(&self.knock) {
-            Ok(Some(rule)) => rule,
-            Ok(None) => return Ok((auth.trust(role.into())?, "trust")),
+        // One set of rules for the whole log-in, whatever is reloaded meanwhile.
+        let Some(rules) = auth.rules() else {
+            return Ok((auth.trust(role.into())?, "trust"));
+        };
+        let rule = match rules.decide(&self.knock) {
+            Ok(rule) => rule,
             Err(error) => {
                 self.door.metrics.connection_rejected("hba");
                 let (database, address) =
@@ -45,13 +48,13 @@ impl Login<'_> {
             }
         };
         let certificate = self.tls.and_then(|facts| facts.certificate.as_ref());
-        auth.rules()
+        rules
             .check_certificate(rule, certificate, role)
             .map_err(|error| auth.refuse(rule.method, role, error))?;
         let identity = match rule.method {
             HbaMethod::Scram => return self.scram(reply).await,
             HbaMethod::Password => self.password().await?,
-            HbaMethod::Peer => self.peer(rule).await?,
+            HbaMethod::Peer => self.peer(&rules, rule).await?,
             HbaMethod::Trust | HbaMethod::Cert => auth.vouched(rule.method, role.into()).await?,
             HbaMethod::Reject => return Err(hba::failed(rule.method, role).into()),
         };
@@ -106,7 +109,7 @@ impl Login<'_> {
     }
 
     /// The operating system says who is at the other end of the Unix socket.
-    async fn peer(&mut self, rule: &HbaRule) -> Result<Identity, Refusal> {
+    async fn peer(&mut self, rules: &Rules, rule: &HbaRule) -> Result<Identity, Refusal> {
         let (auth, role) = (&self.door.auth, self.knock.role);
         let uid = self.stream.peer_user();
         // The user database may be a file or a server far away.
@@ -115,7 +118,7 @@ impl Login<'_> {
             user.ok().flatten().map(|user| user.name)
         });
         match name.await.ok().flatten() {
-            Some(name) if auth.rules().maps(rule, &name, role) => {
+            Some(name) if rules.maps(rule, &name, role) => {
                 Ok(auth.vouched(HbaMethod::Peer, role.into()).await?)
             }
             _ => Err(auth.refuse(rule.method, role, hba::failed(rule.method, role)).into()),
