@@ -105,6 +105,15 @@ impl Pool {
         self.pump();
     }
 
+    /// From now on at most this many connections, at least one; the others are closed when nobody
+    /// has them.
+    pub fn shrink(&self, most: usize) {
+        let queue = self.0.config().pool.max_wait_queue_size;
+        let surplus = self.0.inner.lock().resize(most.max(1), queue);
+        surplus.into_iter().for_each(|conn| self.part("replaced", conn));
+        self.pump();
+    }
+
     /// Every connection, those being made included.
     pub fn servers(&self) -> Vec<ServerView> {
         let idle = self.0.inner.lock().idle_ids();

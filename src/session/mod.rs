@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use crate::executor::relay::Client;
 pub use crate::executor::typed::{ColumnInfo, Event, Notice, Prepared};
 pub use describe::{Column, Described};
-pub use registry::{Entry, Sessions, Stop};
+pub use registry::{CancelElsewhere, Entry, Sessions, Stop};
 pub use statistics::SessionView;
 
 use crate::auth::Identity;
