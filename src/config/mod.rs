@@ -132,6 +132,9 @@ config! {
         shutdown_delay_secs: Secs = Secs(0) => live;
         /// Seconds that running statements and open transactions get at shutdown.
         shutdown_grace_secs: Secs = Secs(30) => live;
+        /// Seconds that clients may stay connected to this process when another has taken over
+        /// (rustydb --takeover); then it shuts down as at SIGTERM. "none" = until the last leaves.
+        takeover_stay_secs: Option<Secs> = Some(Secs(3600)) => live;
     }
 
     /// The PostgreSQL door.

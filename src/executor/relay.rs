@@ -183,7 +183,13 @@ impl Client {
 }
 
 /// Has a cancel request wait until what the client has sent is under way: behind a request of ours.
-pub fn put_off_cancel(client: &mut Client, conn: &mut BackendConn) {
+pub async fn put_off_cancel(client: &mut Client, conn: &mut BackendConn) {
+    // Read now, so that both go out at once: alone, ours could be answered before the other comes.
+    let read =
+        poll_fn(|cx| Poll::Ready(read(&mut client.stream, cx, &mut client.inbound, READ_SMALL)));
+    if let Poll::Ready(Ok(n)) = read.await {
+        client.received += n as u64;
+    }
     let mut batch = Vec::new();
     frontend::put_query(&mut batch, b"");
     conn.state.unnamed = None;

@@ -513,6 +513,17 @@ impl Inner {
         (taken, narrowed)
     }
 
+    /// From now on at most this many connections; returns idle ones that are too many.
+    pub(super) fn shrink(&mut self, most: usize) -> Vec<BackendConn> {
+        self.policy.max_size = most;
+        let surplus = self.total.saturating_sub(most);
+        let taken = std::iter::from_fn(|| {
+            let lane = self.oldest_idle(|_| true)?;
+            self.pop_oldest(&lane)
+        });
+        taken.take(surplus).collect()
+    }
+
     /// A parameter that some lane's last connection was told.
     pub(super) fn reported(&self, name: &str) -> Option<String> {
         let lanes = self.lanes.values().filter_map(|lane| lane.reported.as_ref());

@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use crate::executor::relay::Client;
 pub use crate::executor::typed::{ColumnInfo, Event, Notice, Prepared};
 pub use describe::{Column, Described};
-pub use registry::{Entry, Sessions, Stop};
+pub use registry::{CancelElsewhere, Entry, Sessions, Stop};
 pub use statistics::SessionView;
 
 use crate::auth::Identity;
@@ -307,7 +307,7 @@ impl Session {
         let asides = conn.take_asides();
         conn.inbound.put_scanned(&asides);
         if self.entry.slot.is_deferred() && client.has_input() {
-            relay::put_off_cancel(client, conn);
+            relay::put_off_cancel(client, conn).await;
             return Some(Ok(()));
         }
         self.entry.slot.shown_idle().await;
@@ -339,7 +339,7 @@ impl Session {
             }
             conn.state.applied = self.mux.settings().clone();
             if self.entry.slot.is_deferred() {
-                relay::put_off_cancel(client, conn);
+                relay::put_off_cancel(client, conn).await;
             } else {
                 self.entry.slot.show();
             }

@@ -4,9 +4,12 @@
 use std::future::Future;
 use std::time::Duration;
 
-use super::{CLIENT_CHECK, Entry, Stop};
+use super::{Entry, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Stream;
+
+/// How often it is seen whether the client is still there.
+const CLIENT_CHECK: Duration = Duration::from_millis(250);
 
 /// Does a piece of work within this time; `None` = the client did not wait. An error of this kind
 /// says that the time was not enough. Work that is given up leaves its connection in the middle of
@@ -25,8 +28,8 @@ pub(super) async fn bounded<T>(
             done = &mut work => {
                 return Some(done.unwrap_or_else(|_| Err(too_slow(limit, late))));
             }
-            gone = client.is_closed_after(CLIENT_CHECK) => match entry.stop() {
-                _ if gone => return None,
+            () = tokio::time::sleep(CLIENT_CHECK) => match entry.stop() {
+                _ if client.peer_has_closed() => return None,
                 stop if stop >= Stop::Kill => return Some(Err(stop.error())),
                 _ => {}
             }

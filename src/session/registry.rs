@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
+use tokio::sync::{mpsc, oneshot};
 
 use super::statistics::Statistics;
 use crate::auth::scram::random_bytes;
@@ -21,6 +22,9 @@ use crate::types::{Database, Protocol, Role, SessionId};
 
 /// The log names the holders of the connections at most this often.
 const HOLDERS_EVERY: Duration = Duration::from_secs(5);
+
+/// Time for another process to carry out a cancel request.
+const ELSEWHERE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Bytes of the key of a cancel request in protocol 3.0, and from 3.2 on.
 const SHORT_KEY: usize = 4;
@@ -217,6 +221,16 @@ pub(super) struct Newcomer {
     pub(super) is_console: bool,
 }
 
+/// A cancel request for a session of another process. Dropping it says that it is over.
+#[derive(Debug)]
+pub struct CancelElsewhere {
+    /// Number.
+    pub pid: u32,
+    /// Key.
+    pub key: Vec<u8>,
+    _done: oneshot::Sender<()>,
+}
+
 /// The registry. Its size is bounded by the connection limits of the doors.
 pub struct Sessions {
     pub(super) by_pid: Mutex<HashMap<u32, Arc<Entry>>>,
@@ -230,6 +244,8 @@ pub struct Sessions {
     /// What ended sessions did, and the averages.
     pub(super) statistics: Mutex<Statistics>,
     pub(super) holders_logged: Seldom,
+    /// Leads to the process whose sockets this one took over, while that has sessions.
+    elsewhere: Mutex<Option<mpsc::Sender<CancelElsewhere>>>,
     /// Seconds since start, moved by [`Sessions::sweep`], so that no session reads a clock.
     pub(super) clock: AtomicU32,
     pub(super) metrics: Arc<Metrics>,
@@ -246,6 +262,7 @@ impl Sessions {
             epoch: (Instant::now(), SystemTime::now()),
             statistics: Mutex::default(),
             holders_logged: Seldom::new(HOLDERS_EVERY),
+            elsewhere: Mutex::default(),
             clock: AtomicU32::new(1),
             metrics,
         })
@@ -314,11 +331,25 @@ impl Sessions {
     /// Carries out a CancelRequest; a wrong key does nothing, and says nothing.
     pub async fn cancel(&self, pid: u32, key: &[u8]) {
         let entry = self.by_pid.lock().get(&pid).cloned();
-        if let Some(entry) = entry
-            && entry.has_key(key)
-        {
-            entry.slot.cancel().await;
+        match entry {
+            Some(entry) if entry.has_key(key) => entry.slot.cancel().await,
+            _ => self.cancel_elsewhere(pid, key).await,
         }
+    }
+
+    async fn cancel_elsewhere(&self, pid: u32, key: &[u8]) {
+        let Some(elsewhere) = self.elsewhere.lock().clone() else { return };
+        let (done, finished) = oneshot::channel();
+        let request = CancelElsewhere { pid, key: key.to_vec(), _done: done };
+        // One too many is dropped, as a request with a wrong key is.
+        if elsewhere.try_send(request).is_ok() {
+            let _ = tokio::time::timeout(ELSEWHERE_LIMIT, finished).await;
+        }
+    }
+
+    /// From now on requests that are none of ours go there; `None` = nowhere.
+    pub fn forward_cancels(&self, elsewhere: Option<mpsc::Sender<CancelElsewhere>>) {
+        *self.elsewhere.lock() = elsewhere;
     }
 
     /// How many sessions there are.
@@ -328,7 +359,12 @@ impl Sessions {
 
     /// Whether there is none, consoles aside.
     pub fn is_empty(&self) -> bool {
-        self.len() <= self.consoles.load(Ordering::Acquire)
+        self.len() <= self.consoles()
+    }
+
+    /// How many of them are consoles.
+    pub fn consoles(&self) -> usize {
+        self.consoles.load(Ordering::Acquire)
     }
 
     /// Sessions that hold a connection, by the process number of the backend.

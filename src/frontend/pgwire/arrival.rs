@@ -92,13 +92,14 @@ impl<'a> Arrival<'a> {
                 }
                 Startup::Ssl if !self.asked.0 => {
                     self.asked.0 = true;
-                    if let Err(refusal) = self.is_quiet("SSL") {
-                        return self.refused(refusal);
-                    }
                     let offered = self.offers_tls();
                     let answer: &[u8] = if offered { b"S" } else { b"N" };
                     if self.stream.write_all(answer).await.is_err() {
                         return Arrived::Done;
+                    }
+                    if let Err(refusal) = self.is_quiet("SSL") {
+                        // After the promise to encrypt, nothing may be said in clear.
+                        return if offered { Arrived::Done } else { self.refused(refusal) };
                     }
                     if offered {
                         self = match self.encrypt().await {
@@ -109,11 +110,11 @@ impl<'a> Arrival<'a> {
                 }
                 Startup::GssEnc if !self.asked.1 => {
                     self.asked.1 = true;
-                    if let Err(refusal) = self.is_quiet("GSSAPI encryption") {
-                        return self.refused(refusal);
-                    }
                     if self.stream.write_all(b"N").await.is_err() {
                         return Arrived::Done;
+                    }
+                    if let Err(refusal) = self.is_quiet("GSSAPI encryption") {
+                        return self.refused(refusal);
                     }
                 }
                 // PostgreSQL reads a request that was made before as a version, too.

@@ -88,7 +88,7 @@ async fn start(
     let shares = shares(door, &identity.role, &database.into())?;
     let mut session = open(door, peer, identity, database, message);
     // After the session is registered, so that a drain finds one or the other.
-    if door.drain.stage() > Stage::Running {
+    if door.drain.stage() >= Stage::Draining {
         return Err(crate::session::Stop::Drain.error().into());
     }
     replies::put_authentication_ok(&mut reply);
