@@ -23,6 +23,7 @@ mod psql_sessions;
 mod raw;
 mod script;
 mod secured;
+mod shown;
 mod soak;
 mod sql_files;
 mod statements;

@@ -151,3 +151,28 @@ fn their_texts_are_limited_together() {
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!(wire.values("execute long"), ["1"]);
 }
+
+#[test]
+fn a_long_pipeline_of_long_statements_costs_little_memory() {
+    let server = limited("session.max_prepared_statements=10");
+    let mut wire = Wire::to(&server).ready();
+    let text = |n: usize| format!("select {n} /* {} */", "x".repeat(1_000_000));
+    let mut play = |times: usize, name: &str| {
+        for n in 0..times {
+            wire.send(&parse(name, &text(n), &[]));
+            if !name.is_empty() {
+                wire.send(&about(b'C', b'S', name));
+            }
+        }
+        wire.send(&sync());
+        let messages = wire.until(b'Z');
+        assert_eq!(error(&messages).0, "");
+        assert_eq!(messages.iter().filter(|m| m.0 == b'1').count(), times);
+    };
+    play(10, "");
+    let before = server.memory_kib().1;
+    play(120, "");
+    play(120, "named");
+    let grown = server.memory_kib().1 - before;
+    assert!(grown < 64 << 10, "{grown} KiB");
+}

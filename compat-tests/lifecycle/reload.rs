@@ -140,7 +140,8 @@ fn a_reload_gives_a_role_another_share_of_the_pool() {
     let clients = [connect(), connect(), connect()];
     clients[0].value("begin").unwrap();
     clients[1].value("begin").unwrap();
-    let share = "[pool]\nmaintenance_interval_secs = 1\nacquire_timeout_secs = 1\nusers = { rustydb = { max_size = 1 } }\n";
+    let share = "[pool]\nmaintenance_interval_secs = 1\nacquire_timeout_secs = 1\n\
+                 users = { rustydb = { max_size = 1 } }\n";
     std::fs::write(&file, share).unwrap();
     server.signal("HUP");
     eventually("reloaded", SOON, || reloads(&server, "success") == 1.0);
@@ -165,6 +166,38 @@ fn a_reload_gives_a_role_another_share_of_the_pool() {
     server.signal("HUP");
     let total = "rustydb_pool_total_connections{pool=\"main\"}";
     eventually("seven are made", SOON, || server.metric(total) >= 7.0);
+}
+
+#[test]
+fn a_key_can_be_set_in_the_console_until_the_next_reload() {
+    let (_home, file, server) = with_file("[network]\nmax_connections = 9\n");
+    let ask = |command: &str| console(&server, "rustydb", &server.password, command);
+    let shown = |line: &str| {
+        let shown = stdout(&ask("SHOW CONFIG"));
+        assert!(shown.contains(line), "{line} is not in: {shown}");
+    };
+    let first = Client::connect(&server, &server.password).unwrap();
+    let set = ask("SET network.max_connections = 1");
+    assert_eq!(stdout(&set), "SET\n", "{}", stderr(&set));
+    shown("network.max_connections|1|10000|yes|console");
+    let refused = Client::connect(&server, &server.password).err().expect("a refusal");
+    assert_eq!(sqlstate(&refused), "53300");
+    assert_eq!(first.value("select 'undisturbed'").unwrap(), "undisturbed");
+    assert_eq!(stdout(&ask("SET security.hba = 'host all rustydb all scram-sha-256'")), "SET\n");
+    for (command, words) in [
+        ("SET network.port = 1", &["55P02", "needs a restart"][..]),
+        ("SET network.max_conections = 1", &["22023", "did you mean network.max_connections?"]),
+        ("SET network.max_connections = x", &["22023", "expected"]),
+        ("SET pool.max_size = 0", &["22023", "must be at least 1"]),
+        ("SET pool.max_size", &["42601", "SET pool.max_size = 50"]),
+    ] {
+        let said = stderr(&ask(command));
+        assert!(words.iter().all(|word| said.contains(word)), "{command}: {said}");
+    }
+    assert_eq!(stdout(&ask("SET extra_float_digits = 3")), "SET\n", "drivers do that");
+    assert_eq!(stdout(&ask("RELOAD")), "RELOAD\n");
+    shown(&format!("network.max_connections|9|10000|yes|file {}", file.display()));
+    assert!(Client::connect(&server, &server.password).is_ok());
 }
 
 #[test]

@@ -13,6 +13,14 @@ use crate::proto::frontend::tag as request;
 /// answered.
 pub const MAX_IN_FLIGHT: usize = 16 << 10;
 
+/// Bytes of statements that the requests in flight may refer to, likewise.
+const MAX_HELD: usize = 16 << 20;
+
+/// Bytes of them after which PostgreSQL is asked to send the answers that it has: it keeps them
+/// back until its own buffer is full. A quarter, so that this is always on its way before the
+/// client is not read any more.
+const FLUSH_AFTER: usize = MAX_HELD / 4;
+
 /// A request, by the way it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -70,6 +78,16 @@ pub struct Expect {
     pub statement: Option<Arc<Statement>>,
 }
 
+impl Expect {
+    /// Bytes of statements that it keeps in memory.
+    fn holds(&self) -> usize {
+        let length = |statement: &Option<Arc<Statement>>| {
+            statement.as_ref().map_or(0, |statement| statement.body.len())
+        };
+        length(&self.before) + length(&self.statement)
+    }
+}
+
 impl From<Kind> for Expect {
     fn from(kind: Kind) -> Self {
         Self { kind, name: None, before: None, statement: None }
@@ -89,6 +107,10 @@ pub enum Reply {
 #[derive(Debug, Default)]
 pub struct Expectations {
     queue: VecDeque<Expect>,
+    /// Bytes of statements that its entries keep in memory.
+    held: usize,
+    /// Those of them that came after the last Flush of ours.
+    unflushed: usize,
     /// ReadyForQuery messages that must still come.
     pending: u32,
     /// An extended batch failed and its Sync was not sent yet: the server skips what comes.
@@ -156,7 +178,16 @@ impl Expectations {
 
     /// Whether more requests may be sent.
     pub fn has_room(&self) -> bool {
-        self.queue.len() < MAX_IN_FLIGHT
+        self.queue.len() < MAX_IN_FLIGHT && self.held < MAX_HELD
+    }
+
+    /// Whether a Flush of ours has to go before the next request; it is noted as sent.
+    pub fn needs_flush(&mut self) -> bool {
+        let needs = self.unflushed >= FLUSH_AFTER;
+        if needs {
+            self.unflushed = 0;
+        }
+        needs
     }
 
     /// Notes a message of the given type that is on its way.
@@ -199,6 +230,8 @@ impl Expectations {
             _ => self.unsynced = true,
         }
         self.pending += u32::from(ends(entry.kind));
+        self.held += entry.holds();
+        self.unflushed += entry.holds();
         self.queue.push_back(entry);
     }
 
@@ -224,6 +257,7 @@ impl Expectations {
     fn pop(&mut self) {
         if let Some(entry) = self.queue.pop_front() {
             self.pending -= u32::from(ends(entry.kind));
+            self.held -= entry.holds();
         }
     }
 
@@ -235,7 +269,7 @@ impl Expectations {
                 Some(Kind::CopyEnd) => {}
                 _ => return,
             }
-            self.queue.pop_front();
+            self.pop();
         }
     }
 
@@ -325,6 +359,7 @@ impl Expectations {
                 for entry in self.queue.drain(..skipped).rev() {
                     // A Query in a failed batch is skipped too.
                     self.pending -= u32::from(ends(entry.kind));
+                    self.held -= entry.holds();
                     self.undone.push(entry);
                 }
             }
@@ -467,6 +502,27 @@ mod tests {
         queue.push(Kind::Refused(Excess::Bytes).into());
         queue.saw(tag::ERROR);
         assert_eq!(queue.refused(), None);
+    }
+
+    #[test]
+    fn long_statements_are_bounded_and_their_answers_asked_for() {
+        let body = vec![b'x'; 1 << 20].into();
+        let class = crate::query::Class::default();
+        let long = Statement { body, context: 0, hash: 0, class, version: 0, raw: false };
+        let long = Arc::new(long);
+        let entry = || Expect { before: Some(long.clone()), ..Kind::Parse.into() };
+        let (mut queue, mut flushes) = (Expectations::default(), 0);
+        while queue.has_room() {
+            flushes += usize::from(queue.needs_flush());
+            queue.push(entry());
+        }
+        assert_eq!((queue.queue.len(), flushes), (16, 3));
+        // Each Flush brings the answers to what came before it.
+        (0..12).for_each(|_| assert_eq!(queue.saw(tag::PARSE_COMPLETE), Reply::Pass));
+        assert!(queue.has_room() && queue.needs_flush());
+        queue.saw(tag::ERROR);
+        assert_eq!((queue.take_undone().len(), queue.held), (4, 0));
+        assert_eq!(entry().holds(), 1 << 20);
     }
 
     #[test]

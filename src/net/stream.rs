@@ -188,6 +188,15 @@ impl Stream {
         }
     }
 
+    /// Version and cipher suite of TLS, for instance `TLSv1.3/TLS_AES_256_GCM_SHA384`; `None` = it
+    /// is not encrypted.
+    pub fn describe_tls(&self) -> Option<String> {
+        match self {
+            Stream::Tls(stream) => Some(stream.describe()),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
+    }
+
     /// Address of the peer; `None` for a Unix socket.
     pub fn peer_address(&self) -> Option<SocketAddr> {
         self.tcp().and_then(|stream| stream.peer_addr().ok())

@@ -214,7 +214,7 @@ impl Creating {
             Ok(mut conn) => {
                 self.ended = true;
                 conn.changes = changes;
-                ticket.logged_in(conn.cancel.pid);
+                ticket.logged_in(conn.cancel.pid, conn.stream.describe_tls());
                 conn.ticket = Some(ticket);
                 conn.permits = std::mem::take(&mut self.order.permits);
                 shared.metrics().created.inc();

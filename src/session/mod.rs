@@ -146,6 +146,7 @@ impl Session {
             database: names,
             hasher: hasher.clone(),
             cache_size: config.pool.statement_cache_size,
+            application: entry.application_cell(),
             limits: Limits {
                 statements: config.session.max_prepared_statements,
                 bytes: config.session.max_prepared_bytes.len(),

@@ -107,7 +107,8 @@ pub struct Entry {
     pub mode: PoolingMode,
     /// Whether it is an administrator's console, which a drain leaves open.
     pub is_console: bool,
-    application: Mutex<String>,
+    application: Arc<Mutex<String>>,
+    tls: Mutex<String>,
     /// Leads a cancel request to the backend that the session holds.
     pub(super) slot: Arc<CancelSlot>,
     stop: AtomicU8,
@@ -169,9 +170,19 @@ impl Entry {
         self.application.lock().clone()
     }
 
-    /// The client has another application_name now.
-    pub fn set_application(&self, name: &str) {
-        name.clone_into(&mut self.application.lock());
+    /// Where the client's application_name is written down, for who sees it change.
+    pub(super) fn application_cell(&self) -> Arc<Mutex<String>> {
+        self.application.clone()
+    }
+
+    /// Version and cipher suite of the client's TLS; empty = none.
+    pub fn tls(&self) -> String {
+        self.tls.lock().clone()
+    }
+
+    /// Says that the client's connection is encrypted, and how.
+    pub fn set_tls(&self, described: String) {
+        *self.tls.lock() = described;
     }
 
     /// What keeps the session on its backend.
@@ -296,7 +307,8 @@ impl Sessions {
             tally: Arc::new(Tally::new(id.0, self.epoch.0)),
             is_console,
             mode,
-            application: Mutex::new(application),
+            application: Arc::new(Mutex::new(application)),
+            tls: Mutex::default(),
             slot: Arc::new(CancelSlot::default()),
             stop: AtomicU8::new(Stop::No as u8),
             idle_since: AtomicU32::new(0),

@@ -16,6 +16,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::backend::{ConnState, Excess, Expect, Kind, Statement, Told};
 use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
@@ -59,6 +61,8 @@ pub struct Mux {
     told_name: Box<str>,
     /// Digest of `told` with that name.
     told_digest: u64,
+    /// The same, where others look.
+    shown_name: Arc<Mutex<String>>,
     /// It was reset, so it is the one of the start-up packet, whatever the connection's is.
     name_is_reset: bool,
     /// What holds the session on its connection.
@@ -111,6 +115,8 @@ pub struct MuxSetup {
     pub hasher: RandomState,
     /// `pool.statement_cache_size`.
     pub cache_size: usize,
+    /// Where the client's application_name is written down.
+    pub application: Arc<Mutex<String>>,
     /// How much the session may prepare.
     pub limits: Limits,
     /// Counts what is refused.
@@ -129,6 +135,7 @@ impl Mux {
             told: Arc::default(),
             told_name: Box::default(),
             told_digest: 0,
+            shown_name: setup.application,
             name_is_reset: false,
             pins: Effects::NONE,
             batch: Effects::NONE,
@@ -191,27 +198,34 @@ impl Mux {
 
     /// The `application_name` of the start-up packet.
     fn own_name(&self) -> &str {
-        match self.start.get(APPLICATION_NAME) {
-            Some(SettingValue::Config(name)) => name,
-            _ => "",
-        }
+        self.start.get(APPLICATION_NAME).map_or("", config_value)
+    }
+
+    fn now_called(&mut self, name: &str) {
+        self.told_name = name.into();
+        name.clone_into(&mut self.shown_name.lock());
     }
 
     /// What the client gets of a ParameterStatus.
     pub fn reported(&mut self, body: &[u8]) -> Reported {
         let Ok((name, value)) = parameter_status(body) else { return Reported::Pass };
-        if name != APPLICATION_NAME.as_bytes() || self.is_session_mode() {
+        if name != APPLICATION_NAME.as_bytes() {
+            return Reported::Pass;
+        }
+        if self.is_session_mode() {
+            self.now_called(&String::from_utf8_lossy(value));
             return Reported::Pass;
         }
         let reset = self.name_is_reset && value.is_empty() && !self.own_name().is_empty();
         if !reset {
-            self.told_name = String::from_utf8_lossy(value).into();
+            self.now_called(&String::from_utf8_lossy(value));
             return Reported::Pass;
         }
         if *self.told_name == *self.own_name() {
             return Reported::Keep;
         }
-        self.told_name = self.own_name().into();
+        let start = self.start.clone();
+        self.now_called(start.get(APPLICATION_NAME).map_or("", config_value));
         let mut message = Vec::new();
         put_parameter_status(&mut message, APPLICATION_NAME, self.own_name());
         Reported::Instead(message)
@@ -614,6 +628,13 @@ impl Mux {
         if conn.digest != self.told_digest {
             self.is_told(Arc::new(Told::of(conn.parameters.clone())));
         }
+    }
+}
+
+fn config_value(value: &SettingValue) -> &str {
+    match value {
+        SettingValue::Config(text) => text,
+        _ => "",
     }
 }
 

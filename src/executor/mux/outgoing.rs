@@ -129,6 +129,9 @@ impl Mux {
             message.pass();
             return Ok(body);
         }
+        if conn.expect.needs_flush() {
+            message.put_before(&[tag::FLUSH, 0, 0, 0, 4]);
+        }
         self.refresh_names();
         match tag {
             tag::QUERY => self.query(conn, message, long, idle)?,
@@ -357,7 +360,7 @@ impl Mux {
     }
 
     fn make_room(&mut self, conn: &mut ConnState, message: &mut Message<'_>, newcomer: &Statement) {
-        if let Some((_, name)) = conn.statements.evict(self.cache_size, newcomer) {
+        while let Some((_, name)) = conn.statements.evict(self.cache_size, newcomer) {
             let mut batch = Vec::new();
             put_close(&mut batch, name.as_bytes());
             let entry = Expect { name: Some(name.as_bytes().into()), ..Kind::CloseInjected.into() };

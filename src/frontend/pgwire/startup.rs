@@ -87,6 +87,9 @@ async fn start(
     let identity = log_in(arrival, message, name, database, &mut reply).await?;
     let shares = shares(door, &identity.role, &database.into())?;
     let mut session = open(door, peer, identity, database, message);
+    if let Some(tls) = arrival.stream.describe_tls() {
+        session.entry().set_tls(tls);
+    }
     // After the session is registered, so that a drain finds one or the other.
     if door.drain.stage() >= Stage::Draining {
         return Err(crate::session::Stop::Drain.error().into());
@@ -134,6 +137,9 @@ async fn start_console(
     let authority = door.admin.authority(&identity)?;
     let application = message.get("application_name").unwrap_or_default();
     let place = door.admin.open(identity.role.clone(), application.to_owned(), peer);
+    if let Some(tls) = arrival.stream.describe_tls() {
+        place.entry().set_tls(tls);
+    }
     replies::put_authentication_ok(&mut reply);
     for (name, value) in [
         ("application_name", application),

@@ -135,10 +135,8 @@ fn stamps(security: &Security) -> Vec<Stamp> {
 
 fn load(security: &Security) -> Result<Served, String> {
     let chain = certificates(&security.tls_cert_path)?;
-    let key_file = &security.tls_key_path;
-    check_privacy(key_file)?;
+    let key = private_key(&security.tls_key_path)?;
     let named = |file: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|e| named(key_file, &e))?;
     let provider = Arc::new(with_suites(&security.cipher_suites)?);
     let versions: &[_] = match security.min_tls_version {
         TlsVersion::V12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -209,9 +207,15 @@ pub(super) fn authorities(file: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
+/// The private key of a file that others cannot read.
+pub(super) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    check_privacy(file)?;
+    PrivateKeyDer::from_pem_file(file).map_err(|e| format!("{}: {e}", file.display()))
+}
+
 /// PostgreSQL's rule for the file of a private key: nobody but its owner may read it, and if that
 /// is root, its group.
-pub(super) fn check_privacy(file: &Path) -> Result<(), String> {
+fn check_privacy(file: &Path) -> Result<(), String> {
     let meta = std::fs::metadata(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let forbidden = if meta.uid() == 0 { 0o037 } else { 0o077 };
     match meta.mode() & forbidden {

@@ -260,6 +260,10 @@ async fn carry_out(admin: &Admin, own: &Entry, command: &Command) -> Result<Outc
             }
             done(&format!("KILL {killed}"))
         }
+        Command::Set(key, value) => {
+            admin.set(key, value).await?;
+            done("SET")
+        }
         Command::Reload => {
             admin.reload().await?;
             done("RELOAD")
