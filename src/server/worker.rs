@@ -153,7 +153,8 @@ async fn work(
         for listener in sockets.iter().filter_map(listen) {
             let (door, mut opened) = (adapters.http.clone(), opened.clone());
             tokio::spawn(async move {
-                let is_served = start == Start::Fresh || opened.wait_for(|open| *open).await.is_ok();
+                let is_served =
+                    start == Start::Fresh || opened.wait_for(|open| *open).await.is_ok();
                 if is_served {
                     door.serve(listener, face).await;
                 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use super::{Offer, control_path};
 use super::wire::{Line, Message, PROTOCOL};
+use super::{Offer, control_path};
 use crate::net::{Door, Inherited};
 use crate::session::{CancelElsewhere, Sessions};
 use crate::supervisor::StartError;
@@ -94,7 +94,10 @@ impl Taking {
                 None
             }
         };
-        data.take_lock(lock).map_err(|e| failed(&format!("the data directory: {e}")))?;
+        // From here on nobody else serves, so nothing may end this process any more.
+        if let Err(error) = data.take_lock(lock) {
+            tracing::error!(%error, "the data directory is not locked");
+        }
         offer.own_files();
         unused.iter().filter_map(Door::file).for_each(|file| file.own(true));
         Ok(Predecessor { line: self.line, pid: self.pid })
