@@ -94,7 +94,10 @@ impl Taking {
                 None
             }
         };
-        data.take_lock(lock).map_err(|e| failed(&format!("the data directory: {e}")))?;
+        // From here on nobody else serves, so nothing may end this process any more.
+        if let Err(error) = data.take_lock(lock) {
+            tracing::error!(%error, "the data directory is not locked");
+        }
         offer.own_files();
         unused.iter().filter_map(Door::file).for_each(|file| file.own(true));
         Ok(Predecessor { line: self.line, pid: self.pid })
