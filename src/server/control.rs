@@ -103,6 +103,9 @@ impl Reload {
             }
         };
         self.apply(shared);
+        if let Some(tls) = &shared.tls {
+            tls.look();
+        }
         tracing::info!(changed = changes.taken.join(", "), "the configuration was reloaded");
         if !changes.left.is_empty() {
             let keys = changes.left.join(", ");
