@@ -7,5 +7,5 @@ UNION ALL SELECT 'hold', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_curs
 UNION ALL SELECT 'advisory', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())
 UNION ALL SELECT 'listen', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
 UNION ALL SELECT 'role', NULL, NULL WHERE pg_catalog.current_setting('role') <> 'none' OR CURRENT_USER <> SESSION_USER OR SESSION_USER <> $user
-UNION ALL SELECT CASE WHEN from_sql THEN 'prepared' ELSE 'statement' END, name, CASE WHEN from_sql THEN statement END FROM pg_catalog.pg_prepared_statements WHERE name !~ '^rdb_[0-9]+$' AND name <> ''
-UNION ALL SELECT 'setting', name, setting FROM pg_catalog.pg_settings WHERE source = 'session' AND name !~ '^transaction_'
+UNION ALL SELECT CASE WHEN from_sql THEN 'prepared' ELSE 'statement' END, name, CASE WHEN from_sql AND pg_catalog.octet_length(statement) <= 65536 THEN statement END FROM pg_catalog.pg_prepared_statements WHERE name !~ '^rdb_[0-9]+$' AND name <> ''
+UNION ALL SELECT 'setting', name, CASE WHEN pg_catalog.octet_length(setting) <= 65536 THEN setting END FROM pg_catalog.pg_settings WHERE source = 'session' AND name !~ '^transaction_'

@@ -14,12 +14,12 @@ use crate::raw::{
 use crate::{guarded, open};
 
 /// A row of a table of the console, by column.
-type Row = HashMap<String, String>;
+pub type Row = HashMap<String, String>;
 
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// Runs commands in the console as somebody.
-fn console_as(server: &Server, role: &str, password: &str, commands: &[&str]) -> Psql {
+pub fn console_as(server: &Server, role: &str, password: &str, commands: &[&str]) -> Psql {
     let mut psql = server.psql_command();
     psql.args(["-d", "rustydb_admin", "-U", role, "-At", "-v", "VERBOSITY=verbose"]);
     psql.env("PGPASSWORD", password);
@@ -38,7 +38,7 @@ fn console(server: &Server, command: &str) -> String {
 }
 
 /// A table of the console, one map from column to value for each row.
-fn table(server: &Server, what: &str) -> Vec<Row> {
+pub fn table(server: &Server, what: &str) -> Vec<Row> {
     let mut psql = server.psql_command();
     psql.args(["-d", "rustydb_admin", "-A", "-P", "footer=off", "-c", &format!("SHOW {what}")]);
     let output = Psql::from(psql.output().unwrap());
@@ -53,17 +53,17 @@ fn table(server: &Server, what: &str) -> Vec<Row> {
 }
 
 /// A `psql` that stays, with a name of its own.
-fn staying(server: &Server, name: &str) -> Child {
+pub fn staying(server: &Server, name: &str) -> Child {
     let mut psql = server.psql_command();
     piped(psql.args(["-At", "-v", "VERBOSITY=verbose"]).env("PGAPPNAME", name))
 }
 
-fn say(child: &mut Child, script: &str) {
+pub fn say(child: &mut Child, script: &str) {
     child.stdin.as_mut().unwrap().write_all(script.as_bytes()).unwrap();
 }
 
 /// Reads a line of its output, without the end of the line. A child that says nothing is killed.
-fn line(child: &mut Child) -> String {
+pub fn line(child: &mut Child) -> String {
     let (pid, done) = (child.id() as i32, Arc::new(AtomicBool::new(false)));
     let seen = done.clone();
     std::thread::spawn(move || {
@@ -89,12 +89,12 @@ fn holder(server: &Server, name: &str) -> (Child, String) {
     (holder, pid)
 }
 
-fn leave(mut child: Child) {
+pub fn leave(mut child: Child) {
     say(&mut child, "\\q\n");
     child.wait().unwrap();
 }
 
-fn row_of<'a>(rows: &'a [Row], column: &str, value: &str) -> &'a Row {
+pub fn row_of<'a>(rows: &'a [Row], column: &str, value: &str) -> &'a Row {
     let found = rows.iter().find(|row| row[column] == value);
     found.unwrap_or_else(|| panic!("no {column} is {value}: {rows:?}"))
 }
@@ -131,6 +131,7 @@ fn the_tables_have_the_columns_that_pgbouncer_has() {
         ("SERVERS", "type user database state addr port"),
         ("DATABASES", "name host port database force_user pool_size min_pool_size"),
         ("LISTS", "list items"),
+        ("MEM", "name size used free memtotal"),
         ("CONFIG", "key value default changeable"),
         ("USERS", "name pool_mode"),
         ("STATE", "key value"),
@@ -202,7 +203,16 @@ fn only_administrators_come_in_and_watchers_change_nothing() {
 
     let watcher = console_as(&server, "watcher", "pw", &["SHOW STATE"]);
     assert!(watcher.stdout.contains("paused|no"), "{}", watcher.stderr);
-    for command in ["PAUSE", "RESUME", "RECONNECT", "KILL joe", "RELOAD", "DRAIN", "SHUTDOWN"] {
+    for command in [
+        "PAUSE",
+        "RESUME",
+        "RECONNECT",
+        "KILL joe",
+        "SET pool.max_size = 1",
+        "RELOAD",
+        "DRAIN",
+        "SHUTDOWN",
+    ] {
         let watcher = console_as(&server, "watcher", "pw", &[command]);
         let (state, hint) = ("ERROR:  42501: permission denied", "HINT:  log in as a superuser");
         assert!(watcher.stderr.contains(state), "{command}: {}", watcher.stderr);
@@ -226,6 +236,8 @@ fn unknown_commands_are_told_the_known_ones() {
     assert!(select.contains("HINT:  it knows: SHOW what; PAUSE [database];"), "{select}");
     let show = said("SHOW EVERYTHING");
     assert!(show.contains("HINT:  SHOW knows: CLIENTS, CONFIG,"), "{show}");
+    let descriptors = said("SHOW FDS");
+    assert!(descriptors.starts_with("ERROR:  0A000: there is no SHOW FDS"), "{descriptors}");
     assert!(said("KILL_CLIENT 999999999").starts_with("ERROR:  42704: there is no client"));
     assert!(said("KILL").contains("DRAIN and SHUTDOWN end everybody"));
     assert!(said("RESUME").starts_with("ERROR:  55000: nothing is paused"));

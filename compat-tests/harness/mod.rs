@@ -140,6 +140,11 @@ impl Builder {
             program = temp.path().join("rustydb");
             std::fs::copy(binary(), &program).unwrap();
         }
+        // As on a larger machine, so that connections change threads.
+        let threads: &[&str] = match self.args.iter().any(|arg| arg == "--config") {
+            true => &[],
+            false => &["--set", "server.worker_threads=2"],
+        };
         let (mut command, stdin) = match self.script {
             None => (command(program.to_str().unwrap()), Stdio::null()),
             Some((script, stdin)) => {
@@ -152,6 +157,7 @@ impl Builder {
             .args(["--port", "0", "--api-port", "0", "--listen", "127.0.0.1"])
             .args(["--metrics-port", &metrics_port.to_string()])
             .args(["--set", "backend.embedded.shared_buffers=32MB"])
+            .args(threads)
             .args(["--log-format", "plain", "--log-level", "debug"])
             .arg("--unix-socket-dir")
             .arg(&socket_dir)

@@ -4,6 +4,7 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use crate::harness::pki::Authority;
 use crate::harness::{self, Server, eventually};
 use crate::{Client, PlainPostgres, SOON, sqlstate, stderr, stdout};
 
@@ -49,7 +50,11 @@ fn a_reload_changes_sizes_limits_and_names_what_needs_a_restart() {
     std::fs::write(&file, newer.replace("max_size = 1", "max_size = 200")).unwrap();
     server.signal("HUP");
     eventually("reloaded", SOON, || reloads(&server, "success") == 1.0);
-    assert!(server.log().contains("was started for fewer connections"), "{}", server.log());
+    // The log is written by a thread of its own.
+    eventually("it is noted", SOON, || {
+        let log = server.log();
+        log.contains("was started for fewer connections") && log.contains("need a restart")
+    });
     assert_eq!(server.metric(waiters), 1.0);
     let log = server.log();
     let left = log.lines().find(|line| line.contains("need a restart")).expect(&log);
@@ -96,6 +101,138 @@ fn an_external_pool_grows_for_those_who_wait() {
     server.signal("HUP");
     assert_eq!(waiting.join().unwrap(), "served");
     assert_eq!(holder.value("select 'undisturbed'").unwrap(), "undisturbed");
+}
+
+#[test]
+fn a_reload_decides_anew_who_may_come_in_and_how_many() {
+    let refuse = "[security]\nhba = [\"host all rustydb all scram-sha-256\"]\n";
+    let (_home, file, server) = with_file(refuse);
+    assert_eq!(server.direct_psql("create role guest login password 'pw';").stderr, "");
+    let guest = || Client::connect_to("127.0.0.1", server.port, "guest", "pw", "rustydb");
+    let reload = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let reloaded = console(&server, "rustydb", &server.password, "RELOAD");
+        assert_eq!(stdout(&reloaded), "RELOAD\n", "{}", stderr(&reloaded));
+        assert!(!server.log().contains("need a restart"), "{}", server.log());
+    };
+    let code = |result: Result<Client, _>| sqlstate(&result.err().expect("a refusal"));
+    assert_eq!(code(guest()), "28000");
+    reload("[security]\nhba = [\"host all all all scram-sha-256\"]\n");
+    let first = guest().unwrap();
+    assert_eq!(first.value("select current_user").unwrap(), "guest");
+    // Who is inside counts, although there was no limit when he came.
+    reload("[network]\nmax_connections_per_user = 1\n");
+    let refused = guest().err().expect("a refusal");
+    assert!(refused.to_string().contains("db error"), "{refused}");
+    assert!(refused.as_db_error().unwrap().message().contains("max_connections_per_user is 1"));
+    reload("[network]\nmax_connections_per_database = 1\n");
+    assert!(guest().err().unwrap().as_db_error().unwrap().message().contains("per_database is 1"));
+    reload("[network]\nmax_connections_per_address = 0\n[security]\n");
+    assert_eq!(first.value("select 'undisturbed'").unwrap(), "undisturbed");
+    std::fs::write(&file, refuse).unwrap();
+    server.signal("HUP");
+    eventually("nobody else comes in", SOON, || {
+        guest().is_err_and(|error| sqlstate(&error) == "28000")
+    });
+    assert_eq!(first.value("select 'undisturbed'").unwrap(), "undisturbed");
+}
+
+#[test]
+fn a_reload_gives_a_role_another_share_of_the_pool() {
+    let (_home, file, server) = with_file("[pool]\nmaintenance_interval_secs = 1\n");
+    let connect = || Client::connect(&server, &server.password).unwrap();
+    let clients = [connect(), connect(), connect()];
+    clients[0].value("begin").unwrap();
+    clients[1].value("begin").unwrap();
+    let share = "[pool]\nmaintenance_interval_secs = 1\nacquire_timeout_secs = 1\n\
+                 users = { rustydb = { max_size = 1 } }\n";
+    std::fs::write(&file, share).unwrap();
+    server.signal("HUP");
+    eventually("reloaded", SOON, || reloads(&server, "success") == 1.0);
+    assert!(!server.log().contains("need a restart"), "{}", server.log());
+    // Those who work keep what they have; it is replaced when it comes back.
+    let before = clients[0].value("select pg_backend_pid()").unwrap();
+    clients[0].value("commit").unwrap();
+    clients[1].value("commit").unwrap();
+    let lent = "rustydb_pool_active_connections{pool=\"main\"}";
+    eventually("all are back", SOON, || server.metric(lent) == 0.0);
+    clients[0].value("begin").unwrap();
+    assert_ne!(clients[0].value("select pg_backend_pid()").unwrap(), before);
+    let refused = clients[2].value("select 1").unwrap_err();
+    let text = refused.as_db_error().unwrap().message().to_owned();
+    assert!(text.contains("pool.users.rustydb.max_size is 1"), "{text}");
+    std::fs::write(&file, share.replace("= 1 }", "= 2 }")).unwrap();
+    server.signal("HUP");
+    eventually("reloaded", SOON, || reloads(&server, "success") == 2.0);
+    assert_eq!(clients[2].value("select 'served'").unwrap(), "served");
+    // The size that is kept is followed too.
+    std::fs::write(&file, "[pool]\nmin_size = 7\nmaintenance_interval_secs = 1\n").unwrap();
+    server.signal("HUP");
+    let total = "rustydb_pool_total_connections{pool=\"main\"}";
+    eventually("seven are made", SOON, || server.metric(total) >= 7.0);
+}
+
+#[test]
+fn a_key_can_be_set_in_the_console_until_the_next_reload() {
+    let (_home, file, server) = with_file("[network]\nmax_connections = 9\n");
+    let ask = |command: &str| console(&server, "rustydb", &server.password, command);
+    let shown = |line: &str| {
+        let shown = stdout(&ask("SHOW CONFIG"));
+        assert!(shown.contains(line), "{line} is not in: {shown}");
+    };
+    let first = Client::connect(&server, &server.password).unwrap();
+    let set = ask("SET network.max_connections = 1");
+    assert_eq!(stdout(&set), "SET\n", "{}", stderr(&set));
+    shown("network.max_connections|1|10000|yes|console");
+    let refused = Client::connect(&server, &server.password).err().expect("a refusal");
+    assert_eq!(sqlstate(&refused), "53300");
+    assert_eq!(first.value("select 'undisturbed'").unwrap(), "undisturbed");
+    assert_eq!(stdout(&ask("SET security.hba = 'host all rustydb all scram-sha-256'")), "SET\n");
+    for (command, words) in [
+        ("SET network.port = 1", &["55P02", "needs a restart"][..]),
+        ("SET network.max_conections = 1", &["22023", "did you mean network.max_connections?"]),
+        ("SET network.max_connections = x", &["22023", "expected"]),
+        ("SET pool.max_size = 0", &["22023", "must be at least 1"]),
+        ("SET pool.max_size", &["42601", "SET pool.max_size = 50"]),
+    ] {
+        let said = stderr(&ask(command));
+        assert!(words.iter().all(|word| said.contains(word)), "{command}: {said}");
+    }
+    assert_eq!(stdout(&ask("SET extra_float_digits = 3")), "SET\n", "drivers do that");
+    assert_eq!(stdout(&ask("RELOAD")), "RELOAD\n");
+    shown(&format!("network.max_connections|9|10000|yes|file {}", file.display()));
+    assert!(Client::connect(&server, &server.password).is_ok());
+}
+
+#[test]
+fn a_reload_takes_a_new_certificate_and_keeps_the_old_one_when_it_is_broken() {
+    let home = harness::temp_dir();
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let (first_root, second_root) =
+        (first.write(home.path(), "first"), second.write(home.path(), "second"));
+    let files = first.issue(home.path(), "server", "localhost", &["localhost", "127.0.0.1"]);
+    let server = Server::builder()
+        .set(&format!("security.tls_cert_path={}", files.cert.display()))
+        .set(&format!("security.tls_key_path={}", files.key.display()))
+        .set("security.tls_check_secs=3600")
+        .start();
+    let verifies = |root: &std::path::Path| {
+        let mut psql = server.psql_command();
+        psql.args(["-Atc", "select 1"]).env("PGSSLMODE", "verify-ca").env("PGSSLROOTCERT", root);
+        psql.output().unwrap().status.success()
+    };
+    assert!(verifies(&first_root) && !verifies(&second_root));
+    second.issue(home.path(), "server", "localhost", &["localhost", "127.0.0.1"]);
+    server.signal("HUP");
+    eventually("the new one is shown", SOON, || verifies(&second_root));
+    assert!(!verifies(&first_root));
+    std::fs::write(&files.cert, "broken").unwrap();
+    let refused = console(&server, "rustydb", &server.password, "RELOAD");
+    let refused = stderr(&refused);
+    for word in ["F0000", "the TLS files were not", "server.crt", "the old certificate stays"] {
+        assert!(refused.contains(word), "{word} is not in: {refused}");
+    }
+    assert!(verifies(&second_root));
 }
 
 #[test]

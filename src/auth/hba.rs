@@ -2,10 +2,9 @@
 //! certificate or of the operating system) may be a role.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::config::{
-    ClientCert, ClientName, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry, Security,
-};
+use crate::config::{ClientCert, ClientName, Config, HbaMethod, HbaName, HbaRule, HbaType};
 use crate::error::Error;
 use crate::net::PeerCertificate;
 
@@ -24,13 +23,9 @@ pub struct Knock<'a> {
     pub has_tls: bool,
 }
 
-/// The rules, and the map that they refer to.
+/// The rules of one configuration, and the map that they refer to.
 #[derive(Debug)]
-pub struct Rules {
-    rules: Vec<HbaRule>,
-    map: Vec<IdentEntry>,
-    require_tls: bool,
-}
+pub struct Rules(Arc<Config>);
 
 impl Knock<'_> {
     /// Whether nobody on the way can read what is sent.
@@ -86,13 +81,9 @@ impl Knock<'_> {
 }
 
 impl Rules {
-    /// The rules of the configuration.
-    pub fn new(security: &Security) -> Self {
-        Self {
-            rules: security.hba.clone(),
-            map: security.ident_map.clone(),
-            require_tls: security.require_tls,
-        }
+    /// The rules of this configuration.
+    pub fn new(config: Arc<Config>) -> Self {
+        Self(config)
     }
 
     /// The rule for a connection.
@@ -100,11 +91,12 @@ impl Rules {
     /// # Errors
     /// There is none, or it says no.
     pub fn decide(&self, knock: &Knock<'_>) -> Result<&HbaRule, Error> {
-        if self.require_tls && !knock.is_private() {
+        let security = &self.0.security;
+        if security.require_tls && !knock.is_private() {
             let text = "connections from other hosts must be encrypted";
             return Err(Error::sql(b"28000", text).with_hint("connect with sslmode=require"));
         }
-        let rule = self.rules.iter().find(|rule| knock.fits(rule)).ok_or_else(|| {
+        let rule = security.hba.iter().find(|rule| knock.fits(rule)).ok_or_else(|| {
             let begin = if knock.is_replication {
                 "no pg_hba.conf entry for"
             } else {
@@ -159,7 +151,7 @@ impl Rules {
     pub fn maps(&self, rule: &HbaRule, system_user: &str, role: &str) -> bool {
         match &rule.map {
             None => system_user == role,
-            Some(map) => self.map.iter().any(|entry| {
+            Some(map) => self.0.security.ident_map.iter().any(|entry| {
                 entry.map == *map
                     && entry.system_user == system_user
                     && (entry.role == role || entry.role == "all")
@@ -186,6 +178,11 @@ pub fn failed(method: HbaMethod, role: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{IdentEntry, Security};
+
+    fn of(security: Security) -> Rules {
+        Rules::new(Arc::new(Config { security, ..Config::default() }))
+    }
 
     fn rules(lines: &[&str]) -> Rules {
         let hba = lines.iter().map(|line| HbaRule::parse(line).unwrap()).collect();
@@ -195,7 +192,7 @@ mod tests {
             role: role.into(),
         };
         let ident_map = vec![entry("m", "Joe", "joe"), entry("m", "root", "all")];
-        Rules::new(&Security { hba, ident_map, ..Security::default() })
+        of(Security { hba, ident_map, ..Security::default() })
     }
 
     fn knock(address: &str, has_tls: bool) -> Knock<'static> {
@@ -251,13 +248,13 @@ mod tests {
              no encryption"
         );
         assert!(method(&rules, &Knock { role: "jim", ..joe }).is_ok());
-        let defaults = Rules::new(&Security::default());
+        let defaults = of(Security::default());
         assert_eq!(method(&defaults, &joe), Ok(HbaMethod::Scram));
     }
 
     #[test]
     fn encryption_can_be_required_of_other_hosts() {
-        let rules = Rules::new(&Security { require_tls: true, ..Security::default() });
+        let rules = of(Security { require_tls: true, ..Security::default() });
         assert!(method(&rules, &knock("10.0.0.1", false)).is_err());
         for private in [knock("10.0.0.1", true), knock("127.0.0.1", false), knock("", false)] {
             assert!(method(&rules, &private).is_ok(), "{private:?}");

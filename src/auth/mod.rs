@@ -12,16 +12,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
-use crate::config::{HbaMethod, HbaRule, Security};
+use crate::config::{HbaMethod, Live};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::Metrics;
 use crate::types::{Role, Secret};
-use hba::{Knock, Rules};
+use hba::Rules;
 use scram::{Channel, ScramError, ScramKeys, ServerExchange, Verifier};
 pub use standby::StandbyRoles;
 
@@ -95,8 +95,7 @@ pub struct Authenticator {
     roles: Arc<dyn RoleStore>,
     /// False only with `--insecure`.
     required: bool,
-    rules: Rules,
-    cache_for: Duration,
+    config: Live,
     /// Random for each process: salts of mock verifiers and tags of checked passwords.
     secret: [u8; 32],
     cache: Mutex<Caches>,
@@ -135,16 +134,14 @@ impl Authenticator {
     /// A chain over a store.
     pub fn new(
         roles: Arc<dyn RoleStore>,
-        security: &Security,
+        config: Live,
         changes: AccessChanges,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             roles,
-            required: security.enable_auth,
-            rules: Rules::new(security),
-            // Bounds how long a role that was dropped elsewhere still gets in.
-            cache_for: security.verifier_cache_secs.duration(),
+            required: config.now().security.enable_auth,
+            config,
             secret: scram::random_bytes(),
             cache: Mutex::default(),
             changes,
@@ -166,20 +163,9 @@ impl Authenticator {
         Ok(Identity { role, role_oid: None, is_superuser: false, keys: None })
     }
 
-    /// The rules of the PostgreSQL door.
-    pub fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
-    /// The rule for a client; `None` = nobody is asked.
-    ///
-    /// # Errors
-    /// The client may not come in.
-    pub fn rule(&self, knock: &Knock<'_>) -> Result<Option<&HbaRule>> {
-        if !self.required {
-            return Ok(None);
-        }
-        self.rules.decide(knock).map(Some)
+    /// The rules of the PostgreSQL door, as they are now; `None` = nobody is asked.
+    pub fn rules(&self) -> Option<Rules> {
+        self.required.then(|| Rules::new(self.config.now()))
     }
 
     /// Lets a role in for which something else than a password spoke, as a rule says.
@@ -345,8 +331,10 @@ impl Authenticator {
 
     async fn record(&self, role: &Role) -> Result<Option<RoleRecord>> {
         let changes = self.changes.count();
+        // Bounds how long a role that was dropped elsewhere still gets in.
+        let cache_for = self.config.now().security.verifier_cache_secs.duration();
         if let Some(known) = self.cache.lock().roles.get(role)
-            && known.at.elapsed() < self.cache_for
+            && known.at.elapsed() < cache_for
             && known.changes == changes
         {
             return Ok(Some(known.record.clone()));
@@ -452,13 +440,12 @@ mod tests {
             .records
             .insert("none", RoleRecord { verifier: None, ..record("secret", true, false) });
         let store = Arc::new(store);
+        let mut config = crate::config::Config::default();
+        config.security.enable_auth = required;
+        config.security.verifier_cache_secs = crate::config::Secs(60);
         let chain = Authenticator::new(
             store.clone(),
-            &Security {
-                enable_auth: required,
-                verifier_cache_secs: crate::config::Secs(60),
-                ..Security::default()
-            },
+            Live::fixed(config),
             AccessChanges::default(),
             Arc::new(Metrics::new()),
         );

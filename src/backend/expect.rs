@@ -13,6 +13,14 @@ use crate::proto::frontend::tag as request;
 /// answered.
 pub const MAX_IN_FLIGHT: usize = 16 << 10;
 
+/// Bytes of statements that the requests in flight may refer to, likewise.
+const MAX_HELD: usize = 16 << 20;
+
+/// Bytes of them after which PostgreSQL is asked to send the answers that it has: it keeps them
+/// back until its own buffer is full. A quarter, so that this is always on its way before the
+/// client is not read any more.
+const FLUSH_AFTER: usize = MAX_HELD / 4;
+
 /// A request, by the way it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -43,6 +51,18 @@ pub enum Kind {
     Close,
     /// CopyDone or CopyFail, sent before the COPY was known to be open. No reply.
     CopyEnd,
+    /// Ours, in the place of a request that is refused: a Parse that fails, so that PostgreSQL
+    /// treats the rest of the batch as it does after any failure.
+    Refused(Excess),
+}
+
+/// What there would be too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// Prepared statements of the session.
+    Number,
+    /// Bytes of their texts.
+    Bytes,
 }
 
 /// An entry. What the request did to the books can be undone when PostgreSQL skips it.
@@ -56,6 +76,16 @@ pub struct Expect {
     pub before: Option<Arc<Statement>>,
     /// The statement that the connection gained or lost.
     pub statement: Option<Arc<Statement>>,
+}
+
+impl Expect {
+    /// Bytes of statements that it keeps in memory.
+    fn holds(&self) -> usize {
+        let length = |statement: &Option<Arc<Statement>>| {
+            statement.as_ref().map_or(0, |statement| statement.body.len())
+        };
+        length(&self.before) + length(&self.statement)
+    }
 }
 
 impl From<Kind> for Expect {
@@ -77,6 +107,10 @@ pub enum Reply {
 #[derive(Debug, Default)]
 pub struct Expectations {
     queue: VecDeque<Expect>,
+    /// Bytes of statements that its entries keep in memory.
+    held: usize,
+    /// Those of them that came after the last Flush of ours.
+    unflushed: usize,
     /// ReadyForQuery messages that must still come.
     pending: u32,
     /// An extended batch failed and its Sync was not sent yet: the server skips what comes.
@@ -144,7 +178,16 @@ impl Expectations {
 
     /// Whether more requests may be sent.
     pub fn has_room(&self) -> bool {
-        self.queue.len() < MAX_IN_FLIGHT
+        self.queue.len() < MAX_IN_FLIGHT && self.held < MAX_HELD
+    }
+
+    /// Whether a Flush of ours has to go before the next request; it is noted as sent.
+    pub fn needs_flush(&mut self) -> bool {
+        let needs = self.unflushed >= FLUSH_AFTER;
+        if needs {
+            self.unflushed = 0;
+        }
+        needs
     }
 
     /// Notes a message of the given type that is on its way.
@@ -187,6 +230,8 @@ impl Expectations {
             _ => self.unsynced = true,
         }
         self.pending += u32::from(ends(entry.kind));
+        self.held += entry.holds();
+        self.unflushed += entry.holds();
         self.queue.push_back(entry);
     }
 
@@ -212,6 +257,7 @@ impl Expectations {
     fn pop(&mut self) {
         if let Some(entry) = self.queue.pop_front() {
             self.pending -= u32::from(ends(entry.kind));
+            self.held -= entry.holds();
         }
     }
 
@@ -223,13 +269,21 @@ impl Expectations {
                 Some(Kind::CopyEnd) => {}
                 _ => return,
             }
-            self.queue.pop_front();
+            self.pop();
         }
     }
 
     /// The requests that PostgreSQL skips after an error, last first.
     pub fn take_undone(&mut self) -> Vec<Expect> {
         std::mem::take(&mut self.undone)
+    }
+
+    /// Why the request was refused that the last reply, an error, answers.
+    pub fn refused(&self) -> Option<Excess> {
+        match self.undone.last()?.kind {
+            Kind::Refused(excess) => Some(excess),
+            _ => None,
+        }
     }
 
     /// Whether the next reply answers a request of our own, whatever it is.
@@ -305,6 +359,7 @@ impl Expectations {
                 for entry in self.queue.drain(..skipped).rev() {
                     // A Query in a failed batch is skipped too.
                     self.pending -= u32::from(ends(entry.kind));
+                    self.held -= entry.holds();
                     self.undone.push(entry);
                 }
             }
@@ -426,6 +481,48 @@ mod tests {
         assert_eq!(run(">P >B +p >B >E >S <1 <E").2, 4);
         assert_eq!(run(">Q >P <E <Z").2, 0);
         assert!(run("+a >Q <E <Z").1.has_failed());
+    }
+
+    #[test]
+    fn a_refusal_is_known_by_its_error() {
+        let mut queue = Expectations::default();
+        queue.sent(request::BIND);
+        queue.push(Kind::Refused(Excess::Number).into());
+        queue.sent(request::EXECUTE);
+        queue.sent(request::SYNC);
+        queue.saw(tag::BIND_COMPLETE);
+        assert_eq!(queue.refused(), None);
+        queue.saw(tag::ERROR);
+        assert_eq!(queue.refused(), Some(Excess::Number));
+        assert_eq!(queue.take_undone().len(), 2);
+        queue.saw(tag::READY_FOR_QUERY);
+        assert!(queue.is_idle() && queue.refused().is_none());
+        // The error of an earlier request is not the refusal's.
+        queue.sent(request::BIND);
+        queue.push(Kind::Refused(Excess::Bytes).into());
+        queue.saw(tag::ERROR);
+        assert_eq!(queue.refused(), None);
+    }
+
+    #[test]
+    fn long_statements_are_bounded_and_their_answers_asked_for() {
+        let body = vec![b'x'; 1 << 20].into();
+        let class = crate::query::Class::default();
+        let long = Statement { body, context: 0, hash: 0, class, version: 0, raw: false };
+        let long = Arc::new(long);
+        let entry = || Expect { before: Some(long.clone()), ..Kind::Parse.into() };
+        let (mut queue, mut flushes) = (Expectations::default(), 0);
+        while queue.has_room() {
+            flushes += usize::from(queue.needs_flush());
+            queue.push(entry());
+        }
+        assert_eq!((queue.queue.len(), flushes), (16, 3));
+        // Each Flush brings the answers to what came before it.
+        (0..12).for_each(|_| assert_eq!(queue.saw(tag::PARSE_COMPLETE), Reply::Pass));
+        assert!(queue.has_room() && queue.needs_flush());
+        queue.saw(tag::ERROR);
+        assert_eq!((queue.take_undone().len(), queue.held), (4, 0));
+        assert_eq!(entry().holds(), 1 << 20);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use connect::Target;
 pub use connect::{ConnectError, Connector, Credentials};
-pub use expect::{Expect, Expectations, Kind, Reply};
+pub use expect::{Excess, Expect, Expectations, Kind, Reply};
 pub use roster::{Listed, Roster, Ticket};
 pub use servers::{Probe, Servers, Suspect};
 pub use statements::{ServerName, Statement, Statements};
@@ -160,32 +160,56 @@ impl ConnState {
     }
 }
 
-/// Parameters that a client was told, and their digest.
+/// The one parameter that clients of one lane differ in.
+pub const APPLICATION_NAME: &str = "application_name";
+
+/// Parameters of a lane, with the messages that tell its clients of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// See [`ConnState::digest`].
     pub digest: u64,
     /// Names and values.
     pub values: Vec<(String, String)>,
+    /// A ParameterStatus for each of them.
+    messages: Vec<u8>,
+    /// Where that for [`APPLICATION_NAME`] lies.
+    name_at: Range<usize>,
 }
 
 impl Told {
     /// These parameters.
     pub fn of(values: Vec<(String, String)>) -> Self {
         let digest = values.iter().fold(0, |all, (name, value)| all ^ digest_of(name, value));
-        Self { digest, values }
+        let (mut messages, mut name_at) = (Vec::new(), 0..0);
+        for (name, value) in &values {
+            let start = messages.len();
+            messages::put_parameter_status(&mut messages, name, value);
+            if name == APPLICATION_NAME {
+                name_at = start..messages.len();
+            }
+        }
+        Self { digest, values, messages, name_at }
     }
 
-    /// The same with one value replaced, if it is among them.
-    pub fn with(self: Arc<Self>, name: &str, value: &str) -> Arc<Self> {
-        match self.values.iter().position(|(known, _)| known == name) {
-            Some(at) if self.values[at].1 != value => {
-                let mut values = self.values.clone();
-                values[at].1 = value.to_owned();
-                Arc::new(Self::of(values))
-            }
-            _ => self,
+    /// The application's name of the lane itself.
+    pub fn application_name(&self) -> Option<&str> {
+        self.values.iter().find(|(name, _)| name == APPLICATION_NAME).map(|(_, value)| &**value)
+    }
+
+    /// The digest for a client with this application's name.
+    pub fn digest_for(&self, application_name: &str) -> u64 {
+        let named = |value| digest_of(APPLICATION_NAME, value);
+        let own = self.application_name();
+        own.map_or(self.digest, |own| self.digest ^ named(own) ^ named(application_name))
+    }
+
+    /// Writes the messages for a client with this application's name.
+    pub fn put_for(&self, out: &mut Vec<u8>, application_name: &str) {
+        out.extend_from_slice(&self.messages[..self.name_at.start]);
+        if !self.name_at.is_empty() {
+            messages::put_parameter_status(out, APPLICATION_NAME, application_name);
         }
+        out.extend_from_slice(&self.messages[self.name_at.end..]);
     }
 }
 
@@ -217,6 +241,7 @@ pub struct BackendConn {
     pub permits: Vec<Permit>,
     /// Notifications that came between the answers of our own statements; they are the session's.
     asides: Vec<u8>,
+    asides_lost: bool,
     body: Range<usize>,
 }
 
@@ -236,6 +261,7 @@ impl BackendConn {
             ticket: None,
             permits: Vec::new(),
             asides: Vec::new(),
+            asides_lost: false,
             body: 0..0,
         }
     }
@@ -314,7 +340,10 @@ impl BackendConn {
     }
 
     /// Runs statements without parameters on an idle connection and hands each row to `row`.
-    /// Returns the first error that PostgreSQL reports, after everything has been read.
+    ///
+    /// # Errors
+    /// The first that PostgreSQL reports, after everything has been read; or, in the middle, that
+    /// the connection was lost, or that more notifications came than are kept for the session.
     pub async fn simple(
         &mut self,
         sql: &str,
@@ -342,15 +371,33 @@ impl BackendConn {
                         break;
                     }
                 }
-                tag::NOTIFICATION if self.asides.len() < MAX_ASIDES => {
-                    self.asides.extend_from_slice(self.inbound.scanned());
-                }
+                tag::NOTIFICATION => self.keep_aside()?,
                 _ => {}
             }
         }
         self.inbound.consume_scanned();
         self.inbound.detach();
         error.map_or(Ok(()), Err)
+    }
+
+    /// A listener must not miss any: PostgreSQL itself loses none.
+    fn keep_aside(&mut self) -> Result<(), Error> {
+        let message = self.inbound.scanned();
+        if self.asides.len() + message.len() > MAX_ASIDES {
+            self.asides_lost = true;
+            let text = "more notifications came at once than can be kept for this session";
+            return Err(Error::sql(b"54000", text).with_hint(
+                "connect and LISTEN again, and look at what was notified of in between; with \
+                 pool.pooling_mode = \"session\" there is no limit",
+            ));
+        }
+        self.asides.extend_from_slice(message);
+        Ok(())
+    }
+
+    /// Whether notifications came that were not kept.
+    pub fn has_lost_notifications(&self) -> bool {
+        self.asides_lost
     }
 
     /// The notifications that came while statements of our own ran.
@@ -389,5 +436,47 @@ impl BackendConn {
         let mut batch = bytes::BytesMut::new();
         crate::proto::frontend::terminate(&mut batch);
         let _ = self.stream.write_all(&batch).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![tag];
+        bytes.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    /// Runs a statement of our own while so many notifications of `payload` bytes come.
+    async fn notified(times: usize, payload: usize) -> (Result<(), Error>, BackendConn) {
+        let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
+        let mut conn = BackendConn::new(Stream::Unix(ours), Target::nowhere());
+        let body = [&7u32.to_be_bytes()[..], b"channel\0", &vec![b'x'; payload], b"\0"].concat();
+        let mut answer = message(tag::NOTIFICATION, &body).repeat(times);
+        answer.extend(message(tag::COMMAND_COMPLETE, b"SELECT 0\0"));
+        answer.extend(message(tag::READY_FOR_QUERY, b"I"));
+        let server = tokio::spawn(async move {
+            use tokio::io::AsyncWriteExt;
+            let _ = theirs.write_all(&answer).await;
+            theirs
+        });
+        let result = conn.simple("select", |_| {}).await;
+        server.abort();
+        (result, conn)
+    }
+
+    #[tokio::test]
+    async fn notifications_during_a_statement_of_our_own_are_kept_or_the_loss_is_told() {
+        let (result, mut conn) = notified(100, 8000).await;
+        assert!(result.is_ok() && conn.is_reusable() && !conn.has_lost_notifications());
+        assert_eq!(conn.take_asides().len(), 100 * (5 + 4 + 8 + 8000 + 1));
+        assert!(conn.take_asides().is_empty());
+        let (result, mut conn) = notified(200, 8000).await;
+        assert_eq!(result.unwrap_err().sqlstate().as_str(), "54000");
+        assert!(conn.has_lost_notifications() && !conn.is_reusable());
+        assert!(conn.take_asides().len() <= MAX_ASIDES);
     }
 }

@@ -30,12 +30,18 @@ pub struct Listed {
     pub since: SystemTime,
     pid: AtomicU32,
     stale: AtomicBool,
+    tls: Mutex<String>,
 }
 
 impl Listed {
     /// PostgreSQL's process; 0 = not logged in yet.
     pub fn pid(&self) -> u32 {
         self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Version and cipher suite of its TLS; empty = none.
+    pub fn tls(&self) -> String {
+        self.tls.lock().clone()
     }
 
     /// Whether it is to be closed when nobody uses it.
@@ -59,6 +65,7 @@ impl Roster {
             since: SystemTime::now(),
             pid: AtomicU32::new(0),
             stale: AtomicBool::new(false),
+            tls: Mutex::default(),
         });
         self.by_id.lock().insert(listed.id, listed.clone());
         Ticket { roster: self.clone(), listed }
@@ -80,8 +87,9 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// The log-in is done.
-    pub fn logged_in(&self, pid: u32) {
+    /// The log-in is done; `tls` describes the encryption, if there is any.
+    pub fn logged_in(&self, pid: u32, tls: Option<String>) {
+        *self.listed.tls.lock() = tls.unwrap_or_default();
         self.listed.pid.store(pid, Ordering::Relaxed);
     }
 }
@@ -108,7 +116,8 @@ mod tests {
     fn a_connection_is_listed_for_as_long_as_it_lives() {
         let roster = Arc::new(Roster::default());
         let (a, b) = (roster.enter("r".into(), "d".into()), roster.enter("s".into(), "d".into()));
-        b.logged_in(7);
+        b.logged_in(7, Some("TLSv1.3/x".into()));
+        assert_eq!((&*a.tls(), &*b.tls()), ("", "TLSv1.3/x"));
         let pids: Vec<u32> = roster.all().iter().map(|listed| listed.pid()).collect();
         assert_eq!(pids, [0, 7]);
         drop(a);

@@ -6,7 +6,7 @@
 //! none is the primary, nobody gets a connection, and who wants one tries again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -42,12 +42,16 @@ struct Shared {
     /// Its place in the list, as far as is known.
     primary: AtomicUsize,
     probe: Option<Probe>,
-    /// Longest time for one log-in.
-    limit: Duration,
+    /// Longest time for one log-in, in milliseconds.
+    limit: AtomicU64,
     asking: tokio::sync::Mutex<()>,
     last_answer: Mutex<Option<(Instant, Option<usize>)>>,
     changes: AccessChanges,
     metrics: Arc<Metrics>,
+}
+
+fn millis(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Servers {
@@ -63,12 +67,21 @@ impl Servers {
             list,
             primary: AtomicUsize::new(0),
             probe,
-            limit,
+            limit: AtomicU64::new(millis(limit)),
             asking: tokio::sync::Mutex::default(),
             last_answer: Mutex::default(),
             changes,
             metrics,
         }))
+    }
+
+    /// Changes the longest time for one log-in.
+    pub fn set_limit(&self, limit: Duration) {
+        self.0.limit.store(millis(limit), Ordering::Relaxed);
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.0.limit.load(Ordering::Relaxed))
     }
 
     /// Logs in to the primary.
@@ -79,9 +92,9 @@ impl Servers {
     ) -> Result<BackendConn, ConnectError> {
         let at = self.0.primary.load(Ordering::Acquire);
         if self.0.list.len() == 1 {
-            return self.log_in(at, parameters, credentials, self.0.limit).await;
+            return self.log_in(at, parameters, credentials, self.limit()).await;
         }
-        let prompt = PROMPT.min(self.0.limit);
+        let prompt = PROMPT.min(self.limit());
         match self.log_in(at, parameters, credentials, prompt).await {
             Ok(mut conn) => {
                 if is_primary(&mut conn).await {
@@ -92,7 +105,7 @@ impl Servers {
             Err(other) => return Err(other),
         }
         let at = self.find_primary().await.ok_or_else(no_primary)?;
-        let mut conn = self.log_in(at, parameters, credentials, self.0.limit).await?;
+        let mut conn = self.log_in(at, parameters, credentials, self.limit()).await?;
         match is_primary(&mut conn).await {
             true => Ok(conn),
             false => Err(no_primary()),
@@ -139,7 +152,7 @@ impl Servers {
         for at in 0..self.0.list.len() {
             let (servers, probe) = (self.clone(), probe.clone());
             asked.spawn(async move {
-                let limit = servers.0.limit;
+                let limit = servers.limit();
                 let log_in = servers.log_in(at, &probe.parameters, &probe.credentials, limit);
                 let mut conn = log_in.await.ok()?;
                 let found = timeout(limit, is_primary(&mut conn)).await.unwrap_or(false);

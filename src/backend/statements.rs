@@ -37,10 +37,15 @@ struct Kept {
     used: u64,
 }
 
+/// Bytes of the statements that are kept on a connection.
+const MAX_BYTES: usize = 4 << 20;
+
 /// The statements that the connection has, least recently used first out.
 #[derive(Debug, Default)]
 pub struct Statements {
     kept: HashMap<u64, Kept, BuildHasherDefault<NameHasher>>,
+    /// Bytes of all of them.
+    bytes: usize,
     next: u32,
     uses: u64,
 }
@@ -97,7 +102,7 @@ impl Statements {
         Some(ServerName::new(kept.number))
     }
 
-    /// Takes out what has to make room for one more among at most `most`.
+    /// Takes out what has to make room for one more among at most `most`, one at a time.
     pub fn evict(
         &mut self,
         most: usize,
@@ -105,11 +110,16 @@ impl Statements {
     ) -> Option<(Arc<Statement>, ServerName)> {
         let victim = match self.kept.contains_key(&newcomer.hash) {
             true => newcomer.hash,
-            false if self.kept.len() < most.max(1) => return None,
+            false if self.kept.len() < most.max(1) && self.has_room(newcomer) => return None,
             false => *self.kept.iter().min_by_key(|(_, kept)| kept.used)?.0,
         };
         let kept = self.kept.remove(&victim)?;
+        self.bytes -= kept.statement.body.len();
         Some((kept.statement, ServerName::new(kept.number)))
+    }
+
+    fn has_room(&self, newcomer: &Statement) -> bool {
+        self.bytes + newcomer.body.len() <= MAX_BYTES
     }
 
     /// Adds a statement; returns the name to prepare it under.
@@ -117,13 +127,16 @@ impl Statements {
         self.next = self.next.wrapping_add(1);
         self.uses += 1;
         let (number, used) = (self.next, self.uses);
-        self.kept.insert(statement.hash, Kept { statement, number, used });
+        self.bytes += statement.body.len();
+        let before = self.kept.insert(statement.hash, Kept { statement, number, used });
+        self.bytes -= before.map_or(0, |before| before.statement.body.len());
         ServerName::new(number)
     }
 
     /// The server does not have it after all, or not any more.
     pub fn remove(&mut self, statement: &Statement) {
-        self.kept.remove(&statement.hash);
+        let gone = self.kept.remove(&statement.hash);
+        self.bytes -= gone.map_or(0, |gone| gone.statement.body.len());
     }
 
     /// The statement that the server knows by this name.
@@ -151,6 +164,7 @@ impl Statements {
     /// The server has none any more.
     pub fn clear(&mut self) {
         self.kept.clear();
+        self.bytes = 0;
     }
 }
 
@@ -178,6 +192,25 @@ mod tests {
         kept.insert(c.clone());
         assert!(kept.find(3, b"c", 0).is_some() && kept.find(3, b"c", 1).is_none());
         assert!(kept.name_of(&b).is_none());
+    }
+
+    #[test]
+    fn long_statements_leave_room_for_few() {
+        let mut kept = Statements::default();
+        let long = |hash| statement(&"x".repeat(MAX_BYTES / 2), hash);
+        for hash in 1..=2 {
+            assert!(kept.evict(100, &long(hash)).is_none());
+            kept.insert(long(hash));
+        }
+        assert!(kept.evict(100, &statement("", 9)).is_none());
+        assert_eq!(kept.evict(100, &statement("a", 9)).unwrap().0.hash, 1);
+        assert!(kept.evict(100, &statement("a", 9)).is_none());
+        kept.insert(long(2));
+        kept.remove(&long(2));
+        assert_eq!(kept.bytes, 0);
+        kept.insert(long(3));
+        kept.clear();
+        assert!(kept.is_empty() && kept.bytes == 0);
     }
 
     #[test]

@@ -13,6 +13,12 @@ use super::{Config, ConfigErrors, Inputs, Loaded};
 pub struct Live(watch::Receiver<Arc<Config>>);
 
 impl Live {
+    /// A configuration that never changes.
+    #[cfg(test)]
+    pub(crate) fn fixed(config: Config) -> Self {
+        Self(watch::channel(Arc::new(config)).1)
+    }
+
     /// A snapshot.
     pub fn now(&self) -> Arc<Config> {
         self.0.borrow().clone()
@@ -51,6 +57,9 @@ pub struct Setting {
     pub source: String,
 }
 
+/// The source of a value that was set in the console.
+const HERE: &str = "console";
+
 /// Reads the sources again; the one owner of the configuration.
 pub struct Reloader {
     inputs: Inputs,
@@ -78,22 +87,54 @@ impl Reloader {
     pub fn reload(&self) -> Result<Changes, ConfigErrors> {
         let mut loaded = self.loaded.lock();
         let newer = self.inputs.load()?;
-        let mut config = Config::clone(&self.sender.borrow());
-        let (taken, left) = config.take_live(&newer.config);
+        let changes = self.take(&mut loaded, &newer.config)?;
+        for warning in &newer.warnings {
+            tracing::warn!("{warning}");
+        }
+        let set_here = |(path, source): (&String, &String)| (source == HERE).then(|| path.clone());
+        let set_here: Vec<String> = loaded.sources.iter().filter_map(set_here).collect();
+        let taken = changes.taken.iter().map(|path| (*path).to_owned());
+        for path in taken.chain(set_here) {
+            match newer.sources.get(&path) {
+                Some(source) => loaded.sources.insert(path, source.clone()),
+                None => loaded.sources.remove(&path),
+            };
+        }
+        Ok(changes)
+    }
+
+    /// Changes one key until the next reload. Nothing has changed when it is among those that need
+    /// a restart.
+    ///
+    /// # Errors
+    /// There is no such key, or the value does not fit it, or the others.
+    pub fn set(&self, path: &str, value: &str) -> Result<Changes, ConfigErrors> {
+        let mut loaded = self.loaded.lock();
+        let mut newer = loaded.config.clone();
+        let wrong = match newer.set(path, &toml::Value::String(value.to_owned())) {
+            None => Some(super::load::no_such_key(path)),
+            Some(Err(expected)) => Some(format!("{path}: expected {expected}")),
+            Some(Ok(())) => None,
+        };
+        if let Some(wrong) = wrong {
+            return Err(ConfigErrors(vec![wrong]));
+        }
+        let changes = self.take(&mut loaded, &newer)?;
+        for path in &changes.taken {
+            loaded.sources.insert((*path).to_owned(), HERE.to_owned());
+        }
+        Ok(changes)
+    }
+
+    /// Takes over what can change at run time.
+    fn take(&self, loaded: &mut Loaded, newer: &Config) -> Result<Changes, ConfigErrors> {
+        let mut config = loaded.config.clone();
+        let (taken, left) = config.take_live(newer);
         // New values beside old ones that need a restart may contradict each other.
         let wrong = config.contradictions(self.inputs.insecure);
         if !wrong.is_empty() {
             let line = |(path, text)| format!("{path}: {text} (before a restart)");
             return Err(ConfigErrors(wrong.into_iter().map(line).collect()));
-        }
-        for warning in &newer.warnings {
-            tracing::warn!("{warning}");
-        }
-        for path in taken.iter().copied() {
-            match newer.sources.get(path) {
-                Some(source) => loaded.sources.insert(path.to_owned(), source.clone()),
-                None => loaded.sources.remove(path),
-            };
         }
         loaded.config = config.clone();
         self.sender.send_replace(Arc::new(config));
@@ -147,5 +188,32 @@ mod tests {
         write("");
         assert_eq!(reloader.reload().unwrap().taken, ["pool.max_size"]);
         assert_eq!(live.now().pool.max_size, 100);
+    }
+
+    #[test]
+    fn a_key_can_be_set_until_the_next_reload() {
+        let inputs = Inputs::default();
+        let reloader = Reloader::new(inputs.clone(), inputs.load().unwrap());
+        let live = reloader.live();
+        let source = |key: &str| {
+            let settings = reloader.settings();
+            settings.into_iter().find(|setting| setting.key == key).unwrap().source
+        };
+        assert_eq!(reloader.set("pool.max_size", "7").unwrap().taken, ["pool.max_size"]);
+        assert_eq!((live.now().pool.max_size, &*source("pool.max_size")), (7, "console"));
+        assert_eq!(reloader.set("pool.max_wait_queue_size", "1000").unwrap(), Changes::default());
+        assert_eq!(reloader.set("network.port", "9").unwrap().left, ["network.port"]);
+        assert_eq!(live.now().network.port, 5432);
+        for (key, value, wrong) in [
+            ("pool.max_sise", "1", "did you mean pool.max_size?"),
+            ("pool.max_size", "many", "pool.max_size: expected"),
+            ("pool.max_size", "0", "must be at least 1"),
+        ] {
+            let errors = reloader.set(key, value).unwrap_err();
+            assert!(errors.to_string().contains(wrong), "{errors}");
+        }
+        assert_eq!(live.now().pool.max_size, 7);
+        assert_eq!(reloader.reload().unwrap().taken, ["pool.max_size"]);
+        assert_eq!((live.now().pool.max_size, &*source("pool.max_size")), (100, "default"));
     }
 }

@@ -292,6 +292,12 @@ fn env_name(path: &str) -> String {
     format!("RUSTYDB_{}", path.replace('.', "__").to_ascii_uppercase())
 }
 
+/// What is said of a key that there is not.
+pub(super) fn no_such_key(path: &str) -> String {
+    let near = nearest(path, Config::keys().into_iter().map(|key| key.path));
+    format!("{path}: no such key{near}")
+}
+
 /// `; did you mean …?` when a known name is close enough to be meant.
 fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
     let best = known.map(|other| (distance(name, &other), other)).min();

@@ -125,7 +125,8 @@ config! {
         /// Everything RustyDB keeps: the embedded PostgreSQL, the administrator's first password.
         /// Without a value: /var/lib/rustydb where that can be written, else ./data.
         data_dir: Option<PathBuf> = None;
-        /// Threads that serve clients, each with its own listener and event loop; 0 = one per core.
+        /// Threads that serve clients, each with its own event loop; 0 = one for every two cores:
+        /// a statement costs PostgreSQL more than RustyDB, and both need the cores.
         worker_threads: usize = 0;
         /// Seconds between "not ready" and the end of accepting, for load balancers.
         shutdown_delay_secs: Secs = Secs(0) => live;
@@ -147,12 +148,12 @@ config! {
         /// Clients connected at once; the next one is refused with 53300.
         max_connections: usize = 10_000, env "RUSTYDB_MAX_CONNECTIONS" => live;
         /// Clients of one role connected at once; "none" = as many as max_connections.
-        max_connections_per_user: Option<usize> = None;
+        max_connections_per_user: Option<usize> = None => live;
         /// Clients of one database connected at once; "none" = as many as max_connections.
-        max_connections_per_database: Option<usize> = None;
+        max_connections_per_database: Option<usize> = None => live;
         /// Clients of one address connected at once, those that log in included; "none" = as many
         /// as max_connections. The Unix socket has no address and is not counted.
-        max_connections_per_address: Option<usize> = None;
+        max_connections_per_address: Option<usize> = None => live;
         /// Expect the PROXY protocol, version 1 or 2, from the addresses of proxy_networks; the
         /// address that it names is then the client's.
         proxy_protocol: bool = false;
@@ -213,11 +214,11 @@ config! {
         /// With several servers (host1:port1,host2:port2) the primary is found by asking them.
         url: Option<BackendUrl> = None;
         /// Seconds that one attempt to log in to PostgreSQL may take.
-        connect_timeout_secs: Secs = Secs(5);
+        connect_timeout_secs: Secs = Secs(5) => live;
         /// Seconds that a new transaction waits while PostgreSQL is out of reach, or has no
         /// primary, before its client gets 57P03. A log-in is bounded by
         /// network.connection_timeout_secs as well.
-        failover_wait_secs: Secs = Secs(60);
+        failover_wait_secs: Secs = Secs(60) => live;
         /// Seconds between two looks at the health of PostgreSQL and the disk.
         health_interval_secs: Secs = Secs(5) => live;
     }
@@ -249,15 +250,15 @@ config! {
         max_size: usize = 100, env "RUSTYDB_POOL_MAX_SIZE" => live;
         /// Connections that are kept although they are idle, max_size at most, and made again when
         /// they are lost; new ones are for the role and database that were used last.
-        min_size: usize = 5;
+        min_size: usize = 5 => live;
         /// Connections that the first client causes to be made, its own included, for its role and
         /// database: before it, nobody's are known. 0 = only those that are needed.
         initial_size: usize = 0;
         /// Connections being made at once.
-        max_concurrent_creations: usize = 4;
+        max_concurrent_creations: usize = 4 => live;
         /// Connections made per second in the long run; a full pool may be made at once.
         /// "none" = as many as are needed.
-        creation_throttle: Option<usize> = Some(100);
+        creation_throttle: Option<usize> = Some(100) => live;
         /// Connections of the system role, for log-ins and health, beside max_size.
         reserved_size: usize = 5;
         /// Seconds a client waits for a connection before it gets 53300.
@@ -278,11 +279,11 @@ config! {
         unpin_after_ms: u32 = 20 => live;
         /// How a connection that was idle is checked before its next use: "none", "ping" (an empty
         /// query) or "query". A connection that was closed is noticed without a check.
-        validation: ValidationLevel = ValidationLevel::Ping;
+        validation: ValidationLevel = ValidationLevel::Ping => live;
         /// What "query" sends.
         validation_query: String = "SELECT 1".into() => live;
         /// Seconds of being idle before which a connection is not checked.
-        validation_skip_recent_secs: Secs = Secs(1);
+        validation_skip_recent_secs: Secs = Secs(1) => live;
         /// Seconds after which a check has failed.
         validation_timeout_secs: Secs = Secs(5) => live;
         /// Seconds after which a client that holds a connection and does nothing is reported, but
@@ -295,23 +296,33 @@ config! {
         /// What differs for single roles, for instance
         /// { alice = { max_size = 20, pooling_mode = "session" } }, or a table [pool.users.alice]
         /// for each instead of this line. A role's mode comes before its database's.
-        users: PoolOverrides = PoolOverrides::new();
+        users: PoolOverrides = PoolOverrides::new() => live;
         /// What differs for single databases, in the same form.
-        databases: PoolOverrides = PoolOverrides::new();
+        databases: PoolOverrides = PoolOverrides::new() => live;
     }
 
     /// How the number of connections follows the load.
     sizing: Sizing at "pool.sizing" {
         /// "elastic", or "fixed": always pool.max_size.
-        mode: SizingMode = SizingMode::Elastic;
+        mode: SizingMode = SizingMode::Elastic => live;
         /// Part of the connections in use at which some are made in advance.
-        scale_up_threshold: f64 = 0.8;
+        scale_up_threshold: f64 = 0.8 => live;
         /// Part of the connections in use below which idle ones are closed.
-        scale_down_threshold: f64 = 0.3;
+        scale_down_threshold: f64 = 0.3 => live;
         /// Connections made or closed at one look.
-        step: usize = 2;
+        step: usize = 2 => live;
         /// Seconds between two looks that close connections.
-        cool_down_secs: Secs = Secs(60);
+        cool_down_secs: Secs = Secs(60) => live;
+    }
+
+    /// Sessions of PostgreSQL clients.
+    session: Session at "session" {
+        /// Prepared statements of one session, unless it is pooled by session: one more is refused
+        /// with 54000. Beyond 1024 a session keeps its connection.
+        max_prepared_statements: usize = 10_000 => live;
+        /// Length of their texts together. Texts of more than 1 MiB are not kept and not counted;
+        /// they hold the session on its connection.
+        max_prepared_bytes: ByteSize = ByteSize(32 << 20) => live;
     }
 
     /// Who may come in.
@@ -320,19 +331,19 @@ config! {
         enable_auth: bool = true, env "RUSTYDB_REQUIRE_AUTH";
         /// Seconds that a role's verifier is kept before PostgreSQL is asked again. Changes of
         /// roles that pass through RustyDB count at once, others at most this much later.
-        verifier_cache_secs: Secs = Secs(5);
+        verifier_cache_secs: Secs = Secs(5) => live;
         /// Who may come in how through the PostgreSQL door: lines as in pg_hba.conf, or tables
         /// [[security.hba]] with type, database, role, address, method. The first that fits counts.
         /// Methods: trust, reject, scram-sha-256, password, cert, peer; options: clientcert=,
         /// clientname=CN|SAN, map=. With --insecure nobody is asked, whatever stands here.
-        hba: Vec<HbaRule> = HbaRule::defaults();
+        hba: Vec<HbaRule> = HbaRule::defaults() => live;
         /// For the option map=: lines "map system-user role", as in pg_ident.conf. The system user
         /// is the name in the certificate, or that of the operating system's user.
-        ident_map: Vec<IdentEntry> = Vec::new();
+        ident_map: Vec<IdentEntry> = Vec::new() => live;
         /// TLS for PostgreSQL and HTTP clients: "auto" (when tls_cert_path exists), true or false.
         enable_tls: TlsMode = TlsMode::Auto, env "RUSTYDB_ENABLE_TLS";
         /// Refuse clients without TLS from other hosts.
-        require_tls: bool = false;
+        require_tls: bool = false => live;
         /// The certificate, with those of intermediate authorities after it (PEM). A new one is
         /// taken without a restart.
         tls_cert_path: PathBuf = "/etc/rustydb/server.crt".into(), env "RUSTYDB_TLS_CERT";
@@ -358,7 +369,7 @@ config! {
             "TLS_CHACHA20_POLY1305_SHA256".into(),
         ];
         /// Seconds between two looks whether the certificate's files have changed.
-        tls_check_secs: Secs = Secs(60);
+        tls_check_secs: Secs = Secs(60) => live;
     }
 
     /// The database `rustydb_admin`, where psql can look into the server and steer it.
@@ -410,6 +421,11 @@ impl Config {
             check(false, "backend.url", &e);
         }
         check(self.pool.max_size > 0, "pool.max_size", "must be at least 1");
+        check(
+            self.session.max_prepared_statements > 0,
+            "session.max_prepared_statements",
+            "must be at least 1",
+        );
         self.check_sizes(&mut check);
         check(self.pool.reserved_size > 0, "pool.reserved_size", "must be at least 1");
         check(

@@ -14,17 +14,20 @@ pub async fn look(conn: &mut BackendConn, mux: &mut Mux, role: &str, wait: Wait)
     for name in &custom {
         // A setting with a dot is not listed; it is there when it is not NULL.
         sql.push_str(&format!(
-            "UNION ALL SELECT 'setting', {name}, pg_catalog.current_setting({name}, true) \
-             WHERE pg_catalog.current_setting({name}, true) <> ''\n"
+            "UNION ALL SELECT 'setting', {name}, CASE WHEN pg_catalog.octet_length(value) <= 65536 \
+             THEN value END FROM pg_catalog.current_setting({name}, true) AS value \
+             WHERE value <> ''\n"
         ));
     }
     let mut seen = Seen::default();
-    conn.simple(&sql, |row| learn(&mut seen, row)).await?;
+    let most = mux.most_statements();
+    conn.simple(&sql, |row| learn(&mut seen, row, most)).await?;
     mux.probed(&mut conn.state, seen, wait);
     Ok(())
 }
 
-fn learn(seen: &mut Seen, row: Vec<Option<String>>) {
+/// Learns from a row. More than `most` statements are not kept apart.
+fn learn(seen: &mut Seen, row: Vec<Option<String>>, most: usize) {
     let mut cells = row.into_iter();
     let kind = cells.next().flatten().unwrap_or_default();
     let (name, value) = (cells.next().flatten(), cells.next().flatten());
@@ -39,9 +42,9 @@ fn learn(seen: &mut Seen, row: Vec<Option<String>>) {
         "listen" => Effects::LISTEN,
         "role" => Effects::ROLE,
         "prepared" => {
-            if let (Some(name), Some(sql)) = (name, value) {
-                let name = name.into_bytes().into();
-                seen.prepared.push(Carried { name, sql: sql.into() });
+            if let Some(name) = name.filter(|_| seen.prepared.len() < most) {
+                let (name, sql) = (name.into_bytes().into(), value.map(Into::into));
+                seen.prepared.push(Carried { name, sql });
             }
             Effects::PREPARE
         }
@@ -50,6 +53,7 @@ fn learn(seen: &mut Seen, row: Vec<Option<String>>) {
             return;
         }
         _ => {
+            seen.too_long |= value.is_none();
             if let (Some(name), Some(value)) = (name, value) {
                 let value = SettingValue::Config(value.into());
                 seen.settings.push((name.to_ascii_lowercase().into(), value));

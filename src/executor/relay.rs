@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::mux::{Mux, Refused, rule};
 use super::replies::{put_owed, scan_replies, tell_parameters};
 use super::{Executor, Work};
-use crate::backend::{BackendConn, ConnState, READ_LARGE, READ_SMALL};
+use crate::backend::{BackendConn, ConnState, Kind, READ_LARGE, READ_SMALL};
 use crate::error::{Error, ErrorKind};
 use crate::net::Stream;
 use crate::pool::{CancelSlot, Demand, Lease};
@@ -29,6 +29,8 @@ pub struct Client {
     /// The socket.
     pub stream: Stream,
     inbound: FrameBuf,
+    /// Something came before the session began, and was not looked at yet.
+    has_ahead: bool,
     scanner: Scanner,
     /// The client said goodbye; what it sent before is still carried out.
     leaving: bool,
@@ -66,11 +68,12 @@ pub enum Pause {
 }
 
 impl Client {
-    /// A client whose next byte begins a message.
-    pub fn new(stream: Stream) -> Self {
+    /// A client whose next byte begins a message; `ahead` are bytes that were read already.
+    pub fn new(stream: Stream, ahead: &[u8]) -> Self {
         Self {
             stream,
-            inbound: FrameBuf::default(),
+            inbound: FrameBuf::of(ahead),
+            has_ahead: !ahead.is_empty(),
             scanner: Scanner::default(),
             leaving: false,
             goodbye_passed: 0,
@@ -88,6 +91,11 @@ impl Client {
     /// Whether the client is between two messages and nothing of it waits.
     fn is_quiet(&self) -> bool {
         self.inbound.is_empty() && self.scanner.at_boundary()
+    }
+
+    /// Whether it has sent something that was not passed on.
+    pub fn has_input(&self) -> bool {
+        !self.is_quiet() || self.stream.has_input()
     }
 
     /// While there is no backend: what the bytes at hand ask for. Data of a COPY that is over is
@@ -174,6 +182,21 @@ impl Client {
     }
 }
 
+/// Has a cancel request wait until what the client has sent is under way: behind a request of ours.
+pub async fn put_off_cancel(client: &mut Client, conn: &mut BackendConn) {
+    // Read now, so that both go out at once: alone, ours could be answered before the other comes.
+    let read =
+        poll_fn(|cx| Poll::Ready(read(&mut client.stream, cx, &mut client.inbound, READ_SMALL)));
+    if let Poll::Ready(Ok(n)) = read.await {
+        client.received += n as u64;
+    }
+    let mut batch = Vec::new();
+    frontend::put_query(&mut batch, b"");
+    conn.state.unnamed = None;
+    conn.state.expect.push(Kind::Apply.into());
+    client.inbound.put_scanned(&batch);
+}
+
 /// Gives a connection back although statements are prepared on it under the client's names.
 pub fn leave(lease: &mut Option<Lease>, mux: &mut Mux) {
     if let Some(mut lease) = lease.take() {
@@ -234,7 +257,7 @@ pub async fn run(
     mut stop: impl FnMut(&mut Context<'_>, bool) -> bool,
 ) -> Pause {
     poll_fn(|cx| {
-        let mut relay = Relay { link: &mut link, client };
+        let mut relay = Relay { link: &mut link, client, waits: Waits::default() };
         match relay.poll(cx) {
             Poll::Ready(pause) => Poll::Ready(pause),
             Poll::Pending if stop(cx, relay.is_idle()) => Poll::Ready(Pause::Stopped),
@@ -256,7 +279,7 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
     if !batch.is_empty() {
         slot.hide();
         client.inbound.put_scanned(&batch);
-    } else {
+    } else if conn.state.expect.is_idle() {
         tell_parameters(mux, &conn.state, &mut conn.inbound);
     }
 }
@@ -264,6 +287,15 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
 struct Relay<'a, 'b> {
     link: &'a mut Link<'b>,
     client: &'a mut Client,
+    waits: Waits,
+}
+
+/// Which sockets had nothing to read since the task was woken. The event loop, which alone knows
+/// better, runs only after the task: asking again before that is in vain.
+#[derive(Default)]
+struct Waits {
+    client: bool,
+    backend: bool,
 }
 
 /// The result of one look at one direction.
@@ -363,11 +395,17 @@ impl Relay<'_, '_> {
                 Poll::Ready(_) => Err(Pause::ClientGone),
             };
         }
+        if self.waits.backend {
+            return Ok(Flow::Blocked);
+        }
         // A large result is read in large pieces, a small one in one small piece.
         let room = if conn.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
         let room = room.max(conn.inbound.capacity().min(READ_LARGE));
         match read(&mut conn.stream, cx, &mut conn.inbound, room) {
-            Poll::Pending => return Ok(Flow::Blocked),
+            Poll::Pending => {
+                self.waits.backend = true;
+                return Ok(Flow::Blocked);
+            }
             Poll::Ready(Ok(0) | Err(_)) if self.client.goodbye_passed > 0 => {
                 return Err(Pause::Terminated);
             }
@@ -394,11 +432,19 @@ impl Relay<'_, '_> {
         if self.conn().is_some_and(|conn| !conn.state.expect.has_room()) {
             return Ok(Flow::Blocked);
         }
-        let room = if self.client.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
-        match read(&mut self.client.stream, cx, &mut self.client.inbound, room) {
-            Poll::Pending => return Ok(Flow::Blocked),
-            Poll::Ready(Ok(n)) if n > 0 => self.client.received += n as u64,
-            Poll::Ready(_) => return Err(Pause::ClientGone),
+        if !std::mem::take(&mut self.client.has_ahead) {
+            if self.waits.client {
+                return Ok(Flow::Blocked);
+            }
+            let room = if self.client.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
+            match read(&mut self.client.stream, cx, &mut self.client.inbound, room) {
+                Poll::Pending => {
+                    self.waits.client = true;
+                    return Ok(Flow::Blocked);
+                }
+                Poll::Ready(Ok(n)) if n > 0 => self.client.received += n as u64,
+                Poll::Ready(_) => return Err(Pause::ClientGone),
+            }
         }
         if self.link.lease.is_none() && !self.find_backend()? {
             return Ok(Flow::Moved);
@@ -430,6 +476,7 @@ impl Relay<'_, '_> {
             attach(self.client, self.link.mux, self.link.slot, conn);
         }
         *self.link.lease = Some(lease);
+        self.waits.backend = false;
         if harmless { Ok(true) } else { Err(Pause::NeedsSettings) }
     }
 
@@ -561,9 +608,11 @@ fn read(
     into: &mut FrameBuf,
     room: usize,
 ) -> Poll<io::Result<usize>> {
-    // Only a socket that has something gets memory to put it in.
-    std::task::ready!(stream.poll_readable(cx))?;
-    stream.poll_read_into(cx, into.tail(room))
+    let read = stream.poll_read_into(cx, into.tail(room));
+    if read.is_pending() {
+        into.detach();
+    }
+    read
 }
 
 /// After its own FATAL the backend may close; otherwise the client must be told.

@@ -9,7 +9,8 @@ use crate::backend::{BackendConn, ConnState, READ_LARGE, Reply};
 use crate::error::Error;
 use crate::pool::CancelSlot;
 use crate::proto::backend::{
-    self as replies, PARSE_COMPLETE, Report, command_complete, put_parameter_status,
+    self as replies, PARSE_COMPLETE, Report, Severity, command_complete, put_error,
+    put_parameter_status,
 };
 use crate::proto::frame::{FrameBuf, HEADER, Step, Want};
 
@@ -70,7 +71,7 @@ pub fn scan_replies(
         let mut whole = HEADER + body.unwrap_or(0);
         if body.is_some() {
             if tag == replies::tag::ERROR {
-                whole = name_as_client(inbound, whole, mux, state);
+                whole = error_as_client(inbound, whole, mux, state);
             }
             if tag == replies::tag::NOTIFICATION {
                 rename_sender(inbound, cancel.pid, mux.pid());
@@ -126,7 +127,23 @@ fn own_request_done(
     Ok(())
 }
 
-/// PostgreSQL's reports name statements as the client does. Returns the length of the message.
+/// The error that stands for a refusal of ours says so; PostgreSQL's own reports name statements as
+/// the client does. Returns the length of the message.
+fn error_as_client(inbound: &mut FrameBuf, whole: usize, mux: &Mux, state: &ConnState) -> usize {
+    let Some(excess) = state.expect.refused() else {
+        return name_as_client(inbound, whole, mux, state);
+    };
+    let report = Report::parse(&inbound.unscanned()[HEADER..whole]);
+    // Something else may have come before it: a cancellation, the end of the server.
+    if report.is_ok_and(|report| report.sqlstate != b"42601") {
+        return whole;
+    }
+    let mut message = Vec::new();
+    put_error(&mut message, Severity::Error, &mux.refuse(excess));
+    inbound.splice(0, whole, &message);
+    message.len()
+}
+
 fn name_as_client(inbound: &mut FrameBuf, whole: usize, mux: &Mux, state: &ConnState) -> usize {
     let Some((range, name)) = mux.renamed(state, &inbound.unscanned()[HEADER..whole]) else {
         return whole;

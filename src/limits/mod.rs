@@ -60,17 +60,24 @@ impl Drop for Permit {
 #[derive(Debug)]
 pub struct Shares<K: Hash + Eq> {
     inside: Mutex<HashMap<K, usize>>,
-    most: Option<usize>,
+    /// `usize::MAX` = any number.
+    most: AtomicUsize,
 }
 
 /// The right to be inside with a key; leaving is dropping it.
 #[derive(Debug)]
-pub struct Share<K: Hash + Eq>(Option<(Arc<Shares<K>>, K)>);
+pub struct Share<K: Hash + Eq>(Arc<Shares<K>>, K);
 
 impl<K: Hash + Eq + Clone> Shares<K> {
-    /// Gates for `most` each; `None` = for any number, without counting.
+    /// Gates for `most` each; `None` = for any number.
     pub fn new(most: Option<usize>) -> Arc<Self> {
+        let most = AtomicUsize::new(most.unwrap_or(usize::MAX));
         Arc::new(Self { inside: Mutex::default(), most })
+    }
+
+    /// Changes that. Who is inside stays, also when they are more than that now.
+    pub fn set_most(&self, most: Option<usize>) {
+        self.most.store(most.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// Goes in with a key.
@@ -78,27 +85,28 @@ impl<K: Hash + Eq + Clone> Shares<K> {
     /// # Errors
     /// The limit, when it is reached.
     pub fn enter(self: &Arc<Self>, key: &K) -> Result<Share<K>, usize> {
-        let Some(most) = self.most else { return Ok(Share(None)) };
+        let most = self.most.load(Ordering::Relaxed);
         let mut inside = self.inside.lock();
         match inside.get_mut(key) {
             Some(n) if *n >= most => return Err(most),
             Some(n) => *n += 1,
+            None if most == 0 => return Err(most),
             None => {
                 inside.insert(key.clone(), 1);
             }
         }
-        Ok(Share(Some((self.clone(), key.clone()))))
+        Ok(Share(self.clone(), key.clone()))
     }
 }
 
 impl<K: Hash + Eq> Drop for Share<K> {
     fn drop(&mut self) {
-        let Some((shares, key)) = self.0.take() else { return };
+        let Self(shares, key) = self;
         let mut inside = shares.inside.lock();
-        if let Some(n) = inside.get_mut(&key) {
+        if let Some(n) = inside.get_mut(key) {
             *n -= 1;
             if *n == 0 {
-                inside.remove(&key);
+                inside.remove(key);
             }
         }
     }
@@ -119,9 +127,13 @@ mod tests {
         drop((b, c, d));
         assert!(shares.inside.lock().is_empty());
         let open = Shares::new(None);
-        let all: Vec<_> = (0..9).map(|_| open.enter(&1).unwrap()).collect();
-        assert!(open.inside.lock().is_empty());
-        drop(all);
+        let mut all: Vec<_> = (0..9).map(|_| open.enter(&1).unwrap()).collect();
+        open.set_most(Some(8));
+        assert_eq!(open.enter(&1).err(), Some(8), "who is inside counts");
+        all.truncate(7);
+        assert!(open.enter(&1).is_ok());
+        open.set_most(Some(0));
+        assert_eq!(open.enter(&2).err(), Some(0));
     }
 
     #[test]

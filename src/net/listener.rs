@@ -180,10 +180,11 @@ impl Door {
     /// A listener on the event loop of the calling thread.
     pub fn listen(&self) -> io::Result<Listener> {
         match self {
-            Door::Tcp(listener) => TcpListener::from_std(listener.try_clone()?).map(Listener::Tcp),
+            Door::Tcp(listener) => TcpListener::from_std(listener.try_clone()?)
+                .map(|tcp| Listener::new(ListenerSocket::Tcp(tcp))),
             Door::Unix(listener, file) => {
                 let listener = UnixListener::from_std(listener.try_clone()?)?;
-                Ok(Listener::Unix(listener, file.clone()))
+                Ok(Listener::new(ListenerSocket::Unix(listener, file.clone())))
             }
         }
     }
@@ -191,23 +192,33 @@ impl Door {
 
 /// A socket that accepts.
 #[derive(Debug)]
-pub enum Listener {
-    /// TCP.
-    Tcp(TcpListener),
-    /// Unix socket.
-    Unix(UnixListener, Arc<SocketFile>),
+pub struct Listener {
+    socket: ListenerSocket,
+    /// What accepted sockets have from this one, as Linux lets them inherit it.
+    inherited: Option<SocketOptions>,
 }
 
+#[derive(Debug)]
+enum ListenerSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "removes the file at last")] Arc<SocketFile>),
+}
+
+/// What the configuration says about sockets: TCP_NODELAY, and the silence before a probe.
+type SocketOptions = (bool, Option<Duration>);
+
 impl Listener {
+    fn new(socket: ListenerSocket) -> Self {
+        Self { socket, inherited: None }
+    }
+
     /// The next client. Errors of single connections and of exhausted descriptors are waited out:
     /// a listener that gives up would be a server that is up and deaf.
     pub async fn accept(&self) -> Stream {
         loop {
-            let accepted = match self {
-                Listener::Tcp(listener) => listener.accept().await.map(|(s, _)| Stream::Tcp(s)),
-                Listener::Unix(listener, _) => {
-                    listener.accept().await.map(|(s, _)| Stream::Unix(s))
-                }
+            let accepted = match &self.socket {
+                ListenerSocket::Tcp(tcp) => tcp.accept().await.map(|(s, _)| Stream::Tcp(s)),
+                ListenerSocket::Unix(unix, _) => unix.accept().await.map(|(s, _)| Stream::Unix(s)),
             };
             match accepted {
                 Ok(stream) => return stream,
@@ -219,19 +230,30 @@ impl Listener {
             }
         }
     }
+
+    /// Sets what the configuration says about sockets on an accepted one. Those to come inherit
+    /// it, which saves each of them three system calls.
+    pub fn configure(&mut self, accepted: &Stream, network: &Network) {
+        let ListenerSocket::Tcp(listener) = &self.socket else { return };
+        let idle = network.keepalive_secs.map(|Secs(secs)| Duration::from_secs(secs));
+        let options = (network.tcp_nodelay, idle);
+        if self.inherited != Some(options) {
+            set_options(&SockRef::from(listener), options);
+            accepted.tcp().inspect(|stream| set_options(&SockRef::from(*stream), options));
+            self.inherited = Some(options);
+        }
+    }
+}
+
+fn set_options(socket: &SockRef<'_>, (nodelay, keepalive): SocketOptions) {
+    let _ = socket.set_tcp_nodelay(nodelay);
+    let _ = match keepalive {
+        Some(idle) => socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle)),
+        None => socket.set_keepalive(false),
+    };
 }
 
 impl Stream {
-    /// Sets what the configuration says about sockets.
-    pub fn configure(&self, network: &Network) {
-        let Some(stream) = self.tcp() else { return };
-        let _ = stream.set_nodelay(network.tcp_nodelay);
-        if let Some(Secs(secs)) = network.keepalive_secs {
-            let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(secs));
-            let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
-        }
-    }
-
     /// Lets the kernel break a connection whose peer takes nothing for this long (RFC 5482), so
     /// that a reader that stopped does not hold a backend for ever.
     pub fn give_up_after(&self, limit: Duration) {

@@ -8,7 +8,7 @@ mod tls;
 
 pub use inherited::Inherited;
 pub use listener::{BindError, Door, Listener, SocketFile, bind_tcp, bind_unix};
-pub use stream::Stream;
+pub use stream::{ReadAhead, Stream};
 pub use tls::{ClientTls, PeerCertificate, Served, ServerTls, TlsFacts};
 
 use tokio::sync::watch;

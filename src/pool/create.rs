@@ -85,9 +85,10 @@ impl Pool {
         demand: &Demand,
     ) -> Result<Grant> {
         let begun = Instant::now();
+        let config = self.0.config();
         let patience = Patience {
-            acquire: self.0.config().pool.acquire_timeout_secs.duration(),
-            outage: self.0.failover_wait,
+            acquire: config.pool.acquire_timeout_secs.duration(),
+            outage: self.0.kind.failover_wait(&config),
         };
         let mut until = patience.acquire.min(patience.outage);
         loop {
@@ -140,7 +141,7 @@ impl Pool {
     }
 
     fn out_of_reach(&self) -> Error {
-        let secs = self.0.failover_wait.as_secs();
+        let secs = self.0.kind.failover_wait(&self.0.config()).as_secs();
         Error::new(ErrorKind::ServiceUnavailable, "PostgreSQL cannot be reached")
             .with_detail(format!("no connection could be made within {secs} s"))
             .with_hint("it is starting, restarting or stopped, or has no primary; try again")
@@ -213,7 +214,7 @@ impl Creating {
             Ok(mut conn) => {
                 self.ended = true;
                 conn.changes = changes;
-                ticket.logged_in(conn.cancel.pid);
+                ticket.logged_in(conn.cancel.pid, conn.stream.describe_tls());
                 conn.ticket = Some(ticket);
                 conn.permits = std::mem::take(&mut self.order.permits);
                 shared.metrics().created.inc();

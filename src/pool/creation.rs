@@ -40,6 +40,14 @@ impl Gates {
         Self { users: gates(&pool.users), databases: gates(&pool.databases) }
     }
 
+    /// Takes over other limits. Who is inside of a gate that stays is counted on.
+    pub(super) fn change(&mut self, newer: Self) -> Narrowed {
+        Narrowed {
+            users: change(&mut self.users, newer.users),
+            databases: change(&mut self.databases, newer.databases),
+        }
+    }
+
     fn of(&self, key: &LaneKey) -> [Option<&Arc<Gate>>; 2] {
         [self.users.get(key.role()), self.databases.get(key.database())]
     }
@@ -56,6 +64,47 @@ impl Gates {
 
     fn enter(&self, key: &LaneKey) -> Vec<Permit> {
         self.of(key).into_iter().flatten().filter_map(Gate::enter).collect()
+    }
+}
+
+/// Changes gates into others, and names those that let fewer in than before, or are new: what is
+/// inside already was not counted.
+fn change(
+    gates: &mut HashMap<String, Arc<Gate>>,
+    newer: HashMap<String, Arc<Gate>>,
+) -> Vec<String> {
+    let mut narrowed = Vec::new();
+    gates.retain(|name, _| newer.contains_key(name));
+    for (name, gate) in newer {
+        let most = gate.most();
+        match gates.get(&name) {
+            Some(old) if old.most() <= most => old.set_most(most),
+            Some(old) => {
+                old.set_most(most);
+                narrowed.push(name);
+            }
+            None => {
+                gates.insert(name.clone(), gate);
+                narrowed.push(name);
+            }
+        }
+    }
+    narrowed
+}
+
+/// Roles and databases with less room than before: their connections are replaced, so that they
+/// are counted, and few enough.
+#[derive(Debug, Default)]
+pub(super) struct Narrowed {
+    users: Vec<String>,
+    databases: Vec<String>,
+}
+
+impl Narrowed {
+    /// Whether a connection is to be replaced.
+    pub(super) fn concerns(&self, role: &str, database: &str) -> bool {
+        self.users.iter().any(|name| name == role)
+            || self.databases.iter().any(|name| name == database)
     }
 }
 
@@ -120,6 +169,12 @@ impl Creations {
             full: None,
             is_awaited: false,
         }
+    }
+
+    /// Takes over other limits.
+    pub(super) fn change(&mut self, pool: &Pool, max_size: usize) {
+        self.most = pool.max_concurrent_creations;
+        self.throttle.change(pool.creation_throttle, max_size, Instant::now());
     }
 
     /// Since when PostgreSQL is out of reach.

@@ -2,7 +2,7 @@
 //! one lock that is held for a few instructions.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Demand;
-use super::creation::{Creations, Gates};
+use super::creation::{Creations, Gates, Narrowed};
 use super::sizing::{Load, Policy, Resize};
 use super::steer::{MAX_PAUSED, Paused};
 use crate::auth::AccessChanges;
@@ -35,6 +35,22 @@ pub struct LaneKey {
 impl Hash for LaneKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
+    }
+}
+
+/// Passes on the hash that a [`LaneKey`] has.
+#[derive(Default)]
+pub(super) struct KnownHash(u64);
+
+impl Hasher for KnownHash {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -87,6 +103,12 @@ impl LaneKey {
     pub fn is_single_use(&self) -> bool {
         self.parameters.iter().any(|(name, _)| name == "replication")
     }
+}
+
+/// Seconds of being idle after which a connection needs a check.
+fn skip_recent(pool: &crate::config::Pool) -> Option<u32> {
+    let recent = u32::try_from(pool.validation_skip_recent_secs.0).unwrap_or(u32::MAX);
+    (pool.validation != crate::config::ValidationLevel::None).then_some(recent)
 }
 
 /// What a session gets.
@@ -167,7 +189,7 @@ pub(super) struct Inner {
     /// Connections in every state, those being made included.
     pub(super) total: usize,
     pub(super) idle: usize,
-    pub(super) lanes: HashMap<Arc<LaneKey>, Lane>,
+    pub(super) lanes: HashMap<Arc<LaneKey>, Lane, BuildHasherDefault<KnownHash>>,
     /// Tickets ascend, so the queue is sorted by them.
     pub(super) waiters: VecDeque<Waiter>,
     pub(super) creations: Creations,
@@ -185,17 +207,15 @@ impl Inner {
     /// An empty pool of this size; `config` says everything else.
     pub(super) fn new(policy: Policy, gates: Gates, config: &Config) -> Self {
         let pool = &config.pool;
-        let recent = u32::try_from(pool.validation_skip_recent_secs.0).unwrap_or(u32::MAX);
-        let checks = pool.validation != crate::config::ValidationLevel::None;
         Self {
             creations: Creations::new(pool, policy.max_size),
             policy,
             max_waiters: pool.max_wait_queue_size,
-            skip_recent: checks.then_some(recent),
+            skip_recent: skip_recent(pool),
             clock: 0,
             total: 0,
             idle: 0,
-            lanes: HashMap::new(),
+            lanes: HashMap::default(),
             waiters: VecDeque::new(),
             gates,
             next_ticket: 0,
@@ -395,9 +415,14 @@ impl Inner {
         Some(Demand { lane: lane.clone(), credentials })
     }
 
-    pub(super) fn parameters(&self, key: &Arc<LaneKey>, changes: u64) -> Option<Arc<Told>> {
-        let known = self.lanes.get(key)?.reported.as_ref()?;
-        (known.changes == changes).then(|| known.values.clone())
+    pub(super) fn parameters(
+        &self,
+        key: &LaneKey,
+        changes: u64,
+    ) -> Option<(Arc<LaneKey>, Arc<Told>)> {
+        let (key, lane) = self.lanes.get_key_value(key)?;
+        let known = lane.reported.as_ref().filter(|known| known.changes == changes)?;
+        Some((key.clone(), known.values.clone()))
     }
 
     /// Takes out everything that is idle.
@@ -405,9 +430,9 @@ impl Inner {
         self.take_idle_in(|_| true)
     }
 
-    /// Takes out what is idle in the databases that `of_it` is true for.
-    pub(super) fn take_idle_in(&mut self, of_it: impl Fn(&str) -> bool) -> Vec<BackendConn> {
-        let lanes = self.lanes.iter_mut().filter(|(key, _)| of_it(key.database()));
+    /// Takes out what is idle in the lanes that `of_it` is true for.
+    pub(super) fn take_idle_in(&mut self, of_it: impl Fn(&LaneKey) -> bool) -> Vec<BackendConn> {
+        let lanes = self.lanes.iter_mut().filter(|(key, _)| of_it(key));
         let taken: Vec<_> = lanes.flat_map(|(_, lane)| lane.idle.drain(..)).collect();
         self.idle -= taken.len();
         taken.into_iter().map(|idle| *idle.conn).collect()
@@ -467,10 +492,31 @@ impl Inner {
         }
     }
 
-    /// Changes the limits; returns idle connections that are too many now.
-    pub(super) fn resize(&mut self, max_size: usize, max_waiters: usize) -> Vec<BackendConn> {
-        (self.policy.max_size, self.max_waiters) = (max_size, max_waiters);
-        let surplus = self.total.saturating_sub(max_size);
+    /// Takes over other limits. Returns idle connections that are too many now, and whose
+    /// connections must be replaced when they come back.
+    pub(super) fn change(
+        &mut self,
+        policy: Policy,
+        gates: Gates,
+        pool: &crate::config::Pool,
+    ) -> (Vec<BackendConn>, Narrowed) {
+        self.creations.change(pool, policy.max_size);
+        let surplus = self.total.saturating_sub(policy.max_size);
+        (self.policy, self.max_waiters) = (policy, pool.max_wait_queue_size);
+        self.skip_recent = skip_recent(pool);
+        let narrowed = self.gates.change(gates);
+        let mut taken = self.take_idle_in(|key| narrowed.concerns(key.role(), key.database()));
+        while taken.len() < surplus {
+            let Some(lane) = self.oldest_idle(|_| true) else { break };
+            taken.extend(self.pop_oldest(&lane));
+        }
+        (taken, narrowed)
+    }
+
+    /// From now on at most this many connections; returns idle ones that are too many.
+    pub(super) fn shrink(&mut self, most: usize) -> Vec<BackendConn> {
+        self.policy.max_size = most;
+        let surplus = self.total.saturating_sub(most);
         let taken = std::iter::from_fn(|| {
             let lane = self.oldest_idle(|_| true)?;
             self.pop_oldest(&lane)

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::super::Demand;
-use super::super::creation::{Failure, Gates, Next, Order};
-use super::super::sizing::Policy;
+use super::super::creation::{Failure, Narrowed, Next, Order};
+use super::super::{Demand, PoolKind};
 use super::{Grant, Inner, LaneKey, MAX_LANES, Turn};
 use crate::backend::{BackendConn, Credentials};
 use crate::config::{Config, PoolOverride};
@@ -23,10 +22,13 @@ fn config(max_size: usize, max_waiters: usize) -> Config {
 }
 
 fn inner(config: &Config) -> Inner {
-    let pool = &config.pool;
-    let sizing = config.sizing.clone();
-    let policy = Policy { min_size: pool.min_size, max_size: pool.max_size, sizing };
-    Inner::new(policy, Gates::new(pool), config)
+    let (policy, gates) = PoolKind::Main.shape(config);
+    Inner::new(policy, gates, config)
+}
+
+fn change(inner: &mut Inner, config: &Config) -> (Vec<BackendConn>, Narrowed) {
+    let (policy, gates) = PoolKind::Main.shape(config);
+    inner.change(policy, gates, &config.pool)
 }
 
 fn of(role: &str, database: &str) -> Demand {
@@ -409,19 +411,52 @@ async fn a_pause_sends_waiters_away_and_a_resume_lets_them_in() {
 
 #[tokio::test]
 async fn a_pool_grows_at_once_and_shrinks_as_connections_come_back() {
-    let config = config(1, 9);
-    let (mut inner, demand) = (inner(&config), of("a", "db"));
+    let (mut inner, demand) = (inner(&config(1, 9)), of("a", "db"));
     let (_, mut first) = wait(&mut inner, &demand);
     let (_, mut second) = wait(&mut inner, &demand);
     let only = order(&mut inner);
     assert!(nothing_to_make(&mut inner));
-    assert!(inner.resize(2, 9).is_empty());
+    assert!(change(&mut inner, &config(2, 9)).0.is_empty());
     let another = order(&mut inner);
     assert!(made(&mut inner, only, 1).is_none() && made(&mut inner, another, 2).is_none());
     assert_eq!((pid(&mut first), pid(&mut second)), (Some(1), Some(2)));
-    assert!(inner.resize(1, 9).is_empty());
+    assert!(change(&mut inner, &config(1, 9)).0.is_empty());
     assert!(back(&mut inner, &demand, 1).is_some());
     inner.room_freed();
     assert!(back(&mut inner, &demand, 2).is_none());
     assert_eq!((inner.total(), inner.idle()), (1, 1));
+}
+
+#[tokio::test]
+async fn limits_of_roles_can_change() {
+    let mut limits = config(10, 9);
+    let (mut inner, a) = (inner(&limits), of("a", "db"));
+    let (_, mut first) = wait(&mut inner, &a);
+    let begun = order(&mut inner);
+    made(&mut inner, begun, 1);
+    assert_eq!(pid(&mut first), Some(1));
+    assert!(back(&mut inner, &a, 1).is_none());
+    // What was there before the limit was not counted, and goes.
+    let limit = |most| PoolOverride { max_size: Some(most), pooling_mode: None };
+    limits.pool.users.insert("a".into(), limit(1));
+    let (gone, narrowed) = change(&mut inner, &limits);
+    assert_eq!((gone.len(), inner.idle()), (1, 0));
+    assert!(narrowed.concerns("a", "db") && !narrowed.concerns("b", "db"));
+    inner.room_freed();
+    let (_, mut first) = wait(&mut inner, &a);
+    let begun = order(&mut inner);
+    let (_, mut second) = wait(&mut inner, &a);
+    assert!(nothing_to_make(&mut inner));
+    limits.pool.users.insert("a".into(), limit(2));
+    limits.pool.max_concurrent_creations = 2;
+    let (gone, narrowed) = change(&mut inner, &limits);
+    assert!(gone.is_empty() && !narrowed.concerns("a", "db"));
+    let other = order(&mut inner);
+    made(&mut inner, begun, 2);
+    made(&mut inner, other, 3);
+    assert_eq!((pid(&mut first), pid(&mut second)), (Some(2), Some(3)));
+    limits.pool.users.clear();
+    limits.pool.databases.insert("db".into(), limit(1));
+    assert!(change(&mut inner, &limits).1.concerns("b", "db"));
+    assert!(inner.gates.shut(&a.lane).is_none());
 }

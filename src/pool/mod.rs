@@ -47,6 +47,35 @@ pub enum PoolKind {
     System,
 }
 
+impl PoolKind {
+    /// Size and limits.
+    fn shape(self, config: &Config) -> (Policy, Gates) {
+        let pool = &config.pool;
+        match self {
+            PoolKind::Main => {
+                let sizing = config.sizing.clone();
+                let policy = Policy { min_size: pool.min_size, max_size: pool.max_size, sizing };
+                (policy, Gates::new(pool))
+            }
+            PoolKind::System => {
+                let sizing = config::Sizing::default();
+                let policy = Policy { min_size: 1, max_size: pool.reserved_size, sizing };
+                (policy, Gates::default())
+            }
+        }
+    }
+
+    /// Time that a session waits for a PostgreSQL that is out of reach.
+    fn failover_wait(self, config: &Config) -> Duration {
+        let wait = config.backend.failover_wait_secs.duration();
+        match self {
+            PoolKind::Main => wait,
+            // Early enough for a log-in to be told why it failed.
+            PoolKind::System => wait.min(config.network.connection_timeout_secs.duration() / 2),
+        }
+    }
+}
+
 /// The pool. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool(Arc<Shared>);
@@ -56,7 +85,6 @@ struct Shared {
     servers: Servers,
     config: Live,
     reset_timeout_ms: AtomicU64,
-    failover_wait: Duration,
     changes: AccessChanges,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
@@ -85,26 +113,10 @@ impl Pool {
         metrics: Arc<Metrics>,
     ) -> Self {
         let config = live.now();
-        let pool = &config.pool;
-        let failover_wait = config.backend.failover_wait_secs.duration();
-        let (policy, gates, failover_wait) = match kind {
-            PoolKind::Main => {
-                let sizing = config.sizing.clone();
-                let policy = Policy { min_size: pool.min_size, max_size: pool.max_size, sizing };
-                (policy, Gates::new(pool), failover_wait)
-            }
-            PoolKind::System => {
-                let sizing = config::Sizing::default();
-                let policy = Policy { min_size: 1, max_size: pool.reserved_size, sizing };
-                // Early enough for a log-in to be told why it failed.
-                let log_in = config.network.connection_timeout_secs.duration() / 2;
-                (policy, Gates::default(), failover_wait.min(log_in))
-            }
-        };
+        let (policy, gates) = kind.shape(&config);
         let made = Self(Arc::new(Shared {
             kind,
             servers,
-            failover_wait,
             inner: Mutex::new(Inner::new(policy, gates, &config)),
             config: live,
             reset_timeout_ms: AtomicU64::new(0),
@@ -216,7 +228,7 @@ impl Pool {
 
     /// The parameters that PostgreSQL reports in this lane, when a connection of it was made
     /// before: enough to greet a client without borrowing a connection.
-    pub fn parameters(&self, lane: &Arc<LaneKey>) -> Option<Arc<Told>> {
+    pub fn parameters(&self, lane: &LaneKey) -> Option<(Arc<LaneKey>, Arc<Told>)> {
         let changes = self.0.changes.count();
         self.0.inner.lock().parameters(lane, changes)
     }
@@ -332,6 +344,11 @@ impl CancelSlot {
             let slot = self.clone();
             runtime.spawn(async move { slot.cancel().await });
         }
+    }
+
+    /// Whether a cancel request waits.
+    pub fn is_deferred(&self) -> bool {
+        self.target.lock().deferred
     }
 
     /// Returns when no cancel request is under way, and forgets those that came while the

@@ -30,6 +30,13 @@ impl Throttle {
         Self { per_second: rate, burst, tokens: burst, filled: now }
     }
 
+    /// Changes the rate. What was saved stays, up to the new burst.
+    pub(super) fn change(&mut self, per_second: Option<usize>, max_size: usize, now: Instant) {
+        let tokens = self.tokens(now);
+        *self = Self::new(per_second, max_size, now);
+        self.tokens = self.burst.min(tokens);
+    }
+
     fn tokens(&self, now: Instant) -> f64 {
         let since = now.saturating_duration_since(self.filled).as_secs_f64();
         (self.tokens + since * self.per_second.unwrap_or(0.0)).min(self.burst)
@@ -175,6 +182,18 @@ mod tests {
             saved += 1;
         }
         assert_eq!(saved, 30);
+    }
+
+    #[test]
+    fn a_new_rate_counts_at_once() {
+        let now = Instant::now();
+        let mut throttle = Throttle::new(Some(1), 2, now);
+        (0..2).for_each(|_| throttle.take(now));
+        throttle.change(Some(100), 2, now);
+        let next = throttle.not_before(now).unwrap();
+        assert!((next - now).abs_diff(10 * MS) < MS, "{:?}", next - now);
+        throttle.change(None, 2, now);
+        assert_eq!(throttle.not_before(now), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{CancelSlot, Pool, PoolKind, Shared};
+use super::{CancelSlot, Pool, Shared};
 use crate::backend::Listed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::Database;
@@ -77,7 +77,11 @@ impl Pool {
 
     /// Whether no connection to the database, or to any, is left. Idle ones are closed on the way.
     pub fn is_at_rest(&self, database: Option<&Database>) -> bool {
-        let idle = self.0.inner.lock().take_idle_in(|db| database.is_none_or(|d| d.as_str() == db));
+        let idle = self
+            .0
+            .inner
+            .lock()
+            .take_idle_in(|key| database.is_none_or(|d| d.as_str() == key.database()));
         idle.into_iter().for_each(|conn| self.part("pause", conn));
         let of_it = |listed: &Arc<Listed>| database.is_none_or(|d| *d == listed.database);
         !self.0.roster.all().iter().any(of_it)
@@ -88,19 +92,26 @@ impl Pool {
     pub fn reconnect(&self, database: Option<&Database>) {
         let of_it = |listed: &Arc<Listed>| database.is_none_or(|d| *d == listed.database);
         self.0.roster.all().into_iter().filter(of_it).for_each(|listed| listed.make_stale());
-        let idle = self.0.inner.lock().take_idle_in(|db| database.is_none_or(|d| d.as_str() == db));
+        let idle = self
+            .0
+            .inner
+            .lock()
+            .take_idle_in(|key| database.is_none_or(|d| d.as_str() == key.database()));
         idle.into_iter().for_each(|conn| self.part("reconnect", conn));
     }
 
-    /// Takes over sizes and time-outs that have changed. Lent
-    /// connections that are too many are closed when they come back.
+    /// Takes over sizes, limits and times that have changed. Lent connections that are too many
+    /// are closed when they come back.
     pub fn resize(&self, config: &crate::config::Config) {
-        let size = match self.0.kind {
-            PoolKind::Main => config.pool.max_size,
-            PoolKind::System => config.pool.reserved_size,
-        };
         self.0.set_reset_timeout(config.pool.reset_timeout_secs.duration());
-        let surplus = self.0.inner.lock().resize(size, config.pool.max_wait_queue_size);
+        self.0.servers.set_limit(config.backend.connect_timeout_secs.duration());
+        let (policy, gates) = self.0.kind.shape(config);
+        let (surplus, narrowed) = self.0.inner.lock().change(policy, gates, &config.pool);
+        for listed in self.0.roster.all() {
+            if narrowed.concerns(listed.role.as_str(), listed.database.as_str()) {
+                listed.make_stale();
+            }
+        }
         surplus.into_iter().for_each(|conn| self.part("resize", conn));
         self.pump();
     }
@@ -108,8 +119,7 @@ impl Pool {
     /// From now on at most this many connections, at least one; the others are closed when nobody
     /// has them.
     pub fn shrink(&self, most: usize) {
-        let queue = self.0.config().pool.max_wait_queue_size;
-        let surplus = self.0.inner.lock().resize(most.max(1), queue);
+        let surplus = self.0.inner.lock().shrink(most.max(1));
         surplus.into_iter().for_each(|conn| self.part("replaced", conn));
         self.pump();
     }
@@ -119,6 +129,11 @@ impl Pool {
         let idle = self.0.inner.lock().idle_ids();
         let all = self.0.roster.all().into_iter();
         all.map(|listed| ServerView { idle: idle.contains(&listed.id), listed }).collect()
+    }
+
+    /// Time that a statement of our own on a lent connection may take.
+    pub fn reset_timeout(&self) -> Duration {
+        self.0.reset_timeout()
     }
 
     /// Most connections at once.

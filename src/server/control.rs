@@ -79,6 +79,9 @@ impl Control {
                         // A console that is gone does not want to know.
                         let _ = reply.send(self.reload.carry_out(shared));
                     }
+                    Some(Order::Set(key, value, reply)) => {
+                        let _ = reply.send(self.reload.set(shared, &key, &value));
+                    }
                     Some(Order::Drain) => return Leave::WhenEmpty,
                     Some(Order::Shutdown { at_once: true }) => return Leave::Now,
                     Some(Order::Shutdown { at_once: false }) => return Leave::Gracefully,
@@ -103,14 +106,32 @@ impl Reload {
             }
         };
         self.apply(shared);
-        if let Some(tls) = &shared.tls {
-            tls.look();
-        }
         tracing::info!(changed = changes.taken.join(", "), "the configuration was reloaded");
         if !changes.left.is_empty() {
             let keys = changes.left.join(", ");
             tracing::warn!(keys, "these keys have new values that need a restart");
         }
+        if let Some(Err(why)) = shared.tls.as_ref().map(|tls| tls.reload()) {
+            tracing::error!(error = why, "the TLS files cannot be used; the old stay");
+            let text = "the configuration was reloaded, the TLS files were not";
+            return Err(Error::sql(b"F0000", text)
+                .with_detail(why)
+                .with_hint("the old certificate stays in use; correct the files and try again"));
+        }
+        Ok(changes)
+    }
+
+    fn set(&mut self, shared: &Shared, key: &str, value: &str) -> Result<Changes> {
+        let changes = self.reloader.set(key, value).map_err(|errors| {
+            Error::sql(b"22023", errors.0.join("; ")).with_hint("SHOW CONFIG lists every key")
+        })?;
+        if !changes.left.is_empty() {
+            let text = format!("{key} cannot be changed now: it needs a restart");
+            return Err(Error::sql(b"55P02", text)
+                .with_hint("change it where SHOW CONFIG says that its value comes from"));
+        }
+        self.apply(shared);
+        tracing::warn!(key, "an administrator changed the configuration until the next reload");
         Ok(changes)
     }
 

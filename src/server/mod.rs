@@ -12,6 +12,7 @@ mod service;
 mod takeover;
 mod worker;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use tokio::task::JoinHandle;
 use crate::auth::{AccessChanges, StandbyRoles};
 use crate::config::{Config, Live, Reloader};
 use crate::executor::roles::SystemRoles;
-use crate::limits::Gate;
+use crate::limits::{Gate, Shares};
 use crate::net::{
     BindError, Door, Drain, DrainWatch, Inherited, ServerTls, Stage, bind_tcp, bind_unix,
 };
@@ -34,7 +35,7 @@ use crate::supervisor::{Exit, StartError};
 use crate::telemetry::health::Phase;
 use crate::telemetry::log::Log;
 use crate::telemetry::{Health, Metrics};
-use crate::types::Protocol;
+use crate::types::{Database, Protocol, Role};
 pub use backend::{Backend, initialise, read_password};
 use control::{Control, Leave, Reload, Signals, most_connections};
 use takeover::{Giver, Offer, Predecessor, Taking};
@@ -74,6 +75,9 @@ pub(crate) struct Gates {
     pub(crate) postgres: Arc<Gate>,
     pub(crate) requests: Arc<Gate>,
     pub(crate) sockets: Arc<Gate>,
+    pub(crate) users: Arc<Shares<Role>>,
+    pub(crate) databases: Arc<Shares<Database>>,
+    pub(crate) addresses: Arc<Shares<IpAddr>>,
 }
 
 impl Gates {
@@ -82,6 +86,9 @@ impl Gates {
             postgres: Gate::new(config.network.max_connections),
             requests: Gate::new(config.api.max_connections),
             sockets: Gate::new(config.api.max_sockets),
+            users: Shares::new(config.network.max_connections_per_user),
+            databases: Shares::new(config.network.max_connections_per_database),
+            addresses: Shares::new(config.network.max_connections_per_address),
         }
     }
 
@@ -89,6 +96,10 @@ impl Gates {
         self.postgres.set_most(config.network.max_connections);
         self.requests.set_most(config.api.max_connections);
         self.sockets.set_most(config.api.max_sockets);
+        let network = &config.network;
+        self.users.set_most(network.max_connections_per_user);
+        self.databases.set_most(network.max_connections_per_database);
+        self.addresses.set_most(network.max_connections_per_address);
     }
 }
 

@@ -57,10 +57,9 @@ async fn maintain(shared: Arc<Shared>) {
 
 async fn watch_certificate(shared: Arc<Shared>) {
     let Some(tls) = shared.tls.clone() else { return };
-    let mut tick = tokio::time::interval(shared.config.security.tls_check_secs.duration());
     loop {
-        tick.tick().await;
         tls.look();
+        tokio::time::sleep(shared.live.now().security.tls_check_secs.duration()).await;
     }
 }
 
@@ -101,7 +100,7 @@ async fn ask_backend(shared: &Shared) -> (Check, Check) {
         lease.conn().simple(sql, read).await?;
         Ok::<_, Error>(lag)
     };
-    let limit = shared.config.backend.connect_timeout_secs.duration() * 2;
+    let limit = shared.live.now().backend.connect_timeout_secs.duration() * 2;
     let asked = async {
         tokio::select! {
             asked = tokio::time::timeout(limit, asked) => asked,

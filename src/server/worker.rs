@@ -14,7 +14,7 @@ use crate::executor::Executor;
 use crate::executor::names::NameReader;
 use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS};
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
-use crate::limits::{Gate, Shares};
+use crate::limits::Gate;
 use crate::net::{Listener, Stage};
 use crate::session::Opener;
 use crate::supervisor::StartError;
@@ -28,7 +28,7 @@ const LAST_TASKS: Duration = Duration::from_millis(200);
 /// How many workers the configuration asks for.
 pub(super) fn count(config: &Config) -> usize {
     match config.server.worker_threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
         n => n,
     }
 }
@@ -81,10 +81,9 @@ impl Workers {
 }
 
 fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
-    let config = &shared.config;
     let auth = Arc::new(Authenticator::new(
         shared.roles.clone(),
-        &config.security,
+        shared.live.clone(),
         shared.changes.clone(),
         shared.metrics.clone(),
     ));
@@ -102,9 +101,9 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         admin: shared.admin.clone(),
         gate: shared.gates.postgres.clone(),
         refusals: Gate::new(REFUSALS),
-        users: Shares::new(config.network.max_connections_per_user),
-        databases: Shares::new(config.network.max_connections_per_database),
-        addresses: Shares::new(config.network.max_connections_per_address),
+        users: shared.gates.users.clone(),
+        databases: shared.gates.databases.clone(),
+        addresses: shared.gates.addresses.clone(),
         tls: shared.tls.clone(),
         api_port: doors.api_port(),
         config: shared.live.clone(),

@@ -37,6 +37,8 @@ const SOME_VERSION: &str = "17.0";
 pub enum Order {
     /// Read the configuration again, and tell what came of it.
     Reload(oneshot::Sender<Result<Changes>>),
+    /// Change one key until the next reload, and tell what came of it.
+    Set(String, String, oneshot::Sender<Result<Changes>>),
     /// Accept nobody, wait for everybody, then end.
     Drain,
     /// End, at once or gracefully.
@@ -338,6 +340,16 @@ impl Admin {
     pub async fn reload(&self) -> Result<Changes> {
         let (reply, answer) = oneshot::channel();
         self.order(Order::Reload(reply))?;
+        answer.await.map_err(|_| Stop::Now.error())?
+    }
+
+    /// Changes one key of the configuration until the next reload.
+    ///
+    /// # Errors
+    /// There is no such key, the value does not fit, or the key needs a restart.
+    pub async fn set(&self, key: &str, value: &str) -> Result<Changes> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Set(key.to_owned(), value.to_owned(), reply))?;
         answer.await.map_err(|_| Stop::Now.error())?
     }
 

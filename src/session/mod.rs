@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod describe;
+mod own;
 mod registry;
 mod statistics;
 
@@ -24,7 +25,7 @@ use crate::auth::Identity;
 use crate::backend::{Credentials, Told};
 use crate::config::{Live, PoolingMode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::mux::{APPLICATION_NAME, Mux, MuxSetup, Wait};
+use crate::executor::mux::{APPLICATION_NAME, Limits, Mux, MuxSetup, Wait};
 use crate::executor::probe;
 use crate::executor::relay::{self, Dropped, Link, Pause};
 use crate::executor::typed::{self, Events};
@@ -34,9 +35,6 @@ use crate::proto::backend::{Severity, TxStatus, put_error, put_ready};
 use crate::query::{SettingValue, Settings};
 use crate::types::{Database, Protocol};
 use registry::Newcomer;
-
-/// How often a client that waits for a connection is asked whether it is still there.
-const CLIENT_CHECK: Duration = Duration::from_millis(250);
 
 /// Time for a client to take the errors of requests that found no connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -148,6 +146,12 @@ impl Session {
             database: names,
             hasher: hasher.clone(),
             cache_size: config.pool.statement_cache_size,
+            application: entry.application_cell(),
+            limits: Limits {
+                statements: config.session.max_prepared_statements,
+                bytes: config.session.max_prepared_bytes.len(),
+            },
+            metrics: executor.metrics().clone(),
         });
         Self {
             lease: None,
@@ -173,29 +177,28 @@ impl Session {
         self.entry.cancel_key(long)
     }
 
-    /// The parameters that PostgreSQL reports to a session like this one. The first session of
-    /// its kind borrows a connection for that, so that a database that does not exist, or a role
+    /// Writes the parameters that PostgreSQL reports to a session like this one. The first session
+    /// of its kind borrows a connection for that, so that a database that does not exist, or a role
     /// that may not enter it, is refused at the log-in with PostgreSQL's own words.
-    pub async fn server_parameters(&mut self) -> Result<Arc<Told>> {
+    pub async fn greet(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let mut known = self.executor.pool().parameters(&self.demand.lane);
         if known.is_none() {
             let lease = self.executor.acquire(&self.demand, &self.entry.slot).await;
             let lease = self.noted(lease)?;
             known = self.executor.pool().parameters(&self.demand.lane);
             if known.is_none() {
-                known = Some(Arc::new(Told::of(lease.parameters().to_vec())));
+                let told = Told::of(lease.parameters().to_vec());
+                known = Some((self.demand.lane.clone(), Arc::new(told)));
             }
             if self.demand.lane.is_single_use() {
                 self.lease = Some(lease);
             }
         }
-        let known = known.unwrap_or_default();
-        let told = match self.mux.settings().get(APPLICATION_NAME) {
-            Some(SettingValue::Config(own)) => known.with(APPLICATION_NAME, own),
-            _ => known,
-        };
-        self.mux.greeted(told.clone());
-        Ok(told)
+        let Some((lane, told)) = known else { return Ok(()) };
+        // The pool's own key: comparing it with itself is quick.
+        self.demand.lane = lane;
+        self.mux.greet(told, out);
+        Ok(())
     }
 
     /// Serves a PostgreSQL client until one side ends.
@@ -204,7 +207,7 @@ impl Session {
             let pause = self.relay_once(client).await;
             self.count(client);
             let (ended, end) = match pause {
-                Pause::NeedsBackend => match self.attach(client).await {
+                Pause::NeedsBackend | Pause::NeedsSettings => match self.attach(client).await {
                     Some(Ok(())) => continue,
                     Some(Err(error)) => match refuse(client, &error).await {
                         true => continue,
@@ -212,15 +215,14 @@ impl Session {
                     },
                     None => ("client_gone", End::Closed),
                 },
-                Pause::NeedsSettings => match self.take_over(client).await {
-                    Ok(()) => continue,
-                    Err(error) => ("error", End::Told(error)),
-                },
                 Pause::Held => continue,
-                pause @ (Pause::NeedsProbe | Pause::Rests) => match self.probe(&pause).await {
-                    Ok(()) => continue,
-                    Err(error) => ("error", End::Told(error)),
-                },
+                pause @ (Pause::NeedsProbe | Pause::Rests) => {
+                    match self.probe(client, &pause).await {
+                        Some(Ok(())) => continue,
+                        Some(Err(error)) => ("error", End::Told(error)),
+                        None => ("client_gone", End::Closed),
+                    }
+                }
                 Pause::Terminated => ("closed", End::Closed),
                 Pause::ClientGone => ("client_gone", End::Closed),
                 Pause::BackendGone => ("backend_gone", End::Closed),
@@ -267,9 +269,11 @@ impl Session {
         }
     }
 
-    /// Looks whether the session is still held on its connection, if it is idle.
-    async fn probe(&mut self, pause: &Pause) -> Result<()> {
-        let Some(lease) = &mut self.lease else { return Ok(()) };
+    /// Looks whether the session is still held on its connection, if it is idle. When the look
+    /// fails it stays there, or has lost it with all that was on it, and ends. `None` = the
+    /// client is gone.
+    async fn probe(&mut self, client: &mut Client, pause: &Pause) -> Option<Result<()>> {
+        let Some(lease) = &mut self.lease else { return Some(Ok(())) };
         let wait = match (pause, self.executor.pool().is_wanted()) {
             (Pause::NeedsProbe, _) => Wait::Work,
             (_, false) => Wait::Rest,
@@ -277,40 +281,72 @@ impl Session {
         };
         let conn = lease.conn();
         if !conn.is_reusable() || conn.state.tx != TxStatus::Idle {
-            return Ok(());
+            return Some(Ok(()));
         }
         // A cancel request that is under way was meant for a statement that is over.
         self.entry.slot.hide();
-        self.entry.slot.quiet().await;
-        let looked = match probe::look(conn, &mut self.mux, self.entry.role.as_str(), wait).await {
-            Err(error) if error.kind() == ErrorKind::Cancelled => {
-                probe::look(conn, &mut self.mux, self.entry.role.as_str(), wait).await
-            }
-            looked => looked,
+        let deadline = (self.executor.pool().reset_timeout(), ErrorKind::ConnectionFailure);
+        let look = async {
+            self.entry.slot.quiet().await;
+            probe::look(conn, &mut self.mux, self.entry.role.as_str(), wait).await
         };
+        let looked = own::bounded(&client.stream, &self.entry, deadline, look).await;
+        match &looked {
+            Some(Ok(())) => {}
+            Some(Err(error)) if conn.is_reusable() => {
+                tracing::debug!(%error, "a look at a session's connection failed");
+                self.mux.not_seen();
+            }
+            _ => {
+                if conn.has_lost_notifications() {
+                    self.executor.metrics().notifications_lost.inc();
+                }
+                self.lease = None;
+                return looked;
+            }
+        }
         let asides = conn.take_asides();
         conn.inbound.put_scanned(&asides);
+        if self.entry.slot.is_deferred() && client.has_input() {
+            relay::put_off_cancel(client, conn).await;
+            return Some(Ok(()));
+        }
         self.entry.slot.shown_idle().await;
         if self.mux.can_be_carried() {
             relay::leave(&mut self.lease, &mut self.mux);
         }
-        looked
+        Some(Ok(()))
     }
 
     /// Puts settings in force that PostgreSQL might refuse by now; nothing runs before it is
-    /// certain that they are.
-    async fn take_over(&mut self, client: &mut Client) -> Result<()> {
-        let conn = held(&mut self.lease)?.conn();
+    /// certain that they are. `None` = the client is gone.
+    async fn take_over(&mut self, client: &mut Client) -> Option<Result<()>> {
+        let conn = match held(&mut self.lease) {
+            Ok(lease) => lease.conn(),
+            Err(error) => return Some(Err(error)),
+        };
         if !self.mux.attaches_harmlessly(&conn.state) {
             let sql = conn.state.applied.transition(self.mux.settings());
             self.entry.slot.hide();
-            self.entry.slot.quiet().await;
-            conn.simple(&sql, |_| {}).await?;
-            self.entry.slot.show();
+            let deadline = (self.executor.pool().reset_timeout(), ErrorKind::ServiceUnavailable);
+            let set = async {
+                self.entry.slot.quiet().await;
+                conn.simple(&sql, |_| {}).await
+            };
+            let set = own::bounded(&client.stream, &self.entry, deadline, set).await;
+            if !matches!(set, Some(Ok(()))) {
+                self.lease = None;
+                return set;
+            }
             conn.state.applied = self.mux.settings().clone();
+            if self.entry.slot.is_deferred() {
+                relay::put_off_cancel(client, conn).await;
+            } else {
+                self.entry.slot.show();
+            }
         }
         relay::attach(client, &mut self.mux, &self.entry.slot, conn);
-        Ok(())
+        Some(Ok(()))
     }
 
     /// Whether everything that the client was sent ends with a whole message.
@@ -321,21 +357,22 @@ impl Session {
         })
     }
 
-    /// Borrows a connection for what the client has begun to send; `None` = it did not wait.
+    /// Borrows a connection for what the client has begun to send, unless it has one that only
+    /// lacks its settings; `None` = it did not wait.
     async fn attach(&mut self, client: &mut Client) -> Option<Result<()>> {
-        loop {
+        while self.lease.is_none() {
             match self.wait_for_backend(client).await? {
                 Ok(mut lease) => {
                     if relay::suits(client, &self.mux, lease.conn()) {
                         self.lease = Some(lease);
-                        break;
+                    } else {
+                        lease.retire();
                     }
-                    lease.retire();
                 }
                 Err(error) => return Some(Err(error)),
             }
         }
-        Some(self.take_over(client).await)
+        self.take_over(client).await
     }
 
     async fn wait_for_backend(&self, client: &mut Client) -> Option<Result<Lease>> {
@@ -349,8 +386,8 @@ impl Session {
                     let text = "canceling statement due to user request";
                     return Some(Err(Error::new(ErrorKind::Cancelled, text)));
                 }
-                gone = client.stream.is_closed_after(CLIENT_CHECK) => {
-                    if gone {
+                () = self.entry.next_look(&self.sessions.clock) => {
+                    if client.stream.peer_has_closed() {
                         return None;
                     }
                     if self.entry.stop() >= Stop::Kill {

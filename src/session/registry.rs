@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use atomic_waker::AtomicWaker;
@@ -107,7 +107,8 @@ pub struct Entry {
     pub mode: PoolingMode,
     /// Whether it is an administrator's console, which a drain leaves open.
     pub is_console: bool,
-    application: Mutex<String>,
+    application: Arc<Mutex<String>>,
+    tls: Mutex<String>,
     /// Leads a cancel request to the backend that the session holds.
     pub(super) slot: Arc<CancelSlot>,
     stop: AtomicU8,
@@ -137,6 +138,20 @@ impl Entry {
         }
     }
 
+    /// Returns when it is time to see whether a client that waits for a connection is still there:
+    /// each second, and when something is ordered.
+    pub(super) async fn next_look(&self, clock: &AtomicU32) {
+        let (began, order) = (clock.load(Ordering::Relaxed), self.stop());
+        std::future::poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            match clock.load(Ordering::Relaxed) == began && self.stop() == order {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+
     /// Number and key for BackendKeyData; the key is long for clients that can take it.
     pub(super) fn cancel_key(&self, long: bool) -> (u32, Vec<u8>) {
         let length = if long { LONG_KEY } else { SHORT_KEY };
@@ -155,9 +170,19 @@ impl Entry {
         self.application.lock().clone()
     }
 
-    /// The client has another application_name now.
-    pub fn set_application(&self, name: &str) {
-        name.clone_into(&mut self.application.lock());
+    /// Where the client's application_name is written down, for who sees it change.
+    pub(super) fn application_cell(&self) -> Arc<Mutex<String>> {
+        self.application.clone()
+    }
+
+    /// Version and cipher suite of the client's TLS; empty = none.
+    pub fn tls(&self) -> String {
+        self.tls.lock().clone()
+    }
+
+    /// Says that the client's connection is encrypted, and how.
+    pub fn set_tls(&self, described: String) {
+        *self.tls.lock() = described;
     }
 
     /// What keeps the session on its backend.
@@ -282,7 +307,8 @@ impl Sessions {
             tally: Arc::new(Tally::new(id.0, self.epoch.0)),
             is_console,
             mode,
-            application: Mutex::new(application),
+            application: Arc::new(Mutex::new(application)),
+            tls: Mutex::default(),
             slot: Arc::new(CancelSlot::default()),
             stop: AtomicU8::new(Stop::No as u8),
             idle_since: AtomicU32::new(0),
@@ -367,12 +393,16 @@ impl Sessions {
         by_pid.values().filter(|entry| !spared(entry)).for_each(|entry| entry.order(stop));
     }
 
-    /// Moves the clock and ends PostgreSQL sessions that are idle for longer than the limit.
+    /// Moves the clock, lets sessions that wait see whether their clients do, and ends PostgreSQL
+    /// sessions that are idle for longer than the limit.
     pub fn sweep(&self, now_secs: u32, idle_limit_secs: Option<u64>) {
         self.clock.store(now_secs.max(1), Ordering::Relaxed);
         self.publish(now_secs);
-        let Some(limit) = idle_limit_secs else { return };
         for entry in self.by_pid.lock().values() {
+            if entry.slot.waits().now().is_some() {
+                entry.waker.wake();
+            }
+            let Some(limit) = idle_limit_secs else { continue };
             let since = entry.idle_since.load(Ordering::Relaxed);
             let idle_for = u64::from(now_secs.saturating_sub(since));
             let is_client = entry.protocol == Protocol::Postgres && !entry.is_console;

@@ -193,6 +193,9 @@ pub struct Metrics {
     /// Most sessions at once since the start.
     pub sessions_peak: IntGauge,
     sessions_pinned: IntCounterVec,
+    statements_refused: IntCounterVec,
+    /// Sessions that ended because notifications could not be kept for them.
+    pub notifications_lost: IntCounter,
     /// Open transactions.
     pub transactions_active: IntGauge,
     /// Transactions committed, single statements included.
@@ -308,6 +311,15 @@ impl Metrics {
                 "Times that a session had to keep its backend",
                 &["protocol", "cause"],
             ),
+            statements_refused: make.counters(
+                "rustydb_session_statements_refused_total",
+                "Prepared statements refused because of session.max_prepared_…",
+                &["limit"],
+            ),
+            notifications_lost: make.counter(
+                "rustydb_session_notifications_lost_total",
+                "Sessions ended because more notifications came than could be kept for them",
+            ),
             transactions_active: make.gauge("rustydb_transactions_active", "Open transactions"),
             transactions_committed: make
                 .counter("rustydb_transactions_committed_total", "Transactions committed"),
@@ -409,6 +421,12 @@ impl Metrics {
     /// Counts a session that has to keep its backend.
     pub fn session_pinned(&self, protocol: Protocol, cause: &str) {
         self.sessions_pinned.with_label_values(&[protocol.as_str(), cause]).inc();
+    }
+
+    /// Counts a statement that was not prepared, because of the number or the length of all.
+    pub fn statement_refused(&self, number: bool) {
+        let limit = if number { "statements" } else { "bytes" };
+        self.statements_refused.with_label_values(&[limit]).inc();
     }
 
     /// Counts a reload of the configuration.

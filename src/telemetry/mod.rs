@@ -3,12 +3,14 @@
 pub mod health;
 pub mod log;
 pub mod metrics;
+mod process;
 mod seldom;
 mod slow;
 pub mod tally;
 
 pub use health::{Check, Health};
 pub use metrics::Metrics;
+pub use process::process_memory;
 pub use seldom::Seldom;
 pub use slow::SlowQuery;
 pub use tally::{Tally, Totals};

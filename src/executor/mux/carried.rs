@@ -2,6 +2,8 @@
 //! connection under the client's own names. The session stays there as long as nobody else wants
 //! the connection; then it leaves, and prepares them again where it comes to.
 
+use std::collections::HashSet;
+
 use crate::backend::{ConnState, Kind};
 use crate::executor::mux::Mux;
 use crate::proto::backend::TxStatus;
@@ -11,6 +13,9 @@ use crate::query::{Class, Effects, Reference, classify};
 /// Statements prepared with SQL that are carried along; with more the session stays.
 const MAX_CARRIED: usize = 64;
 
+/// Longest text of one that is carried along, as in `sql/probe.sql`.
+const LONGEST_CARRIED: usize = 64 << 10;
+
 /// What a Parse without a text has behind its name.
 const EMPTY_STATEMENT: &[u8] = b"\0\0\0";
 
@@ -19,8 +24,14 @@ const EMPTY_STATEMENT: &[u8] = b"\0\0\0";
 pub struct Carried {
     /// Name.
     pub name: Box<[u8]>,
-    /// The whole command, `PREPARE name AS …`.
-    pub sql: Box<str>,
+    /// The whole command, `PREPARE name AS …`; `None` = it is too long to be carried along.
+    pub sql: Option<Box<str>>,
+}
+
+impl Carried {
+    fn length(&self) -> usize {
+        self.sql.as_ref().map_or(LONGEST_CARRIED, |sql| sql.len())
+    }
 }
 
 /// Requests of our own before one of the client's.
@@ -98,7 +109,7 @@ impl Mux {
     /// Prepares again what was prepared with SQL.
     pub(super) fn carry_on(&mut self, conn: &mut ConnState, batch: &mut Vec<u8>) {
         for one in &self.carried {
-            put_query(batch, one.sql.as_bytes());
+            put_query(batch, one.sql.as_deref().unwrap_or_default().as_bytes());
             conn.expect.push(Kind::Attempt.into());
         }
         self.native = true;
@@ -121,11 +132,10 @@ impl Mux {
         prepared: Vec<Carried>,
         by_protocol: Vec<Box<[u8]>>,
     ) {
-        let effects = |one: &Carried| classify(one.sql.as_bytes(), &self.names).effects;
-        let all = prepared.iter().fold(Effects::NONE, |all, one| all.and(effects(one)));
-        self.carried_effects = (prepared.len() <= MAX_CARRIED)
-            .then(|| all.without(Effects::PREPARE.and(Effects::EXECUTES)));
-        let gone = self.own.iter().filter(|name| !by_protocol.contains(name));
+        self.named.seen(prepared.iter().map(|one| (&*one.name, one.length())));
+        self.carried_effects = self.effects_of(&prepared);
+        let there: HashSet<&[u8]> = by_protocol.iter().map(|name| &**name).collect();
+        let gone = self.own.iter().filter(|name| !there.contains(&***name));
         for name in gone {
             self.named.remove(name);
         }
@@ -136,7 +146,19 @@ impl Mux {
         } else {
             self.own.extend(by_protocol);
         }
-        self.carried = prepared;
+        self.carried = if self.carried_effects.is_some() { prepared } else { Vec::new() };
+    }
+
+    /// What running one of these may leave behind; `None` = they cannot be carried along.
+    fn effects_of(&self, prepared: &[Carried]) -> Option<Effects> {
+        if prepared.len() > MAX_CARRIED {
+            return None;
+        }
+        let mut all = Effects::NONE;
+        for one in prepared {
+            all.add(classify(one.sql.as_ref()?.as_bytes(), &self.names).effects);
+        }
+        Some(all.without(Effects::PREPARE.and(Effects::EXECUTES)))
     }
 
     /// The messages that put the statements to which SQL is about to refer on the connection under
@@ -155,12 +177,12 @@ impl Mux {
             }
             conn.statements.clear();
         }
-        for (name, statement) in &self.named {
+        for (name, statement) in self.named.iter() {
             let refers = |reference: &&Reference| {
                 let (Reference::Executes(other)
                 | Reference::Prepares(other)
                 | Reference::Deallocates(other)) = reference;
-                other.as_bytes() == &**name
+                other.as_bytes() == name
             };
             let reference = class.refers_to.iter().find(refers);
             if self.own.contains(name) || (reference.is_none() && !lists) {
@@ -169,7 +191,7 @@ impl Mux {
             // What is only taken away again need not be the right one.
             let goes = !lists && matches!(reference, Some(Reference::Deallocates(_)));
             injected.parse(name, if goes { EMPTY_STATEMENT } else { &statement.body });
-            self.own.insert(name.clone());
+            self.own.insert(name.into());
         }
         if !self.own.is_empty() {
             self.native = true;

@@ -6,28 +6,32 @@
 //! connection ([`super::probe`]) tells later whether that is still so.
 
 mod carried;
+mod foreign;
+mod named;
 mod outgoing;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::hash::RandomState;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{ConnState, Expect, Kind, Statement, Told};
+use parking_lot::Mutex;
+
+use crate::backend::{ConnState, Excess, Expect, Kind, Statement, Told};
 use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
+use crate::error::Error;
 use crate::proto::backend::{TxStatus, parameter_status, put_parameter_status};
-use crate::proto::frame::HEADER;
 use crate::proto::frontend::{put_close, put_query, put_sync};
-use crate::query::{Change, Class, Effects, Names, SettingValue, Settings, classify};
+use crate::query::{Change, Class, Effects, Names, SettingValue, Settings};
+use crate::telemetry::Metrics;
 
+pub use crate::backend::APPLICATION_NAME;
 pub use carried::Carried;
+pub use named::Limits;
+use named::Named;
 pub use outgoing::{Refused, rule};
-
-/// The start-up parameter that differs between clients that are otherwise alike. It is a setting
-/// like others, so that they share connections.
-pub const APPLICATION_NAME: &str = "application_name";
 
 /// What is given up for others when a client rests: it is seldom asked for again.
 const SOFT: Effects = Effects::SEQUENCE.and(Effects::SEED);
@@ -53,8 +57,12 @@ pub struct Mux {
     start: Arc<Settings>,
     settings: Arc<Settings>,
     told: Arc<Told>,
-    /// The `application_name` that the client was told last.
+    /// The `application_name` that the client was told last, whatever `told` says.
     told_name: Box<str>,
+    /// Digest of `told` with that name.
+    told_digest: u64,
+    /// The same, where others look.
+    shown_name: Arc<Mutex<String>>,
     /// It was reset, so it is the one of the start-up packet, whatever the connection's is.
     name_is_reset: bool,
     /// What holds the session on its connection.
@@ -70,7 +78,7 @@ pub struct Mux {
     defined: bool,
     /// Settings with a dot that were set by function calls.
     custom: Vec<Box<str>>,
-    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    named: Named,
     unnamed: Option<Arc<Statement>>,
     /// The client's names are the connection's: SQL has referred to prepared statements.
     native: bool,
@@ -90,6 +98,7 @@ pub struct Mux {
     unique: u64,
     requests: u32,
     cache_size: usize,
+    metrics: Arc<Metrics>,
 }
 
 /// What [`Mux::new`] needs.
@@ -106,11 +115,18 @@ pub struct MuxSetup {
     pub hasher: RandomState,
     /// `pool.statement_cache_size`.
     pub cache_size: usize,
+    /// Where the client's application_name is written down.
+    pub application: Arc<Mutex<String>>,
+    /// How much the session may prepare.
+    pub limits: Limits,
+    /// Counts what is refused.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Mux {
     /// The state of a session that has done nothing yet.
     pub fn new(setup: MuxSetup) -> Self {
+        let (version, names) = setup.database.current();
         Self {
             mode: setup.mode,
             pid: setup.pid,
@@ -118,6 +134,8 @@ impl Mux {
             start: setup.start,
             told: Arc::default(),
             told_name: Box::default(),
+            told_digest: 0,
+            shown_name: setup.application,
             name_is_reset: false,
             pins: Effects::NONE,
             batch: Effects::NONE,
@@ -127,7 +145,7 @@ impl Mux {
             rolled_back: false,
             defined: false,
             custom: Vec::new(),
-            named: HashMap::new(),
+            named: Named::new(setup.limits),
             unnamed: None,
             native: false,
             own: HashSet::new(),
@@ -137,12 +155,13 @@ impl Mux {
             probe_due: false,
             looked_before: false,
             database: setup.database,
-            names: Arc::default(),
-            version: 0,
+            names,
+            version,
             hasher: setup.hasher,
             unique: 0,
             requests: 0,
             cache_size: setup.cache_size,
+            metrics: setup.metrics,
         }
     }
 
@@ -161,52 +180,55 @@ impl Mux {
         &self.database
     }
 
-    /// Notes what the client was told at its log-in.
-    pub fn greeted(&mut self, told: Arc<Told>) {
+    /// Writes what the client is told at its log-in.
+    pub fn greet(&mut self, told: Arc<Told>, out: &mut Vec<u8>) {
+        let name = match self.own_name() {
+            "" => told.application_name().unwrap_or_default(),
+            own => own,
+        };
+        told.put_for(out, name);
+        self.told_name = name.into();
+        self.is_told(told);
+    }
+
+    fn is_told(&mut self, told: Arc<Told>) {
+        self.told_digest = told.digest_for(&self.told_name);
         self.told = told;
-        self.told_name = self.own_name().into();
     }
 
     /// The `application_name` of the start-up packet.
     fn own_name(&self) -> &str {
-        match self.start.get(APPLICATION_NAME) {
-            Some(SettingValue::Config(name)) => name,
-            _ => "",
-        }
+        self.start.get(APPLICATION_NAME).map_or("", config_value)
+    }
+
+    fn now_called(&mut self, name: &str) {
+        self.told_name = name.into();
+        name.clone_into(&mut self.shown_name.lock());
     }
 
     /// What the client gets of a ParameterStatus.
     pub fn reported(&mut self, body: &[u8]) -> Reported {
         let Ok((name, value)) = parameter_status(body) else { return Reported::Pass };
-        if name != APPLICATION_NAME.as_bytes() || self.is_session_mode() {
+        if name != APPLICATION_NAME.as_bytes() {
+            return Reported::Pass;
+        }
+        if self.is_session_mode() {
+            self.now_called(&String::from_utf8_lossy(value));
             return Reported::Pass;
         }
         let reset = self.name_is_reset && value.is_empty() && !self.own_name().is_empty();
         if !reset {
-            self.told_name = String::from_utf8_lossy(value).into();
+            self.now_called(&String::from_utf8_lossy(value));
             return Reported::Pass;
         }
         if *self.told_name == *self.own_name() {
             return Reported::Keep;
         }
-        self.told_name = self.own_name().into();
+        let start = self.start.clone();
+        self.now_called(start.get(APPLICATION_NAME).map_or("", config_value));
         let mut message = Vec::new();
         put_parameter_status(&mut message, APPLICATION_NAME, self.own_name());
         Reported::Instead(message)
-    }
-
-    /// Whether the client asks for a setting with a dot that others have made on the connection,
-    /// and that it has not made itself.
-    pub fn asks_for_foreign(&self, conn: &ConnState, requests: &[u8]) -> bool {
-        let lower = requests.to_ascii_lowercase();
-        let mentioned = |name: &str| lower.windows(name.len()).any(|part| part == name.as_bytes());
-        let mut foreign = conn.foreign.iter().filter(|name| self.settings.get(name).is_none());
-        foreign.any(|name| {
-            let text = requests.get(HEADER..).unwrap_or(&[]);
-            let text = text.split(|b| *b == 0).find(|part| !part.is_empty()).unwrap_or(&[]);
-            let class = classify(text, &self.names);
-            mentioned(name) && !class.custom_settings.contains(name)
-        })
     }
 
     /// Settings in force for the session.
@@ -233,10 +255,11 @@ impl Mux {
         !self.is_session_mode() && (self.requests & 0xff == 0 || !self.names.is_complete())
     }
 
-    /// What a statement of this class will have done.
-    fn note(&mut self, class: &Class, conn: &mut ConnState) {
+    /// What a statement of this class, of a text so long, will have done.
+    fn note(&mut self, class: &Class, bytes: usize, conn: &mut ConnState) {
         self.batch.add(class.effects);
         if class.effects.has(Effects::PREPARE) {
+            self.named.requested(class, bytes);
             self.carried_effects = None;
         }
         if class.effects.has(Effects::EXECUTES) {
@@ -273,6 +296,8 @@ impl Mux {
             b"BEGIN" | b"DELETE" | b"COPY" | b"FETCH" => {}
             b"COMMIT" => self.commit(conn),
             b"ROLLBACK" => self.rolled_back = true,
+            b"PREPARE" => self.named.prepared(),
+            b"DEALLOCATE" => self.named.deallocated(),
             b"DISCARD ALL" => self.discarded_all(conn),
             b"DISCARD SEQUENCES" => self.pins = self.pins.without(Effects::SEQUENCE),
             b"DEALLOCATE ALL" => {
@@ -364,6 +389,7 @@ impl Mux {
     pub fn failed(&mut self) {
         self.failed = true;
         self.pending.clear();
+        self.named.nothing_pends();
     }
 
     /// PostgreSQL is ready for the next request.
@@ -397,6 +423,7 @@ impl Mux {
         if conn.expect.is_idle() {
             // What was bound and not run.
             self.pending.clear();
+            self.named.nothing_pends();
         }
         if conn.expect.is_lost() {
             self.pins.add(Effects::UNTRACKED);
@@ -427,6 +454,17 @@ impl Mux {
             Kind::CloseInjected => conn.leftovers.extend(entry.name),
             _ => {}
         }
+    }
+
+    /// Most prepared statements.
+    pub fn most_statements(&self) -> usize {
+        self.named.limit()
+    }
+
+    /// What the client is told of a request that was refused; it is counted.
+    pub fn refuse(&self, excess: Excess) -> Error {
+        self.metrics.statement_refused(excess == Excess::Number);
+        self.named.refusal(excess)
     }
 
     /// Where a report of PostgreSQL names a statement by our name, and the client's name for it.
@@ -479,6 +517,12 @@ impl Mux {
         self.probe_due && !self.is_session_mode()
     }
 
+    /// The look failed, for instance because the client has set a time limit for statements: the
+    /// session stays where it is until there is a reason to look again.
+    pub fn not_seen(&mut self) {
+        self.probe_due = false;
+    }
+
     /// The look was taken: what is visible is known exactly now.
     pub fn probed(&mut self, conn: &mut ConnState, seen: Seen, wait: Wait) {
         self.probe_due = false;
@@ -504,6 +548,9 @@ impl Mux {
             false => Arc::new(conn.applied.with(missing)),
         };
         conn.spoiled |= seen.spoiled;
+        if seen.too_long {
+            self.pins.add(Effects::HIDDEN);
+        }
         self.learn_statements(conn, seen.prepared, seen.statements);
         if self.pins.has(SOFT) && !self.keeps_soft(wait) {
             self.pins = self.pins.without(SOFT);
@@ -566,19 +613,28 @@ impl Mux {
 
     /// What the client must be told of, so that it knows this connection's parameters.
     pub fn untold<'a>(&self, conn: &'a ConnState) -> Vec<&'a (String, String)> {
-        if conn.digest == self.told.digest {
+        if conn.digest == self.told_digest {
             return Vec::new();
         }
-        let is_new = |pair: &&(String, String)| !self.told.values.contains(pair);
+        let is_new = |pair: &&(String, String)| match pair.0.as_str() {
+            APPLICATION_NAME => *pair.1 != *self.told_name,
+            _ => !self.told.values.contains(pair),
+        };
         conn.parameters.iter().filter(is_new).collect()
     }
 
     /// The client knows the parameters of its connection.
     pub fn knows(&mut self, conn: &ConnState) {
-        if conn.digest != self.told.digest {
-            let told = Arc::new(Told::of(conn.parameters.clone()));
-            self.told = told.with(APPLICATION_NAME, &self.told_name);
+        if conn.digest != self.told_digest {
+            self.is_told(Arc::new(Told::of(conn.parameters.clone())));
         }
+    }
+}
+
+fn config_value(value: &SettingValue) -> &str {
+    match value {
+        SettingValue::Config(text) => text,
+        _ => "",
     }
 }
 
@@ -620,6 +676,8 @@ pub struct Seen {
     pub statements: Vec<Box<[u8]>>,
     /// Statements that were prepared with SQL.
     pub prepared: Vec<Carried>,
+    /// A setting has a value that is too long to be carried along.
+    pub too_long: bool,
     /// The connection has something that nothing takes away: a temporary namespace.
     pub spoiled: bool,
 }

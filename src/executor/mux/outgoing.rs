@@ -5,12 +5,12 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::{MAX_STATEMENTS, Mux};
-use crate::backend::{ConnState, Expect, Kind, ServerName, Statement};
+use crate::backend::{ConnState, Excess, Expect, Kind, ServerName, Statement};
 use crate::config::PoolingMode;
 use crate::error::{Error, ErrorKind};
 use crate::proto::backend::TxStatus;
 use crate::proto::frame::{FrameBuf, HEADER, Want};
-use crate::proto::frontend::{self, put_close, put_parse, tag};
+use crate::proto::frontend::{self, put_close, put_parse, put_sync, tag};
 use crate::query::{Class, Effects, changes_database, classify};
 
 /// Longest statement that is read. A longer one is passed on unread, and the session keeps its
@@ -37,7 +37,10 @@ const OWN_WORLD: Effects = Effects::TEMP
 /// What refers to prepared statements by the client's own names.
 const REFERS: Effects = Effects::PREPARE.and(Effects::EXECUTES).and(Effects::LISTS_STATEMENTS);
 
-/// A request that is not carried out.
+/// A statement that PostgreSQL refuses, and its name, under which none will ever be.
+const REFUSED: (&[u8], &[u8]) = (b"rdb_refused", b"rdb: too many prepared statements\0\0\0");
+
+/// A request that ends its session.
 pub struct Refused(pub Error);
 
 /// The scanner's rule for requests that are looked at.
@@ -126,6 +129,9 @@ impl Mux {
             message.pass();
             return Ok(body);
         }
+        if conn.expect.needs_flush() {
+            message.put_before(&[tag::FLUSH, 0, 0, 0, 4]);
+        }
         self.refresh_names();
         match tag {
             tag::QUERY => self.query(conn, message, long, idle)?,
@@ -173,23 +179,47 @@ impl Mux {
             let effects = Effects::UNCLEAR.and(Effects::SEQUENCE);
             Class { effects, ..Class::default() }
         } else {
-            let body = message.body();
-            let text = cstr(body).unwrap_or(body);
-            let class = classify(text, &self.names);
-            if class.effects.has(Effects::DDL) && changes_database(text) {
-                idle();
-            }
-            class
+            self.read(message.body(), idle)?
         };
-        self.refuse_transactions(&class)?;
-        self.note(&class, conn);
         self.unnamed = None;
+        if let Some(excess) = self.named.excess_of_sql(&class, message.whole) {
+            Self::put_refusal(conn, &mut message, excess);
+            let mut sync = Vec::new();
+            put_sync(&mut sync);
+            message.put_before(&sync);
+            conn.expect.sent(tag::SYNC);
+            message.remove();
+            return Ok(());
+        }
+        self.note(&class, message.whole, conn);
         conn.unnamed = None;
         self.refer_by_name(conn, &mut message, &class);
         self.deallocate(&class);
         conn.expect.sent(tag::QUERY);
         message.pass();
         Ok(())
+    }
+
+    /// Reads a text, at the beginning of a body.
+    fn read(&self, body: &[u8], idle: &mut dyn FnMut()) -> Result<Class, Refused> {
+        let text = cstr(body).unwrap_or(body);
+        let class = classify(text, &self.names);
+        self.refuse_transactions(&class)?;
+        if class.effects.has(Effects::DDL) && changes_database(text) {
+            idle();
+        }
+        Ok(class)
+    }
+
+    /// Has PostgreSQL fail where a request would prepare too much: it ends the transaction, and
+    /// passes over what comes up to the Sync, as after any other failure. The error that it reports
+    /// is replaced on its way back.
+    fn put_refusal(conn: &mut ConnState, message: &mut Message<'_>, excess: Excess) {
+        let (name, body) = REFUSED;
+        let mut batch = Vec::new();
+        put_parse(&mut batch, name, body);
+        conn.expect.push(Kind::Refused(excess).into());
+        message.put_before(&batch);
     }
 
     fn refuse_transactions(&self, class: &Class) -> Result<(), Refused> {
@@ -227,10 +257,16 @@ impl Mux {
         let body = &message.body()[name_length + 1..];
         let name: Option<Box<[u8]>> =
             (name_length > 0).then(|| key(&message.body()[..name_length]).into());
+        let excess = name.as_ref().and_then(|name| self.named.excess(name, body.len()));
+        if let Some(excess) = excess {
+            Self::put_refusal(conn, &mut message, excess);
+            message.remove();
+            return Ok(());
+        }
         let context = self.context();
         if let Some(context) = context
             && conn.tx != TxStatus::Failed
-            && name.as_ref().is_none_or(|name| !self.native && !self.named.contains_key(name))
+            && name.as_ref().is_none_or(|name| !self.native && !self.named.contains(name))
         {
             let hash = self.hash(body, context);
             if let Some(statement) = conn.statements.find(hash, body, context) {
@@ -240,12 +276,7 @@ impl Mux {
                 return Ok(());
             }
         }
-        let text = cstr(body).unwrap_or(body);
-        let class = classify(text, &self.names);
-        self.refuse_transactions(&class)?;
-        if class.effects.has(Effects::DDL) && changes_database(text) {
-            idle();
-        }
+        let class = self.read(body, idle)?;
         let body: Box<[u8]> = body.into();
         // Before the batch begins, while a failure of ours does no harm.
         self.refer_by_name(conn, &mut message, &class);
@@ -274,7 +305,7 @@ impl Mux {
         name_length: usize,
         statement: Arc<Statement>,
     ) {
-        let duplicate = name.as_ref().is_some_and(|name| self.named.contains_key(name));
+        let duplicate = name.as_ref().is_some_and(|name| self.named.contains(name));
         let lists = statement.class.effects.has(Effects::LISTS_STATEMENTS);
         let native = (self.native || lists) && name.is_some();
         let gained = if statement.raw {
@@ -329,7 +360,7 @@ impl Mux {
     }
 
     fn make_room(&mut self, conn: &mut ConnState, message: &mut Message<'_>, newcomer: &Statement) {
-        if let Some((_, name)) = conn.statements.evict(self.cache_size, newcomer) {
+        while let Some((_, name)) = conn.statements.evict(self.cache_size, newcomer) {
             let mut batch = Vec::new();
             put_close(&mut batch, name.as_bytes());
             let entry = Expect { name: Some(name.as_bytes().into()), ..Kind::CloseInjected.into() };
@@ -392,8 +423,8 @@ impl Mux {
             }
             return;
         };
-        if runs {
-            self.note_use(conn, message, &statement);
+        if runs && !self.note_use(conn, message, &statement) {
+            return;
         }
         if length > 0 && self.own.contains(key(&message.body()[at..at + length])) {
             return;
@@ -432,23 +463,29 @@ impl Mux {
         name
     }
 
-    /// What running a prepared statement will have done.
+    /// What running a prepared statement will have done; false = it is refused.
     fn note_use(
         &mut self,
         conn: &mut ConnState,
         message: &mut Message<'_>,
         statement: &Arc<Statement>,
-    ) {
+    ) -> bool {
         let class = &statement.class;
+        let bytes = statement.body.len();
+        if let Some(excess) = self.named.excess_of_sql(class, bytes) {
+            Self::put_refusal(conn, message, excess);
+            return false;
+        }
         if statement.version != self.version {
             let text = cstr(&statement.body).unwrap_or(&statement.body);
             let class = classify(text, &self.names);
-            self.note(&class, conn);
+            self.note(&class, bytes, conn);
         } else if !class.effects.is_none() || !class.changes.is_empty() {
-            self.note(class, conn);
+            self.note(class, bytes, conn);
         }
         self.refer_by_name(conn, message, class);
         self.deallocate(class);
+        true
     }
 
     /// Prepares for SQL that refers to prepared statements by the client's names.

@@ -100,7 +100,7 @@ impl HttpDoor {
     }
 
     /// Accepts until the server drains, or is replaced.
-    pub async fn serve(self: Arc<Self>, listener: Listener, face: Face) {
+    pub async fn serve(self: Arc<Self>, mut listener: Listener, face: Face) {
         let router = self.router(face);
         let mut drain = self.drain.clone();
         loop {
@@ -118,7 +118,7 @@ impl HttpDoor {
                 continue;
             };
             let config = self.config.now();
-            stream.configure(&config.network);
+            listener.configure(&stream, &config.network);
             stream.give_up_after(config.api.stall_timeout_secs.duration());
             let (door, router) = (self.clone(), router.clone());
             tokio::spawn(async move {

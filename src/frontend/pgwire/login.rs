@@ -2,12 +2,12 @@
 //! of the method that it names.
 
 use super::{PgDoor, Refusal};
-use crate::auth::hba::Knock;
+use crate::auth::hba::{Knock, Rules};
 use crate::auth::scram::{Channel, MECHANISM, MECHANISM_PLUS};
 use crate::auth::{Identity, hba};
 use crate::config::{HbaMethod, HbaRule};
 use crate::error::{Error, ErrorKind};
-use crate::net::{Stream, TlsFacts};
+use crate::net::{ReadAhead, Stream, TlsFacts};
 use crate::proto::frame::HEADER;
 use crate::proto::{Cursor, backend as replies, frontend};
 use crate::types::Secret;
@@ -19,6 +19,7 @@ const LONGEST_ANSWER: usize = 4096;
 pub(super) struct Login<'a> {
     pub(super) door: &'a PgDoor,
     pub(super) stream: &'a mut Stream,
+    pub(super) ahead: &'a mut ReadAhead,
     pub(super) tls: Option<&'a TlsFacts>,
     pub(super) knock: Knock<'a>,
 }
@@ -32,9 +33,12 @@ impl Login<'_> {
     ) -> Result<(Identity, &'static str), Refusal> {
         let auth = &self.door.auth;
         let role = self.knock.role;
-        let rule = match auth.rule(&self.knock) {
-            Ok(Some(rule)) => rule,
-            Ok(None) => return Ok((auth.trust(role.into())?, "trust")),
+        // One set of rules for the whole log-in, whatever is reloaded meanwhile.
+        let Some(rules) = auth.rules() else {
+            return Ok((auth.trust(role.into())?, "trust"));
+        };
+        let rule = match rules.decide(&self.knock) {
+            Ok(rule) => rule,
             Err(error) => {
                 self.door.metrics.connection_rejected("hba");
                 let (database, address) =
@@ -44,13 +48,13 @@ impl Login<'_> {
             }
         };
         let certificate = self.tls.and_then(|facts| facts.certificate.as_ref());
-        auth.rules()
+        rules
             .check_certificate(rule, certificate, role)
             .map_err(|error| auth.refuse(rule.method, role, error))?;
         let identity = match rule.method {
             HbaMethod::Scram => return self.scram(reply).await,
             HbaMethod::Password => self.password().await?,
-            HbaMethod::Peer => self.peer(rule).await?,
+            HbaMethod::Peer => self.peer(&rules, rule).await?,
             HbaMethod::Trust | HbaMethod::Cert => auth.vouched(rule.method, role.into()).await?,
             HbaMethod::Reject => return Err(hba::failed(rule.method, role).into()),
         };
@@ -105,7 +109,7 @@ impl Login<'_> {
     }
 
     /// The operating system says who is at the other end of the Unix socket.
-    async fn peer(&mut self, rule: &HbaRule) -> Result<Identity, Refusal> {
+    async fn peer(&mut self, rules: &Rules, rule: &HbaRule) -> Result<Identity, Refusal> {
         let (auth, role) = (&self.door.auth, self.knock.role);
         let uid = self.stream.peer_user();
         // The user database may be a file or a server far away.
@@ -114,7 +118,7 @@ impl Login<'_> {
             user.ok().flatten().map(|user| user.name)
         });
         match name.await.ok().flatten() {
-            Some(name) if auth.rules().maps(rule, &name, role) => {
+            Some(name) if rules.maps(rule, &name, role) => {
                 Ok(auth.vouched(HbaMethod::Peer, role.into()).await?)
             }
             _ => Err(auth.refuse(rule.method, role, hba::failed(rule.method, role)).into()),
@@ -123,22 +127,22 @@ impl Login<'_> {
 
     /// Reads a message of type `p`.
     async fn answer(&mut self) -> Result<Vec<u8>, Refusal> {
-        let mut bytes = Vec::with_capacity(HEADER);
-        if !self.stream.read_exactly(&mut bytes, HEADER).await? {
-            return Err(Refusal::Silent);
-        }
-        if bytes[0] != frontend::tag::PASSWORD {
-            let text = format!("expected SASL response, got message type {}", bytes[0]);
+        let (tag, length) = match self.ahead.peek(self.stream, HEADER).await? {
+            Some(&[tag, a, b, c, d, ..]) => (tag, u32::from_be_bytes([a, b, c, d]) as usize),
+            _ => return Err(Refusal::Silent),
+        };
+        if tag != frontend::tag::PASSWORD {
+            let text = format!("expected SASL response, got message type {tag}");
             return Err(Error::new(ErrorKind::ProtocolViolation, text).into());
         }
-        let length = u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize;
         match length.checked_sub(4) {
             Some(body) if body <= LONGEST_ANSWER => {
-                let mut message = Vec::with_capacity(body);
-                match self.stream.read_exactly(&mut message, body).await? {
-                    true => Ok(message),
-                    false => Err(Refusal::Silent),
-                }
+                let Some(bytes) = self.ahead.peek(self.stream, HEADER + body).await? else {
+                    return Err(Refusal::Silent);
+                };
+                let message = bytes[HEADER..HEADER + body].to_vec();
+                self.ahead.take(HEADER + body);
+                Ok(message)
             }
             _ => {
                 self.door.metrics.protocol_error("startup");

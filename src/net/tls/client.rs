@@ -1,14 +1,12 @@
 //! TLS towards PostgreSQL: which certificates are good enough for which `sslmode`.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -51,7 +49,7 @@ impl ClientTls {
         let mut config = match &tls.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
-                let (chain, key) = (server::certificates(cert)?, private_key(key)?);
+                let (chain, key) = (server::certificates(cert)?, server::private_key(key)?);
                 builder.with_client_auth_cert(chain, key).map_err(|e| format!("sslcert: {e}"))?
             }
         };
@@ -66,11 +64,6 @@ impl ClientTls {
         let name = ServerName::try_from(host.to_owned()).map_err(wrong)?;
         ClientConnection::new(self.config.clone(), name).map_err(io::Error::other)
     }
-}
-
-fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    server::check_privacy(file)?;
-    PrivateKeyDer::from_pem_file(file).map_err(|e| format!("{}: {e}", file.display()))
 }
 
 fn system_authorities() -> Result<RootCertStore, String> {

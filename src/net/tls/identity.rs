@@ -5,13 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::certificate;
-use super::server::{certificates, check_privacy};
+use super::server::{certificates, private_key};
 
 /// A certificate with its key.
 #[derive(Debug)]
@@ -33,9 +31,7 @@ impl Identity {
         provider: &CryptoProvider,
     ) -> Result<Self, String> {
         let chain = certificates(cert_file)?;
-        check_privacy(key_file)?;
-        let key = PrivateKeyDer::from_pem_file(key_file)
-            .map_err(|e| format!("{}: {e}", key_file.display()))?;
+        let key = private_key(key_file)?;
         let first = chain.first().map_or(&[][..], |der| der.as_ref());
         let (names, binding) =
             (certificate::dns_names(first), certificate::end_point_binding(first));

@@ -243,6 +243,15 @@ impl TlsStream {
         &self.socket
     }
 
+    /// Version and cipher suite, for instance `TLSv1.3/TLS_AES_256_GCM_SHA384`.
+    pub(super) fn describe(&self) -> String {
+        let suite = self.session.negotiated_cipher_suite();
+        let suite = suite.map_or_else(String::new, |suite| format!("{:?}", suite.suite()));
+        // The library tells the suites of TLS 1.3 apart by a name of its own.
+        let suite = suite.replace("TLS13_", "TLS_");
+        format!("{}/{suite}", version(&self.session))
+    }
+
     /// Moves the socket to the event loop of the calling thread.
     pub(super) fn rebind(self) -> io::Result<Self> {
         Ok(Self { socket: TcpStream::from_std(self.socket.into_std()?)?, ..self })

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::{Mutex, RwLock};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ProtocolVersion, RootCertStore, ServerConfig};
 
@@ -258,9 +258,15 @@ pub(super) fn authorities(file: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
+/// The private key of a file that others cannot read.
+pub(super) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    check_privacy(file)?;
+    PrivateKeyDer::from_pem_file(file).map_err(|e| format!("{}: {e}", file.display()))
+}
+
 /// PostgreSQL's rule for the file of a private key: nobody but its owner may read it, and if that
 /// is root, its group.
-pub(super) fn check_privacy(file: &Path) -> Result<(), String> {
+fn check_privacy(file: &Path) -> Result<(), String> {
     let meta = std::fs::metadata(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let forbidden = if meta.uid() == 0 { 0o037 } else { 0o077 };
     match meta.mode() & forbidden {

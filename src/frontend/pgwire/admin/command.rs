@@ -1,6 +1,7 @@
 //! The console's command language, PgBouncer's as far as it goes.
 
-use crate::error::{Error, Result};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
 use crate::types::Database;
 
 /// What `SHOW` shows.
@@ -11,6 +12,7 @@ pub(super) enum Show {
     Databases,
     Help,
     Lists,
+    Mem,
     Pools,
     Servers,
     State,
@@ -22,12 +24,13 @@ pub(super) enum Show {
 }
 
 impl Show {
-    pub(super) const ALL: [(&str, Show); 13] = [
+    pub(super) const ALL: [(&str, Show); 14] = [
         ("CLIENTS", Show::Clients),
         ("CONFIG", Show::Config),
         ("DATABASES", Show::Databases),
         ("HELP", Show::Help),
         ("LISTS", Show::Lists),
+        ("MEM", Show::Mem),
         ("POOLS", Show::Pools),
         ("SERVERS", Show::Servers),
         ("STATE", Show::State),
@@ -57,6 +60,8 @@ pub(super) enum Command {
     Resume(Option<Database>),
     Reconnect(Option<Database>),
     Kill(Victim),
+    /// A key of the configuration and its value.
+    Set(String, String),
     Reload,
     Drain,
     Shutdown {
@@ -69,7 +74,7 @@ pub(super) enum Command {
 }
 
 /// Every command with what it does, for HELP.
-pub(super) const HELP: [(&str, &str); 12] = [
+pub(super) const HELP: [(&str, &str); 13] = [
     ("SHOW what", "clients, config, databases, help, lists, pools, servers, state, …"),
     ("PAUSE [database]", "give out no connections; returns when all are back and closed"),
     ("RESUME [database]", "end a pause; without a name, every pause"),
@@ -77,6 +82,7 @@ pub(super) const HELP: [(&str, &str); 12] = [
     ("KILL database", "end its sessions with 57P01"),
     ("KILL id", "end one session; SHOW CLIENTS tells its id"),
     ("KILL_CLIENT id", "the same"),
+    ("SET key = value", "change a key of SHOW CONFIG until the next RELOAD or restart"),
     ("RELOAD", "read the configuration again"),
     ("DRAIN", "accept nobody, wait for everybody, then stop"),
     ("SHUTDOWN", "stop; statements and transactions get server.shutdown_grace_secs"),
@@ -141,12 +147,37 @@ pub(super) fn parse(text: &str) -> Result<Command> {
         ("BEGIN", _) | ("START", "TRANSACTION") => Command::Transaction(true, "BEGIN"),
         ("COMMIT" | "END", _) => Command::Transaction(false, "COMMIT"),
         ("ROLLBACK" | "ABORT", _) => Command::Transaction(false, "ROLLBACK"),
-        ("SET", what) if !what.is_empty() => Command::Ignored("SET"),
+        ("SET", what) if !what.is_empty() => set(rest)?,
         ("RESET", what) if !what.is_empty() => Command::Ignored("RESET"),
         ("DISCARD", "ALL") => Command::Ignored("DISCARD ALL"),
         ("DEALLOCATE", "ALL") => Command::Ignored("DEALLOCATE ALL"),
         _ => return Err(unknown(text)),
     })
+}
+
+/// A key of the configuration; what drivers set of themselves means nothing here.
+fn set(text: &str) -> Result<Command> {
+    let end = text.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(text.len());
+    let (key, rest) = (text[..end].to_ascii_lowercase(), text[end..].trim());
+    let is_ours = |(table, _): &(&str, &str)| {
+        key.strip_prefix(table).is_some_and(|name| name.starts_with('.'))
+    };
+    if !Config::sections().iter().any(is_ours) {
+        return Ok(Command::Ignored("SET"));
+    }
+    let to = rest.get(..3).is_some_and(|word| word.trim_end().eq_ignore_ascii_case("to"));
+    let value = match rest.strip_prefix('=') {
+        Some(value) => value.trim(),
+        None if to => rest[2..].trim(),
+        None => "",
+    };
+    if value.is_empty() {
+        return Err(syntax(format!("there is no value for {key}"))
+            .with_hint("for instance: SET pool.max_size = 50"));
+    }
+    let quoted = value.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    let value = quoted.map_or_else(|| value.to_owned(), |inner| inner.replace("''", "'"));
+    Ok(Command::Set(key, value))
 }
 
 fn victim(text: &str) -> Result<Victim> {
@@ -183,6 +214,10 @@ fn syntax(text: String) -> Error {
 }
 
 fn unknown_show(what: &str) -> Error {
+    if what.eq_ignore_ascii_case("FDS") {
+        return Error::new(ErrorKind::NotSupported, "there is no SHOW FDS: it is PgBouncer's own")
+            .with_hint("SHOW CLIENTS and SHOW SERVERS tell what is connected");
+    }
     let names = Show::ALL.map(|(name, _)| name).join(", ");
     syntax(format!("there is no SHOW {what}")).with_hint(format!("SHOW knows: {names}"))
 }
@@ -219,6 +254,14 @@ mod tests {
             ("SHUTDOWN WAIT_FOR_CLIENTS", Command::Drain),
             ("SHUTDOWN immediate", Command::Shutdown { at_once: true }),
             ("SET extra_float_digits = 3", Command::Ignored("SET")),
+            ("SET search_path to a.b", Command::Ignored("SET")),
+            ("SET pool_x.y = 1", Command::Ignored("SET")),
+            ("set Pool.Max_Size=7", Command::Set("pool.max_size".into(), "7".into())),
+            ("SET pool.max_size TO 7", Command::Set("pool.max_size".into(), "7".into())),
+            (
+                "SET pool.validation_query = 'select ''a'';'",
+                Command::Set("pool.validation_query".into(), "select 'a';".into()),
+            ),
             ("begin read only", Command::Transaction(true, "BEGIN")),
         ] {
             assert_eq!(parse(text).unwrap(), command, "{text}");
@@ -237,6 +280,8 @@ mod tests {
             ("KILL_CLIENT x", "SHOW CLIENTS"),
             ("PAUSE a b", "double quotes"),
             ("SHUTDOWN later", "SHUTDOWN IMMEDIATE"),
+            ("SET pool.max_size", "SET pool.max_size = 50"),
+            ("SET pool.max_size tomorrow", "SET pool.max_size = 50"),
         ] {
             let error = parse(text).unwrap_err();
             assert_eq!(error.sqlstate().as_str(), "42601", "{text}");

@@ -7,7 +7,7 @@ use super::command::{HELP, Show};
 use crate::proto::rows::{Cell, ColumnType};
 use crate::session::SessionView;
 use crate::session::admin::Admin;
-use crate::telemetry::Totals;
+use crate::telemetry::{Totals, process_memory};
 use crate::types::{BackendAddr, Database, Role};
 
 use ColumnType::{Int8, Text};
@@ -48,24 +48,8 @@ const CLIENTS: Columns = &[
     ("wait_time", Int8),
 ];
 
-const SERVERS: Columns = &[
-    ("type", Text),
-    ("user", Text),
-    ("database", Text),
-    ("state", Text),
-    ("addr", Text),
-    ("port", Int8),
-    ("connect_time", Text),
-    ("request_time", Text),
-    ("wait", Int8),
-    ("wait_us", Int8),
-    ("close_needed", Int8),
-    ("link", Text),
-    ("remote_pid", Int8),
-    ("tls", Text),
-    ("application_name", Text),
-    ("id", Int8),
-];
+/// What clients and connections have in common.
+const SERVERS: Columns = CLIENTS.split_at(16).0;
 
 const POOLS: Columns = &[
     ("database", Text),
@@ -141,6 +125,10 @@ const USERS: Columns = &[
     ("current_client_connections", Int8),
 ];
 
+/// PgBouncer counts its own caches here, of which there are none; the process has these.
+const MEM: Columns =
+    &[("name", Text), ("size", Int8), ("used", Int8), ("free", Int8), ("memtotal", Int8)];
+
 const CONFIG: Columns =
     &[("key", Text), ("value", Text), ("default", Text), ("changeable", Text), ("source", Text)];
 
@@ -153,6 +141,7 @@ impl Show {
             Show::Databases => DATABASES,
             Show::Help => &[("command", Text), ("meaning", Text)],
             Show::Lists => &[("list", Text), ("items", Int8)],
+            Show::Mem => MEM,
             Show::Pools => POOLS,
             Show::Servers => SERVERS,
             Show::State => &[("key", Text), ("value", Text)],
@@ -171,6 +160,7 @@ impl Show {
             Show::Databases => databases(admin),
             Show::Help => HELP.iter().map(|(command, meaning)| row![*command, *meaning]).collect(),
             Show::Lists => lists(admin),
+            Show::Mem => memory(),
             Show::Pools => pools(admin),
             Show::Servers => servers(admin),
             Show::State => state(admin),
@@ -220,7 +210,7 @@ fn client(view: &SessionView) -> Vec<Cell> {
         0u64,
         view.backend_pid.map_or_else(String::new, |pid| pid.to_string()),
         0u64,
-        "",
+        entry.tls(),
         entry.application(),
         entry.id.0,
         entry.protocol.as_str(),
@@ -263,7 +253,7 @@ fn servers(admin: &Admin) -> Rows {
             u64::from(listed.is_stale()),
             holder.map_or_else(String::new, |view| view.entry.id.to_string()),
             listed.pid(),
-            "",
+            listed.tls(),
             holder.map_or_else(String::new, |view| view.entry.application()),
             listed.id,
         ]
@@ -367,6 +357,11 @@ fn lists(admin: &Admin) -> Rows {
         row!["used_servers", servers.len() - idle],
         row!["system_servers", admin.system_servers().len()],
     ]
+}
+
+fn memory() -> Rows {
+    let row = |(name, bytes)| row![name, Cell::Null, Cell::Null, Cell::Null, bytes];
+    process_memory().into_iter().map(row).collect()
 }
 
 fn state(admin: &Admin) -> Rows {

@@ -1,0 +1,321 @@
+//! The prepared statements of one session by the client's names, and how many there may be.
+//!
+//! PostgreSQL keeps as many as its memory holds; here each session has a share.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::backend::{Excess, Statement};
+use crate::error::{Error, SqlState};
+use crate::query::{Class, Reference};
+
+/// Statements prepared with SQL whose completion is waited for.
+const MAX_PENDING: usize = 256;
+
+/// How much one session may keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Statements, of the protocol and of SQL.
+    pub statements: usize,
+    /// Bytes of their texts.
+    pub bytes: usize,
+}
+
+/// The statements of one session.
+#[derive(Debug)]
+pub(super) struct Named {
+    limits: Limits,
+    by_protocol: HashMap<Box<[u8]>, Arc<Statement>>,
+    /// Those prepared with SQL, as far as they are known, with the length of their text.
+    by_sql: HashMap<Box<[u8]>, usize>,
+    /// What the SQL in flight prepares and takes away when PostgreSQL completes it.
+    pending: VecDeque<(Reference, usize)>,
+    /// Bytes of both.
+    bytes: usize,
+}
+
+impl Named {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            by_protocol: HashMap::new(),
+            by_sql: HashMap::new(),
+            pending: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// How many there are, those prepared with SQL included.
+    fn all(&self) -> usize {
+        self.by_protocol.len() + self.by_sql.len()
+    }
+
+    /// Statements prepared by protocol.
+    pub(super) fn len(&self) -> usize {
+        self.by_protocol.len()
+    }
+
+    pub(super) fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.by_protocol.get(name)
+    }
+
+    pub(super) fn contains(&self, name: &[u8]) -> bool {
+        self.by_protocol.contains_key(name)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
+        self.by_protocol.iter().map(|(name, statement)| (&**name, statement))
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        name: Box<[u8]>,
+        statement: Arc<Statement>,
+    ) -> Option<Arc<Statement>> {
+        self.bytes += statement.body.len();
+        let before = self.by_protocol.insert(name, statement);
+        self.bytes -= before.as_ref().map_or(0, |before| before.body.len());
+        before
+    }
+
+    pub(super) fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let before = self.by_protocol.remove(name);
+        self.bytes -= before.as_ref().map_or(0, |before| before.body.len());
+        before
+    }
+
+    /// There are none any more.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.limits);
+    }
+
+    /// Why a statement must be refused. One whose name is taken need not: PostgreSQL refuses it.
+    pub(super) fn excess(&self, name: &[u8], bytes: usize) -> Option<Excess> {
+        let is_new = !self.contains(name) && !self.by_sql.contains_key(name);
+        is_new.then(|| self.excess_of(1, bytes)).flatten()
+    }
+
+    /// Why SQL text must be refused, for what it prepares.
+    pub(super) fn excess_of_sql(&self, class: &Class, bytes: usize) -> Option<Excess> {
+        let prepares = |reference: &&Reference| match reference {
+            Reference::Prepares(name) => {
+                !self.contains(name.as_bytes()) && !self.by_sql.contains_key(name.as_bytes())
+            }
+            _ => false,
+        };
+        match class.refers_to.iter().filter(prepares).count() {
+            0 => None,
+            count => self.excess_of(count, bytes),
+        }
+    }
+
+    fn excess_of(&self, count: usize, bytes: usize) -> Option<Excess> {
+        let (coming, coming_bytes, going, going_bytes) = self.in_flight();
+        if self.all() + coming + count > self.limits.statements + going {
+            return Some(Excess::Number);
+        }
+        (self.bytes + coming_bytes + bytes > self.limits.bytes + going_bytes)
+            .then_some(Excess::Bytes)
+    }
+
+    /// What the SQL in flight adds and takes away: statements and bytes of each.
+    fn in_flight(&self) -> (usize, usize, usize, usize) {
+        let mut sum = (0, 0, 0, 0);
+        for (at, (reference, bytes)) in self.pending.iter().enumerate() {
+            match reference {
+                Reference::Prepares(_) => (sum.0, sum.1) = (sum.0 + 1, sum.1 + bytes),
+                Reference::Deallocates(name) => {
+                    let known = self.by_sql.get(name.as_bytes()).copied();
+                    if let Some(bytes) = known.or_else(|| self.in_flight_before(at, name)) {
+                        (sum.2, sum.3) = (sum.2 + 1, sum.3 + bytes);
+                    }
+                }
+                Reference::Executes(_) => {}
+            }
+        }
+        sum
+    }
+
+    /// Length of a statement that SQL before the one at this place prepares.
+    fn in_flight_before(&self, at: usize, name: &str) -> Option<usize> {
+        self.pending.iter().take(at).rev().find_map(|(reference, bytes)| match reference {
+            Reference::Prepares(other) if **other == *name => Some(*bytes),
+            _ => None,
+        })
+    }
+
+    /// SQL that prepares statements or takes them away is on its way.
+    pub(super) fn requested(&mut self, class: &Class, bytes: usize) {
+        for reference in &class.refers_to {
+            let counts = !matches!(reference, Reference::Executes(_));
+            if counts && self.pending.len() < MAX_PENDING {
+                self.pending.push_back((reference.clone(), bytes));
+            }
+        }
+    }
+
+    /// PostgreSQL completed a PREPARE.
+    pub(super) fn prepared(&mut self) {
+        while let Some((reference, bytes)) = self.pending.pop_front() {
+            if let Reference::Prepares(name) = reference {
+                self.note(name.as_bytes(), bytes);
+                return;
+            }
+        }
+    }
+
+    /// PostgreSQL completed a DEALLOCATE.
+    pub(super) fn deallocated(&mut self) {
+        while let Some((reference, _)) = self.pending.pop_front() {
+            if let Reference::Deallocates(name) = reference {
+                self.bytes -= self.by_sql.remove(name.as_bytes()).unwrap_or(0);
+                return;
+            }
+        }
+    }
+
+    /// What is in flight is not carried out, or all of it has been.
+    pub(super) fn nothing_pends(&mut self) {
+        self.pending.clear();
+    }
+
+    /// A look at the connection shows what was prepared with SQL. What functions have prepared
+    /// beyond the limit is not kept by name.
+    pub(super) fn seen<'a>(&mut self, statements: impl Iterator<Item = (&'a [u8], usize)>) {
+        self.bytes -= self.by_sql.values().sum::<usize>();
+        self.by_sql.clear();
+        for (name, bytes) in statements.take(self.limits.statements) {
+            self.note(name, bytes);
+        }
+    }
+
+    fn note(&mut self, name: &[u8], bytes: usize) {
+        self.bytes += bytes;
+        self.bytes -= self.by_sql.insert(name.into(), bytes).unwrap_or(0);
+    }
+
+    /// Most statements.
+    pub(super) fn limit(&self) -> usize {
+        self.limits.statements
+    }
+
+    /// What the client is told of a statement that is too much.
+    pub(super) fn refusal(&self, excess: Excess) -> Error {
+        let Limits { statements, bytes } = self.limits;
+        let text = match excess {
+            Excess::Number => {
+                format!("a session may have {statements} prepared statements at most")
+            }
+            Excess::Bytes => {
+                format!("the prepared statements of a session may be {bytes} bytes long together")
+            }
+        };
+        let hint = match excess {
+            Excess::Number => {
+                "close statements that are not needed any more (Close, DEALLOCATE), or raise \
+                 session.max_prepared_statements"
+            }
+            Excess::Bytes => {
+                "close statements that are not needed any more (Close, DEALLOCATE), or raise \
+                 session.max_prepared_bytes"
+            }
+        };
+        let kind = crate::error::ErrorKind::LimitReached;
+        Error::new(kind, text).with_sqlstate(SqlState::new(b"54000")).with_hint(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::{Names, classify};
+
+    fn statement(bytes: usize) -> Arc<Statement> {
+        let body = vec![b'x'; bytes].into();
+        let class = Class::default();
+        Arc::new(Statement { body, context: 0, hash: 0, class, version: 0, raw: false })
+    }
+
+    fn named(statements: usize, bytes: usize) -> Named {
+        Named::new(Limits { statements, bytes })
+    }
+
+    /// Runs SQL as far as it may run.
+    fn run(named: &mut Named, sql: &str) -> Option<Excess> {
+        let class = classify(sql.as_bytes(), &Names::default());
+        let excess = named.excess_of_sql(&class, sql.len());
+        if excess.is_none() {
+            named.requested(&class, sql.len());
+        }
+        excess
+    }
+
+    #[test]
+    fn the_number_is_limited_and_what_goes_makes_room() {
+        let mut named = named(2, 1000);
+        named.insert((*b"a").into(), statement(10));
+        assert_eq!(named.excess(b"b", 10), None);
+        named.insert((*b"b").into(), statement(10));
+        assert_eq!(named.excess(b"c", 10), Some(Excess::Number));
+        assert_eq!(named.excess(b"a", 10), None, "PostgreSQL says that it is taken");
+        assert_eq!(run(&mut named, "prepare c as select 1"), Some(Excess::Number));
+        named.remove(b"a");
+        assert_eq!(named.excess(b"c", 10), None);
+        named.clear();
+        assert_eq!((named.len(), named.bytes), (0, 0));
+    }
+
+    #[test]
+    fn the_texts_are_limited_together() {
+        let mut named = named(100, 50);
+        named.insert((*b"a").into(), statement(30));
+        assert_eq!(named.excess(b"b", 20), None);
+        assert_eq!(named.excess(b"b", 21), Some(Excess::Bytes));
+        assert_eq!(run(&mut named, "prepare b as select 1234"), Some(Excess::Bytes));
+        named.insert((*b"a").into(), statement(10));
+        assert_eq!(named.bytes, 10);
+        assert_eq!(run(&mut named, "prepare b as select 1234"), None);
+        named.prepared();
+        assert_eq!(named.bytes, 34);
+        named.seen([(&b"z"[..], 5)].into_iter());
+        assert_eq!(named.bytes, 15);
+        assert!(named.remove(b"nobody").is_none());
+    }
+
+    #[test]
+    fn sql_counts_when_it_is_complete() {
+        let mut named = named(2, 1000);
+        assert_eq!(run(&mut named, "prepare a as select 1; prepare b as select 2"), None);
+        assert_eq!(named.excess(b"c", 1), Some(Excess::Number), "they are on their way");
+        named.nothing_pends();
+        assert_eq!(named.excess(b"c", 1), None, "they failed");
+        assert_eq!(run(&mut named, "prepare a as select 1; deallocate a"), None);
+        named.prepared();
+        assert_eq!(named.all(), 1);
+        named.deallocated();
+        assert_eq!(named.all(), 0);
+        assert_eq!(run(&mut named, "prepare a as select 1"), None);
+        named.prepared();
+        assert_eq!(run(&mut named, "prepare a as select 1"), None, "it is taken");
+        named.nothing_pends();
+        named.seen([(&b"a"[..], 1), (b"b", 1), (b"c", 1)].into_iter());
+        assert_eq!(
+            (named.all(), run(&mut named, "prepare d as select 1")),
+            (2, Some(Excess::Number))
+        );
+        assert_eq!(run(&mut named, "deallocate a"), None);
+        assert_eq!(run(&mut named, "prepare d as select 1"), None, "one after the other");
+        assert_eq!(run(&mut named, "deallocate d"), None);
+        assert_eq!(run(&mut named, "prepare e as select 1"), None);
+        assert_eq!(run(&mut named, "prepare f as select 1"), Some(Excess::Number));
+        named.deallocated();
+        named.prepared();
+        named.deallocated();
+        named.prepared();
+        assert_eq!(named.all(), 2, "b and e");
+        // A completion that nobody announced, as from a batch after one that failed.
+        named.prepared();
+        named.deallocated();
+        assert_eq!(named.all(), 2);
+    }
+}
