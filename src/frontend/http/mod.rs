@@ -237,13 +237,14 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
     request.extensions_mut().insert(id.clone());
     let is_foreign = !door.auth.is_required() && !names_this_machine(request.headers());
     let path = request.uri().path().to_owned();
-    // Who watches the server is answered when it is full, and is not news.
+    // Who watches the server is answered when it is full, takes nobody's place, and is not news.
     let is_watcher =
         path == "/metrics" || path.starts_with("/health/") || path.starts_with("/api/v1/health");
     let way = request.extensions().get::<Way>().copied();
     let has_tls = way.is_some_and(|way| way.has_tls);
     let is_bare = door.config.now().security.require_tls && way.is_some_and(|way| way.is_far);
-    let in_work = InWork(Arc::new(Mutex::new(door.requests.enter())));
+    let place = if is_watcher { None } else { door.requests.enter() };
+    let in_work = InWork(Arc::new(Mutex::new(place)));
     request.extensions_mut().insert(in_work.clone());
     let in_flight = Raised::new(&door.metrics.api_in_flight);
     let admitted = in_work.0.lock().is_some();
