@@ -404,6 +404,7 @@ impl Relay<'_, '_> {
         match read(&mut conn.stream, cx, &mut conn.inbound, room) {
             Poll::Pending => {
                 self.waits.backend = true;
+                conn.gather.poll_patience(cx, &conn.stream);
                 return Ok(Flow::Blocked);
             }
             Poll::Ready(Ok(0) | Err(_)) if self.client.goodbye_passed > 0 => {
@@ -411,9 +412,12 @@ impl Relay<'_, '_> {
             }
             Poll::Ready(Ok(0)) => return Err(backend_closed(conn, None)),
             Poll::Ready(Err(e)) => return Err(backend_closed(conn, Some(e))),
-            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Ok(n)) => conn.gather.read(n, &conn.stream),
         }
         scan_replies(conn, self.link.mux, self.link.slot, self.link.work).map_err(Pause::Fatal)?;
+        if conn.state.is_idle() {
+            conn.gather.end(&conn.stream);
+        }
         Ok(Flow::Moved)
     }
 

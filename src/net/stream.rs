@@ -173,6 +173,25 @@ impl Stream {
         Ok((Stream::Tls(Box::new(stream)), binding))
     }
 
+    /// From now on less than so many bytes do not wake who waits for something to read; false = the
+    /// socket does not know this.
+    pub fn set_low_water(&self, bytes: u32) -> bool {
+        let Some(tcp) = self.tcp() else { return false };
+        let value = nix::libc::c_int::try_from(bytes).unwrap_or(nix::libc::c_int::MAX);
+        // SAFETY: the descriptor is open for as long as `tcp` is borrowed, and the option's value
+        // is an int that lives until the call returns.
+        let set = unsafe {
+            nix::libc::setsockopt(
+                std::os::fd::AsRawFd::as_raw_fd(tcp),
+                nix::libc::SOL_SOCKET,
+                nix::libc::SO_RCVLOWAT,
+                (&raw const value).cast(),
+                size_of_val(&value) as nix::libc::socklen_t,
+            )
+        };
+        set == 0
+    }
+
     /// Whether the peer has closed its side, even while unread data waits.
     pub fn peer_has_closed(&self) -> bool {
         self.kernel_reports(nix::poll::PollFlags::from_bits_retain(nix::libc::POLLRDHUP))
