@@ -340,7 +340,7 @@ config! {
         /// For the option map=: lines "map system-user role", as in pg_ident.conf. The system user
         /// is the name in the certificate, or that of the operating system's user.
         ident_map: Vec<IdentEntry> = Vec::new() => live;
-        /// TLS on the PostgreSQL door: "auto" (when tls_cert_path exists), true or false.
+        /// TLS for PostgreSQL and HTTP clients: "auto" (when tls_cert_path exists), true or false.
         enable_tls: TlsMode = TlsMode::Auto, env "RUSTYDB_ENABLE_TLS";
         /// Refuse clients without TLS from other hosts.
         require_tls: bool = false => live;
@@ -352,6 +352,13 @@ config! {
         /// Authorities that sign the certificates of clients (PEM); "none" = clients are not asked
         /// for a certificate.
         ca_cert_path: Option<PathBuf> = None, env "RUSTYDB_TLS_CA";
+        /// Revocation lists of those authorities (PEM, one after the other), as PostgreSQL's
+        /// ssl_crl_file: each authority in the chain of a client's certificate needs one, and one
+        /// that is past its next update refuses everybody. A new file is taken without a restart.
+        crl_path: Option<PathBuf> = None;
+        /// Further certificates with their keys, { "/path/b.crt" = "/path/b.key" }, at most 100: a
+        /// client sees the one for the name that it asks for (SNI), else that of tls_cert_path.
+        sni_certificates: BTreeMap<String, String> = BTreeMap::new();
         /// Break off with clients that have no certificate.
         require_client_cert: bool = false;
         /// 1.3, or 1.2 for older drivers; 1.2 has forward secrecy and AEAD only.
@@ -462,6 +469,16 @@ impl Config {
                 || !self.security.hba.iter().any(HbaRule::needs_certificate),
             "security.ca_cert_path",
             "is missing; a rule of security.hba needs the authorities of the clients",
+        );
+        check(
+            self.security.crl_path.is_none() || self.security.ca_cert_path.is_some(),
+            "security.ca_cert_path",
+            "is missing; crl_path needs the authorities of the clients",
+        );
+        check(
+            self.security.sni_certificates.len() <= 100,
+            "security.sni_certificates",
+            "must have at most 100 entries",
         );
         check(self.security.tls_check_secs.0 > 0, "security.tls_check_secs", "must be at least 1");
         check(self.server.worker_threads <= 256, "server.worker_threads", "must be at most 256");

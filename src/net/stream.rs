@@ -3,8 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -114,7 +116,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown().await,
             Stream::Unix(stream) => stream.shutdown().await,
-            Stream::Tls(stream) => stream.shutdown().await,
+            Stream::Tls(stream) => std::future::poll_fn(|cx| stream.poll_shutdown(cx)).await,
         }
     }
 
@@ -125,13 +127,39 @@ impl Stream {
         served: &Served,
         first: &[u8],
     ) -> Result<(Self, TlsFacts), (Self, io::Error)> {
+        let how = (served, served.config.clone());
+        self.accept_with(how, first).await
+    }
+
+    /// The same for an HTTP client.
+    pub async fn accept_https(
+        self,
+        served: &Served,
+    ) -> Result<(Self, TlsFacts), (Self, io::Error)> {
+        let how = (served, served.http.clone());
+        self.accept_with(how, &[]).await
+    }
+
+    async fn accept_with(
+        self,
+        how: (&Served, Arc<ServerConfig>),
+        first: &[u8],
+    ) -> Result<(Self, TlsFacts), (Self, io::Error)> {
         match self {
-            Stream::Tcp(socket) => match TlsStream::accept(socket, served, first).await {
+            Stream::Tcp(socket) => match TlsStream::accept(socket, how, first).await {
                 Ok((stream, facts)) => Ok((Stream::Tls(Box::new(stream)), facts)),
                 Err((socket, error)) => Err((Stream::Tcp(socket), error)),
             },
             other => Err((other, io::ErrorKind::Unsupported.into())),
         }
+    }
+
+    /// The first byte that the peer sends, which stays there to be read; `None` = it has closed.
+    pub async fn peek(&self) -> io::Result<Option<u8>> {
+        let Stream::Tcp(stream) = self else { return Err(io::ErrorKind::Unsupported.into()) };
+        let mut byte = [0];
+        let n = stream.peek(&mut byte).await?;
+        Ok((n > 0).then_some(byte[0]))
     }
 
     /// Begins a TLS handshake; returns the channel binding of the server's certificate too.
@@ -234,6 +262,58 @@ impl Stream {
         match self {
             Stream::Unix(_) => "local".into(),
             _ => self.peer_address().map_or_else(|| "unknown".into(), |a| a.to_string()),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Stream::poll_read(self.get_mut(), cx, into)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Stream::poll_write(self.get_mut(), cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Tls(stream) => {
+                let first = slices.iter().find(|slice| !slice.is_empty());
+                stream.poll_write(cx, first.map_or(&[][..], |slice| slice))
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        !matches!(self, Stream::Tls(_))
+    }
+
+    /// What counts as written, the kernel has.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => stream.poll_shutdown(cx),
         }
     }
 }

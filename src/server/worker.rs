@@ -117,6 +117,7 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         requests: shared.gates.requests.clone(),
         sockets: shared.gates.sockets.clone(),
         metrics_sockets: Gate::new(METRICS_SOCKETS),
+        tls: shared.tls.clone(),
         config: shared.live.clone(),
         metrics: shared.metrics.clone(),
         health: shared.health.clone(),

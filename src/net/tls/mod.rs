@@ -3,22 +3,25 @@
 
 mod certificate;
 mod client;
+mod identity;
 mod server;
 
 use std::io::{self, BufRead, Write};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::{Connection, ServerConnection};
-use tokio::io::ReadBuf;
+use rustls::{Connection, ServerConfig, ServerConnection};
+use tokio::io::{AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use certificate::PeerCertificate;
 pub use client::ClientTls;
 pub use server::{Served, ServerTls};
 
-/// The protocol's name in ALPN.
+/// The protocols' names in ALPN.
 const ALPN: &[u8] = b"postgresql";
+const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// Plain bytes that are encrypted at once: four records.
 const MOST_AT_ONCE: usize = 64 << 10;
@@ -77,10 +80,10 @@ impl TlsStream {
     /// comes the socket: its peer may not have read the alert yet.
     pub(super) async fn accept(
         socket: TcpStream,
-        served: &Served,
+        (served, config): (&Served, Arc<ServerConfig>),
         mut first: &[u8],
     ) -> Result<(Self, TlsFacts), (TcpStream, io::Error)> {
-        let begun = ServerConnection::new(served.config.clone());
+        let begun = ServerConnection::new(config);
         let begun = begun.map_err(io::Error::other).and_then(|mut session| {
             // To read nothing would mean the end.
             while !first.is_empty() {
@@ -101,7 +104,7 @@ impl TlsStream {
             version: version(&stream.session),
             has_alpn: stream.session.alpn_protocol() == Some(ALPN),
             certificate: peer.map(|der| PeerCertificate::read(der)),
-            binding: served.binding.clone(),
+            binding: served.binding_for(asked_for(&stream.session)),
         };
         Ok((stream, facts))
     }
@@ -229,11 +232,11 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Says TLS's goodbye, and that nothing more will be written.
-    pub(super) async fn shutdown(&mut self) -> io::Result<()> {
+    /// Says TLS's goodbye, once, and that nothing more will be written.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.session.send_close_notify();
-        std::future::poll_fn(|cx| self.poll_flush(cx)).await?;
-        tokio::io::AsyncWriteExt::shutdown(&mut self.socket).await
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
@@ -252,6 +255,14 @@ impl TlsStream {
     /// Moves the socket to the event loop of the calling thread.
     pub(super) fn rebind(self) -> io::Result<Self> {
         Ok(Self { socket: TcpStream::from_std(self.socket.into_std()?)?, ..self })
+    }
+}
+
+/// The name that the client asked for.
+fn asked_for(session: &Connection) -> Option<&str> {
+    match session {
+        Connection::Server(session) => session.server_name(),
+        Connection::Client(_) => None,
     }
 }
 
