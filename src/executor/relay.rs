@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::mux::{Mux, Refused, rule};
 use super::replies::{put_owed, scan_replies, tell_parameters};
 use super::{Executor, Work};
-use crate::backend::{BackendConn, ConnState, Kind, READ_LARGE, READ_SMALL};
+use crate::backend::{BackendConn, ConnState, READ_LARGE, READ_SMALL};
 use crate::error::{Error, ErrorKind};
 use crate::net::Stream;
 use crate::pool::{CancelSlot, Demand, Lease};
@@ -179,15 +179,6 @@ impl Client {
     }
 }
 
-/// Has a cancel request wait until what the client has sent is under way: behind a request of ours.
-pub fn put_off_cancel(client: &mut Client, conn: &mut BackendConn) {
-    let mut batch = Vec::new();
-    frontend::put_query(&mut batch, b"");
-    conn.state.unnamed = None;
-    conn.state.expect.push(Kind::Apply.into());
-    client.inbound.put_scanned(&batch);
-}
-
 /// Gives a connection back although statements are prepared on it under the client's names.
 pub fn leave(lease: &mut Option<Lease>, mux: &mut Mux) {
     if let Some(mut lease) = lease.take() {
@@ -270,7 +261,7 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
     if !batch.is_empty() {
         slot.hide();
         client.inbound.put_scanned(&batch);
-    } else if conn.state.expect.is_idle() {
+    } else {
         tell_parameters(mux, &conn.state, &mut conn.inbound);
     }
 }
