@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Flag, Inputs, Loaded, Reloader, default_file};
-use crate::server;
+use crate::server::{self, Start};
 use crate::supervisor::{StartError, data_dir};
 use crate::telemetry::log;
 
@@ -22,13 +22,23 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
+    serve: ServeOptions,
+}
+
+#[derive(Args)]
+struct ServeOptions {
+    #[command(flatten)]
     options: Options,
+    /// Take the listening sockets over from the RustyDB that runs on the same data directory; its
+    /// clients stay there (server.takeover_stay_secs). Needs an external PostgreSQL.
+    #[arg(long)]
+    takeover: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run the server (the default).
-    Serve(Options),
+    Serve(ServeOptions),
     /// Make the data directory, the embedded PostgreSQL and the administrator, without serving.
     Init {
         #[command(flatten)]
@@ -109,7 +119,7 @@ struct Options {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        None => serve(&cli.options),
+        None => serve(&cli.serve),
         Some(Command::Serve(options)) => serve(&options),
         Some(Command::Init { options, admin_password_file }) => init(&options, admin_password_file),
         Some(Command::Config { what: ConfigCommand::Default }) => print(&default_file()),
@@ -136,12 +146,13 @@ fn print(text: &str) -> Result<u8, StartError> {
     Ok(0)
 }
 
-fn serve(options: &Options) -> Result<u8, StartError> {
-    let inputs = options.inputs()?;
+fn serve(serve: &ServeOptions) -> Result<u8, StartError> {
+    let start = if serve.takeover { Start::TakeOver } else { Start::Fresh };
+    let inputs = serve.options.inputs()?;
     let loaded = load(&inputs)?;
     let log = log::start(&loaded.config.monitoring);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    server::serve(Reloader::new(inputs, loaded), log)
+    server::serve(Reloader::new(inputs, loaded), log, start)
 }
 
 fn init(options: &Options, password_file: Option<PathBuf>) -> Result<u8, StartError> {

@@ -121,7 +121,7 @@ fn statements_prepared_with_sql_count_too() {
     let sql = "deallocate all; do $$ begin execute 'prepare x1 as select 1'; \
                execute 'prepare x2 as select 1'; execute 'prepare x3 as select 1'; end $$";
     assert_eq!(ask(&query(sql), 1).1, "");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(std::time::Duration::from_millis(1500));
     assert_eq!(ask(&prepare("y"), 1), told("EZ", "54000"));
     assert_eq!(ask(&query("discard all"), 1), told("CZ", ""));
     assert_eq!(ask(&prepare("y"), 1), told("CZ", ""));

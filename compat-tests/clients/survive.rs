@@ -222,13 +222,14 @@ fn a_thousand_cancels_hit_nobody_else() {
     back(&server);
 }
 
+/// `SURVIVE_CLIENTS` sets how many; each takes a descriptor of this process and one of the server.
 #[test]
 fn thousands_of_clients_share_twenty_connections() {
     let clients = std::env::var("SURVIVE_CLIENTS").map_or(2000, |n| n.parse().unwrap());
     let files = nix::sys::resource::Resource::RLIMIT_NOFILE;
     let (_, most) = nix::sys::resource::getrlimit(files).unwrap();
     nix::sys::resource::setrlimit(files, most, most).unwrap();
-    assert!(most > 2 * clients + 1000, "RLIMIT_NOFILE is {most}");
+    assert!(most > clients + 1000, "RLIMIT_NOFILE is {most}");
     let limit = format!("network.max_connections={}", clients + 100);
     let server = Server::builder().arg("--insecure").set("pool.max_size=20").set(&limit);
     let server = server.set("pool.max_wait_queue_size=20000").start();
@@ -246,6 +247,7 @@ fn thousands_of_clients_share_twenty_connections() {
         }
     }
     let each = server.memory_kib().0.saturating_sub(before) as f64 / clients as f64;
+    eprintln!("{clients} clients: {each:.1} KiB each");
     assert!(each < 8.0 * if cfg!(debug_assertions) { 2.0 } else { 1.0 }, "{each} KiB per client");
     assert!(server.metric("rustydb_pool_total_connections{pool=\"main\"}") <= 20.0);
     drop(all);

@@ -7,6 +7,7 @@ pub mod pki;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -23,6 +24,10 @@ pub struct Builder {
     env: Vec<(String, String)>,
     data: Option<PathBuf>,
     user: Option<u32>,
+    /// Socket directory and metrics port of another server.
+    place: Option<(PathBuf, u16)>,
+    /// A script that runs the program, `$0` with its arguments, `$@`, and its standard input.
+    script: Option<(String, OwnedFd)>,
 }
 
 /// A server that did not start.
@@ -103,16 +108,31 @@ impl Builder {
         self
     }
 
+    /// Takes over from a server, which has to be kept: everything temporary is its.
+    pub fn taking_over(mut self, server: &Server) -> Self {
+        self.data = Some(server.data_dir.clone());
+        self.place = Some((server.socket_dir.clone(), server.metrics_port));
+        self.arg("--takeover")
+    }
+
+    /// Has a shell run the program.
+    pub fn script(mut self, script: &str, stdin: impl Into<OwnedFd>) -> Self {
+        self.script = Some((script.into(), stdin.into()));
+        self
+    }
+
     pub fn try_start(self) -> Result<Server, Failure> {
         let temp = temp_dir();
         let data_dir = self.data.unwrap_or_else(|| temp.path().join("data"));
-        let socket_dir = temp.path().join("sockets");
-        std::fs::create_dir(&socket_dir).unwrap();
+        let (socket_dir, metrics_port) = self.place.unwrap_or_else(|| {
+            let directory = temp.path().join("sockets");
+            std::fs::create_dir(&directory).unwrap();
+            (directory, free_port())
+        });
         if let Some(uid) = self.user {
             std::os::unix::fs::chown(temp.path(), Some(uid), None).unwrap();
             std::os::unix::fs::chown(&socket_dir, Some(uid), None).unwrap();
         }
-        let metrics_port = free_port();
         let log = temp.path().join("log");
         let mut program = PathBuf::from(binary());
         if self.user.is_some() {
@@ -120,11 +140,24 @@ impl Builder {
             program = temp.path().join("rustydb");
             std::fs::copy(binary(), &program).unwrap();
         }
-        let mut command = command(program.to_str().unwrap());
+        // As on a larger machine, so that connections change threads.
+        let threads: &[&str] = match self.args.iter().any(|arg| arg == "--config") {
+            true => &[],
+            false => &["--set", "server.worker_threads=2"],
+        };
+        let (mut command, stdin) = match self.script {
+            None => (command(program.to_str().unwrap()), Stdio::null()),
+            Some((script, stdin)) => {
+                let mut shell = command("sh");
+                shell.args(["-c", &script, program.to_str().unwrap()]);
+                (shell, stdin.into())
+            }
+        };
         command
             .args(["--port", "0", "--api-port", "0", "--listen", "127.0.0.1"])
             .args(["--metrics-port", &metrics_port.to_string()])
             .args(["--set", "backend.embedded.shared_buffers=32MB"])
+            .args(threads)
             .args(["--log-format", "plain", "--log-level", "debug"])
             .arg("--unix-socket-dir")
             .arg(&socket_dir)
@@ -133,7 +166,7 @@ impl Builder {
             .args(&self.args)
             .envs(self.env)
             .current_dir(temp.path())
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(File::create(&log).unwrap());
         if let Some(uid) = self.user {
@@ -214,7 +247,14 @@ pub fn feed(command: &mut Command, input: &str) -> Output {
 
 impl Server {
     pub fn builder() -> Builder {
-        Builder { args: Vec::new(), env: Vec::new(), data: None, user: None }
+        Builder {
+            args: Vec::new(),
+            env: Vec::new(),
+            data: None,
+            user: None,
+            place: None,
+            script: None,
+        }
     }
 
     pub fn start() -> Self {

@@ -17,6 +17,7 @@ mod refusals;
 mod reload;
 mod shutdown;
 mod start;
+mod takeover;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

@@ -160,32 +160,56 @@ impl ConnState {
     }
 }
 
-/// Parameters that a client was told, and their digest.
+/// The one parameter that clients of one lane differ in.
+pub const APPLICATION_NAME: &str = "application_name";
+
+/// Parameters of a lane, with the messages that tell its clients of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// See [`ConnState::digest`].
     pub digest: u64,
     /// Names and values.
     pub values: Vec<(String, String)>,
+    /// A ParameterStatus for each of them.
+    messages: Vec<u8>,
+    /// Where that for [`APPLICATION_NAME`] lies.
+    name_at: Range<usize>,
 }
 
 impl Told {
     /// These parameters.
     pub fn of(values: Vec<(String, String)>) -> Self {
         let digest = values.iter().fold(0, |all, (name, value)| all ^ digest_of(name, value));
-        Self { digest, values }
+        let (mut messages, mut name_at) = (Vec::new(), 0..0);
+        for (name, value) in &values {
+            let start = messages.len();
+            messages::put_parameter_status(&mut messages, name, value);
+            if name == APPLICATION_NAME {
+                name_at = start..messages.len();
+            }
+        }
+        Self { digest, values, messages, name_at }
     }
 
-    /// The same with one value replaced, if it is among them.
-    pub fn with(self: Arc<Self>, name: &str, value: &str) -> Arc<Self> {
-        match self.values.iter().position(|(known, _)| known == name) {
-            Some(at) if self.values[at].1 != value => {
-                let mut values = self.values.clone();
-                values[at].1 = value.to_owned();
-                Arc::new(Self::of(values))
-            }
-            _ => self,
+    /// The application's name of the lane itself.
+    pub fn application_name(&self) -> Option<&str> {
+        self.values.iter().find(|(name, _)| name == APPLICATION_NAME).map(|(_, value)| &**value)
+    }
+
+    /// The digest for a client with this application's name.
+    pub fn digest_for(&self, application_name: &str) -> u64 {
+        let named = |value| digest_of(APPLICATION_NAME, value);
+        let own = self.application_name();
+        own.map_or(self.digest, |own| self.digest ^ named(own) ^ named(application_name))
+    }
+
+    /// Writes the messages for a client with this application's name.
+    pub fn put_for(&self, out: &mut Vec<u8>, application_name: &str) {
+        out.extend_from_slice(&self.messages[..self.name_at.start]);
+        if !self.name_at.is_empty() {
+            messages::put_parameter_status(out, APPLICATION_NAME, application_name);
         }
+        out.extend_from_slice(&self.messages[self.name_at.end..]);
     }
 }
 

@@ -125,12 +125,16 @@ config! {
         /// Everything RustyDB keeps: the embedded PostgreSQL, the administrator's first password.
         /// Without a value: /var/lib/rustydb where that can be written, else ./data.
         data_dir: Option<PathBuf> = None;
-        /// Threads that serve clients, each with its own listener and event loop; 0 = one per core.
+        /// Threads that serve clients, each with its own event loop; 0 = one for every two cores:
+        /// a statement costs PostgreSQL more than RustyDB, and both need the cores.
         worker_threads: usize = 0;
         /// Seconds between "not ready" and the end of accepting, for load balancers.
         shutdown_delay_secs: Secs = Secs(0) => live;
         /// Seconds that running statements and open transactions get at shutdown.
         shutdown_grace_secs: Secs = Secs(30) => live;
+        /// Seconds that clients may stay connected to this process when another has taken over
+        /// (rustydb --takeover); then it shuts down as at SIGTERM. "none" = until the last leaves.
+        takeover_stay_secs: Option<Secs> = Some(Secs(3600)) => live;
     }
 
     /// The PostgreSQL door.

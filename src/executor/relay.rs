@@ -29,6 +29,8 @@ pub struct Client {
     /// The socket.
     pub stream: Stream,
     inbound: FrameBuf,
+    /// Something came before the session began, and was not looked at yet.
+    has_ahead: bool,
     scanner: Scanner,
     /// The client said goodbye; what it sent before is still carried out.
     leaving: bool,
@@ -66,11 +68,12 @@ pub enum Pause {
 }
 
 impl Client {
-    /// A client whose next byte begins a message.
-    pub fn new(stream: Stream) -> Self {
+    /// A client whose next byte begins a message; `ahead` are bytes that were read already.
+    pub fn new(stream: Stream, ahead: &[u8]) -> Self {
         Self {
             stream,
-            inbound: FrameBuf::default(),
+            inbound: FrameBuf::of(ahead),
+            has_ahead: !ahead.is_empty(),
             scanner: Scanner::default(),
             leaving: false,
             goodbye_passed: 0,
@@ -239,7 +242,7 @@ pub async fn run(
     mut stop: impl FnMut(&mut Context<'_>, bool) -> bool,
 ) -> Pause {
     poll_fn(|cx| {
-        let mut relay = Relay { link: &mut link, client };
+        let mut relay = Relay { link: &mut link, client, waits: Waits::default() };
         match relay.poll(cx) {
             Poll::Ready(pause) => Poll::Ready(pause),
             Poll::Pending if stop(cx, relay.is_idle()) => Poll::Ready(Pause::Stopped),
@@ -269,6 +272,15 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
 struct Relay<'a, 'b> {
     link: &'a mut Link<'b>,
     client: &'a mut Client,
+    waits: Waits,
+}
+
+/// Which sockets had nothing to read since the task was woken. The event loop, which alone knows
+/// better, runs only after the task: asking again before that is in vain.
+#[derive(Default)]
+struct Waits {
+    client: bool,
+    backend: bool,
 }
 
 /// The result of one look at one direction.
@@ -368,11 +380,17 @@ impl Relay<'_, '_> {
                 Poll::Ready(_) => Err(Pause::ClientGone),
             };
         }
+        if self.waits.backend {
+            return Ok(Flow::Blocked);
+        }
         // A large result is read in large pieces, a small one in one small piece.
         let room = if conn.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
         let room = room.max(conn.inbound.capacity().min(READ_LARGE));
         match read(&mut conn.stream, cx, &mut conn.inbound, room) {
-            Poll::Pending => return Ok(Flow::Blocked),
+            Poll::Pending => {
+                self.waits.backend = true;
+                return Ok(Flow::Blocked);
+            }
             Poll::Ready(Ok(0) | Err(_)) if self.client.goodbye_passed > 0 => {
                 return Err(Pause::Terminated);
             }
@@ -399,11 +417,19 @@ impl Relay<'_, '_> {
         if self.conn().is_some_and(|conn| !conn.state.expect.has_room()) {
             return Ok(Flow::Blocked);
         }
-        let room = if self.client.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
-        match read(&mut self.client.stream, cx, &mut self.client.inbound, room) {
-            Poll::Pending => return Ok(Flow::Blocked),
-            Poll::Ready(Ok(n)) if n > 0 => self.client.received += n as u64,
-            Poll::Ready(_) => return Err(Pause::ClientGone),
+        if !std::mem::take(&mut self.client.has_ahead) {
+            if self.waits.client {
+                return Ok(Flow::Blocked);
+            }
+            let room = if self.client.scanner.at_boundary() { READ_SMALL } else { READ_LARGE };
+            match read(&mut self.client.stream, cx, &mut self.client.inbound, room) {
+                Poll::Pending => {
+                    self.waits.client = true;
+                    return Ok(Flow::Blocked);
+                }
+                Poll::Ready(Ok(n)) if n > 0 => self.client.received += n as u64,
+                Poll::Ready(_) => return Err(Pause::ClientGone),
+            }
         }
         if self.link.lease.is_none() && !self.find_backend()? {
             return Ok(Flow::Moved);
@@ -435,6 +461,7 @@ impl Relay<'_, '_> {
             attach(self.client, self.link.mux, self.link.slot, conn);
         }
         *self.link.lease = Some(lease);
+        self.waits.backend = false;
         if harmless { Ok(true) } else { Err(Pause::NeedsSettings) }
     }
 
@@ -566,9 +593,11 @@ fn read(
     into: &mut FrameBuf,
     room: usize,
 ) -> Poll<io::Result<usize>> {
-    // Only a socket that has something gets memory to put it in.
-    std::task::ready!(stream.poll_readable(cx))?;
-    stream.poll_read_into(cx, into.tail(room))
+    let read = stream.poll_read_into(cx, into.tail(room));
+    if read.is_pending() {
+        into.detach();
+    }
+    read
 }
 
 /// After its own FATAL the backend may close; otherwise the client must be told.

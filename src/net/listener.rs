@@ -1,19 +1,22 @@
 //! Listening sockets. Each is bound once and then shared: every worker accepts from its own
 //! registration of the same socket, so a taken port is an error and load spreads by who is free.
+//! Sockets that another process bound ([`Inherited`]) come before new ones.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::Stream;
+use super::{Inherited, Stream};
 use crate::config::{Network, Secs};
 
 /// A bound socket that is not served yet.
@@ -21,17 +24,35 @@ use crate::config::{Network, Secs};
 pub enum Door {
     /// TCP.
     Tcp(std::net::TcpListener),
-    /// Unix socket; the file is removed when the last owner goes.
+    /// Unix socket; its file goes with the last that holds it.
     Unix(StdUnixListener, Arc<SocketFile>),
 }
 
-/// The file of a Unix socket.
+/// The file of a Unix socket. Whoever owns it removes it at the end; while a listening socket goes
+/// from one process to another, exactly one of them does.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    is_ours: AtomicBool,
+}
+
+impl SocketFile {
+    /// A file that this process removes (`true`) or leaves alone.
+    pub(super) fn new(path: PathBuf, is_ours: bool) -> Arc<Self> {
+        Arc::new(Self { path, is_ours: AtomicBool::new(is_ours) })
+    }
+
+    /// From now on this process removes the file at its end, or leaves that to another.
+    pub fn own(&self, is_ours: bool) {
+        self.is_ours.store(is_ours, Ordering::Release);
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if self.is_ours.load(Ordering::Acquire) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -61,8 +82,14 @@ impl fmt::Display for BindError {
     }
 }
 
-/// Binds one TCP socket per address, all on the same port; port 0 lets the kernel choose.
-pub fn bind_tcp(addresses: &[String], port: u16, backlog: u32) -> Result<Vec<Door>, BindError> {
+/// Binds one TCP socket per address, all on the same port; port 0 lets the kernel choose. What is
+/// inherited under this name or address is not bound again.
+pub fn bind_tcp(
+    addresses: &[String],
+    port: u16,
+    backlog: u32,
+    (inherited, name): (&mut Inherited, &str),
+) -> Result<Vec<Door>, BindError> {
     let mut doors = Vec::new();
     let mut port = port;
     for address in addresses {
@@ -73,7 +100,10 @@ pub fn bind_tcp(addresses: &[String], port: u16, backlog: u32) -> Result<Vec<Doo
             Err(_) => (address.as_str(), port).to_socket_addrs().map_err(failed)?.collect(),
         };
         for addr in resolved {
-            let listener = bind_one(addr, backlog).map_err(failed)?;
+            let listener = match inherited.take_tcp(name, addr) {
+                Some(listener) => listener,
+                None => bind_one(addr, backlog).map_err(failed)?,
+            };
             port = listener.local_addr().map_or(port, |addr| addr.port());
             doors.push(Door::Tcp(listener));
         }
@@ -96,8 +126,15 @@ fn bind_one(addr: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener>
 
 /// Binds `<directory>/.s.PGSQL.<port>`, where libpq looks for it. A file that nobody answers on
 /// is left over from a process that died, and is replaced.
-pub fn bind_unix(directory: &Path, port: u16) -> Result<Door, BindError> {
+pub fn bind_unix(
+    directory: &Path,
+    port: u16,
+    inherited: &mut Inherited,
+) -> Result<Door, BindError> {
     let path = directory.join(format!(".s.PGSQL.{port}"));
+    if let Some(door) = inherited.take_unix(&path) {
+        return Ok(door);
+    }
     let what = || format!("Unix socket {}", path.display());
     let fail = |cause| BindError { what: what(), cause };
     if let Ok(meta) = std::fs::symlink_metadata(&path) {
@@ -112,7 +149,7 @@ pub fn bind_unix(directory: &Path, port: u16) -> Result<Door, BindError> {
     listener.set_nonblocking(true).map_err(fail)?;
     // Who may connect is decided by the log-in, as in PostgreSQL.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).map_err(fail)?;
-    Ok(Door::Unix(listener, Arc::new(SocketFile(path))))
+    Ok(Door::Unix(listener, SocketFile::new(path, true)))
 }
 
 impl Door {
@@ -124,13 +161,30 @@ impl Door {
         }
     }
 
+    /// The same socket once more, for another process.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        match self {
+            Door::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Door::Unix(listener, _) => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    /// The file of a Unix socket.
+    pub fn file(&self) -> Option<Arc<SocketFile>> {
+        match self {
+            Door::Tcp(_) => None,
+            Door::Unix(_, file) => Some(file.clone()),
+        }
+    }
+
     /// A listener on the event loop of the calling thread.
     pub fn listen(&self) -> io::Result<Listener> {
         match self {
-            Door::Tcp(listener) => TcpListener::from_std(listener.try_clone()?).map(Listener::Tcp),
+            Door::Tcp(listener) => TcpListener::from_std(listener.try_clone()?)
+                .map(|tcp| Listener::new(ListenerSocket::Tcp(tcp))),
             Door::Unix(listener, file) => {
                 let listener = UnixListener::from_std(listener.try_clone()?)?;
-                Ok(Listener::Unix(listener, file.clone()))
+                Ok(Listener::new(ListenerSocket::Unix(listener, file.clone())))
             }
         }
     }
@@ -138,23 +192,33 @@ impl Door {
 
 /// A socket that accepts.
 #[derive(Debug)]
-pub enum Listener {
-    /// TCP.
-    Tcp(TcpListener),
-    /// Unix socket.
-    Unix(UnixListener, Arc<SocketFile>),
+pub struct Listener {
+    socket: ListenerSocket,
+    /// What accepted sockets have from this one, as Linux lets them inherit it.
+    inherited: Option<SocketOptions>,
 }
 
+#[derive(Debug)]
+enum ListenerSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "removes the file at last")] Arc<SocketFile>),
+}
+
+/// What the configuration says about sockets: TCP_NODELAY, and the silence before a probe.
+type SocketOptions = (bool, Option<Duration>);
+
 impl Listener {
+    fn new(socket: ListenerSocket) -> Self {
+        Self { socket, inherited: None }
+    }
+
     /// The next client. Errors of single connections and of exhausted descriptors are waited out:
     /// a listener that gives up would be a server that is up and deaf.
     pub async fn accept(&self) -> Stream {
         loop {
-            let accepted = match self {
-                Listener::Tcp(listener) => listener.accept().await.map(|(s, _)| Stream::Tcp(s)),
-                Listener::Unix(listener, _) => {
-                    listener.accept().await.map(|(s, _)| Stream::Unix(s))
-                }
+            let accepted = match &self.socket {
+                ListenerSocket::Tcp(tcp) => tcp.accept().await.map(|(s, _)| Stream::Tcp(s)),
+                ListenerSocket::Unix(unix, _) => unix.accept().await.map(|(s, _)| Stream::Unix(s)),
             };
             match accepted {
                 Ok(stream) => return stream,
@@ -166,19 +230,30 @@ impl Listener {
             }
         }
     }
+
+    /// Sets what the configuration says about sockets on an accepted one. Those to come inherit
+    /// it, which saves each of them three system calls.
+    pub fn configure(&mut self, accepted: &Stream, network: &Network) {
+        let ListenerSocket::Tcp(listener) = &self.socket else { return };
+        let idle = network.keepalive_secs.map(|Secs(secs)| Duration::from_secs(secs));
+        let options = (network.tcp_nodelay, idle);
+        if self.inherited != Some(options) {
+            set_options(&SockRef::from(listener), options);
+            accepted.tcp().inspect(|stream| set_options(&SockRef::from(*stream), options));
+            self.inherited = Some(options);
+        }
+    }
+}
+
+fn set_options(socket: &SockRef<'_>, (nodelay, keepalive): SocketOptions) {
+    let _ = socket.set_tcp_nodelay(nodelay);
+    let _ = match keepalive {
+        Some(idle) => socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle)),
+        None => socket.set_keepalive(false),
+    };
 }
 
 impl Stream {
-    /// Sets what the configuration says about sockets.
-    pub fn configure(&self, network: &Network) {
-        let Some(stream) = self.tcp() else { return };
-        let _ = stream.set_nodelay(network.tcp_nodelay);
-        if let Some(Secs(secs)) = network.keepalive_secs {
-            let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(secs));
-            let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
-        }
-    }
-
     /// Lets the kernel break a connection whose peer takes nothing for this long (RFC 5482), so
     /// that a reader that stopped does not hold a backend for ever.
     pub fn give_up_after(&self, limit: Duration) {

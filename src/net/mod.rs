@@ -1,12 +1,14 @@
 //! Sockets: listeners that every worker shares, streams over TCP, TLS or a Unix socket, and the
 //! word that the server is draining.
 
+mod inherited;
 mod listener;
 mod stream;
 mod tls;
 
-pub use listener::{BindError, Door, Listener, bind_tcp, bind_unix};
-pub use stream::Stream;
+pub use inherited::Inherited;
+pub use listener::{BindError, Door, Listener, SocketFile, bind_tcp, bind_unix};
+pub use stream::{ReadAhead, Stream};
 pub use tls::{ClientTls, PeerCertificate, Served, ServerTls, TlsFacts};
 
 use tokio::sync::watch;
@@ -16,6 +18,8 @@ use tokio::sync::watch;
 pub enum Stage {
     /// Clients are accepted.
     Running,
+    /// Another process accepts the clients; those that are here stay.
+    Replaced,
     /// No new clients; idle ones are sent away, running statements finish.
     Draining,
     /// Everything ends now.

@@ -10,6 +10,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::tls::{ClientTls, Served, TlsFacts, TlsStream};
 
+/// Bytes that a new client usually sends at once.
+const AHEAD: usize = 512;
+
 /// A connection over TCP or a Unix socket.
 #[derive(Debug)]
 pub enum Stream {
@@ -142,13 +145,8 @@ impl Stream {
         Ok((Stream::Tls(Box::new(stream)), binding))
     }
 
-    /// Waits, and tells whether the peer has closed its side, even while unread data waits.
-    pub async fn is_closed_after(&self, every: std::time::Duration) -> bool {
-        tokio::time::sleep(every).await;
-        self.peer_has_closed()
-    }
-
-    fn peer_has_closed(&self) -> bool {
+    /// Whether the peer has closed its side, even while unread data waits.
+    pub fn peer_has_closed(&self) -> bool {
         self.kernel_reports(nix::poll::PollFlags::from_bits_retain(nix::libc::POLLRDHUP))
     }
 
@@ -218,5 +216,42 @@ impl Stream {
             Stream::Unix(_) => "local".into(),
             _ => self.peer_address().map_or_else(|| "unknown".into(), |a| a.to_string()),
         }
+    }
+}
+
+/// What a new client has sent, read in as few pieces as it came in. Whoever takes over the stream
+/// takes over what is left here.
+#[derive(Debug, Default)]
+pub struct ReadAhead {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl ReadAhead {
+    /// The next bytes: at least `length` of them, and what came with them. `None` = the peer has
+    /// closed before that.
+    pub async fn peek(&mut self, stream: &mut Stream, length: usize) -> io::Result<Option<&[u8]>> {
+        while self.rest().len() < length {
+            let missing = length - self.rest().len();
+            if self.taken == self.bytes.len() {
+                self.bytes.clear();
+                self.taken = 0;
+            }
+            self.bytes.reserve(missing.max(AHEAD));
+            if stream.read_into(&mut self.bytes).await? == 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.rest()))
+    }
+
+    /// What was read and not taken.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    /// Takes bytes that were peeked at.
+    pub fn take(&mut self, length: usize) {
+        self.taken = (self.taken + length).min(self.bytes.len());
     }
 }

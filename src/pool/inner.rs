@@ -2,7 +2,7 @@
 //! one lock that is held for a few instructions.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -35,6 +35,22 @@ pub struct LaneKey {
 impl Hash for LaneKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
+    }
+}
+
+/// Passes on the hash that a [`LaneKey`] has.
+#[derive(Default)]
+pub(super) struct KnownHash(u64);
+
+impl Hasher for KnownHash {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -173,7 +189,7 @@ pub(super) struct Inner {
     /// Connections in every state, those being made included.
     pub(super) total: usize,
     pub(super) idle: usize,
-    pub(super) lanes: HashMap<Arc<LaneKey>, Lane>,
+    pub(super) lanes: HashMap<Arc<LaneKey>, Lane, BuildHasherDefault<KnownHash>>,
     /// Tickets ascend, so the queue is sorted by them.
     pub(super) waiters: VecDeque<Waiter>,
     pub(super) creations: Creations,
@@ -199,7 +215,7 @@ impl Inner {
             clock: 0,
             total: 0,
             idle: 0,
-            lanes: HashMap::new(),
+            lanes: HashMap::default(),
             waiters: VecDeque::new(),
             gates,
             next_ticket: 0,
@@ -399,9 +415,14 @@ impl Inner {
         Some(Demand { lane: lane.clone(), credentials })
     }
 
-    pub(super) fn parameters(&self, key: &Arc<LaneKey>, changes: u64) -> Option<Arc<Told>> {
-        let known = self.lanes.get(key)?.reported.as_ref()?;
-        (known.changes == changes).then(|| known.values.clone())
+    pub(super) fn parameters(
+        &self,
+        key: &LaneKey,
+        changes: u64,
+    ) -> Option<(Arc<LaneKey>, Arc<Told>)> {
+        let (key, lane) = self.lanes.get_key_value(key)?;
+        let known = lane.reported.as_ref().filter(|known| known.changes == changes)?;
+        Some((key.clone(), known.values.clone()))
     }
 
     /// Takes out everything that is idle.
@@ -490,6 +511,17 @@ impl Inner {
             taken.extend(self.pop_oldest(&lane));
         }
         (taken, narrowed)
+    }
+
+    /// From now on at most this many connections; returns idle ones that are too many.
+    pub(super) fn shrink(&mut self, most: usize) -> Vec<BackendConn> {
+        self.policy.max_size = most;
+        let surplus = self.total.saturating_sub(most);
+        let taken = std::iter::from_fn(|| {
+            let lane = self.oldest_idle(|_| true)?;
+            self.pop_oldest(&lane)
+        });
+        taken.take(surplus).collect()
     }
 
     /// A parameter that some lane's last connection was told.

@@ -228,7 +228,7 @@ impl Pool {
 
     /// The parameters that PostgreSQL reports in this lane, when a connection of it was made
     /// before: enough to greet a client without borrowing a connection.
-    pub fn parameters(&self, lane: &Arc<LaneKey>) -> Option<Arc<Told>> {
+    pub fn parameters(&self, lane: &LaneKey) -> Option<(Arc<LaneKey>, Arc<Told>)> {
         let changes = self.0.changes.count();
         self.0.inner.lock().parameters(lane, changes)
     }

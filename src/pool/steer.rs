@@ -116,6 +116,14 @@ impl Pool {
         self.pump();
     }
 
+    /// From now on at most this many connections, at least one; the others are closed when nobody
+    /// has them.
+    pub fn shrink(&self, most: usize) {
+        let surplus = self.0.inner.lock().shrink(most.max(1));
+        surplus.into_iter().for_each(|conn| self.part("replaced", conn));
+        self.pump();
+    }
+
     /// Every connection, those being made included.
     pub fn servers(&self) -> Vec<ServerView> {
         let idle = self.0.inner.lock().idle_ids();

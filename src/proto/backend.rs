@@ -244,9 +244,12 @@ pub struct CommandTag<'a> {
 pub fn command_complete(body: &[u8]) -> Result<CommandTag<'_>, Malformed> {
     let text = Cursor(body).cstr()?;
     let text = std::str::from_utf8(text).map_err(|_| Malformed("command tag is not UTF-8"))?;
-    let command = text.trim_end_matches(|c: char| c == ' ' || c.is_ascii_digit());
-    let rows = text.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-    Ok(CommandTag { command, rows })
+    let bytes = text.as_bytes();
+    let digits = bytes.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    let (before, number) = text.split_at(text.len() - digits);
+    let rows = if before.ends_with(' ') { number.parse().unwrap_or(0) } else { 0 };
+    let tail = bytes.iter().rev().take_while(|b| matches!(b, b' ' | b'0'..=b'9')).count();
+    Ok(CommandTag { command: &text[..text.len() - tail], rows })
 }
 
 pub(super) fn put(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {

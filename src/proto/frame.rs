@@ -108,6 +108,39 @@ impl Scanner {
 /// Free bytes kept before the first one, so that a few can be put in front without moving the rest.
 const HEADROOM: usize = 128;
 
+/// Memory of windows that are empty, kept by each thread for its next ones: a request needs one for
+/// as long as it takes, and the allocator is slower than this.
+mod spare {
+    use std::cell::RefCell;
+
+    /// Pieces that a thread keeps.
+    const MOST: usize = 16;
+
+    /// Longer pieces are given back: they were for one large message.
+    const LONGEST: usize = 16 << 10;
+
+    thread_local! {
+        static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// An empty piece with this capacity, if there is one.
+    pub(super) fn take(capacity: usize) -> Option<Vec<u8>> {
+        SPARE.with_borrow_mut(|spare| spare.pop_if(|piece| piece.capacity() >= capacity))
+    }
+
+    pub(super) fn keep(mut piece: Vec<u8>) {
+        if piece.capacity() == 0 || piece.capacity() > LONGEST {
+            return;
+        }
+        piece.clear();
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < MOST {
+                spare.push(piece);
+            }
+        });
+    }
+}
+
 /// A window of bytes between a reader and a writer, with the scanner's position in it.
 ///
 /// `start ≤ scanned ≤ data.len()`: what lies before `scanned` may be written out, what lies behind
@@ -122,6 +155,15 @@ pub struct FrameBuf {
 }
 
 impl FrameBuf {
+    /// A window with bytes that are not understood yet.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut window = Self::default();
+        if !bytes.is_empty() {
+            window.tail(bytes.len()).extend_from_slice(bytes);
+        }
+        window
+    }
+
     /// Bytes that may be written out.
     pub fn scanned(&self) -> &[u8] {
         &self.data[self.start..self.scanned]
@@ -209,7 +251,7 @@ impl FrameBuf {
     /// Gives the memory back; the window must be empty.
     pub fn detach(&mut self) {
         if self.is_empty() {
-            *self = Self::default();
+            spare::keep(std::mem::take(self).data);
         }
     }
 
@@ -222,7 +264,11 @@ impl FrameBuf {
             self.start = 0;
         }
         if self.data.is_empty() {
-            self.data.reserve_exact(room + HEADROOM);
+            let whole = room + HEADROOM;
+            if self.data.capacity() == 0 {
+                self.data = spare::take(whole).unwrap_or_default();
+            }
+            self.data.reserve_exact(whole);
             self.make_headroom();
         }
         self.data.reserve(room);

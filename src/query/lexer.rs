@@ -43,11 +43,24 @@ pub struct Lexer<'a> {
     pub unsure: bool,
 }
 
-fn is_word_start(byte: u8) -> bool {
+/// The lower case of each byte that a word may have after its first, else 0.
+const WORD_PART: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        if is_word_part(byte as u8) {
+            table[byte] = (byte as u8).to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    table
+};
+
+const fn is_word_start(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
-fn is_word_part(byte: u8) -> bool {
+const fn is_word_part(byte: u8) -> bool {
     is_word_start(byte) || byte.is_ascii_digit() || byte == b'$'
 }
 
@@ -67,6 +80,9 @@ impl<'a> Lexer<'a> {
     }
 
     fn skip_blanks(&mut self) {
+        while self.sql.get(self.at) == Some(&b' ') {
+            self.at += 1;
+        }
         loop {
             match (self.byte(0), self.byte(1)) {
                 (b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, _) => self.at += 1,
@@ -151,11 +167,16 @@ impl<'a> Lexer<'a> {
     fn word(&mut self) -> Token<'a> {
         let from = self.at;
         let mut hash = SEED;
-        while self.at < self.sql.len() && is_word_part(self.sql[self.at]) {
-            let lower = self.sql[self.at].to_ascii_lowercase();
+        let mut length = 0;
+        for byte in &self.sql[from..] {
+            let lower = WORD_PART[usize::from(*byte)];
+            if lower == 0 {
+                break;
+            }
             hash = (hash ^ u64::from(lower)).wrapping_mul(STEP);
-            self.at += 1;
+            length += 1;
         }
+        self.at += length;
         let word = &self.sql[from..self.at];
         match (word, self.byte(0), self.byte(1)) {
             (b"e" | b"E", b'\'', _) => Token::Text(self.quoted(b'\'', true)),

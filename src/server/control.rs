@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::Shared;
+use super::takeover::{Giver, Heir};
+use super::{Shared, service};
 use crate::config::{BackendMode, Changes, Config, LogLevel, Reloader};
 use crate::error::{Error, Result};
 use crate::session::admin::Order;
@@ -21,6 +22,9 @@ pub(super) enum Leave {
     Gracefully,
     /// At once.
     Now,
+    /// Another process accepts in its place; the clients of this one may stay for
+    /// `server.takeover_stay_secs`.
+    Replaced,
 }
 
 /// Everything that the main loop listens to.
@@ -28,6 +32,9 @@ pub(super) struct Control {
     signals: Signals,
     orders: mpsc::Receiver<Order>,
     reload: Reload,
+    pub(super) giver: Giver,
+    /// The process that is ready to take over.
+    pub(super) heir: Option<Heir>,
 }
 
 /// Carries out reloads.
@@ -41,8 +48,13 @@ pub(super) struct Reload {
 }
 
 impl Control {
-    pub(super) fn new(signals: Signals, orders: mpsc::Receiver<Order>, reload: Reload) -> Self {
-        Self { signals, orders, reload }
+    pub(super) fn new(
+        signals: Signals,
+        orders: mpsc::Receiver<Order>,
+        reload: Reload,
+        giver: Giver,
+    ) -> Self {
+        Self { signals, orders, reload, giver, heir: None }
     }
 
     /// Works until something ends the server.
@@ -57,6 +69,11 @@ impl Control {
                     let _ = self.reload.carry_out(shared);
                 }
                 _ = self.signals.usr1.recv() => self.reload.toggle_debugging(shared),
+                _ = self.signals.usr2.recv() => service::start_successor(),
+                heir = self.giver.heir() => {
+                    self.heir = Some(heir);
+                    return Leave::Replaced;
+                }
                 order = self.orders.recv() => match order {
                     Some(Order::Reload(reply)) => {
                         // A console that is gone does not want to know.
@@ -162,6 +179,7 @@ pub(super) struct Signals {
     quit: Signal,
     hup: Signal,
     usr1: Signal,
+    usr2: Signal,
 }
 
 impl Signals {
@@ -175,6 +193,7 @@ impl Signals {
             quit: on(SignalKind::quit())?,
             hup: on(SignalKind::hangup())?,
             usr1: on(SignalKind::user_defined1())?,
+            usr2: on(SignalKind::user_defined2())?,
         })
     }
 
@@ -187,6 +206,7 @@ impl Signals {
                 _ = self.quit.recv() => return,
                 _ = self.hup.recv() => tracing::warn!("SIGHUP is ignored during the start"),
                 _ = self.usr1.recv() => tracing::warn!("SIGUSR1 is ignored during the start"),
+                _ = self.usr2.recv() => tracing::warn!("SIGUSR2 is ignored during the start"),
             }
         }
     }

@@ -8,6 +8,8 @@ mod backend;
 mod control;
 mod leaks;
 mod sampler;
+mod service;
+mod takeover;
 mod worker;
 
 use std::net::IpAddr;
@@ -22,7 +24,9 @@ use crate::auth::{AccessChanges, StandbyRoles};
 use crate::config::{Config, Live, Reloader};
 use crate::executor::roles::SystemRoles;
 use crate::limits::{Gate, Shares};
-use crate::net::{BindError, Door, Drain, DrainWatch, ServerTls, Stage, bind_tcp, bind_unix};
+use crate::net::{
+    BindError, Door, Drain, DrainWatch, Inherited, ServerTls, Stage, bind_tcp, bind_unix,
+};
 use crate::pool::{Pool, PoolKind};
 use crate::session::admin::{Admin, ORDERS, Parts};
 use crate::session::{Sessions, Stop};
@@ -31,13 +35,17 @@ use crate::supervisor::{Exit, StartError};
 use crate::telemetry::health::Phase;
 use crate::telemetry::log::Log;
 use crate::telemetry::{Health, Metrics};
-use crate::types::{Database, Role};
+use crate::types::{Database, Protocol, Role};
 pub use backend::{Backend, initialise, read_password};
 use control::{Control, Leave, Reload, Signals, most_connections};
+use takeover::{Giver, Offer, Predecessor, Taking};
 use worker::Workers;
 
 /// How often the shutdown looks whether the sessions are gone.
 const DRAIN_CHECK: Duration = Duration::from_millis(20);
+
+/// How often a process that was replaced looks whether its clients are gone.
+const STAY_CHECK: Duration = Duration::from_millis(500);
 
 /// Time for sessions that were told to stop now.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -102,18 +110,27 @@ pub(crate) struct Doors {
     metrics: Vec<Door>,
 }
 
+/// Where the listening sockets come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// From the service manager or the kernel.
+    Fresh,
+    /// From the process that serves the data directory now.
+    TakeOver,
+}
+
 /// Runs the server until it is told to stop; returns the exit code.
 ///
 /// # Errors
 /// What keeps it from starting, in one sentence and with its exit code.
-pub fn serve(reloader: Reloader, log: Log) -> Result<u8, StartError> {
+pub fn serve(reloader: Reloader, log: Log, start: Start) -> Result<u8, StartError> {
     let begun = Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
         .build()
         .map_err(|e| StartError::runtime(format!("cannot start an event loop: {e}")))?;
-    let code = runtime.block_on(Server::run(Arc::new(reloader), log, begun));
+    let code = runtime.block_on(Server::run(Arc::new(reloader), log, start, begun));
     runtime.shutdown_timeout(Duration::from_millis(100));
     code
 }
@@ -129,6 +146,7 @@ struct Server {
     workers: Workers,
     control: Control,
     backend: BackendHandle,
+    data: DataDir,
 }
 
 /// The supervisor, when there is one.
@@ -138,14 +156,26 @@ struct BackendHandle {
 }
 
 impl Server {
-    async fn run(reloader: Arc<Reloader>, log: Log, begun: Instant) -> Result<u8, StartError> {
+    async fn run(
+        reloader: Arc<Reloader>,
+        log: Log,
+        start: Start,
+        begun: Instant,
+    ) -> Result<u8, StartError> {
         let live = reloader.live();
         let config = live.now();
         let mut signals = Signals::new()?;
         raise_descriptor_limit(&config);
         let path = data_dir_of(&config);
-        let mut data = DataDir::open(&path)?;
-        let doors = bind(&config)?;
+        let (mut data, mut inherited, mut taking) = match start {
+            Start::Fresh => (DataDir::open(&path)?, service::sockets()?, None),
+            Start::TakeOver => {
+                let (data, inherited, taking) = take_over(&config, &path).await?;
+                (data, inherited, Some(taking))
+            }
+        };
+        let doors = bind(&config, &mut inherited)?;
+        let unused = service::unused(inherited, start)?;
         let backend = Backend::prepare(&config, data.path())?;
         let workers_count = worker::count(&config);
         let metrics = Arc::new(Metrics::new());
@@ -193,7 +223,8 @@ impl Server {
         // Probes answer from now on; clients of PostgreSQL wait in the kernel's queue.
         let (open, opened) = watch::channel(false);
         let addresses = doors.describe(&shared.config);
-        let workers = Workers::start(workers_count, &shared, doors, opened)?;
+        let offer = Offer::of(&doors).map_err(|e| StartError::runtime(e.to_string()))?;
+        let workers = Workers::start(workers_count, &shared, doors, start, opened)?;
         let started = tokio::select! {
             started = backend.start(&shared, &servers, &data) => started,
             () = signals.stop() => return Ok(0),
@@ -205,6 +236,11 @@ impl Server {
             "api": addresses.api_url(),
             "postgres_port": addresses.postgres_port,
         });
+        let predecessor = match taking.take() {
+            Some(taking) => Some(taking.finish(&offer, &unused, &mut data).await?),
+            None => None,
+        };
+        drop(unused);
         if let Err(error) = data.publish(&status) {
             tracing::warn!(%error, "cannot write the lock file");
         }
@@ -213,16 +249,84 @@ impl Server {
         sampler::start(shared.clone(), data.path().to_owned());
         shared.health.enter(Phase::Ready);
         let _ = open.send(true);
+        let giver = Giver::open(data.path(), offer, &shared);
         addresses.print(&shared.config, &data, &version, begun.elapsed());
+        service::notify("READY=1");
         let backend = BackendHandle { stop: Some(stop), task };
         let most_connections = most_connections(&shared.config);
         let mut reload = Reload { reloader, log, debugging: false, most_connections };
         reload.apply(&shared);
-        let control = Control::new(signals, ordered, reload);
-        let mut server = Self { shared, drain, workers, control, backend };
-        let (code, leave) = server.wait().await;
+        let control = Control::new(signals, ordered, reload, giver);
+        if let Some(predecessor) = predecessor {
+            follow(&shared, predecessor);
+        }
+        let mut server = Self { shared, drain, workers, control, backend, data };
+        let (code, leave) = server.until_the_end().await;
         server.shut_down(code, leave).await;
         Ok(code)
+    }
+
+    /// Returns when the server has to end, or another process serves in its place.
+    async fn until_the_end(&mut self) -> (u8, Leave) {
+        loop {
+            let (code, leave) = self.wait().await;
+            if leave != Leave::Replaced || self.hand_over().await {
+                return (code, leave);
+            }
+        }
+    }
+
+    /// Hands the sockets over to the process that is ready for them; false = it is gone.
+    async fn hand_over(&mut self) -> bool {
+        let (Some(heir), Some(lock)) = (self.control.heir.take(), self.data.lock()) else {
+            return false;
+        };
+        let metrics = &self.shared.metrics;
+        if let Err(error) = self.control.giver.hand_over(&heir, lock).await {
+            tracing::warn!(%error, "no take-over; this process goes on serving");
+            metrics.takeover("failed");
+            return false;
+        }
+        metrics.takeover("done");
+        self.data.leave_lock();
+        self.drain.enter(Stage::Replaced);
+        self.shared.health.enter(Phase::Draining);
+        let shared = self.shared.clone();
+        tokio::spawn(heir.attend(self.shared.clone(), move || clients_left(&shared)));
+        true
+    }
+
+    /// Another process accepts; the clients of this one stay until they leave or time is up.
+    async fn stay(&mut self) -> Leave {
+        let config = self.shared.live.now();
+        let limit = config.server.takeover_stay_secs.map(|secs| secs.duration());
+        let clients = clients_left(&self.shared);
+        tracing::info!(clients, secs = limit.map(|l| l.as_secs()), "replaced; clients may stay");
+        let shared = self.shared.clone();
+        let gone = async {
+            let most = shared.pool.max_size();
+            loop {
+                // First the pause: who was accepted a moment ago may not be counted yet.
+                tokio::time::sleep(STAY_CHECK).await;
+                let left = clients_left(&shared);
+                if left == 0 {
+                    return;
+                }
+                // PostgreSQL has room for one pool; what is not needed here is the other's.
+                let left = usize::try_from(left).unwrap_or(most);
+                shared.pool.shrink(left.min(most));
+            }
+        };
+        let limited = async {
+            match limit {
+                Some(limit) => drop(tokio::time::timeout(limit, gone).await),
+                None => gone.await,
+            }
+        };
+        match self.unless_told(Leave::Replaced, limited).await {
+            Leave::Replaced => Leave::Gracefully,
+            told => told,
+        }
     }
 
     /// Returns when the server has to end, with its exit code and how.
@@ -251,8 +355,9 @@ impl Server {
                 told = self.control.until_told_to_leave(&self.shared) => told,
             };
             match (leave, told) {
-                (_, Leave::WhenEmpty) => {}
-                (Leave::WhenEmpty, told) => return told,
+                // Too late for another process: it finds the sockets closed, or has them.
+                (_, Leave::WhenEmpty | Leave::Replaced) => {}
+                (Leave::WhenEmpty | Leave::Replaced, told) => return told,
                 // The second time.
                 _ => return Leave::Now,
             }
@@ -261,15 +366,22 @@ impl Server {
 
     /// Readiness off, no new clients, idle ones leave, busy ones finish, PostgreSQL stops.
     async fn shut_down(mut self, code: u8, leave: Leave) {
+        match leave {
+            Leave::Replaced => {}
+            _ => service::notify("STOPPING=1"),
+        }
         tracing::info!(code, "shutting down");
         let config = self.shared.live.now();
         let delay = config.server.shutdown_delay_secs.duration();
         let grace = config.server.shutdown_grace_secs.duration();
         self.shared.health.enter(Phase::Draining);
         let mut leave = leave;
-        if leave != Leave::Now {
+        if leave == Leave::Replaced {
+            leave = self.stay().await;
+        } else if leave != Leave::Now {
             leave = self.unless_told(leave, tokio::time::sleep(delay)).await;
         }
+        self.control.giver.close();
         self.drain.enter(Stage::Draining);
         let sessions = self.shared.sessions.clone();
         sessions.stop_all(Stop::Drain);
@@ -296,6 +408,40 @@ impl Server {
     }
 }
 
+/// Asks the process that serves the data directory to be taken over.
+async fn take_over(
+    config: &Config,
+    path: &std::path::Path,
+) -> Result<(DataDir, Inherited, Taking), StartError> {
+    if config.backend.mode == crate::config::BackendMode::Embedded {
+        return Err(StartError::config(
+            "--takeover needs an external PostgreSQL (backend.mode): an embedded one ends with the \
+             process that started it; stop that process and start this one without --takeover"
+                .into(),
+        ));
+    }
+    let data = DataDir::of_another(path)?;
+    let (taking, inherited) = Taking::begin(data.path()).await?;
+    Ok((data, inherited, taking))
+}
+
+/// Looks after the clients of the process that was taken over.
+fn follow(shared: &Arc<Shared>, predecessor: Predecessor) {
+    shared.metrics.takeover("done");
+    tokio::spawn(predecessor.attend(shared.sessions.clone(), shared.metrics.clone()));
+}
+
+/// Clients that keep a process that was replaced alive: its own, without the consoles, and those
+/// of the processes before it, whose cancel requests come through this one.
+fn clients_left(shared: &Shared) -> u64 {
+    let sessions = &shared.sessions;
+    let of = |protocol| shared.metrics.protocol(protocol).connections_active.get();
+    let open: i64 = Protocol::ALL.into_iter().map(of).sum();
+    let consoles = i64::try_from(sessions.consoles()).unwrap_or(i64::MAX);
+    let before = shared.metrics.clients_elsewhere.get();
+    u64::try_from(open - consoles + before).unwrap_or(0)
+}
+
 /// Returns when no session is left, or after `limit`.
 async fn emptied(sessions: &Sessions, limit: Duration) {
     let begun = Instant::now();
@@ -304,7 +450,7 @@ async fn emptied(sessions: &Sessions, limit: Duration) {
     }
 }
 
-fn bind(config: &Config) -> Result<Doors, StartError> {
+fn bind(config: &Config, inherited: &mut Inherited) -> Result<Doors, StartError> {
     let failed = |e: BindError| match e.is_taken() {
         true => StartError::port(format!("{e}; stop it, or choose another port")),
         // An address or a directory that does not exist here.
@@ -312,22 +458,29 @@ fn bind(config: &Config) -> Result<Doors, StartError> {
     };
     let backlog = config.network.backlog;
     let network = &config.network;
-    let mut postgres = bind_tcp(&network.listen_addr, network.port, backlog).map_err(failed)?;
-    let port = postgres.first().map_or(network.port, Door::port);
-    if let Some(directory) = &network.unix_socket_dir {
-        postgres.push(bind_unix(directory, port).map_err(failed)?);
-    }
-    let api = bind_tcp(&config.api.listen_addr, config.api.port, backlog).map_err(failed)?;
+    let mut tcp = |addresses: &[String], port, name| {
+        bind_tcp(addresses, port, backlog, (inherited, name)).map_err(failed)
+    };
+    let mut postgres = tcp(&network.listen_addr, network.port, POSTGRES)?;
+    let api = tcp(&config.api.listen_addr, config.api.port, API)?;
     let monitoring = &config.monitoring;
     let metrics = match monitoring.metrics_port {
         port if port > 0 && monitoring.enable_metrics => {
-            let address = std::slice::from_ref(&monitoring.metrics_addr);
-            bind_tcp(address, port, backlog).map_err(failed)?
+            tcp(std::slice::from_ref(&monitoring.metrics_addr), port, METRICS)?
         }
         _ => Vec::new(),
     };
+    let port = postgres.first().map_or(network.port, Door::port);
+    if let Some(directory) = &network.unix_socket_dir {
+        postgres.push(bind_unix(directory, port, inherited).map_err(failed)?);
+    }
     Ok(Doors { postgres, api, metrics })
 }
+
+/// Names of the doors, also for sockets of the service manager (`FileDescriptorName=`).
+const POSTGRES: &str = "postgres";
+const API: &str = "api";
+const METRICS: &str = "metrics";
 
 /// What people need to know to come in.
 struct Addresses {
@@ -355,6 +508,11 @@ impl Doors {
             metrics: (!self.metrics.is_empty())
                 .then(|| format!("{}:{}", metrics.metrics_addr, port(&self.metrics))),
         }
+    }
+
+    /// All of them, by their names.
+    fn named(&self) -> [(&'static str, &[Door]); 3] {
+        [(POSTGRES, &self.postgres), (API, &self.api), (METRICS, &self.metrics)]
     }
 
     pub(crate) fn api_port(&self) -> u16 {

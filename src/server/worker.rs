@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Doors, Shared};
+use super::{Doors, Shared, Start};
 use crate::auth::Authenticator;
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -28,7 +28,7 @@ const LAST_TASKS: Duration = Duration::from_millis(200);
 /// How many workers the configuration asks for.
 pub(super) fn count(config: &Config) -> usize {
     match config.server.worker_threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
         n => n,
     }
 }
@@ -43,11 +43,13 @@ struct Adapters {
 }
 
 impl Workers {
-    /// Starts the threads. HTTP is served at once, PostgreSQL when `opened` says so.
+    /// Starts the threads. PostgreSQL is served when `opened` says so, HTTP at once, but for the
+    /// sockets of a process that still serves them.
     pub(super) fn start(
         count: usize,
         shared: &Arc<Shared>,
         doors: Doors,
+        start: Start,
         opened: watch::Receiver<bool>,
     ) -> Result<Self, StartError> {
         let adapters = Arc::new(adapters(shared, &doors));
@@ -60,7 +62,7 @@ impl Workers {
                 .max_blocking_threads(BLOCKING_THREADS)
                 .build()?;
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                runtime.block_on(work(number, &shared, &adapters, doors, opened));
+                runtime.block_on(work(number, &shared, &adapters, doors, start, opened));
                 runtime.shutdown_timeout(LAST_TASKS);
             })
         });
@@ -128,6 +130,7 @@ async fn work(
     shared: &Arc<Shared>,
     adapters: &Adapters,
     doors: Arc<Doors>,
+    start: Start,
     mut opened: watch::Receiver<bool>,
 ) {
     let health = shared.health.clone();
@@ -147,7 +150,14 @@ async fn work(
     };
     for (sockets, face) in [(&doors.api, Face::Api), (&doors.metrics, Face::Metrics)] {
         for listener in sockets.iter().filter_map(listen) {
-            tokio::spawn(adapters.http.clone().serve(listener, face));
+            let (door, mut opened) = (adapters.http.clone(), opened.clone());
+            tokio::spawn(async move {
+                let is_served =
+                    start == Start::Fresh || opened.wait_for(|open| *open).await.is_ok();
+                if is_served {
+                    door.serve(listener, face).await;
+                }
+            });
         }
     }
     let listeners: Vec<Listener> = doors.postgres.iter().filter_map(listen).collect();

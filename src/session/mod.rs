@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use crate::executor::relay::Client;
 pub use crate::executor::typed::{ColumnInfo, Event, Notice, Prepared};
 pub use describe::{Column, Described};
-pub use registry::{Entry, Sessions, Stop};
+pub use registry::{CancelElsewhere, Entry, Sessions, Stop};
 pub use statistics::SessionView;
 
 use crate::auth::Identity;
@@ -35,9 +35,6 @@ use crate::proto::backend::{Severity, TxStatus, put_error, put_ready};
 use crate::query::{SettingValue, Settings};
 use crate::types::{Database, Protocol};
 use registry::Newcomer;
-
-/// How often a client that waits for a connection is asked whether it is still there.
-const CLIENT_CHECK: Duration = Duration::from_millis(250);
 
 /// Time for a client to take the errors of requests that found no connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -180,29 +177,28 @@ impl Session {
         self.entry.cancel_key(long)
     }
 
-    /// The parameters that PostgreSQL reports to a session like this one. The first session of
-    /// its kind borrows a connection for that, so that a database that does not exist, or a role
+    /// Writes the parameters that PostgreSQL reports to a session like this one. The first session
+    /// of its kind borrows a connection for that, so that a database that does not exist, or a role
     /// that may not enter it, is refused at the log-in with PostgreSQL's own words.
-    pub async fn server_parameters(&mut self) -> Result<Arc<Told>> {
+    pub async fn greet(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let mut known = self.executor.pool().parameters(&self.demand.lane);
         if known.is_none() {
             let lease = self.executor.acquire(&self.demand, &self.entry.slot).await;
             let lease = self.noted(lease)?;
             known = self.executor.pool().parameters(&self.demand.lane);
             if known.is_none() {
-                known = Some(Arc::new(Told::of(lease.parameters().to_vec())));
+                let told = Told::of(lease.parameters().to_vec());
+                known = Some((self.demand.lane.clone(), Arc::new(told)));
             }
             if self.demand.lane.is_single_use() {
                 self.lease = Some(lease);
             }
         }
-        let known = known.unwrap_or_default();
-        let told = match self.mux.settings().get(APPLICATION_NAME) {
-            Some(SettingValue::Config(own)) => known.with(APPLICATION_NAME, own),
-            _ => known,
-        };
-        self.mux.greeted(told.clone());
-        Ok(told)
+        let Some((lane, told)) = known else { return Ok(()) };
+        // The pool's own key: comparing it with itself is quick.
+        self.demand.lane = lane;
+        self.mux.greet(told, out);
+        Ok(())
     }
 
     /// Serves a PostgreSQL client until one side ends.
@@ -390,8 +386,8 @@ impl Session {
                     let text = "canceling statement due to user request";
                     return Some(Err(Error::new(ErrorKind::Cancelled, text)));
                 }
-                gone = client.stream.is_closed_after(CLIENT_CHECK) => {
-                    if gone {
+                () = self.entry.next_look(&self.sessions.clock) => {
+                    if client.stream.peer_has_closed() {
                         return None;
                     }
                     if self.entry.stop() >= Stop::Kill {

@@ -5,9 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CLIENT_CHECK, Entry, Stop};
+use super::{Entry, Stop};
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Stream;
+
+/// How often it is seen whether the client is still there.
+const CLIENT_CHECK: Duration = Duration::from_millis(250);
 
 /// Time for a statement that the client has sent to be passed on.
 const CANCEL_WAIT: Duration = Duration::from_secs(1);
@@ -38,8 +41,8 @@ pub(super) async fn bounded<T>(
             done = &mut work => {
                 return Some(done.unwrap_or_else(|_| Err(too_slow(limit, late))));
             }
-            gone = client.is_closed_after(CLIENT_CHECK) => match entry.stop() {
-                _ if gone => return None,
+            () = tokio::time::sleep(CLIENT_CHECK) => match entry.stop() {
+                _ if client.peer_has_closed() => return None,
                 stop if stop >= Stop::Kill => return Some(Err(stop.error())),
                 _ => {}
             }

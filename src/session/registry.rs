@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
+use tokio::sync::{mpsc, oneshot};
 
 use super::statistics::Statistics;
 use crate::auth::scram::random_bytes;
@@ -21,6 +22,9 @@ use crate::types::{Database, Protocol, Role, SessionId};
 
 /// The log names the holders of the connections at most this often.
 const HOLDERS_EVERY: Duration = Duration::from_secs(5);
+
+/// Time for another process to carry out a cancel request.
+const ELSEWHERE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Bytes of the key of a cancel request in protocol 3.0, and from 3.2 on.
 const SHORT_KEY: usize = 4;
@@ -134,6 +138,20 @@ impl Entry {
         }
     }
 
+    /// Returns when it is time to see whether a client that waits for a connection is still there:
+    /// each second, and when something is ordered.
+    pub(super) async fn next_look(&self, clock: &AtomicU32) {
+        let (began, order) = (clock.load(Ordering::Relaxed), self.stop());
+        std::future::poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            match clock.load(Ordering::Relaxed) == began && self.stop() == order {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+
     /// Number and key for BackendKeyData; the key is long for clients that can take it.
     pub(super) fn cancel_key(&self, long: bool) -> (u32, Vec<u8>) {
         let length = if long { LONG_KEY } else { SHORT_KEY };
@@ -214,6 +232,16 @@ pub(super) struct Newcomer {
     pub(super) is_console: bool,
 }
 
+/// A cancel request for a session of another process. Dropping it says that it is over.
+#[derive(Debug)]
+pub struct CancelElsewhere {
+    /// Number.
+    pub pid: u32,
+    /// Key.
+    pub key: Vec<u8>,
+    _done: oneshot::Sender<()>,
+}
+
 /// The registry. Its size is bounded by the connection limits of the doors.
 pub struct Sessions {
     pub(super) by_pid: Mutex<HashMap<u32, Arc<Entry>>>,
@@ -227,6 +255,8 @@ pub struct Sessions {
     /// What ended sessions did, and the averages.
     pub(super) statistics: Mutex<Statistics>,
     pub(super) holders_logged: Seldom,
+    /// Leads to the process whose sockets this one took over, while that has sessions.
+    elsewhere: Mutex<Option<mpsc::Sender<CancelElsewhere>>>,
     /// Seconds since start, moved by [`Sessions::sweep`], so that no session reads a clock.
     pub(super) clock: AtomicU32,
     pub(super) metrics: Arc<Metrics>,
@@ -243,6 +273,7 @@ impl Sessions {
             epoch: (Instant::now(), SystemTime::now()),
             statistics: Mutex::default(),
             holders_logged: Seldom::new(HOLDERS_EVERY),
+            elsewhere: Mutex::default(),
             clock: AtomicU32::new(1),
             metrics,
         })
@@ -312,11 +343,25 @@ impl Sessions {
     /// Carries out a CancelRequest; a wrong key does nothing, and says nothing.
     pub async fn cancel(&self, pid: u32, key: &[u8]) {
         let entry = self.by_pid.lock().get(&pid).cloned();
-        if let Some(entry) = entry
-            && entry.has_key(key)
-        {
-            entry.slot.cancel().await;
+        match entry {
+            Some(entry) if entry.has_key(key) => entry.slot.cancel().await,
+            _ => self.cancel_elsewhere(pid, key).await,
         }
+    }
+
+    async fn cancel_elsewhere(&self, pid: u32, key: &[u8]) {
+        let Some(elsewhere) = self.elsewhere.lock().clone() else { return };
+        let (done, finished) = oneshot::channel();
+        let request = CancelElsewhere { pid, key: key.to_vec(), _done: done };
+        // One too many is dropped, as a request with a wrong key is.
+        if elsewhere.try_send(request).is_ok() {
+            let _ = tokio::time::timeout(ELSEWHERE_LIMIT, finished).await;
+        }
+    }
+
+    /// From now on requests that are none of ours go there; `None` = nowhere.
+    pub fn forward_cancels(&self, elsewhere: Option<mpsc::Sender<CancelElsewhere>>) {
+        *self.elsewhere.lock() = elsewhere;
     }
 
     /// How many sessions there are.
@@ -326,7 +371,12 @@ impl Sessions {
 
     /// Whether there is none, consoles aside.
     pub fn is_empty(&self) -> bool {
-        self.len() <= self.consoles.load(Ordering::Acquire)
+        self.len() <= self.consoles()
+    }
+
+    /// How many of them are consoles.
+    pub fn consoles(&self) -> usize {
+        self.consoles.load(Ordering::Acquire)
     }
 
     /// Sessions that hold a connection, by the process number of the backend.
@@ -343,12 +393,16 @@ impl Sessions {
         by_pid.values().filter(|entry| !spared(entry)).for_each(|entry| entry.order(stop));
     }
 
-    /// Moves the clock and ends PostgreSQL sessions that are idle for longer than the limit.
+    /// Moves the clock, lets sessions that wait see whether their clients do, and ends PostgreSQL
+    /// sessions that are idle for longer than the limit.
     pub fn sweep(&self, now_secs: u32, idle_limit_secs: Option<u64>) {
         self.clock.store(now_secs.max(1), Ordering::Relaxed);
         self.publish(now_secs);
-        let Some(limit) = idle_limit_secs else { return };
         for entry in self.by_pid.lock().values() {
+            if entry.slot.waits().now().is_some() {
+                entry.waker.wake();
+            }
+            let Some(limit) = idle_limit_secs else { continue };
             let since = entry.idle_since.load(Ordering::Relaxed);
             let idle_for = u64::from(now_secs.saturating_sub(since));
             let is_client = entry.protocol == Protocol::Postgres && !entry.is_console;

@@ -4,12 +4,14 @@
 //! <data-dir>/RUSTYDB         format of the directory; its absence means "not ours"
 //!            rustydb.lock    locked while a process runs; says where it listens
 //!            admin-password  the first password of the administrator, mode 0600
+//!            takeover.sock   where the next process asks for the sockets, mode 0600
 //!            pg/             the embedded PostgreSQL's cluster
 //!            run/            its socket
 //! ```
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -21,11 +23,12 @@ use crate::types::Secret;
 const MARKER: &str = "RUSTYDB";
 const FORMAT: &str = "1\n";
 
-/// A data directory that this process owns.
+/// A data directory that this process owns, or is about to.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    lock: Flock<File>,
+    /// `None` = the process that is taken over has it.
+    lock: Option<Flock<File>>,
 }
 
 /// Where the configuration does not say: `/var/lib/rustydb` if that can be written, else `./data`.
@@ -68,16 +71,9 @@ impl DataDir {
         }
         let path = path.canonicalize().map_err(|e| fail("open", &e))?;
         claim(&path).map_err(|e| fail("write", &e))?;
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o644)
-            .open(path.join("rustydb.lock"))
-            .map_err(|e| fail("lock", &e))?;
+        let file = lock_file(&path).map_err(|e| fail("lock", &e))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { path, lock }),
+            Ok(lock) => Ok(Self { path, lock: Some(lock) }),
             Err((mut file, _)) => {
                 let mut text = String::new();
                 let _ = file.read_to_string(&mut text);
@@ -93,6 +89,44 @@ impl DataDir {
         }
     }
 
+    /// The directory of a process that is about to be taken over, which still has the lock.
+    pub fn of_another(path: &Path) -> Result<Self, StartError> {
+        let fail = |e: &dyn std::fmt::Display| {
+            let path = path.display();
+            StartError::config(format!("cannot open the data directory {path}: {e}"))
+        };
+        let path = path.canonicalize().map_err(|e| fail(&e))?;
+        match std::fs::read_to_string(path.join(MARKER)) {
+            Ok(text) if text == FORMAT => Ok(Self { path, lock: None }),
+            Ok(_) => Err(fail(&"it was made by a newer RustyDB")),
+            Err(e) => Err(fail(&e)),
+        }
+    }
+
+    /// Takes the lock over: the open file that the other process locked, or when that is gone,
+    /// one of its own.
+    pub fn take_lock(&mut self, handed: Option<File>) -> std::io::Result<()> {
+        let file = handed.map_or_else(|| lock_file(&self.path), Ok)?;
+        let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        self.lock = Some(locked.map_err(|(_, e)| e)?);
+        Ok(())
+    }
+
+    /// The locked file, for the process that takes over.
+    pub fn lock(&self) -> Option<BorrowedFd<'_>> {
+        self.lock.as_ref().map(|lock| lock.as_fd())
+    }
+
+    /// Lets go of the lock without unlocking: it belongs to the open file, and another process has
+    /// that too.
+    pub fn leave_lock(&mut self) {
+        let Some(lock) = self.lock.take() else { return };
+        let fd = lock.as_raw_fd();
+        std::mem::forget(lock);
+        // SAFETY: the value that owned the descriptor has just been forgotten.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -100,9 +134,10 @@ impl DataDir {
 
     /// Writes into the lock file where this process can be asked.
     pub fn publish(&mut self, status: &serde_json::Value) -> std::io::Result<()> {
-        self.lock.set_len(0)?;
-        self.lock.rewind()?;
-        writeln!(self.lock, "{status}")
+        let Some(lock) = &mut self.lock else { return Ok(()) };
+        lock.set_len(0)?;
+        lock.rewind()?;
+        writeln!(lock, "{status}")
     }
 
     /// The file of the administrator's first password.
@@ -119,6 +154,16 @@ impl DataDir {
         writeln!(file, "{}", password.reveal())?;
         file.sync_all()
     }
+}
+
+fn lock_file(directory: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o644)
+        .open(directory.join("rustydb.lock"))
 }
 
 /// Accepts a directory that is ours, makes an empty one ours, and refuses any other.
@@ -155,5 +200,21 @@ mod tests {
         assert!(error.message.contains("another RustyDB (process 7)"), "{}", error.message);
         drop(ours);
         DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_lock_goes_from_one_process_to_the_next_without_a_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let is_locked = || DataDir::open(dir.path()).is_err();
+        let mut old = DataDir::open(dir.path()).unwrap();
+        let mut new = DataDir::of_another(dir.path()).unwrap();
+        let handed = old.lock().unwrap().try_clone_to_owned().unwrap();
+        new.take_lock(Some(handed.into())).unwrap();
+        old.leave_lock();
+        drop(old);
+        assert!(is_locked());
+        drop(new);
+        assert!(!is_locked());
+        DataDir::of_another(dir.path()).unwrap().take_lock(None).unwrap();
     }
 }

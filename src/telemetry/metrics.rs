@@ -205,6 +205,9 @@ pub struct Metrics {
     /// Requests that took long.
     pub slow_query: SlowQuery,
     config_reloads: IntCounterVec,
+    takeovers: IntCounterVec,
+    /// Clients that are left in the processes that were taken over.
+    pub clients_elsewhere: IntGauge,
     sessions_terminated: IntCounterVec,
     connections_rejected: IntCounterVec,
     protocol_errors: IntCounterVec,
@@ -331,6 +334,15 @@ impl Metrics {
                 "Reloads of the configuration",
                 &["result"],
             ),
+            takeovers: make.counters(
+                "rustydb_takeovers_total",
+                "Processes that took over from this one or wanted to, and this one from another",
+                &["result"],
+            ),
+            clients_elsewhere: make.gauge(
+                "rustydb_takeover_clients_left",
+                "Clients that are left in the processes that were taken over",
+            ),
             sessions_terminated: make.counters(
                 "rustydb_session_terminated_total",
                 "Sessions ended",
@@ -421,6 +433,11 @@ impl Metrics {
     pub fn config_reload(&self, ok: bool) {
         let result = if ok { "success" } else { "failure" };
         self.config_reloads.with_label_values(&[result]).inc();
+    }
+
+    /// Counts a take-over by its result: `done`, `refused`, `failed`.
+    pub fn takeover(&self, result: &str) {
+        self.takeovers.with_label_values(&[result]).inc();
     }
 
     /// Counts the end of a session.

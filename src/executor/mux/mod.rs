@@ -27,14 +27,11 @@ use crate::proto::frontend::{put_close, put_query, put_sync};
 use crate::query::{Change, Class, Effects, Names, SettingValue, Settings};
 use crate::telemetry::Metrics;
 
+pub use crate::backend::APPLICATION_NAME;
 pub use carried::Carried;
 pub use named::Limits;
 use named::Named;
 pub use outgoing::{Refused, rule};
-
-/// The start-up parameter that differs between clients that are otherwise alike. It is a setting
-/// like others, so that they share connections.
-pub const APPLICATION_NAME: &str = "application_name";
 
 /// What is given up for others when a client rests: it is seldom asked for again.
 const SOFT: Effects = Effects::SEQUENCE.and(Effects::SEED);
@@ -60,8 +57,10 @@ pub struct Mux {
     start: Arc<Settings>,
     settings: Arc<Settings>,
     told: Arc<Told>,
-    /// The `application_name` that the client was told last.
+    /// The `application_name` that the client was told last, whatever `told` says.
     told_name: Box<str>,
+    /// Digest of `told` with that name.
+    told_digest: u64,
     /// The same, where others look.
     shown_name: Arc<Mutex<String>>,
     /// It was reset, so it is the one of the start-up packet, whatever the connection's is.
@@ -127,6 +126,7 @@ pub struct MuxSetup {
 impl Mux {
     /// The state of a session that has done nothing yet.
     pub fn new(setup: MuxSetup) -> Self {
+        let (version, names) = setup.database.current();
         Self {
             mode: setup.mode,
             pid: setup.pid,
@@ -134,6 +134,7 @@ impl Mux {
             start: setup.start,
             told: Arc::default(),
             told_name: Box::default(),
+            told_digest: 0,
             shown_name: setup.application,
             name_is_reset: false,
             pins: Effects::NONE,
@@ -154,8 +155,8 @@ impl Mux {
             probe_due: false,
             looked_before: false,
             database: setup.database,
-            names: Arc::default(),
-            version: 0,
+            names,
+            version,
             hasher: setup.hasher,
             unique: 0,
             requests: 0,
@@ -179,10 +180,20 @@ impl Mux {
         &self.database
     }
 
-    /// Notes what the client was told at its log-in.
-    pub fn greeted(&mut self, told: Arc<Told>) {
+    /// Writes what the client is told at its log-in.
+    pub fn greet(&mut self, told: Arc<Told>, out: &mut Vec<u8>) {
+        let name = match self.own_name() {
+            "" => told.application_name().unwrap_or_default(),
+            own => own,
+        };
+        told.put_for(out, name);
+        self.told_name = name.into();
+        self.is_told(told);
+    }
+
+    fn is_told(&mut self, told: Arc<Told>) {
+        self.told_digest = told.digest_for(&self.told_name);
         self.told = told;
-        self.told_name = self.own_name().into();
     }
 
     /// The `application_name` of the start-up packet.
@@ -602,18 +613,20 @@ impl Mux {
 
     /// What the client must be told of, so that it knows this connection's parameters.
     pub fn untold<'a>(&self, conn: &'a ConnState) -> Vec<&'a (String, String)> {
-        if conn.digest == self.told.digest {
+        if conn.digest == self.told_digest {
             return Vec::new();
         }
-        let is_new = |pair: &&(String, String)| !self.told.values.contains(pair);
+        let is_new = |pair: &&(String, String)| match pair.0.as_str() {
+            APPLICATION_NAME => *pair.1 != *self.told_name,
+            _ => !self.told.values.contains(pair),
+        };
         conn.parameters.iter().filter(is_new).collect()
     }
 
     /// The client knows the parameters of its connection.
     pub fn knows(&mut self, conn: &ConnState) {
-        if conn.digest != self.told.digest {
-            let told = Arc::new(Told::of(conn.parameters.clone()));
-            self.told = told.with(APPLICATION_NAME, &self.told_name);
+        if conn.digest != self.told_digest {
+            self.is_told(Arc::new(Told::of(conn.parameters.clone())));
         }
     }
 }

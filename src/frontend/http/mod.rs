@@ -94,14 +94,14 @@ impl HttpDoor {
             .layer(middleware::from_fn_with_state(self.clone(), attend))
     }
 
-    /// Accepts until the server drains.
-    pub async fn serve(self: Arc<Self>, listener: Listener, face: Face) {
+    /// Accepts until the server drains, or is replaced.
+    pub async fn serve(self: Arc<Self>, mut listener: Listener, face: Face) {
         let router = self.router(face);
         let mut drain = self.drain.clone();
         loop {
             let stream = tokio::select! {
                 stream = listener.accept() => stream,
-                () = drain.reached(Stage::Draining) => return,
+                () = drain.reached(Stage::Replaced) => return,
             };
             // Probes and metrics are to answer when the API is full.
             let sockets = match face {
@@ -113,7 +113,7 @@ impl HttpDoor {
                 continue;
             };
             let config = self.config.now();
-            stream.configure(&config.network);
+            listener.configure(&stream, &config.network);
             stream.give_up_after(config.api.stall_timeout_secs.duration());
             let (door, router) = (self.clone(), router.clone());
             tokio::spawn(async move {
@@ -225,6 +225,10 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
     headers.insert("x-api-version", HeaderValue::from_static("1"));
     headers.insert("x-rustydb-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if door.drain.stage() == Stage::Replaced {
+        // The next request goes to the process that accepts now; none is lost in between.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Ok(id) = HeaderValue::from_str(&id.0) {
         headers.insert("x-request-id", id);
     }

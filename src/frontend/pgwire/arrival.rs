@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{PgDoor, Refusal, part};
 use crate::error::{Error, ErrorKind};
 use crate::limits::{Permit, Share};
-use crate::net::{Stream, TlsFacts};
+use crate::net::{ReadAhead, Stream, TlsFacts};
 use crate::proto::proxy;
 use crate::proto::startup::{self as packets, Dialect, Startup, StartupMessage};
 
@@ -26,6 +26,8 @@ pub(super) struct Admission {
 pub(super) struct Arrival<'a> {
     pub(super) door: &'a PgDoor,
     pub(super) stream: Stream,
+    /// What the client has sent beyond what was looked at.
+    pub(super) ahead: ReadAhead,
     pub(super) admission: Admission,
     /// The client's address; `None` = the Unix socket.
     pub(super) address: Option<SocketAddr>,
@@ -48,14 +50,15 @@ pub(super) enum Arrived<'a> {
 /// What came.
 enum Packet {
     Startup(Startup),
-    /// The first byte of a ClientHello.
-    Tls(Vec<u8>),
+    /// A ClientHello, or the beginning of one.
+    Tls,
 }
 
 impl<'a> Arrival<'a> {
     pub(super) fn new(door: &'a PgDoor, stream: Stream, admission: Admission) -> Self {
         let address = stream.peer_address();
-        Self { door, stream, admission, address, tls: None, asked: (false, false) }
+        let ahead = ReadAhead::default();
+        Self { door, stream, ahead, admission, address, tls: None, asked: (false, false) }
     }
 
     /// The address of the client for the log and the list of sessions.
@@ -73,8 +76,8 @@ impl<'a> Arrival<'a> {
             let startup = match self.packet().await {
                 Err(refusal) => return self.refused(refusal),
                 Ok(Packet::Startup(startup)) => startup,
-                Ok(Packet::Tls(first)) => {
-                    self = match self.encrypt(&first).await {
+                Ok(Packet::Tls) => {
+                    self = match self.encrypt().await {
                         Some(arrival) if arrival.has_alpn() => arrival,
                         _ => return Arrived::Done,
                     };
@@ -89,15 +92,17 @@ impl<'a> Arrival<'a> {
                 }
                 Startup::Ssl if !self.asked.0 => {
                     self.asked.0 = true;
-                    // The client waits for the answer; what is there already, is not encrypted,
-                    // and is left in the socket, where the handshake will choke on it.
                     let offered = self.offers_tls();
                     let answer: &[u8] = if offered { b"S" } else { b"N" };
                     if self.stream.write_all(answer).await.is_err() {
                         return Arrived::Done;
                     }
+                    if let Err(refusal) = self.is_quiet("SSL") {
+                        // After the promise to encrypt, nothing may be said in clear.
+                        return if offered { Arrived::Done } else { self.refused(refusal) };
+                    }
                     if offered {
-                        self = match self.encrypt(&[]).await {
+                        self = match self.encrypt().await {
                             Some(arrival) => arrival,
                             None => return Arrived::Done,
                         };
@@ -107,6 +112,9 @@ impl<'a> Arrival<'a> {
                     self.asked.1 = true;
                     if self.stream.write_all(b"N").await.is_err() {
                         return Arrived::Done;
+                    }
+                    if let Err(refusal) = self.is_quiet("GSSAPI encryption") {
+                        return self.refused(refusal);
                     }
                 }
                 // PostgreSQL reads a request that was made before as a version, too.
@@ -144,15 +152,17 @@ impl<'a> Arrival<'a> {
         if !network.proxy_networks.iter().any(|known| known.contains(&ip)) {
             return Ok(());
         }
-        let mut bytes = Vec::new();
+        let mut have = 0;
         loop {
-            match proxy::parse(&bytes) {
+            match proxy::parse(&self.ahead.rest()[..have]) {
                 Ok(proxy::Header::Missing(n)) => {
-                    if !self.stream.read_exactly(&mut bytes, n).await? {
+                    have += n;
+                    if self.ahead.peek(&mut self.stream, have).await?.is_none() {
                         return Err(Refusal::Silent);
                     }
                 }
                 Ok(proxy::Header::Client(client)) => {
+                    self.ahead.take(have);
                     self.address = client.or(self.address);
                     return Ok(());
                 }
@@ -188,45 +198,61 @@ impl<'a> Arrival<'a> {
         true
     }
 
-    async fn packet(&mut self) -> Result<Packet, Refusal> {
-        let mut bytes = Vec::with_capacity(packets::DETECT_BYTES);
-        loop {
-            // One byte tells most strangers, eight bytes tell everybody.
-            let missing = if bytes.is_empty() { 1 } else { packets::DETECT_BYTES - bytes.len() };
-            if !self.stream.read_exactly(&mut bytes, missing).await? {
-                return Err(self.stranger(&bytes).await);
-            }
-            match packets::detect(&bytes) {
-                Some(Dialect::Postgres) if bytes.len() == packets::DETECT_BYTES => break,
-                Some(Dialect::Postgres) | None => {}
-                // Direct TLS is the first thing on a connection, or not at all.
-                Some(Dialect::Tls) if self.offers_tls() && self.asked == (false, false) => {
-                    return Ok(Packet::Tls(bytes));
-                }
-                Some(_) => return Err(self.stranger(&bytes).await),
-            }
+    /// A client that asks for encryption waits for the answer: what it sent before that would be
+    /// read as if it had been encrypted.
+    fn is_quiet(&self, asked_for: &str) -> Result<(), Refusal> {
+        if self.ahead.rest().is_empty() {
+            return Ok(());
         }
-        let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+        self.door.metrics.protocol_error("startup");
+        let text = format!("received unencrypted data after {asked_for} request");
+        let error = Error::new(ErrorKind::ProtocolViolation, text).with_detail(
+            "This could be either a client-software bug or evidence of an attempted \
+             man-in-the-middle attack.",
+        );
+        Err(error.into())
+    }
+
+    async fn packet(&mut self) -> Result<Packet, Refusal> {
+        // Direct TLS is the first thing on a connection, or not at all.
+        let may_encrypt = self.offers_tls() && self.asked == (false, false);
+        let mut needed = 1;
+        // One byte tells most strangers, eight bytes tell everybody.
+        let length = loop {
+            let Some(bytes) = self.ahead.peek(&mut self.stream, needed).await? else {
+                return Err(self.stranger().await);
+            };
+            match (packets::detect(bytes), bytes) {
+                (Some(Dialect::Postgres), [a, b, c, d, _, _, _, _, ..]) => {
+                    break u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+                }
+                (Some(Dialect::Postgres) | None, _) => needed = packets::DETECT_BYTES,
+                (Some(Dialect::Tls), _) if may_encrypt => return Ok(Packet::Tls),
+                (Some(_), _) => return Err(self.stranger().await),
+            }
+        };
         let longest = self.door.config.now().pgwire.max_startup_bytes.len();
         if length < packets::DETECT_BYTES || length > longest {
             return Err(self.malformed("invalid length of startup packet"));
         }
-        let rest = length - packets::DETECT_BYTES;
-        if !self.stream.read_exactly(&mut bytes, rest).await? {
+        let Some(bytes) = self.ahead.peek(&mut self.stream, length).await? else {
             self.door.metrics.protocol_error("truncated_startup");
             return Err(Refusal::Silent);
-        }
-        packets::parse(&bytes[4..]).map(Packet::Startup).map_err(|e| self.malformed(e.0))
+        };
+        let parsed = packets::parse(&bytes[4..length]);
+        self.ahead.take(length);
+        parsed.map(Packet::Startup).map_err(|e| self.malformed(e.0))
     }
 
     /// Carries out a TLS handshake; `None` = it failed, and the client is gone.
-    async fn encrypt(self, first: &[u8]) -> Option<Self> {
+    async fn encrypt(self) -> Option<Self> {
         let served = self.door.tls.as_ref()?.current();
-        match self.stream.accept_tls(&served, first).await {
+        match self.stream.accept_tls(&served, self.ahead.rest()).await {
             Ok((stream, facts)) => {
                 self.door.metrics.tls_handshake(Some(facts.version));
                 let asked = (true, self.asked.1);
-                Some(Self { stream, tls: Some(facts), asked, ..self })
+                let ahead = ReadAhead::default();
+                Some(Self { stream, ahead, tls: Some(facts), asked, ..self })
             }
             Err((mut stream, error)) => {
                 self.door.metrics.tls_handshake(None);
@@ -258,7 +284,8 @@ impl<'a> Arrival<'a> {
     }
 
     /// Somebody who speaks another protocol is told so in that protocol, if we know it.
-    async fn stranger(&mut self, first: &[u8]) -> Refusal {
+    async fn stranger(&mut self) -> Refusal {
+        let first = self.ahead.rest();
         let reason = match packets::detect(first) {
             Some(Dialect::Tls) => {
                 // Alert, fatal, handshake_failure (RFC 8446, section 6).

@@ -7,7 +7,7 @@ use crate::auth::scram::{Channel, MECHANISM, MECHANISM_PLUS};
 use crate::auth::{Identity, hba};
 use crate::config::{HbaMethod, HbaRule};
 use crate::error::{Error, ErrorKind};
-use crate::net::{Stream, TlsFacts};
+use crate::net::{ReadAhead, Stream, TlsFacts};
 use crate::proto::frame::HEADER;
 use crate::proto::{Cursor, backend as replies, frontend};
 use crate::types::Secret;
@@ -19,6 +19,7 @@ const LONGEST_ANSWER: usize = 4096;
 pub(super) struct Login<'a> {
     pub(super) door: &'a PgDoor,
     pub(super) stream: &'a mut Stream,
+    pub(super) ahead: &'a mut ReadAhead,
     pub(super) tls: Option<&'a TlsFacts>,
     pub(super) knock: Knock<'a>,
 }
@@ -126,22 +127,22 @@ impl Login<'_> {
 
     /// Reads a message of type `p`.
     async fn answer(&mut self) -> Result<Vec<u8>, Refusal> {
-        let mut bytes = Vec::with_capacity(HEADER);
-        if !self.stream.read_exactly(&mut bytes, HEADER).await? {
-            return Err(Refusal::Silent);
-        }
-        if bytes[0] != frontend::tag::PASSWORD {
-            let text = format!("expected SASL response, got message type {}", bytes[0]);
+        let (tag, length) = match self.ahead.peek(self.stream, HEADER).await? {
+            Some(&[tag, a, b, c, d, ..]) => (tag, u32::from_be_bytes([a, b, c, d]) as usize),
+            _ => return Err(Refusal::Silent),
+        };
+        if tag != frontend::tag::PASSWORD {
+            let text = format!("expected SASL response, got message type {tag}");
             return Err(Error::new(ErrorKind::ProtocolViolation, text).into());
         }
-        let length = u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize;
         match length.checked_sub(4) {
             Some(body) if body <= LONGEST_ANSWER => {
-                let mut message = Vec::with_capacity(body);
-                match self.stream.read_exactly(&mut message, body).await? {
-                    true => Ok(message),
-                    false => Err(Refusal::Silent),
-                }
+                let Some(bytes) = self.ahead.peek(self.stream, HEADER + body).await? else {
+                    return Err(Refusal::Silent);
+                };
+                let message = bytes[HEADER..HEADER + body].to_vec();
+                self.ahead.take(HEADER + body);
+                Ok(message)
             }
             _ => {
                 self.door.metrics.protocol_error("startup");

@@ -81,15 +81,15 @@ impl From<Error> for Refusal {
 }
 
 impl PgDoor {
-    /// Accepts until the server drains.
-    pub async fn serve(self: Arc<Self>, listener: Listener) {
+    /// Accepts until the server drains, or is replaced.
+    pub async fn serve(self: Arc<Self>, mut listener: Listener) {
         let mut drain = self.drain.clone();
         loop {
             let stream = tokio::select! {
                 stream = listener.accept() => stream,
-                () = drain.reached(Stage::Draining) => return,
+                () = drain.reached(Stage::Replaced) => return,
             };
-            stream.configure(&self.config.now().network);
+            listener.configure(&stream, &self.config.now().network);
             let door = self.clone();
             tokio::spawn(async move { door.client(stream).await });
         }

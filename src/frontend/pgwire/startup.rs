@@ -16,6 +16,9 @@ use crate::session::admin;
 use crate::session::{Client, Opening, Session};
 use crate::types::{Database, Protocol, Role};
 
+/// Room for what a client is told at its log-in.
+const GREETING: usize = 1024;
+
 /// What a client holds for as long as it is connected.
 pub(super) struct Held {
     _admission: Admission,
@@ -41,8 +44,8 @@ pub(super) async fn greet(door: &PgDoor, stream: Stream, admission: Admission) -
         Arrived::Start(mut arrival, message) if is_for_console(&message) => {
             match start_console(&mut arrival, &message).await {
                 Ok((place, authority)) => {
-                    let Arrival { door, stream, admission, .. } = arrival;
-                    let console = Console::new(stream, door.admin.clone(), place, authority);
+                    let Arrival { door, stream, ahead, admission, .. } = arrival;
+                    let console = Console::new(stream, ahead, door.admin.clone(), place, authority);
                     return Outcome::Console(Box::new(console), Box::new(admission));
                 }
                 Err(Refusal::Silent) => return Outcome::Done,
@@ -51,9 +54,9 @@ pub(super) async fn greet(door: &PgDoor, stream: Stream, admission: Admission) -
         }
         Arrived::Start(mut arrival, message) => match start(&mut arrival, &message).await {
             Ok((session, (user, database))) => {
-                let client = Box::new(Client::new(arrival.stream));
+                let client = Client::new(arrival.stream, arrival.ahead.rest());
                 let held = Held { _admission: arrival.admission, _user: user, _database: database };
-                return Outcome::Ready(Box::new(session), client, Box::new(held));
+                return Outcome::Ready(Box::new(session), Box::new(client), Box::new(held));
             }
             Err(Refusal::Silent) => return Outcome::Done,
             Err(Refusal::Told(error)) => (arrival, error),
@@ -79,7 +82,7 @@ async fn start(
     let name = user_of(message)?;
     let database = message.get("database").filter(|d| !d.is_empty()).unwrap_or(name);
     negotiate(arrival, message).await?;
-    let mut reply = Vec::new();
+    let mut reply = Vec::with_capacity(GREETING);
     let peer = arrival.peer();
     let identity = log_in(arrival, message, name, database, &mut reply).await?;
     let shares = shares(door, &identity.role, &database.into())?;
@@ -88,14 +91,11 @@ async fn start(
         session.entry().set_tls(tls);
     }
     // After the session is registered, so that a drain finds one or the other.
-    if door.drain.stage() > Stage::Running {
+    if door.drain.stage() >= Stage::Draining {
         return Err(crate::session::Stop::Drain.error().into());
     }
-    let parameters = session.server_parameters().await?;
     replies::put_authentication_ok(&mut reply);
-    for (name, value) in &parameters.values {
-        replies::put_parameter_status(&mut reply, name, value);
-    }
+    session.greet(&mut reply).await?;
     // Longer keys are what protocol 3.2 is about.
     let (pid, key) = session.cancel_key(message.minor >= 2);
     replies::put_backend_key(&mut reply, pid, &key);
@@ -200,7 +200,8 @@ async fn log_in(
     };
     let version = tls.map(|facts| facts.version);
     let address = arrival.address.map(tracing::field::display);
-    let mut login = Login { door: arrival.door, stream: &mut arrival.stream, tls, knock };
+    let Arrival { stream, ahead, .. } = arrival;
+    let mut login = Login { door: arrival.door, stream, ahead, tls, knock };
     let (identity, method) = login.prove(reply).await?;
     tracing::debug!(role, database, address, tls = version, method, "logged in");
     Ok(identity)

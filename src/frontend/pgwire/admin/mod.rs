@@ -14,7 +14,7 @@ use show::{Columns, Rows};
 
 use super::tell;
 use crate::error::{Error, ErrorKind, Result};
-use crate::net::Stream;
+use crate::net::{ReadAhead, Stream};
 use crate::proto::backend::{self as replies, Severity, put_error};
 use crate::proto::frame::HEADER;
 use crate::proto::frontend::tag;
@@ -41,7 +41,7 @@ pub(super) struct Console {
     place: admin::Console,
     authority: Authority,
     /// The message that is being read.
-    inbound: Vec<u8>,
+    inbound: ReadAhead,
     outbound: Vec<u8>,
     in_transaction: bool,
     prepared: Prepared,
@@ -70,6 +70,7 @@ impl From<io::Error> for End {
 impl Console {
     pub(super) fn new(
         stream: Stream,
+        ahead: ReadAhead,
         admin: Admin,
         place: admin::Console,
         authority: Authority,
@@ -79,7 +80,7 @@ impl Console {
             admin,
             place,
             authority,
-            inbound: Vec::new(),
+            inbound: ahead,
             outbound: Vec::new(),
             in_transaction: false,
             prepared: Prepared::default(),
@@ -281,31 +282,28 @@ async fn carry_out(admin: &Admin, own: &Entry, command: &Command) -> Result<Outc
 
 /// Returns when the client has closed its side.
 async fn gone(stream: &Stream) {
-    while !stream.is_closed_after(CLIENT_CHECK).await {}
+    while !stream.peer_has_closed() {
+        tokio::time::sleep(CLIENT_CHECK).await;
+    }
 }
 
 /// The next message; what was read of it is kept when this is dropped on the way.
-async fn message(stream: &mut Stream, inbound: &mut Vec<u8>) -> Result<(u8, Vec<u8>), End> {
-    loop {
-        let whole = match inbound.first_chunk::<HEADER>() {
-            None => HEADER,
-            Some(&[_, a, b, c, d]) => match u32::from_be_bytes([a, b, c, d]) as usize {
-                length if (4..=LONGEST).contains(&length) => 1 + length,
-                length => {
-                    let text = format!("invalid message length {length}");
-                    return Err(End::Told(Error::new(ErrorKind::ProtocolViolation, text)));
-                }
-            },
-        };
-        if inbound.len() >= HEADER && inbound.len() == whole {
-            let body = inbound[HEADER..].to_vec();
-            let tag = inbound[0];
-            inbound.clear();
-            return Ok((tag, body));
+async fn message(stream: &mut Stream, inbound: &mut ReadAhead) -> Result<(u8, Vec<u8>), End> {
+    let (tag, length) = match inbound.peek(stream, HEADER).await? {
+        Some(&[tag, a, b, c, d, ..]) => (tag, u32::from_be_bytes([a, b, c, d]) as usize),
+        _ => return Err(End::Gone),
+    };
+    if !(4..=LONGEST).contains(&length) {
+        let text = format!("invalid message length {length}");
+        return Err(End::Told(Error::new(ErrorKind::ProtocolViolation, text)));
+    }
+    match inbound.peek(stream, 1 + length).await? {
+        Some(bytes) => {
+            let body = bytes[HEADER..=length].to_vec();
+            inbound.take(1 + length);
+            Ok((tag, body))
         }
-        if !stream.read_exactly(inbound, whole - inbound.len()).await? {
-            return Err(End::Gone);
-        }
+        None => Err(End::Gone),
     }
 }
 
