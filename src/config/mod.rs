@@ -289,13 +289,15 @@ config! {
         /// Seconds after which a client that holds a connection and does nothing is reported, but
         /// for clients of session pooling; "none" = never.
         leak_threshold_secs: Option<Secs> = Some(Secs(300)) => live;
-        /// Seconds to clean a connection (DISCARD ALL) before it is closed instead.
+        /// Seconds to clean a connection (DISCARD ALL) before it is closed instead, and for every
+        /// other statement of RustyDB's own on a client's connection.
         reset_timeout_secs: Secs = Secs(5) => live;
         /// Seconds between two looks for connections that are too old.
         maintenance_interval_secs: Secs = Secs(30) => live;
         /// What differs for single roles, for instance
         /// { alice = { max_size = 20, pooling_mode = "session" } }, or a table [pool.users.alice]
-        /// for each instead of this line. A role's mode comes before its database's.
+        /// for each instead of this line. A role's mode comes before its database's; another mode
+        /// counts for clients that come in later.
         users: PoolOverrides = PoolOverrides::new() => live;
         /// What differs for single databases, in the same form.
         databases: PoolOverrides = PoolOverrides::new() => live;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::mux::{Mux, Refused, rule};
 use super::replies::{put_owed, scan_replies, tell_parameters};
 use super::{Executor, Work};
-use crate::backend::{BackendConn, ConnState, Kind, READ_LARGE, READ_SMALL};
+use crate::backend::{BackendConn, ConnState, READ_LARGE, READ_SMALL};
 use crate::error::{Error, ErrorKind};
 use crate::net::Stream;
 use crate::pool::{CancelSlot, Demand, Lease};
@@ -182,21 +182,6 @@ impl Client {
     }
 }
 
-/// Has a cancel request wait until what the client has sent is under way: behind a request of ours.
-pub async fn put_off_cancel(client: &mut Client, conn: &mut BackendConn) {
-    // Read now, so that both go out at once: alone, ours could be answered before the other comes.
-    let read =
-        poll_fn(|cx| Poll::Ready(read(&mut client.stream, cx, &mut client.inbound, READ_SMALL)));
-    if let Poll::Ready(Ok(n)) = read.await {
-        client.received += n as u64;
-    }
-    let mut batch = Vec::new();
-    frontend::put_query(&mut batch, b"");
-    conn.state.unnamed = None;
-    conn.state.expect.push(Kind::Apply.into());
-    client.inbound.put_scanned(&batch);
-}
-
 /// Gives a connection back although statements are prepared on it under the client's names.
 pub fn leave(lease: &mut Option<Lease>, mux: &mut Mux) {
     if let Some(mut lease) = lease.take() {
@@ -279,7 +264,7 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
     if !batch.is_empty() {
         slot.hide();
         client.inbound.put_scanned(&batch);
-    } else if conn.state.expect.is_idle() {
+    } else {
         tell_parameters(mux, &conn.state, &mut conn.inbound);
     }
 }

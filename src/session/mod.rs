@@ -307,11 +307,11 @@ impl Session {
         }
         let asides = conn.take_asides();
         conn.inbound.put_scanned(&asides);
-        if self.entry.slot.is_deferred() && client.has_input() {
-            relay::put_off_cancel(client, conn).await;
-            return Some(Ok(()));
-        }
+        let meant = self.entry.slot.is_deferred() && client.has_input();
         self.entry.slot.shown_idle().await;
+        if meant {
+            own::cancel_next(self.entry.clone());
+        }
         if self.mux.can_be_carried() {
             relay::leave(&mut self.lease, &mut self.mux);
         }
@@ -339,10 +339,10 @@ impl Session {
                 return set;
             }
             conn.state.applied = self.mux.settings().clone();
-            if self.entry.slot.is_deferred() {
-                relay::put_off_cancel(client, conn).await;
-            } else {
-                self.entry.slot.show();
+            let meant = self.entry.slot.is_deferred();
+            self.entry.slot.shown_idle().await;
+            if meant {
+                own::cancel_next(self.entry.clone());
             }
         }
         relay::attach(client, &mut self.mux, &self.entry.slot, conn);
