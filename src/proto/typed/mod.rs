@@ -8,6 +8,7 @@ pub mod result;
 pub mod text;
 
 mod numbers;
+mod text_array;
 
 use postgres_types::{Kind, Type};
 

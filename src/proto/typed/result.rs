@@ -2,12 +2,13 @@
 //! from the bytes that PostgreSQL sent.
 
 use super::numbers::{write_inet, write_numeric};
+use super::text_array;
 use super::{MAX_DEPTH, Shape, Types};
 use crate::proto::native::Writer;
 use crate::proto::{Cursor, Malformed};
 
 // Numbers of the variants of `Value`.
-const NULL: u32 = 0;
+pub(super) const NULL: u32 = 0;
 const BOOL: u32 = 1;
 const INT2: u32 = 2;
 const INT4: u32 = 3;
@@ -32,11 +33,11 @@ const MACADDR: u32 = 21;
 const BIT: u32 = 22;
 const OID: u32 = 23;
 const MONEY: u32 = 24;
-const ARRAY: u32 = 25;
+pub(super) const ARRAY: u32 = 25;
 const RANGE: u32 = 26;
 const MULTIRANGE: u32 = 27;
 const COMPOSITE: u32 = 28;
-const OTHER: u32 = 29;
+pub(super) const OTHER: u32 = 29;
 
 /// How one column of a result comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,7 @@ impl Encoder {
         let start = out.len();
         let written = match (column.binary, column.shape) {
             (true, _) => self.put_binary(out, types, column, raw, depth),
+            (false, Shape::Array(element)) => text_array::put(out, element, raw, depth),
             (false, shape) => put_text(out, shape, raw),
         };
         if written.is_err() {
