@@ -93,7 +93,7 @@ fn an_external_postgres_that_refuses_the_system_role_is_3() {
 #[test]
 fn large_results_end_when_they_are_over() {
     let plain = PlainPostgres::start();
-    let mut server = Server::builder().arg("--backend").arg(&plain.url()).arg("--insecure").start();
+    let mut server = Server::builder().arg("--backend").arg(&plain.url()).start();
     server.password = PlainPostgres::PASSWORD.into();
     let fast = "copy (select repeat('x', 100) from generate_series(1, 150000)) to stdout";
     let slow = "copy (select repeat('y', 20000000) union all select pg_sleep(0.3)::text union all \
