@@ -409,8 +409,8 @@ class ClientCore:
         """A listener that is not open."""
         if not channels:
             raise UsageError("name a channel to listen to")
-        return Listener(self.commands.runner, channels, self.commands.call(None))
+        return Listener(self.commands.runner, channels, self.commands.call(None, None, True))
 
     def subscription(self) -> Subscription:
         """A subscription that is not open."""
-        return Subscription(self.commands.runner, self.commands.call(None))
+        return Subscription(self.commands.runner, self.commands.call(None, None, True))

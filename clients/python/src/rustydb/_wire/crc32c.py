@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 
 def _table() -> list[int]:
     table = []
@@ -18,6 +16,7 @@ _TABLE = _table()
 
 
 def _portable(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
+    """The checksum of `data`, or of what gave `crc` followed by `data`."""
     table = _TABLE
     crc ^= 0xFFFFFFFF
     for byte in data:
@@ -25,13 +24,9 @@ def _portable(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-_crc32c: Callable[[bytes | bytearray | memoryview, int], int]
 try:
-    from crc32c import crc32c as _crc32c
+    from crc32c import crc32c
 except ImportError:
-    _crc32c = _portable
+    crc32c = _portable
 
-
-def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
-    """The checksum of `data`, or of what gave `crc` followed by `data`."""
-    return _crc32c(data, crc)
+__all__ = ["crc32c"]

@@ -164,7 +164,8 @@ class Protocol:
         if request.inbound is None:
             return
         self._grant(0, self._inbound.consume(reply.size))
-        if not request.done and not request.abandoned:
+        # An abandoned stream gets credit as well: its end may be behind what nobody wants.
+        if not request.done:
             self._grant(request.id, request.inbound.consume(reply.size))
         self._send_control()
 
@@ -308,25 +309,26 @@ class Protocol:
         message = m.decode(frame.body)
         if self.state == State.CONNECTED and not isinstance(message, (m.ServerHello, m.ErrorBody)):
             raise Violation("the server has sent something else than a ServerHello")
-        if not frame.flags & _URGENT and self.state == State.READY:
-            self._inbound.receive(frame.size)
+        # Flow control begins after the log-in; what came before is not counted.
+        size = 0 if frame.flags & _URGENT or self.state != State.READY else frame.size
+        if size:
+            self._inbound.receive(size)
         if isinstance(message, m.WindowUpdate):
             self._take_credit(message)
         elif isinstance(message, m.Heartbeat):
             if not frame.flags & _RESPONSE:
                 self._urgent(frame.id, message, _URGENT)
         elif message.NUMBERS[0] == m.Event.NUMBERS[0]:
-            self._used(frame)
+            self._used(size)
             self._notify(message)
         elif isinstance(message, m.ErrorBody) and frame.id == 0:
             self.fail(from_server(message))
         else:
-            self._answer(frame, message)
+            self._answer(frame, message, size)
 
-    def _used(self, frame: Frame) -> None:
-        if not frame.flags & _URGENT and self.state == State.READY:
-            self._grant(0, self._inbound.consume(frame.size))
-            self._send_control()
+    def _used(self, size: int) -> None:
+        self._grant(0, self._inbound.consume(size))
+        self._send_control()
 
     def _take_credit(self, update: m.WindowUpdate) -> None:
         if update.stream == 0:
@@ -343,7 +345,7 @@ class Protocol:
             self.draining = True
         self._on_event(message)
 
-    def _answer(self, frame: Frame, message: m.Message) -> None:
+    def _answer(self, frame: Frame, message: m.Message, size: int) -> None:
         request = self._requests.get(frame.id)
         if request is None or frame.id & _SERVERS:
             raise Violation(f"the server has answered no request (id {frame.id})")
@@ -353,11 +355,11 @@ class Protocol:
             self.state = State.READY
         final = not frame.flags & _MORE
         self._observe(message, final)
-        reply = Reply(message, frame.size)
-        if request.inbound is not None:
-            request.inbound.receive(frame.size)
-        else:
-            self._used(frame)
+        reply = Reply(message, size)
+        if request.inbound is None:
+            self._used(size)
+        elif not final:
+            request.inbound.receive(size)
         if final:
             self._finish(request, message)
         if not request.abandoned:
