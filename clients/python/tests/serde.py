@@ -61,7 +61,8 @@ _BARE = (m.SimpleTransactionId, m.SimpleError)
 _RENAMED = {(m.StreamData, "data"): "bytes"}
 
 
-def of_value(value: Value) -> Any:
+def of_value(value: Value | None) -> Any:
+    assert value is not None
     name = _VARIANTS[value.kind]
     if value.kind == Kind.NULL:
         return name

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import threading
 import time
-import tracemalloc
 import unittest
 from typing import Any
 
@@ -92,7 +91,7 @@ class RetryTest(unittest.TestCase):
 
     def test_not_inside_a_transaction(self) -> None:
         def script(connection: Connection) -> None:
-            number, begin = connection.request()
+            number, _begin = connection.request()
             connection.send(number, m.TransactionStarted(5))
             number, _ = connection.request()
             connection.send(number, fake.error("40001", retryable=True))
@@ -254,7 +253,7 @@ class PoolTest(unittest.TestCase):
 
     def test_smallest_size_and_idle_connections(self) -> None:
         with Server(serve_queries) as server:
-            options = {"min_pool_size": 2, "idle_timeout": 0.1}
+            options: dict[str, Any] = {"min_pool_size": 2, "idle_timeout": 0.1}
             with rustydb.connect(server.url, **options) as client:
                 self.assertEqual(client.pool_size, 2)
                 with client.session(), client.session(), client.session():
@@ -364,187 +363,6 @@ class PoolTest(unittest.TestCase):
             time.sleep(0.02)
         kinds = [type(message) for message in seen]
         self.assertEqual(kinds[:5], [m.Query, m.Rollback, m.Query, m.Rollback, m.Query])
-
-
-class StreamTest(unittest.TestCase):
-    ROWS = 20_000
-
-    def rows(self, connection: Connection) -> None:
-        """Sends rows as fast as the windows allow, and never faster."""
-        number, message = connection.request()
-        assert isinstance(message, m.StreamOpen)
-        credit = {0: 16 << 20, number: connection.hello.stream_window}
-        self.most = 0
-        sequence = 0
-        credit[number] -= connection.send(number, m.StreamHeader(fake.answer().columns), MORE)
-        while sequence < self.ROWS // 100:
-            if credit[number] <= 0 or credit[0] <= 0:
-                _, update = connection.request()
-                if isinstance(update, m.Cancel):
-                    connection.send(number, fake.error("57014"))
-                    return serve_queries(connection)
-                if isinstance(update, m.StreamCancel):
-                    break
-                assert isinstance(update, m.WindowUpdate)
-                credit[update.stream] += update.credit
-                continue
-            rows = [[f"{sequence * 100 + n:0100}"] for n in range(100)]
-            size = connection.send(number, m.StreamChunk(sequence, rows), MORE)
-            credit[number] -= size
-            credit[0] -= size
-            sequence += 1
-        rows_sent = sequence * 100
-        connection.send(number, m.StreamEnd(rows_sent, f"SELECT {rows_sent}", m.TxStatus.Idle))
-        return serve_queries(connection)
-
-    def test_memory_stays_flat(self) -> None:
-        with Server(self.rows) as server:
-            with rustydb.connect(server.url, stream_window=65_536) as client:
-                tracemalloc.start()
-                with client.stream("SELECT") as stream:
-                    self.assertEqual(stream.columns[0].name, "v")
-                    for number, row in enumerate(stream):
-                        self.assertEqual(int(row[0]), number)
-                    self.assertEqual(stream.row_count, self.ROWS)
-                    self.assertEqual(stream.command, f"SELECT {self.ROWS}")
-                _, most = tracemalloc.get_traced_memory()
-                tracemalloc.stop()
-                # All rows together have more than 2 MB; the client and the server run here.
-                self.assertLess(most, 1_500_000)
-                self.assertEqual(client.query("SELECT 1").scalar(), 1)
-                self.assertEqual(server.connections, 1)
-
-    def test_a_stream_can_end_early(self) -> None:
-        with Server(self.rows) as server:
-            with rustydb.connect(server.url, stream_window=65_536) as client:
-                with client.stream("SELECT") as stream:
-                    next(stream)
-                self.assertEqual(list(stream), [])
-                self.assertEqual(client.query("SELECT 1").scalar(), 1)
-                self.assertEqual(server.connections, 1)
-
-    def test_a_stream_that_was_forgotten(self) -> None:
-        with Server(self.rows) as server:
-            options = {"stream_window": 65_536, "pool_size": 1}
-            with rustydb.connect(server.url, **options) as client:
-                next(client.stream("SELECT"))
-                gc.collect()
-                self.assertEqual(client.query("SELECT 1", timeout=3).scalar(), 1)
-                self.assertEqual(server.connections, 1)
-
-    def test_in_asyncio(self) -> None:
-        async def check(url: str) -> None:
-            async with aio.connect(url, stream_window=65_536) as client:
-                count = 0
-                async for row in client.stream("SELECT"):
-                    self.assertEqual(int(row["v"]), count)
-                    count += 1
-                self.assertEqual(count, self.ROWS)
-                self.assertEqual((await client.query("SELECT 1")).scalar(), 1)
-
-        with Server(self.rows) as server:
-            asyncio.run(check(server.url))
-
-    def test_a_missing_chunk(self) -> None:
-        def script(connection: Connection) -> None:
-            number, _ = connection.request()
-            connection.send(number, m.StreamHeader([]), MORE)
-            connection.send(number, m.StreamChunk(1, [[1]]), MORE)
-            connection.request()
-
-        with Server(script) as server, rustydb.connect(server.url) as client:
-            with self.assertRaises(rustydb.ProtocolError):
-                list(client.stream("SELECT"))
-
-
-class BulkTest(unittest.TestCase):
-    def load(self, connection: Connection) -> None:
-        """Takes rows, grants credit late, and checks that none are sent without."""
-        number, start = connection.request()
-        assert isinstance(start, m.BulkStart)
-        credit = 65_536
-        rows, sequence = 0, 0
-        while True:
-            if credit <= 0:
-                connection.sock.settimeout(0.02)
-                try:
-                    self.assertEqual(connection.sock.recv(1, 2), b"", "sent without credit")
-                except TimeoutError:
-                    pass
-                connection.sock.settimeout(None)
-                connection.send(0, m.WindowUpdate(number, 200_000), 0x30)
-                credit += 200_000
-            frame = connection.receive()
-            message = m.decode(frame.body)
-            credit -= frame.size
-            if isinstance(message, m.BulkRows):
-                assert message.sequence == sequence
-                sequence += 1
-                rows += len(message.rows)
-                assert frame.id == number and frame.flags & MORE
-            elif isinstance(message, m.BulkEnd):
-                assert not frame.flags & MORE
-                connection.send(number, fake.ok("COPY", rows))
-                return serve_queries(connection)
-            else:
-                assert isinstance(message, m.BulkAbort), message
-                connection.send(number, fake.error("57014"))
-                return serve_queries(connection)
-
-    def test_credit_is_obeyed(self) -> None:
-        with Server(self.load, stream_window=65_536) as server:
-            with rustydb.connect(server.url) as client:
-                rows = ([n, "x" * 100] for n in range(10_000))
-                self.assertEqual(client.bulk_insert("t", ["a", "b"], rows), 10_000)
-                self.assertEqual(client.query("SELECT 1").scalar(), 1)
-
-    def test_in_asyncio(self) -> None:
-        async def check(url: str) -> None:
-            async def rows() -> Any:
-                for n in range(10_000):
-                    yield n, "x" * 100
-
-            async with aio.connect(url) as client:
-                self.assertEqual(await client.bulk_insert("t", ["a", "b"], rows()), 10_000)
-
-        with Server(self.load, stream_window=65_536) as server:
-            asyncio.run(check(server.url))
-
-    def test_rows_that_are_wrong(self) -> None:
-        def failing() -> Any:
-            yield 1, 2
-            raise KeyError("mine")
-
-        for rows, expected in [
-            ([(1, 2), (1,)], ValueError),
-            ([(1, object())], TypeError),
-            (failing(), KeyError),
-        ]:
-            with self.subTest(expected), Server(self.load) as server:
-                with rustydb.connect(server.url) as client:
-                    with self.assertRaises(expected):
-                        client.bulk_insert("t", ["a", "b"], rows)
-                    self.assertEqual(client.query("SELECT 1").scalar(), 1)
-                    self.assertEqual(server.connections, 1)
-
-    def test_the_server_ends_it(self) -> None:
-        def script(connection: Connection) -> None:
-            number, _ = connection.request()
-            connection.send(number, fake.error("42P01"))
-            serve_queries_but_rows(connection)
-
-        def serve_queries_but_rows(connection: Connection) -> None:
-            while True:
-                number, message = connection.request(m.BulkRows, m.BulkEnd, m.WindowUpdate)
-                connection.send(number, fake.answer())
-
-        with Server(script, stream_window=65_536) as server:
-            with rustydb.connect(server.url) as client:
-                rows = ((n, "x" * 1000) for n in range(1_000_000))
-                with self.assertRaises(ServerError):
-                    client.bulk_insert("t", ["a", "b"], rows)
-                self.assertLess(next(rows)[0], 10_000)
-                self.assertEqual(client.query("SELECT 1").scalar(), 1)
 
 
 class PreparedTest(unittest.TestCase):

@@ -7,6 +7,7 @@ from rustydb import ConnectionFailed, Error, ProtocolError
 from rustydb._engine.login import Connector
 from rustydb._wire import frames
 from rustydb._wire import messages as m
+from rustydb._wire.bincode import Violation
 from rustydb._wire.flow import ReceiveWindow, UrgentLimit
 from rustydb._wire.frames import Flag
 from rustydb._wire.protocol import Protocol, Request, State
@@ -256,12 +257,13 @@ class ProtocolTest(unittest.TestCase):
                 self.assertIsInstance(peer.protocol.failure, ProtocolError)
 
     def test_the_handshake_is_checked(self) -> None:
-        for changes in [
+        wrong: list[dict[str, Any]] = [
             {"version": m.Version(2, 0)},
             {"version": m.Version(0, 9)},
             {"compression": m.CompressionType.Lz4},
             {"max_message_size": (16 << 20) + 1},
-        ]:
+        ]
+        for changes in wrong:
             with self.subTest(changes), self.assertRaises(Error):
                 Peer(**changes)
 
@@ -319,7 +321,7 @@ class FlowTest(unittest.TestCase):
         self.assertEqual(window.consume(49), 0)
         self.assertEqual(window.consume(11), 60)
         window.receive(150)
-        with self.assertRaises(Exception):
+        with self.assertRaises(Violation):
             window.receive(1)
 
     def test_urgent_frames_in_a_second(self) -> None:
