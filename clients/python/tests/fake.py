@@ -95,7 +95,7 @@ class Connection:
         self.sock.sendall(data)
         return len(data) - frames.HEADER
 
-    def accept(self, **changes: Any) -> None:
+    def accept(self, login: "Script | None" = None, **changes: Any) -> None:
         """Does the handshake and lets the client in."""
         preface = b""
         while len(preface) < 8:
@@ -106,6 +106,9 @@ class Connection:
         assert preface == frames.PREFACE
         number, self.hello = self.request()
         self.send(number, hello(**changes))
+        if login is not None:
+            login(self)
+            return
         number, start = self.request()
         assert isinstance(start, m.AuthStart)
         parameters = [("server_version", "16.0")]

@@ -128,6 +128,80 @@ class RetryTest(unittest.TestCase):
             self.assertIn("Token", str(refused.exception))
 
 
+class LoginTest(unittest.TestCase):
+    """A server that asks for more than nothing."""
+
+    def check(self, methods: list[m.AuthMethod], steps: list[Any], **options: Any) -> None:
+        """Plays the steps after Start: what the client must send, and what is answered."""
+
+        def login(connection: Connection) -> None:
+            number, start = connection.request()
+            assert isinstance(start, m.AuthStart)
+            for index, (expected, reply) in enumerate(steps):
+                if expected is not None:
+                    got, message = connection.request()
+                    assert got == number, "all frames of a log-in have one id"
+                    assert message == expected, message
+                more = 0 if index == len(steps) - 1 else MORE
+                connection.send(number, reply, more)
+
+        with Server(serve_queries, login=login, auth_methods=methods) as server:
+            with rustydb.connect(server.url, **options) as client:
+                self.assertEqual(client.query("SELECT 1").scalar(), 1)
+
+    success = m.AuthSuccess(1, "u", [], [])
+
+    def test_methods(self) -> None:
+        method = m.AuthMethod
+        success = self.success
+        for offered, expected, options in [
+            ([method.Token], m.AuthToken("t"), {"token": "t"}),
+            ([method.Trust, method.ApiKey], m.AuthApiKey("k"), {"api_key": "k"}),
+            ([method.Password], m.AuthPassword("p"), {"password": "p", "auth": "password"}),
+            ([method.Ldap], m.AuthPassword("p"), {"password": "p", "auth": "ldap"}),
+            ([method.Saml], m.AuthSaml("a"), {"token": "a", "auth": "saml"}),
+            ([method.Certificate], m.AuthCertificate(), {"auth": "certificate"}),
+            ([method.ScramSha256, method.Trust], None, {}),
+        ]:
+            with self.subTest(options):
+                self.check(offered, [(expected, success)], **options)
+
+    def test_a_second_factor(self) -> None:
+        question = m.MfaRequired("c1", ["totp"], 120)
+        steps = [(m.AuthToken("t"), question), (m.AuthMfaCode("c1", "123456"), self.success)]
+        asked: list[list[str]] = []
+
+        def ask(methods: list[str]) -> str:
+            asked.append(methods)
+            return "123456"
+
+        self.check([m.AuthMethod.Token], steps, token="t", ask_code=ask)
+        self.assertEqual(asked, [["totp"]])
+        with self.assertRaises(rustydb.AuthenticationError):
+            self.check([m.AuthMethod.Token], steps[:1], token="t")
+
+    def test_a_password_is_not_sent_in_the_clear(self) -> None:
+        with Server(serve_queries, auth_methods=[m.AuthMethod.Password]) as server:
+            with self.assertRaises(rustydb.AuthenticationError):
+                rustydb.connect(server.url, password="p")
+
+    def test_a_server_that_does_not_know_the_password(self) -> None:
+        def login(connection: Connection) -> None:
+            number, _ = connection.request()
+            _, first = connection.request()
+            nonce = first.data.decode().rpartition("r=")[2]
+            challenge = f"r={nonce}x,s=c2FsdA==,i=4096".encode()
+            connection.send(number, m.SaslContinue(challenge), MORE)
+            connection.request()
+            connection.send(number, m.SaslFinal(b"v=bm90aGluZw=="), MORE)
+            connection.send(number, self.success)
+
+        methods = [m.AuthMethod.ScramSha256]
+        with Server(serve_queries, login=login, auth_methods=methods) as server:
+            with self.assertRaises(rustydb.AuthenticationError):
+                rustydb.connect(server.url, password="p")
+
+
 class TimeoutTest(unittest.TestCase):
     def test_the_server_is_told(self) -> None:
         canceled = threading.Event()

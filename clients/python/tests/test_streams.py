@@ -109,6 +109,72 @@ class StreamTest(unittest.TestCase):
                 list(client.stream("SELECT"))
 
 
+class PinnedStreamTest(unittest.TestCase):
+    """Streams on the connection of a transaction, which other statements want as well."""
+
+    def script(self, connection: Connection) -> None:
+        self.seen: list[type[m.Message]] = []
+        columns = fake.answer().columns
+        while True:
+            number, message = connection.request(m.WindowUpdate)
+            self.seen.append(type(message))
+            if isinstance(message, m.Begin):
+                connection.send(number, m.TransactionStarted(1))
+            elif isinstance(message, m.StreamOpen):
+                connection.send(number, m.StreamHeader(columns), MORE)
+                connection.send(number, m.StreamChunk(0, [[1], [2]]), MORE)
+            elif isinstance(message, m.StreamCancel):
+                connection.send(number, m.StreamEnd(2, "SELECT 2", m.TxStatus.InTransaction))
+            elif isinstance(message, m.BulkStart):
+                pass
+            elif isinstance(message, m.BulkAbort):
+                connection.send(number, fake.error("57014"))
+            elif isinstance(message, m.Commit):
+                connection.send(number, fake.ok("COMMIT"))
+            elif isinstance(message, m.Rollback):
+                connection.send(number, fake.ok("ROLLBACK"))
+            else:
+                connection.send(number, fake.answer(status=m.TxStatus.InTransaction))
+
+    def test_other_statements_do_not_wait_for_ever(self) -> None:
+        with Server(self.script) as server, rustydb.connect(server.url) as client:
+            with client.transaction() as txn:
+                with txn.stream("SELECT") as stream:
+                    next(stream)
+                    with self.assertRaises(rustydb.UsageError):
+                        txn.query("SELECT 1")
+                self.assertEqual(txn.query("SELECT 1").scalar(), 1)
+
+                def rows() -> Any:
+                    yield [txn.query("SELECT 1").scalar()]
+
+                with self.assertRaises(rustydb.UsageError):
+                    txn.bulk_insert("t", ["a"], rows())
+                txn.query("SELECT 1")
+        self.assertIn(m.StreamCancel, self.seen)
+        self.assertIn(m.BulkAbort, self.seen)
+
+    def test_the_transaction_ends_first(self) -> None:
+        with Server(self.script) as server, rustydb.connect(server.url) as client:
+            with client.transaction() as txn:
+                stream = txn.stream("SELECT")
+                next(stream)
+            next(stream)
+            with self.assertRaises(rustydb.UsageError):
+                next(stream)
+        # It is ended so that the transaction can still be committed.
+        self.assertEqual(self.seen, [m.Begin, m.StreamOpen, m.StreamCancel, m.Commit])
+
+    def test_a_loop_that_is_left(self) -> None:
+        with Server(self.script) as server, rustydb.connect(server.url) as client:
+            with client.transaction() as txn:
+                for _ in txn.stream("SELECT"):
+                    break
+                gc.collect()
+                txn.query("SELECT 1")
+        self.assertEqual(self.seen, [m.Begin, m.StreamOpen, m.StreamCancel, m.Query, m.Commit])
+
+
 class BulkTest(unittest.TestCase):
     def load(self, connection: Connection) -> None:
         """Takes rows, grants credit late, and checks that none are sent without."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ._blocking import BlockingRuntime, run
-from ._engine.commands import Params, Prepared
+from ._engine.commands import Params
 from ._engine.facade import (
     ClientCore,
     Commands,
@@ -23,6 +23,7 @@ from ._engine.facade import (
 from ._engine.link import CancelToken
 from ._engine.login import AskCode
 from ._engine.pool import Pool
+from ._engine.prepared import Prepared
 from ._engine.streams import Listener as ListenerCore
 from ._engine.streams import Stream
 from ._engine.streams import Subscription as SubscriptionCore
@@ -244,6 +245,7 @@ class Client(_Queries):
         stop = getattr(self, "_stop", None)
         if stop is not None and not stop.is_set():
             stop.set()
+            self._core.pool.abandon()
             warnings.warn("a rustydb.Client was not closed", ResourceWarning, stacklevel=2)
 
 

@@ -18,7 +18,7 @@ from collections.abc import (
 )
 from typing import Any
 
-from ._engine.commands import Params, Prepared
+from ._engine.commands import Params
 from ._engine.facade import (
     ClientCore,
     Commands,
@@ -31,6 +31,7 @@ from ._engine.facade import (
 from ._engine.link import CancelToken
 from ._engine.login import AskCode
 from ._engine.pool import Pool
+from ._engine.prepared import Prepared
 from ._engine.streams import Listener as ListenerCore
 from ._engine.streams import Stream
 from ._engine.streams import Subscription as SubscriptionCore
@@ -254,6 +255,7 @@ class Client(_Queries):
     def __del__(self) -> None:
         core = getattr(self, "_core", None)
         if core is not None and not core.pool.closed:
+            core.pool.abandon()
             warnings.warn("a rustydb.aio.Client was not closed", ResourceWarning, stacklevel=2)
 
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from .._wire import messages as m
 from .._wire.protocol import Request
-from ..errors import Error, ServerError, UsageError, from_server
+from ..errors import ConnectionFailed, Error, ServerError, from_server
 from ..rows import Result, Row, names_of
 from .link import Turn, unexpected
-from .runner import Call, Runner
-
-# Prepared statements that a connection keeps.
-_MOST_STATEMENTS = 256
-
-_statement_numbers = itertools.count(1)
 
 Params = Sequence[Any] | None
 
@@ -29,16 +22,17 @@ def make_query(
     read_only: bool = False,
 ) -> m.Query:
     """A statement with its parameters."""
-    return m.Query(sql, _values(params), list(param_types), _options(max_rows, read_only))
+    return m.Query(sql, values_of(params), list(param_types), make_options(max_rows, read_only))
 
 
-def _options(max_rows: int, read_only: bool) -> m.QueryOptions | None:
+def make_options(max_rows: int, read_only: bool) -> m.QueryOptions | None:
     if not max_rows and not read_only:
         return None
     return m.QueryOptions(max_rows=max_rows, read_only=read_only)
 
 
-def _values(params: Params) -> list[Any]:
+def values_of(params: Params) -> list[Any]:
+    """The parameters as a list. Raises `TypeError` for text, which would be taken apart."""
     if isinstance(params, (str, bytes)):
         raise TypeError("parameters are a list or a tuple")
     return list(params) if params is not None else []
@@ -139,6 +133,17 @@ async def commit(turn: Turn, chain: bool) -> None:
         )
 
 
+async def roll_back(turn: Turn) -> None:
+    """Rolls back whatever transaction there may be."""
+    try:
+        await turn.final(turn.submit(m.Rollback(None, False)), m.Ok)
+    except ServerError as error:
+        # There was no transaction after all.
+        if error.sqlstate != "25P01" or error.is_fatal:
+            raise ConnectionFailed(error.message) from None
+    turn.link.protocol.transaction_status = m.TxStatus.Idle
+
+
 async def show(turn: Turn, name: str) -> str:
     """The value of a setting."""
     results = await collect(turn, turn.submit(m.SessionShow(name)))
@@ -150,66 +155,3 @@ async def acquire_session(turn: Turn, message: m.SessionAcquire) -> None:
     success = await turn.final(turn.submit(message), m.AuthSuccess)
     turn.link.parameters.update(success.parameters)
     turn.link.statements.clear()
-
-
-class Prepared:
-    """A statement that is prepared on each connection when it is first run there."""
-
-    def __init__(self, runner: Runner, sql: str, param_types: Sequence[int]):
-        self.runner = runner
-        self.sql = sql
-        self.closed = False
-        self._name = f"rdb_{next(_statement_numbers)}"
-        self._types = list(param_types)
-        self.info = m.StatementInfo("", [], [])
-
-    async def prepare(self, turn: Turn) -> None:
-        """Prepares the statement on a connection, unless it is there."""
-        known = turn.link.statements
-        if self._name in known:
-            known.move_to_end(self._name)
-            return
-        if len(known) >= _MOST_STATEMENTS:
-            oldest, _ = known.popitem(last=False)
-            await ok(turn, m.Deallocate(oldest))
-        self.info = await self._send(turn)
-        known[self._name] = self.info
-
-    async def _send(self, turn: Turn) -> m.StatementInfo:
-        message = m.Prepare(self._name, self.sql, self._types)
-        try:
-            return await turn.final(turn.submit(message), m.StatementInfo)
-        except ServerError as error:
-            # A session out of the server's pool may have a statement of that name.
-            if error.sqlstate != "42P05" or turn.link.protocol.transaction_status:
-                raise
-        await ok(turn, m.Deallocate(self._name))
-        return await turn.final(turn.submit(message), m.StatementInfo)
-
-    async def run(self, params: Params, max_rows: int, read_only: bool, call: Call) -> Result:
-        """Runs the statement with parameters."""
-        if self.closed:
-            raise UsageError("the prepared statement is closed")
-        message = m.Execute(self._name, _values(params), _options(max_rows, read_only))
-
-        async def work(turn: Turn) -> Result:
-            await self.prepare(turn)
-            try:
-                return (await collect(turn, turn.submit(message)))[-1]
-            except ServerError as error:
-                # `DISCARD ALL` and the like have removed it.
-                if error.sqlstate != "26000":
-                    raise
-                turn.link.statements.pop(self._name, None)
-                if turn.link.protocol.transaction_status == m.TxStatus.Failed:
-                    raise
-            await self.prepare(turn)
-            return (await collect(turn, turn.submit(message)))[-1]
-
-        return await self.runner.run(work, call)
-
-    def close(self) -> None:
-        """Has the statement deallocated when its connections are used the next time."""
-        if not self.closed:
-            self.closed = True
-            self.runner.forget(self._name)

@@ -13,10 +13,11 @@ from .._wire.url import Config
 from ..errors import Error, UsageError
 from ..rows import Result
 from . import commands
-from .commands import Params, Prepared, make_query
+from .commands import Params, make_query
 from .link import CancelToken, Link
 from .login import AskCode, Connector
 from .pool import Pool
+from .prepared import Prepared
 from .runner import Call, Pinned, Pooled, Runner
 from .runtime import Deadline, Runtime
 from .streams import BulkInsert, Listener, Stream, Subscription
@@ -214,6 +215,7 @@ class TransactionCore:
 
     async def _end(self, work: Any, call: Call, chain: bool, how: str) -> None:
         pinned = self._running()
+        pinned.link.end_streams("the transaction of this stream has ended")
         try:
             await pinned.run(work, call)
         except BaseException:
@@ -318,8 +320,10 @@ class SessionCore:
             await self._outer.runner.give_back(link)
 
     async def _reset(self, link: Link) -> None:
+        link.end_streams("the session of this stream is closed")
+        own = self.commands()
         if link.protocol.transaction_status != m.TxStatus.Idle:
-            await self.commands().ok(m.Rollback(None, False))
+            await own.runner.run(commands.roll_back, own.call(None))
         await self.discard_all()
 
     def orphan(self) -> None:

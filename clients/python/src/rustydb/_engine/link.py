@@ -5,11 +5,13 @@ from __future__ import annotations
 import collections
 import logging
 import time
+import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from .._wire import messages as m
-from .._wire.protocol import Protocol, Reply, Request, lost
+from .._wire import protocol as wire
+from .._wire.protocol import Reply, Request, lost
 from ..errors import ConnectionFailed, Error, ProtocolError, RequestTimeout, from_server
 from .runtime import Deadline, Runtime, Transport
 
@@ -49,6 +51,13 @@ class CancelToken:
         self._running = None
 
 
+class Ongoing(Protocol):
+    """What uses a connection for several turns."""
+
+    def interrupt(self, reason: str) -> None:
+        """Ends it; who goes on with it is told the reason."""
+
+
 class Link:
     """A connection. `on_event` gets the notifications of the server."""
 
@@ -56,12 +65,14 @@ class Link:
         self.transport = transport
         self.on_event: Callable[[m.Message], None] | None = None
         self.on_notice: Callable[[m.Notice], None] | None = None
-        self.protocol = Protocol(hello, self._event)
+        self.protocol = wire.Protocol(hello, self._event)
         self.parameters: dict[str, str] = {}
         # Names of the statements that are prepared on this connection, the latest used last.
         self.statements: collections.OrderedDict[str, m.StatementInfo] = collections.OrderedDict()
         # Names that are to be deallocated before the next use.
         self.unwanted: collections.deque[str] = collections.deque()
+        # Streams and loads that go on; other statements would wait for their end for ever.
+        self.streams: weakref.WeakSet[Ongoing] = weakref.WeakSet()
         self.idle_since = time.monotonic()
         self.lock = runtime.lock()
         self._interrupts: collections.deque[Request] = collections.deque()
@@ -92,13 +103,19 @@ class Link:
             # It belongs to somebody else than the request that is running.
             _log.exception("on_notice has failed")
 
+    def end_streams(self, reason: str) -> None:
+        """Ends what goes on, before the connection is given to somebody else."""
+        for stream in list(self.streams):
+            stream.interrupt(reason)
+        self.streams.clear()
+
     def interrupt(self, request: Request) -> None:
         """Has a request canceled by whoever uses the connection now."""
         self._interrupts.append(request)
         self.transport.wake()
 
     def neglect(self, request: Request) -> None:
-        """Has a request abandoned before the connection is used the next time. Never waits."""
+        """Has a request dismissed before the connection is used the next time. Never waits."""
         self._neglected.append(request)
 
     @property
@@ -170,7 +187,7 @@ class Link:
     async def settle(self, deadline: Deadline) -> None:
         """Waits until canceled requests have ended, so that they do not disturb the next one."""
         while self._neglected:
-            self.protocol.abandon(self._neglected.popleft())
+            self.protocol.dismiss(self._neglected.popleft())
         limit = deadline.sooner(_SETTLE_SECONDS)
         while self.protocol.failure is None and self.protocol.unfinished():
             if limit.passed:

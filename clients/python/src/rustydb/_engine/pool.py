@@ -8,7 +8,8 @@ import time
 
 from .._wire import messages as m
 from .._wire.url import Config
-from ..errors import ConnectionFailed, Error, ServerError, UsageError
+from ..errors import Error, UsageError
+from .commands import roll_back
 from .link import Link, Turn
 from .login import Connector
 from .runtime import Deadline, Runtime
@@ -116,7 +117,7 @@ class Pool:
                     pass
             if link.is_usable and protocol.transaction_status != m.TxStatus.Idle:
                 async with Turn(link, deadline.sooner(_CLEAN_SECONDS)) as turn:
-                    await _roll_back(turn)
+                    await roll_back(turn)
         except Error:
             return False
         return link.is_usable and not protocol.draining
@@ -190,6 +191,14 @@ class Pool:
         with contextlib.suppress(Error):
             await self.fill(Deadline(_CLEAN_SECONDS))
 
+    def abandon(self) -> None:
+        """Closes all connections from where nothing can be waited for."""
+        self.closed = True
+        for link in list(self._all):
+            # The event loop may be closed already.
+            with contextlib.suppress(Exception):
+                link.transport.close()
+
     async def close(self) -> None:
         """Closes all connections; those in use are lost for their users."""
         async with self._condition:
@@ -208,13 +217,3 @@ class Pool:
 
 def _is_dirty(link: Link) -> bool:
     return not link.is_busy and link.protocol.transaction_status != m.TxStatus.Idle
-
-
-async def _roll_back(turn: Turn) -> None:
-    try:
-        await turn.final(turn.submit(m.Rollback(None, False)), m.Ok)
-    except ServerError as error:
-        # There was no transaction after all.
-        if error.sqlstate != "25P01" or error.is_fatal:
-            raise ConnectionFailed(error.message) from None
-    turn.link.protocol.transaction_status = m.TxStatus.Idle

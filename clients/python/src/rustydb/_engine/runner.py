@@ -132,6 +132,11 @@ class Pinned:
     async def start(self, work: Work[_T], call: Call) -> tuple[Link, _T]:
         if self.ended is not None:
             raise UsageError(self.ended)
+        if self.link.streams:
+            raise UsageError(
+                "a stream or a bulk insert uses the connection",
+                hint="read the stream to its end or close it, or use another connection",
+            )
         async with Turn(self.link, call.deadline(), call.token) as turn:
             return self.link, await work(turn)
 

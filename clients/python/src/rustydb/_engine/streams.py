@@ -10,7 +10,14 @@ from typing import Any
 from .._wire import messages as m
 from .._wire.convert import EncodedRows, write_row
 from .._wire.protocol import Reply, Request
-from ..errors import ConnectionFailed, Error, ProtocolError, RequestTimeout, from_server
+from ..errors import (
+    ConnectionFailed,
+    Error,
+    ProtocolError,
+    RequestTimeout,
+    UsageError,
+    from_server,
+)
 from ..rows import Column, Notification, Row, StreamEvent, names_of
 from .link import Link, Turn, unexpected
 from .runner import Call, Runner
@@ -35,6 +42,8 @@ class Stream:
         self._sequence = 0
         self._names: dict[str, int] = {}
         self.columns: list[Column] = []
+        # Why there are no more parts, if that is not because all were read.
+        self._interrupted: str | None = None
         # The command tag and the number of rows, known at the end.
         self.command: str | None = None
         self.row_count: int | None = None
@@ -52,6 +61,7 @@ class Stream:
             return request
 
         self._link, self._request = await self._runner.start(work, self._call)
+        self._link.streams.add(self)
         return self
 
     def _head(self, message: m.Message) -> None:
@@ -74,6 +84,8 @@ class Stream:
         return None if part is None else part.data
 
     async def _next(self, kind: Any) -> Any:
+        if self._interrupted is not None:
+            raise UsageError(self._interrupted)
         link, request = self._link, self._request
         if link is None or request is None:
             return None
@@ -122,8 +134,7 @@ class Stream:
                     turn.resume(request)
                     if self._current is not None:
                         link.protocol.consumed(request, self._current)
-                    link.protocol.ignore(request)
-                    link.protocol.proceed(request, m.StreamCancel())
+                    link.protocol.dismiss(request)
                     # The end comes soon, and the next turn waits for it.
                     await link.pump(turn.deadline, wait=False)
             except Error:
@@ -133,13 +144,22 @@ class Stream:
     async def _release(self) -> None:
         link, self._link, self._request, self._current = self._link, None, None, None
         if link is not None:
+            link.streams.discard(self)
             await self._runner.give_back(link)
+
+    def interrupt(self, reason: str) -> None:
+        """Ends the stream because its connection is needed for something else."""
+        link, request, self._link, self._request = self._link, self._request, None, None
+        if link is not None and request is not None:
+            self._interrupted = reason
+            link.neglect(request)
 
     def orphan(self) -> None:
         """Ends the stream from where nothing can be waited for."""
         link, request, self._link, self._request = self._link, self._request, None, None
         if link is not None and request is not None:
             link.neglect(request)
+            link.streams.discard(self)
             self._runner.orphan(link)
 
 
@@ -165,16 +185,20 @@ class BulkInsert:
             return request
 
         self._link, self._request = await self._runner.start(work, self._call)
+        self._link.streams.add(self)
         try:
             return await self._send(rows)
-        except Error:
-            raise
         except Exception as error:
             await self._abort(str(error))
             raise
         finally:
             self._link.neglect(self._request)
+            self._link.streams.discard(self)
             await self._runner.give_back(self._link)
+
+    def interrupt(self, reason: str) -> None:
+        """Ends the load because its connection is needed for something else."""
+        self._link.neglect(self._request)
 
     async def _send(self, rows: Iterable[Any] | AsyncIterable[Any]) -> int:
         if isinstance(rows, AsyncIterable):
@@ -222,6 +246,8 @@ class BulkInsert:
 
     async def _abort(self, reason: str) -> None:
         """Undoes the load because of what went wrong on this side."""
+        if self._request.done or self._request.abandoned or not self._link.is_usable:
+            return
         try:
             async with self._turn() as turn:
                 turn.resume(self._request)

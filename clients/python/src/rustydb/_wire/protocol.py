@@ -49,7 +49,7 @@ class Reply(NamedTuple):
 class Request:
     """A request that was submitted, and what has come for it."""
 
-    __slots__ = ("abandoned", "done", "id", "inbound", "outbound", "replies", "sent")
+    __slots__ = ("abandoned", "done", "id", "inbound", "outbound", "replies", "sent", "stream")
 
     def __init__(self, number: int):
         self.id = number
@@ -60,6 +60,8 @@ class Request:
         self.sent = False
         # Whether nobody waits for the replies any more.
         self.abandoned = False
+        # Whether it is a stream of rows or of a large object.
+        self.stream = False
         # The windows of a stream of its own, towards the client and towards the server.
         self.inbound: ReceiveWindow | None = None
         self.outbound: SendWindow | None = None
@@ -149,6 +151,14 @@ class Protocol:
         self.cancel(request)
         self.ignore(request)
 
+    def dismiss(self, request: Request) -> None:
+        """Ends a request that nobody wants any more; a stream so that a transaction goes on."""
+        if request.inbound is None or not request.stream:
+            self.abandon(request)
+        elif not request.done and not request.abandoned and self.failure is None:
+            self.ignore(request)
+            self.proceed(request, m.StreamCancel())
+
     def ignore(self, request: Request) -> None:
         """Drops what has come for a request, and what will come."""
         request.abandoned = True
@@ -191,6 +201,7 @@ class Protocol:
     def _open_windows(self, request: Request, message: m.Message) -> None:
         if isinstance(message, (m.StreamOpen, m.StreamOpenObject, m.Subscribe)):
             request.inbound = ReceiveWindow(self._hello.stream_window)
+            request.stream = not isinstance(message, m.Subscribe)
         elif isinstance(message, m.BulkStart) and self.server is not None:
             request.outbound = SendWindow(self.server.stream_window)
 
