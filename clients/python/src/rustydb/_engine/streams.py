@@ -215,7 +215,8 @@ class BulkInsert:
             await self._flush()
         async with self._turn() as turn:
             turn.resume(self._request)
-            turn.link.protocol.proceed(self._request, m.BulkEnd())
+            if await self._credit(turn):
+                turn.link.protocol.proceed(self._request, m.BulkEnd())
             return (await turn.final(self._request, m.Ok)).affected_rows
 
     def _turn(self) -> Turn:
@@ -233,9 +234,7 @@ class BulkInsert:
         async with self._turn() as turn:
             request, protocol = self._request, turn.link.protocol
             turn.resume(request)
-            while not request.done and not protocol.may_send(request):
-                await turn.link.pump(turn.deadline)
-            if request.done:
+            if not await self._credit(turn):
                 return False
             rows = EncodedRows(self._count, self._data)
             self._data, self._count = bytearray(), 0
@@ -244,6 +243,12 @@ class BulkInsert:
             await turn.link.pump(turn.deadline, wait=False)
             return not request.done
 
+    async def _credit(self, turn: Turn) -> bool:
+        """Waits until something may be sent; False if the server has ended the load."""
+        while not self._request.done and not turn.link.protocol.may_send(self._request):
+            await turn.link.pump(turn.deadline)
+        return not self._request.done
+
     async def _abort(self, reason: str) -> None:
         """Undoes the load because of what went wrong on this side."""
         if self._request.done or self._request.abandoned or not self._link.is_usable:
@@ -251,7 +256,8 @@ class BulkInsert:
         try:
             async with self._turn() as turn:
                 turn.resume(self._request)
-                turn.link.protocol.proceed(self._request, m.BulkAbort(reason[:200]))
+                if await self._credit(turn):
+                    turn.link.protocol.proceed(self._request, m.BulkAbort(reason[:200]))
                 # The server confirms with an error, or with nothing inserted.
                 await turn.reply(self._request)
         except Error:

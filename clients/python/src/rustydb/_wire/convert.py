@@ -347,18 +347,24 @@ def _widen(value: Value, kind: Kind) -> Value:
 
 def _list_value(items: list[Any]) -> Value:
     lengths, values = _array_parts(items)
+    if all(value.kind in (Kind.NULL, Kind.TEXT) for value in values):
+        # As with a single str, the type is up to PostgreSQL: it may be text[], uuid[], an enum's.
+        return Value(Kind.TEXT, _array_text(lengths, values))
     oid, values = _common(values)
-    if not oid and not any(value.kind != Kind.NULL for value in values):
-        # Nothing tells the type of the elements, so PostgreSQL has to read the text form.
-        return Value(Kind.TEXT, _null_array(lengths))
     return Value(Kind.ARRAY, (oid, [(length, 1) for length in lengths], values))
 
 
-def _null_array(lengths: list[int]) -> str:
-    text = "NULL" if lengths else "{}"
+def _array_text(lengths: list[int], values: list[Value]) -> str:
+    parts = ["NULL" if value.kind == Kind.NULL else _quoted(value.data) for value in values]
     for length in reversed(lengths):
-        text = "{" + ",".join([text] * length) + "}"
-    return text
+        starts = range(0, len(parts), length)
+        parts = ["{" + ",".join(parts[start : start + length]) + "}" for start in starts]
+    return parts[0] if parts else "{}"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _array_value(array: Array) -> Value:
