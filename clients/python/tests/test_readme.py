@@ -1,5 +1,7 @@
 """The README's examples run."""
 
+import contextlib
+import io
 import pathlib
 import re
 import unittest
@@ -27,7 +29,7 @@ class ReadmeTest(unittest.TestCase):
                 continue
             code = _URLS.sub(repr(TLS_URL if tls else URL), code)
             code = code.replace('"ca.pem"', repr(TLS_CA))
-            with self.subTest(code):
+            with self.subTest(code), contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(code, "README.md", "exec"), names)
         secure = names.get("secure")
         if isinstance(secure, rustydb.Client):

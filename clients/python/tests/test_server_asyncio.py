@@ -14,6 +14,8 @@ from .server import PREFIX, TLS_CA, TLS_URL, URL
 @unittest.skipUnless(URL, "RUSTYDB_URL is not set")
 class AsyncioTest(unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self) -> None:
+        # Its reports of slow steps depend on the machine.
+        asyncio.get_running_loop().set_debug(False)
         self.client = await aio.connect(URL)
         self.addAsyncCleanup(self.client.close)
         self.name = f"{PREFIX}_aio_{self.id().rpartition('.')[2]}"[:63]
@@ -143,6 +145,7 @@ class AsyncioTest(unittest.IsolatedAsyncioTestCase):
 @unittest.skipUnless(TLS_URL and TLS_CA, "RUSTYDB_TLS_URL and RUSTYDB_TLS_CA are not set")
 class TlsTest(unittest.IsolatedAsyncioTestCase):
     async def test_verified(self) -> None:
+        asyncio.get_running_loop().set_debug(False)
         async with aio.connect(TLS_URL, tls="verify-full", tls_ca=TLS_CA) as client:
             self.assertEqual((await client.query("SELECT $1::int4", [1])).scalar(), 1)
             rows = client.stream("SELECT generate_series(1, 100000)")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import collections
 import ssl
+import weakref
 from typing import Any
 
 from ._engine.runtime import Address, TlsRefused
 from .errors import ConnectionFailed
+
+# How long closing a connection may take, in seconds.
+_CLOSE_SECONDS = 1.0
 
 # Reading pauses when so many bytes wait to be taken.
 _MOST_INBOX = 1 << 20
@@ -52,6 +56,8 @@ class EventTransport(asyncio.Protocol):
         self._reading = True
         self._woken = False
         self._waiter: asyncio.Future[None] | None = None
+        # Whether the event loop has let go of the connection.
+        self.lost = asyncio.Event()
 
     # What the event loop calls
 
@@ -70,6 +76,7 @@ class EventTransport(asyncio.Protocol):
         self._notify()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.lost.set()
         if self._end is None:
             self._end = (
                 EOFError()
@@ -230,6 +237,9 @@ class EventRuntime:
     lock = EventLock
     condition = EventCondition
 
+    def __init__(self) -> None:
+        self._transports: weakref.WeakSet[EventTransport] = weakref.WeakSet()
+
     async def connect(
         self, address: Address, tls: ssl.SSLContext | None, timeout: float | None
     ) -> EventTransport:
@@ -242,6 +252,7 @@ class EventRuntime:
             _, transport = await asyncio.wait_for(making, timeout)
         except asyncio.TimeoutError:
             raise TimeoutError from None
+        self._transports.add(transport)
         if tls is not None:
             try:
                 await transport.encrypt(tls, address.host, timeout)
@@ -252,3 +263,11 @@ class EventRuntime:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    async def closed(self) -> None:
+        """Waits a moment for the connections that were closed: TLS says good-bye first."""
+        losing = [asyncio.ensure_future(each.lost.wait()) for each in self._transports]
+        if losing:
+            _, late = await asyncio.wait(losing, timeout=_CLOSE_SECONDS)
+            for each in late:
+                each.cancel()

@@ -197,8 +197,9 @@ class _Queries:
 class Client(_Queries):
     """A pool of connections to a server; `connect` makes one. Tasks of one event loop share it."""
 
-    def __init__(self, core: ClientCore):
+    def __init__(self, core: ClientCore, runtime: EventRuntime):
         self._core = core
+        self._runtime = runtime
         self._keeper = asyncio.get_running_loop().create_task(_keep(weakref.ref(core.pool)))
 
     def _commands(self) -> Commands:
@@ -245,6 +246,7 @@ class Client(_Queries):
         """Closes all connections. Requests that run in other tasks fail."""
         self._keeper.cancel()
         await self._core.pool.close()
+        await self._runtime.closed()
 
     async def __aenter__(self) -> Client:
         return self
@@ -262,13 +264,14 @@ class Client(_Queries):
 class _Connecting:
     """What `connect` returns, for `await` and for `async with`."""
 
-    def __init__(self, core: ClientCore):
+    def __init__(self, core: ClientCore, runtime: EventRuntime):
         self._core = core
+        self._runtime = runtime
         self._client: Client | None = None
 
     async def _connect(self) -> Client:
         await self._core.open()
-        return Client(self._core)
+        return Client(self._core, self._runtime)
 
     def __await__(self) -> Generator[Any, None, Client]:
         return self._connect().__await__()
@@ -302,7 +305,9 @@ def connect(
     """
     given = {"user": user, "password": password, "database": database}
     options.update({name: text for name, text in given.items() if text is not None})
-    return _Connecting(ClientCore(EventRuntime(), parse(url, **options), on_notice, ask_code))
+    runtime = EventRuntime()
+    core = ClientCore(runtime, parse(url, **options), on_notice, ask_code)
+    return _Connecting(core, runtime)
 
 
 async def _keep(pool: weakref.ref[Pool]) -> None:
@@ -572,6 +577,8 @@ class RowStream(_Opening, AsyncIterator[Row]):
             rows = await core.rows() if core is not None and not self._closed else None
             if rows is None:
                 raise StopAsyncIteration
+            # Rows may be there without waiting; other tasks want their turn as well.
+            await asyncio.sleep(0)
             self._rows = iter(rows)
 
     async def close(self) -> None:
