@@ -128,9 +128,16 @@ class Server:
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self.connections = 0
+        # Connections that were closed at once.
+        self.refused = 0
+        self._refuses = False
         self.failures: list[BaseException] = []
         self.url = f"rustydb://u@127.0.0.1:{self._listener.getsockname()[1]}/d?tls=disable"
         self._start(self._accept)
+
+    def refuse(self, refuses: bool) -> None:
+        """Closes new connections at once, or no longer."""
+        self._refuses = refuses
 
     def _start(self, target: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -143,6 +150,10 @@ class Server:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
+            if self._refuses:
+                self.refused += 1
+                sock.close()
+                continue
             self._sockets.append(sock)
             self.connections += 1
             self._start(self._serve, Connection(sock, self.connections - 1))

@@ -508,6 +508,17 @@ class ListenerTest(unittest.TestCase):
                 self.assertIsNone(listener.get(timeout=0))
                 self.assertIsNone(listener.get(timeout=0.02))
 
+    def test_a_server_that_comes_back(self) -> None:
+        with Server(self.script) as server, rustydb.connect(server.url) as client:
+            with client.listen("c") as listener:
+                next(listener)
+                server.refuse(True)
+                threading.Timer(1.2, server.refuse, [False]).start()
+                # It fails more often than a request is tried.
+                self.assertIsNotNone(listener.get(timeout=5))
+                self.assertEqual(listener.reconnects, 1)
+                self.assertGreater(server.refused, 4)
+
     def test_closing_wakes_who_waits(self) -> None:
         with Server(self.script) as server, rustydb.connect(server.url) as client:
             listener = client.listen("c")

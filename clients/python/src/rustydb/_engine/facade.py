@@ -382,6 +382,7 @@ class ClientCore:
         ask_code: AskCode | None,
     ):
         self.config = config
+        self._runtime = runtime
         connector = Connector(runtime, config, ask_code, on_notice)
         self.pool = Pool(runtime, config, connector)
         self.commands = Commands(Pooled(runtime, self.pool), config.timeout)
@@ -413,7 +414,8 @@ class ClientCore:
         """A listener that is not open."""
         if not channels:
             raise UsageError("name a channel to listen to")
-        return Listener(self.commands.runner, channels, self.commands.call(None, None, True))
+        call = self.commands.call(None, None, True)
+        return Listener(self._runtime, self.commands.runner, channels, call)
 
     def subscription(self) -> Subscription:
         """A subscription that is not open."""

@@ -21,10 +21,12 @@ from ..errors import (
 from ..rows import Column, Notification, Row, StreamEvent, names_of
 from .link import Link, Turn, unexpected
 from .runner import Call, Runner
-from .runtime import Deadline
+from .runtime import Deadline, Runtime
 
 # Notifications that may wait to be read; older ones are dropped.
 _MOST_EVENTS = 10_000
+# A listener that has lost its connection tries so often to get another one, in seconds.
+_RECONNECT_SECONDS = 0.25
 # A frame of rows is sent when it has so many bytes.
 _BULK_BYTES = 64 << 10
 
@@ -267,7 +269,8 @@ class BulkInsert:
 class Listener:
     """Notifications of some channels. After the connection was lost, a new one listens."""
 
-    def __init__(self, runner: Runner, channels: Sequence[str], call: Call):
+    def __init__(self, runtime: Runtime, runner: Runner, channels: Sequence[str], call: Call):
+        self._runtime = runtime
         self._runner = runner
         self._channels = list(dict.fromkeys(channels))
         self._call = call
@@ -315,7 +318,7 @@ class Listener:
             except RequestTimeout:
                 return None
             except ConnectionFailed:
-                await self._again()
+                await self._again(deadline)
         return self._events.popleft()
 
     async def _wait(self, deadline: Deadline) -> None:
@@ -328,12 +331,23 @@ class Listener:
                     raise ConnectionFailed(link.protocol.failure.message)
                 await link.pump(deadline)
 
-    async def _again(self) -> None:
+    async def _again(self, deadline: Deadline) -> None:
+        """Listens on another connection, as soon as there is a server."""
         link, self._link = self._link, None
         if link is not None:
+            self.reconnects += 1
             await self._runner.give_back(link)
-        self.reconnects += 1
-        await self.open()
+        limit = self._call.deadline()
+        while not self.closed:
+            try:
+                await self.open()
+                break
+            except ConnectionFailed:
+                if limit.passed or deadline.passed:
+                    raise
+            await self._runtime.sleep(_RECONNECT_SECONDS)
+        if self.closed:
+            await self.close()
 
     async def close(self) -> None:
         """Stops listening; a `next` that waits elsewhere returns None."""
