@@ -1,5 +1,6 @@
 """Every library encodes and decodes the same bytes: `clients/vectors.json`."""
 
+import random
 import unittest
 from typing import Any
 
@@ -159,6 +160,33 @@ class VectorTest(unittest.TestCase):
                 for reader in (ExactReader, None):
                     with self.subTest(vector["name"], end=end), self.assertRaises(Violation):
                         m.decode(frame.body[:end], *([reader] if reader else []))
+
+    def test_damaged_messages_do_nothing_else(self) -> None:
+        """Whatever the bytes are, they are understood or refused, and with little memory."""
+        bodies = []
+        for vector in VECTORS["frames"]:
+            if not vector["flags"] & frames.Flag.COMPRESSED:
+                bodies.append(read_frames(bytes.fromhex(vector["bytes"]))[0].body)
+        for vector in VECTORS["values"]:
+            value = bytes.fromhex(vector["bytes"])
+            bodies.append(b"\x08\x02\x00\x01\x01" + value)
+        chance = random.Random(1)
+        understood = 0
+        for _ in range(20_000):
+            body = bytearray(chance.choice(bodies))
+            for _ in range(chance.randint(1, 3)):
+                where = chance.randrange(len(body) + 1)
+                if chance.random() < 0.7:
+                    body[where : where + 1] = [chance.randrange(256)]
+                else:
+                    body[where:where] = chance.randbytes(chance.randint(1, 4))
+            try:
+                message = m.decode(bytes(body))
+            except Violation:
+                continue
+            understood += 1
+            self.assertIsInstance(message, m.Message)
+        self.assertGreater(understood, 1000)
 
 
 if __name__ == "__main__":
