@@ -20,6 +20,7 @@ from rustydb._wire.bincode import (
     Violation,
     codec_of,
 )
+from rustydb._wire.crc32c import crc32c, portable
 from rustydb._wire.values import ExactReader, write_exact
 
 from .serde import VECTORS, of_message, of_value
@@ -160,6 +161,12 @@ class VectorTest(unittest.TestCase):
                 for reader in (ExactReader, None):
                     with self.subTest(vector["name"], end=end), self.assertRaises(Violation):
                         m.decode(frame.body[:end], *([reader] if reader else []))
+
+    def test_checksums(self) -> None:
+        for compute in (crc32c, portable):
+            self.assertEqual(compute(b"123456789"), 0xE3069283)
+            self.assertEqual(compute(b"56789", compute(b"1234")), 0xE3069283)
+            self.assertEqual(compute(bytearray(b"")), 0)
 
     def test_damaged_messages_do_nothing_else(self) -> None:
         """Whatever the bytes are, they are understood or refused, and with little memory."""

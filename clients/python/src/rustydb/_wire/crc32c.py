@@ -1,6 +1,14 @@
-"""CRC-32C (Castagnoli). With the package `crc32c` it is computed in hardware."""
+"""CRC-32C (Castagnoli). With the package `google-crc32c` it is computed in hardware."""
 
 from __future__ import annotations
+
+from typing import Any
+
+_google: Any
+try:
+    import google_crc32c as _google
+except ImportError:
+    _google = None
 
 
 def _table() -> list[int]:
@@ -15,8 +23,8 @@ def _table() -> list[int]:
 _TABLE = _table()
 
 
-def _portable(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
-    """The checksum of `data`, or of what gave `crc` followed by `data`."""
+def portable(data: bytes | bytearray, crc: int = 0) -> int:
+    """As `crc32c`, in Python alone."""
     table = _TABLE
     crc ^= 0xFFFFFFFF
     for byte in data:
@@ -24,9 +32,8 @@ def _portable(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-try:
-    from crc32c import crc32c
-except ImportError:
-    crc32c = _portable
-
-__all__ = ["crc32c"]
+def crc32c(data: bytes | bytearray, crc: int = 0) -> int:
+    """The checksum of `data`, or of what gave `crc` followed by `data`."""
+    if _google is None:
+        return portable(data, crc)
+    return int(_google.extend(crc, bytes(data)))

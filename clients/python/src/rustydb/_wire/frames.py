@@ -82,7 +82,7 @@ def build(agreed: Agreed, flags: int, message_id: int, body: bytes | bytearray) 
     if not agreed.checksum:
         return _HEADER.pack(len(body), flags, message_id) + body
     header = _HEADER.pack(len(body) + 4, flags | _CHECKSUM, message_id)
-    checksum: int = crc32c(body, crc32c(header))
+    checksum = crc32c(body, crc32c(header))
     return header + body + checksum.to_bytes(4, "little")
 
 
