@@ -199,6 +199,8 @@ pub(crate) struct Pending {
     id: u64,
     kind: Kind,
     is_done: bool,
+    /// Our last frame said that more follow.
+    is_open: bool,
 }
 
 impl Link {
@@ -417,7 +419,14 @@ impl Shared {
             state.urgent.open(id);
         }
         drop(state);
-        Ok(Attempt::Done(Pending { shared: self.clone(), slot, id, kind, is_done: false }))
+        Ok(Attempt::Done(Pending {
+            shared: self.clone(),
+            slot,
+            id,
+            kind,
+            is_done: false,
+            is_open: kind.flags & flags::MORE != 0,
+        }))
     }
 
     /// Appends a frame if it may be sent now.
@@ -462,10 +471,10 @@ impl Shared {
     fn append(&self, state: &mut State, flags: u16, id: u64, message: &Message) {
         let start = frame::begin(&mut state.out);
         message.encode(&mut Writer::new(&mut state.out));
-        if let Ok(length) = frame::finish(&mut state.out, start, flags, id, &self.agreed) {
-            if flags & flags::URGENT == 0 {
-                state.window -= i64::from(length);
-            }
+        if let Ok(length) = frame::finish(&mut state.out, start, flags, id, &self.agreed)
+            && flags & frame::flags::URGENT == 0
+        {
+            state.window -= i64::from(length);
         }
     }
 
@@ -474,6 +483,16 @@ impl Shared {
         let ids: Vec<u64> = state.pending.keys().copied().collect();
         ids.iter().for_each(|id| state.urgent.cancel(*id));
         state.wake();
+    }
+
+    /// Ends our side of a request, whether it has been answered or not.
+    fn abort(&self, id: u64) {
+        let mut state = self.state.lock();
+        if state.lost.is_none() && !state.is_closing {
+            let abort = Bulk::Abort { reason: "given up by the client".into() };
+            self.append(&mut state, 0, id, &Message::BulkInsert(abort));
+            state.wake();
+        }
     }
 
     fn close(&self) {
@@ -514,10 +533,8 @@ impl Shared {
         state.urgent.consumed(id, unused);
         match how {
             GiveUp::Cancel => state.urgent.cancel(id),
-            GiveUp::Abort => {
-                let abort = Bulk::Abort { reason: "given up by the client".into() };
-                self.append(&mut state, 0, id, &Message::BulkInsert(abort));
-            }
+            // That was said already.
+            GiveUp::Abort => {}
             GiveUp::Unsubscribe => {
                 drop(state);
                 return self.detached(&Message::Unsubscribe { target: id });
@@ -568,7 +585,7 @@ impl Pending {
 
     /// Sends a further frame of the request as soon as there is room; false = a reply has come,
     /// and nothing more is wanted.
-    pub(crate) async fn send(&self, flags: u16, body: Body<'_>) -> Result<bool> {
+    pub(crate) async fn send(&mut self, flags: u16, body: Body<'_>) -> Result<bool> {
         let attempt = || {
             if self.slot.has_reply() {
                 return Ok(Attempt::Done(false));
@@ -586,12 +603,17 @@ impl Pending {
                 Attempt::NoRoom => Attempt::NoRoom,
             })
         };
-        self.shared.wait_for_room(attempt).await
+        let was_sent = self.shared.wait_for_room(attempt).await?;
+        self.is_open &= !was_sent || flags & frame::flags::MORE != 0;
+        Ok(was_sent)
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
+        if self.is_open {
+            self.shared.abort(self.id);
+        }
         if !self.is_done {
             self.shared.give_up(self.id, &self.slot, self.kind.give_up);
         }

@@ -213,7 +213,7 @@ mod tests {
         }
         for first in 0..2000 {
             let window = first..first + 1000;
-            let count = sent.iter().filter(|at| window.contains(at)).count();
+            let count = sent.iter().filter(|at| window.contains(*at)).count();
             assert!((70..100).contains(&count), "{count} from {first}");
         }
         assert!(urgent.wake_at().is_some());

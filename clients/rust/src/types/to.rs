@@ -271,39 +271,42 @@ mod tests {
 
     #[test]
     fn each_type_has_its_variant() {
-        let table: Vec<(&dyn ToValue, Value)> = vec![
-            (&true, Value::Bool(true)),
-            (&-1i16, Value::Int2(-1)),
-            (&1i32, Value::Int4(1)),
-            (&300i64, Value::Int8(300)),
-            (&1.5f32, Value::Float4(1.5)),
-            (&-2.25f64, Value::Float8(-2.25)),
-            (&"é", Value::Text("é".into())),
-            (&String::from("x"), Value::Text("x".into())),
-            (b"ab", Value::Bytea(b"ab".to_vec())),
-            (&25u32, Value::Oid(25)),
-            (&Date(1), Value::Date(1)),
-            (&Time(2), Value::Time(2)),
-            (&TimeTz { micros: 1, offset_secs: 2 }, Value::TimeTz { micros: 1, offset_secs: 2 }),
-            (&Timestamp(3), Value::Timestamp(3)),
-            (&TimestampTz(4), Value::TimestampTz(4)),
+        let table: Vec<(Box<dyn ToValue>, Value)> = vec![
+            (Box::new(true), Value::Bool(true)),
+            (Box::new(-1i16), Value::Int2(-1)),
+            (Box::new(1i32), Value::Int4(1)),
+            (Box::new(300i64), Value::Int8(300)),
+            (Box::new(1.5f32), Value::Float4(1.5)),
+            (Box::new(-2.25f64), Value::Float8(-2.25)),
+            (Box::new("é"), Value::Text("é".into())),
+            (Box::new(String::from("x")), Value::Text("x".into())),
+            (Box::new(*b"ab"), Value::Bytea(b"ab".to_vec())),
+            (Box::new(25u32), Value::Oid(25)),
+            (Box::new(Date(1)), Value::Date(1)),
+            (Box::new(Time(2)), Value::Time(2)),
             (
-                &Interval { months: 1, days: 2, micros: 3 },
+                Box::new(TimeTz { micros: 1, offset_secs: 2 }),
+                Value::TimeTz { micros: 1, offset_secs: 2 },
+            ),
+            (Box::new(Timestamp(3)), Value::Timestamp(3)),
+            (Box::new(TimestampTz(4)), Value::TimestampTz(4)),
+            (
+                Box::new(Interval { months: 1, days: 2, micros: 3 }),
                 Value::Interval { months: 1, days: 2, micros: 3 },
             ),
-            (&Uuid([7; 16]), Value::Uuid([7; 16])),
-            (&Money(100), Value::Money(100)),
-            (&MacAddr(vec![1; 6]), Value::MacAddr(vec![1; 6])),
-            (&Numeric("1.0".into()), Value::Numeric("1.0".into())),
-            (&Jsonb("[]".into()), Value::Jsonb("[]".into())),
-            (&Inet("::1".into()), Value::Inet("::1".into())),
-            (&None::<i32>, Value::Null),
-            (&Some(5i32), Value::Int4(5)),
-            (&SystemTime::UNIX_EPOCH, Value::TimestampTz(-946_684_800_000_000)),
-            (&Value::Int4(9), Value::Int4(9)),
+            (Box::new(Uuid([7; 16])), Value::Uuid([7; 16])),
+            (Box::new(Money(100)), Value::Money(100)),
+            (Box::new(MacAddr(vec![1; 6])), Value::MacAddr(vec![1; 6])),
+            (Box::new(Numeric("1.0".into())), Value::Numeric("1.0".into())),
+            (Box::new(Jsonb("[]".into())), Value::Jsonb("[]".into())),
+            (Box::new(Inet("::1".into())), Value::Inet("::1".into())),
+            (Box::new(None::<i32>), Value::Null),
+            (Box::new(Some(5i32)), Value::Int4(5)),
+            (Box::new(SystemTime::UNIX_EPOCH), Value::TimestampTz(-946_684_800_000_000)),
+            (Box::new(Value::Int4(9)), Value::Int4(9)),
         ];
         for (value, expected) in table {
-            assert_eq!(written(value), expected);
+            assert_eq!(written(&*value), expected);
         }
     }
 
