@@ -33,6 +33,8 @@ pub enum Error {
     Value(String),
     /// The library was asked for something that cannot be.
     Usage(String),
+    /// The server asks for a password, and there is none.
+    PasswordNeeded,
     /// A second factor is needed, and [`Config::mfa`](crate::Config) has no answer.
     MfaRequired {
         /// What the server would accept.
@@ -59,6 +61,7 @@ impl Error {
             Self::Timeout(_) => "57014",
             Self::Protocol(violation) => violation.sqlstate(),
             Self::Value(_) => "22000",
+            Self::PasswordNeeded => "28P01",
             Self::MfaRequired { .. } => "28000",
         }
     }
@@ -72,7 +75,7 @@ impl Error {
             Self::Lost { .. } => "CONNECTION_FAILURE",
             Self::Timeout(_) => "TIMEOUT",
             Self::Protocol(violation) => violation.code(),
-            Self::MfaRequired { .. } => "AUTHENTICATION_FAILED",
+            Self::PasswordNeeded | Self::MfaRequired { .. } => "AUTHENTICATION_FAILED",
         }
     }
 
@@ -89,7 +92,10 @@ impl Error {
     pub fn is_fatal(&self) -> bool {
         match self {
             Self::Server(body) => body.severity != Severity::Error,
-            Self::Connect(_) | Self::Lost { .. } | Self::MfaRequired { .. } => true,
+            Self::Connect(_)
+            | Self::Lost { .. }
+            | Self::PasswordNeeded
+            | Self::MfaRequired { .. } => true,
             Self::Protocol(violation) => violation.is_fatal(),
             _ => false,
         }
@@ -118,6 +124,7 @@ impl fmt::Display for Error {
             Self::Lost { reason, .. } => write!(f, "the connection is lost: {reason}"),
             Self::Timeout(limit) => write!(f, "no answer within {} s", limit.as_secs_f64()),
             Self::Protocol(violation) => write!(f, "{violation}"),
+            Self::PasswordNeeded => f.write_str("the server asks for a password"),
             Self::MfaRequired { methods } => {
                 write!(f, "a second factor is needed: {}", methods.join(", "))
             }

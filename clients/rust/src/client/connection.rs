@@ -15,7 +15,7 @@ use super::replies::{self, BATCH, Done, PREPARED, QUERY, Results, unexpected};
 use super::statement::{Known, Source, Statement, ToStatement};
 use super::stream::{ObjectStream, RowStream};
 use super::transaction::{Transaction, TransactionOptions};
-use crate::config::Config;
+use crate::config::{Config, Host};
 use crate::error::{Error, Result};
 use crate::link::{Kind, Link, Pending, Session, Tls};
 use crate::protocol::wire::{Wire, Writer};
@@ -432,6 +432,11 @@ impl Connection {
         self.link.event().await
     }
 
+    /// As [`Connection::event`], if one has come already.
+    pub fn try_event(&self) -> Option<Notification> {
+        self.link.try_event()
+    }
+
     /// Subscribes to a stream of events of the server.
     ///
     /// # Errors
@@ -525,6 +530,16 @@ impl Connection {
     /// The session: its number, role and roles.
     pub fn session(&self) -> &Session {
         self.link.session()
+    }
+
+    /// Which of the hosts it is connected to.
+    pub fn host(&self) -> &Host {
+        self.link.host()
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.link.is_encrypted()
     }
 
     /// Whether it is of no further use.

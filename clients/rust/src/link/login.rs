@@ -293,12 +293,16 @@ fn choose(
             match offered.iter().find(possible) {
                 Some(M::ScramSha256) => scram,
                 Some(method) => *method,
-                None => return Err(Error::Connect(no_way(config, offered))),
+                None => return Err(no_way(config, offered)),
             }
         }
     };
+    let needs_password = matches!(wanted, M::ScramSha256 | M::ScramSha256Plus);
+    if needs_password && config.password.is_none() {
+        return Err(Error::PasswordNeeded);
+    }
     if !has(wanted) {
-        return Err(Error::Connect(no_way(config, offered)));
+        return Err(no_way(config, offered));
     }
     if matches!(wanted, M::Password | M::Ldap) && !socket.is_private() {
         let text = "a password is not sent over a connection without TLS";
@@ -307,13 +311,13 @@ fn choose(
     Ok(wanted)
 }
 
-fn no_way(config: &Config, offered: &[AuthMethod]) -> String {
+fn no_way(config: &Config, offered: &[AuthMethod]) -> Error {
     let scram = [AuthMethod::ScramSha256, AuthMethod::ScramSha256Plus];
     if config.password.is_none()
         && config.auth.is_none_or(|auth| auth == AuthKind::Scram)
         && offered.iter().any(|method| scram.contains(method))
     {
-        return "the server asks for a password".into();
+        return Error::PasswordNeeded;
     }
-    format!("no way to log in: the server offers {offered:?}")
+    Error::Connect(format!("no way to log in: the server offers {offered:?}"))
 }

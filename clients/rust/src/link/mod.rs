@@ -35,7 +35,7 @@ use tokio::sync::Notify;
 use self::driver::Driver;
 use self::slot::Slot;
 use self::urgent::Urgent;
-use crate::config::Config;
+use crate::config::{Config, Host};
 use crate::error::{Error, Result};
 use crate::protocol::frame::{self, flags};
 use crate::protocol::wire::{Wire, Writer};
@@ -105,6 +105,7 @@ struct Shared {
     agreed: Agreed,
     hello: ServerHello,
     session: Session,
+    is_encrypted: bool,
     /// Most requests under way.
     most_pending: usize,
     /// How the session stood at the last reply that said so.
@@ -190,6 +191,7 @@ pub(crate) type Body<'a> = &'a (dyn Fn(&mut Writer<'_>) + Sync + 'a);
 /// A connection; it is closed when this is dropped.
 pub(crate) struct Link {
     shared: Arc<Shared>,
+    host: Host,
 }
 
 /// A request that is under way. Dropped before its end, it is given up.
@@ -222,7 +224,7 @@ impl Link {
                 None => attempt.await,
             };
             match tried {
-                Ok(session) => return Ok(Self::start(session, config)),
+                Ok(session) => return Ok(Self::start(session, config, host.clone())),
                 // Another host will not know better.
                 Err(e) if e.sqlstate().starts_with("28") => return Err(e),
                 Err(e) => last = e,
@@ -232,7 +234,7 @@ impl Link {
     }
 
     /// Starts the task of a session.
-    pub(crate) fn start(session: LoggedIn, config: &Config) -> Self {
+    fn start(session: LoggedIn, config: &Config, host: Host) -> Self {
         let LoggedIn { socket, input, agreed, hello, session, sent } = session;
         let window = i64::from(hello.connection_window) - i64::try_from(sent).unwrap_or(0);
         let state = State {
@@ -247,6 +249,7 @@ impl Link {
             is_asleep: false,
             waker: Waker::noop().clone(),
         };
+        let is_encrypted = socket.is_tls();
         let parameters = session.parameters.clone();
         let most = hello.max_pending_requests.min(hello.max_queued_requests).max(1);
         let pipelined = hello.capabilities & crate::protocol::capabilities::PIPELINING != 0;
@@ -261,9 +264,10 @@ impl Link {
             news: Notify::new(),
             hello,
             session,
+            is_encrypted,
         });
         tokio::spawn(Driver::new(shared.clone(), socket, input));
-        Self { shared }
+        Self { shared, host }
     }
 
     /// Sends a request as soon as there is room.
@@ -306,6 +310,19 @@ impl Link {
         let events = self.shared.events.lock();
         let mut same = events.parameters.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
         same.next().map(|(_, value)| value.clone())
+    }
+
+    /// The next notification, if one has come.
+    pub(crate) fn try_event(&self) -> Option<Notification> {
+        self.shared.events.lock().queue.pop_front()
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.shared.is_encrypted
     }
 
     pub(crate) fn hello(&self) -> &ServerHello {
