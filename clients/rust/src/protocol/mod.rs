@@ -24,7 +24,7 @@ pub mod wire;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
-mod vector_tests;
+pub(crate) mod vector_tests;
 
 pub use frame::{Agreed, Header};
 pub use messages::*;

@@ -19,11 +19,11 @@ fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../vectors.json")
 }
 
-pub(super) fn file() -> Json {
+pub(crate) fn file() -> Json {
     serde_json::from_str(&std::fs::read_to_string(path()).unwrap()).unwrap()
 }
 
-pub(super) fn entries<'a>(file: &'a Json, section: &str) -> &'a [Json] {
+pub(crate) fn entries<'a>(file: &'a Json, section: &str) -> &'a [Json] {
     file[section].as_array().unwrap()
 }
 
@@ -32,12 +32,12 @@ fn hex(bytes: &[u8]) -> String {
     words.join(" ")
 }
 
-pub(super) fn bytes(entry: &Json) -> Vec<u8> {
+pub(crate) fn bytes(entry: &Json) -> Vec<u8> {
     let words = entry["bytes"].as_str().unwrap().split_whitespace();
     words.map(|word| u8::from_str_radix(word, 16).unwrap()).collect()
 }
 
-pub(super) fn name(entry: &Json) -> &str {
+pub(crate) fn name(entry: &Json) -> &str {
     entry["name"].as_str().unwrap_or_else(|| entry["type"].as_str().unwrap())
 }
 
@@ -94,7 +94,7 @@ fn written_frame(entry: &Json) -> Vec<u8> {
     out
 }
 
-pub(super) fn agreed(entry: &Json, flags: u16) -> Agreed {
+pub(crate) fn agreed(entry: &Json, flags: u16) -> Agreed {
     let compression = match flags & frame::flags::COMPRESSED {
         0 => CompressionType::None,
         _ => serde_json::from_value(entry["compression"].clone()).unwrap_or(CompressionType::Lz4),
@@ -104,7 +104,7 @@ pub(super) fn agreed(entry: &Json, flags: u16) -> Agreed {
 }
 
 /// Everything that is done with the bytes of one frame.
-pub(super) fn read_frame(bytes: &[u8], agreed: &Agreed) -> Result<(Header, Message), Violation> {
+pub(crate) fn read_frame(bytes: &[u8], agreed: &Agreed) -> Result<(Header, Message), Violation> {
     let cut = Violation::malformed("the connection ends inside a frame");
     let (header, payload) = frame::split(bytes, MAX_PAYLOAD)?.ok_or(cut)?;
     assert_eq!(bytes.len(), HEADER + payload.len());
