@@ -50,6 +50,11 @@ export class Writer {
     this.#buffer[this.#room(1)] = value;
   }
 
+  i8(value: number): void {
+    checkInteger(value, -0x80, 0x7f);
+    this.#buffer[this.#room(1)] = value & 0xff;
+  }
+
   u16(value: number): void {
     checkInteger(value, 0, 0xffff);
     this.#varint(value);
@@ -199,6 +204,10 @@ export class Reader {
 
   u8(): number {
     return this.#buffer[this.#take(1)]!;
+  }
+
+  i8(): number {
+    return (this.u8() << 24) >> 24;
   }
 
   u16(): number {

@@ -14,6 +14,9 @@ const CHECKSUM_SIZE = 4;
 /** The largest payload there may be, in bytes. */
 export const MAX_PAYLOAD = 16_777_216;
 
+/** The largest payload of an urgent frame, in bytes. */
+const MAX_URGENT = 64;
+
 /** Bits of a frame's flags. */
 export const flag = {
   COMPRESSED: 0x0001,
@@ -147,9 +150,16 @@ export class FrameReader {
     if (length > this.maxMessageSize) {
       throw protocolViolation(`a frame of ${length} bytes is too large`, "PAYLOAD_TOO_LARGE");
     }
-    if (header.readUInt16LE(4) & flag.RESERVED) {
-      throw protocolViolation("a reserved flag is set");
+    const flags = header.readUInt16LE(4);
+    if (flags & flag.RESERVED) throw protocolViolation("a reserved flag is set");
+    if (flags & flag.URGENT && length > MAX_URGENT) {
+      throw protocolViolation(`an urgent frame is larger than ${MAX_URGENT} bytes`);
     }
+  }
+
+  /** Whether a frame has begun and is not complete. */
+  get isInsideFrame(): boolean {
+    return this.#available > 0 || this.#header !== undefined;
   }
 
   #take(count: number): Buffer {

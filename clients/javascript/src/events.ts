@@ -1,0 +1,250 @@
+// Notifications and event streams: one connection of their own, opened when first needed.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { unexpected, type Connection, type Exchange } from "./connection.js";
+import { connectionLost, usageError, type RustyDBError } from "./errors.js";
+import type { Settings } from "./options.js";
+import { openConnection } from "./pool.js";
+import { ReplyQueue } from "./replies.js";
+import { MAX_PAYLOAD } from "./wire/frame.js";
+import type { Message, ServerNotification } from "./wire/message.js";
+
+/** What `NOTIFY` sent. */
+export interface Notification {
+  channel: string;
+  payload: string;
+  /** The PostgreSQL process that sent it. */
+  processId: number;
+}
+
+export type NotificationHandler = (notification: Notification) => void;
+
+/** One event of a stream. */
+export interface StreamEvent {
+  stream: string;
+  /** Counts the events of the stream. */
+  sequence: bigint;
+  time: Date;
+  /** The parsed JSON of the event. */
+  data: any;
+}
+
+const FIRST_RETRY_MS = 100;
+const LONGEST_RETRY_MS = 10_000;
+
+/** The connection for everything that the server says by itself. */
+export class Events {
+  readonly #settings: Settings;
+  readonly #onOther: (notification: ServerNotification) => void;
+  /** After a loss the channels are listened to again; what was sent meanwhile is missing. */
+  readonly #onRelisten: () => void;
+  readonly #handlers = new Map<string, Set<NotificationHandler>>();
+  #connection: Promise<Connection> | undefined;
+  #isClosed = false;
+  readonly #closing = new AbortController();
+
+  constructor(
+    settings: Settings, onOther: (notification: ServerNotification) => void,
+    onRelisten: () => void,
+  ) {
+    this.#settings = settings;
+    this.#onOther = onOther;
+    this.#onRelisten = onRelisten;
+  }
+
+  /** Calls `handler` for each notification of the channel, until the function returned is called. */
+  async listen(channel: string, handler: NotificationHandler): Promise<() => Promise<void>> {
+    const connection = await this.#connected();
+    const handlers = this.#handlers.get(channel) ?? new Set();
+    if (handlers.has(handler)) throw usageError(`the handler listens to ${channel} already`);
+    handlers.add(handler);
+    this.#handlers.set(channel, handlers);
+    try {
+      if (handlers.size === 1) await listenOn(connection, channel);
+    } catch (error) {
+      this.#remove(channel, handler);
+      throw error;
+    }
+    return () => this.unlisten(channel, handler);
+  }
+
+  /** Ends one handler of a channel, or all of them. */
+  async unlisten(channel: string, handler?: NotificationHandler): Promise<void> {
+    if (handler === undefined) this.#handlers.delete(channel);
+    else this.#remove(channel, handler);
+    if (this.#handlers.has(channel) || this.#connection === undefined) return;
+    const connection = await this.#connection;
+    const value = { kind: "Unlisten", value: { channel } } as const;
+    await connection.call({ kind: "Notification", value }, this.#limits());
+  }
+
+  #remove(channel: string, handler: NotificationHandler): void {
+    const handlers = this.#handlers.get(channel);
+    handlers?.delete(handler);
+    if (handlers?.size === 0) this.#handlers.delete(channel);
+  }
+
+  /** Begins a stream of events. */
+  async subscribe(stream: string, params: Record<string, string>): Promise<Subscription> {
+    const connection = await this.#connected();
+    const most = this.#settings.streamWindow + MAX_PAYLOAD;
+    const subscription = new Subscription(connection, new ReplyQueue(most));
+    await subscription.open(stream, Object.entries(params), this.#settings.timeoutMs);
+    return subscription;
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#closing.abort();
+    this.#handlers.clear();
+    const connection = await this.#connection?.catch(() => undefined);
+    connection?.destroy("the client is disconnected");
+  }
+
+  #limits() {
+    return { timeoutMs: this.#settings.timeoutMs };
+  }
+
+  #connected(): Promise<Connection> {
+    if (this.#isClosed) throw connectionLost("the client is disconnected", false);
+    this.#connection ??= this.#open();
+    return this.#connection;
+  }
+
+  async #open(): Promise<Connection> {
+    try {
+      return await openConnection(this.#settings, {
+        onNotification: (notification) => this.#onNotification(notification),
+        onClosed: () => this.#onClosed(),
+      });
+    } catch (error) {
+      this.#connection = undefined;
+      throw error;
+    }
+  }
+
+  #onNotification(notification: ServerNotification): void {
+    if (notification.kind !== "Event") return this.#onOther(notification);
+    const handlers = this.#handlers.get(notification.value.channel) ?? [];
+    for (const handler of [...handlers]) {
+      // A handler that throws is the program's error, not the connection's.
+      queueMicrotask(() => handler(notification.value));
+    }
+  }
+
+  #onClosed(): void {
+    // A connection that failed in its log-in was never there.
+    if (this.#connection === undefined) return;
+    this.#connection = undefined;
+    if (!this.#isClosed && this.#handlers.size > 0) void this.#relisten();
+  }
+
+  /** Listens again to everything, on a new connection, however long that takes. */
+  async #relisten(): Promise<void> {
+    for (let wait = FIRST_RETRY_MS; ; wait = Math.min(wait * 2, LONGEST_RETRY_MS)) {
+      try {
+        await sleep(wait, undefined, { signal: this.#closing.signal });
+        if (this.#handlers.size === 0 || this.#connection !== undefined) return;
+        const connection = await this.#connected();
+        for (const channel of this.#handlers.keys()) await listenOn(connection, channel);
+        return this.#onRelisten();
+      } catch {
+        if (this.#isClosed) return;
+      }
+    }
+  }
+}
+
+async function listenOn(connection: Connection, channel: string): Promise<void> {
+  const value = { kind: "Listen", value: { channel } } as const;
+  const [reply] = await connection.call({ kind: "Notification", value });
+  if (reply?.kind !== "Ok") throw unexpected(reply, "Ok");
+}
+
+/** The events of a stream: `for await (const event of subscription)`. */
+export class Subscription implements AsyncIterableIterator<StreamEvent> {
+  readonly #connection: Connection;
+  readonly #queue: ReplyQueue;
+  #id = 0n;
+  #inUse = 0;
+  #isOver = false;
+
+  /** @internal */
+  constructor(connection: Connection, queue: ReplyQueue) {
+    this.#connection = connection;
+    this.#queue = queue;
+  }
+
+  /** @internal Sends the request and waits until it is accepted. */
+  async open(stream: string, params: [string, string][], timeoutMs: number): Promise<void> {
+    // The Ok goes to the waiting caller, the events to the queue.
+    const accepted = new Promise<void>((resolve, reject) => {
+      let isFirst = true;
+      const exchange: Exchange = {
+        onReply: (message, more, size) => {
+          this.#queue.onReply(message, more, size);
+          if (isFirst) resolve();
+          isFirst = false;
+        },
+        onLost: (error) => {
+          this.#queue.onLost(error);
+          reject(error);
+        },
+      };
+      const message: Message = { kind: "Subscribe", value: { stream, params } };
+      this.#id = this.#connection.start(message, exchange);
+      const stop = this.#connection.watch(this.#id, { timeoutMs }, reject);
+      void accepted_(stop);
+    });
+    function accepted_(stop: () => void): void {
+      queueMicrotask(() => accepted.then(stop, stop));
+    }
+    await accepted;
+    const { message } = await this.#queue.take();
+    if (message.kind !== "Ok") throw unexpected(message, "Ok");
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  /** The next event. */
+  async next(): Promise<IteratorResult<StreamEvent>> {
+    if (this.#isOver) return { done: true, value: undefined };
+    if (this.#inUse > 0) this.#connection.consumed(this.#id, this.#inUse);
+    this.#inUse = 0;
+    try {
+      const { message, size } = await this.#queue.take();
+      this.#inUse = size;
+      if (message.kind !== "StreamEvent") throw unexpected(message, "an event");
+      const { stream, sequence, timeUs, body } = message.value;
+      const time = new Date(Number(timeUs / 1000n));
+      return { done: false, value: { stream, sequence, time, data: JSON.parse(body) } };
+    } catch (error) {
+      if (this.#isOver) return { done: true, value: undefined };
+      this.#isOver = true;
+      throw error;
+    }
+  }
+
+  /** Ends the stream; a loop over it ends too. */
+  async unsubscribe(): Promise<void> {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    const id = this.#id;
+    const drop = (size: number): void => this.#connection.consumed(id, size);
+    this.#queue.fail(new Error("unsubscribed"), drop);
+    try {
+      await this.#connection.call({ kind: "Unsubscribe", value: { target: id } });
+    } finally {
+      this.#connection.forget(id);
+    }
+  }
+
+  async return(): Promise<IteratorResult<StreamEvent>> {
+    await this.unsubscribe().catch((error: RustyDBError) => {
+      if (!this.#connection.isClosed) throw error;
+    });
+    return { done: true, value: undefined };
+  }
+}
