@@ -10,7 +10,7 @@ import { settingsFrom, type ClientOptions } from "./options.js";
 import { Pool, type Lease } from "./pool.js";
 import { deallocateOn } from "./queries.js";
 import { Session } from "./session.js";
-import { Transactional } from "./transaction.js";
+import { Transactional, type Transaction, type TransactionOptions } from "./transaction.js";
 import type { RequestOptions } from "./result.js";
 import type { ServerNotification } from "./wire/message.js";
 
@@ -115,6 +115,11 @@ export class RustyDBClient extends Transactional {
     if (kind === "Notice") this.#emitter.emit("notice", value);
     if (kind === "SessionEvent") this.#emitter.emit("sessionEvent", value);
     if (kind === "Shutdown") this.#emitter.emit("shutdown", value);
+  }
+
+  override begin(options: TransactionOptions = {}): Promise<Transaction> {
+    // A transaction that was lost before its first statement has done nothing.
+    return this.#retrying(() => super.begin(options), this.limits(options), true);
   }
 
   /** @internal */

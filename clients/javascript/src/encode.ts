@@ -128,10 +128,10 @@ function rangeFrom(range: Range, depth: number): RangeValue {
   return { empty: range.isEmpty, lower: bound(range.lower), upper: bound(range.upper) };
 }
 
-/** The type that a value is, where its form says so. */
+/** The type that a value is, where its form says so. Text can be of any type. */
 const NATURAL_OIDS: Partial<Record<Value["kind"], number>> = {
   Bool: oid.bool, Int2: oid.int2, Int4: oid.int4, Int8: oid.int8, Float4: oid.float4,
-  Float8: oid.float8, Numeric: oid.numeric, Text: oid.text, Bytea: oid.bytea, Date: oid.date,
+  Float8: oid.float8, Numeric: oid.numeric, Bytea: oid.bytea, Date: oid.date,
   Time: oid.time, TimeTz: oid.timetz, Timestamp: oid.timestamp, TimestampTz: oid.timestamptz,
   Interval: oid.interval, Uuid: oid.uuid, Json: oid.json, Jsonb: oid.jsonb, Inet: oid.inet,
   Cidr: oid.cidr, MacAddr: oid.macaddr, Bit: oid.varbit, Oid: oid.oid, Money: oid.money,
@@ -165,14 +165,16 @@ function widen(value: Value, kind: "Int8" | "Float8"): Value {
 }
 
 function arrayOf(dims: Dimension[], elements: Typed[]): Typed {
-  const types = new Set(elements.map((element) => naturalOid(element)).filter((type) => type !== 0));
-  if (types.size > 1) {
+  const known = elements.filter(({ value }) => value.kind !== "Null");
+  const types = new Set(known.map((element) => naturalOid(element)));
+  if (types.size > 1 && !types.has(0)) {
     throw usageError(
       "the elements of an array are of several types",
       "Say the type with pg.array(pg.text, […]), or send the array as text: '{1,2}'.",
     );
   }
-  const [elementOid = oid.text] = types;
+  // 0 lets the server infer the type.
+  const elementOid = types.size === 1 ? [...types][0]! : 0;
   const values = elements.map(({ value }) => value);
   return new Typed({ kind: "Array", value: { elementOid, dims, values } }, 0);
 }

@@ -1,7 +1,7 @@
 // Notifications and event streams: one connection of their own, opened when first needed.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { unexpected, type Connection, type Exchange } from "./connection.js";
+import { unexpected, type Connection } from "./connection.js";
 import { connectionLost, usageError, type RustyDBError } from "./errors.js";
 import type { Settings } from "./options.js";
 import { openConnection } from "./pool.js";
@@ -177,31 +177,16 @@ export class Subscription implements AsyncIterableIterator<StreamEvent> {
 
   /** @internal Sends the request and waits until it is accepted. */
   async open(stream: string, params: [string, string][], timeoutMs: number): Promise<void> {
-    // The Ok goes to the waiting caller, the events to the queue.
-    const accepted = new Promise<void>((resolve, reject) => {
-      let isFirst = true;
-      const exchange: Exchange = {
-        onReply: (message, more, size) => {
-          this.#queue.onReply(message, more, size);
-          if (isFirst) resolve();
-          isFirst = false;
-        },
-        onLost: (error) => {
-          this.#queue.onLost(error);
-          reject(error);
-        },
-      };
-      const message: Message = { kind: "Subscribe", value: { stream, params } };
-      this.#id = this.#connection.start(message, exchange);
-      const stop = this.#connection.watch(this.#id, { timeoutMs }, reject);
-      void accepted_(stop);
-    });
-    function accepted_(stop: () => void): void {
-      queueMicrotask(() => accepted.then(stop, stop));
+    const message: Message = { kind: "Subscribe", value: { stream, params } };
+    this.#id = this.#connection.start(message, this.#queue);
+    const giveUp = (error: unknown): void => this.#queue.fail(error);
+    const stop = this.#connection.watch(this.#id, { timeoutMs }, giveUp);
+    try {
+      const { message: reply } = await this.#queue.take();
+      if (reply.kind !== "Ok") throw unexpected(reply, "Ok");
+    } finally {
+      stop();
     }
-    await accepted;
-    const { message } = await this.#queue.take();
-    if (message.kind !== "Ok") throw unexpected(message, "Ok");
   }
 
   [Symbol.asyncIterator](): this {
