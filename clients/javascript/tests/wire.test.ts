@@ -62,6 +62,14 @@ describe("primitives", () => {
     });
   }
 
+  it("grow over any border", () => {
+    const codec = vec(u16);
+    for (let count = 240; count < 270; count++) {
+      const values = Array.from({ length: count }, (_, i) => i);
+      assert.deepEqual(decodeWith(codec, encodeWith(codec, values)), values);
+    }
+  });
+
   it("refuses numbers that do not fit", () => {
     const cases: [Codec<any>, unknown][] = [
       [u8, 256], [i8, -129], [u16, 65_536], [u16, 1.5], [u32, -1], [u32, 2 ** 32],

@@ -45,14 +45,20 @@ export class Writer {
     return at;
   }
 
+  #byte(value: number): void {
+    // The room first: it may replace the buffer.
+    const at = this.#room(1);
+    this.#buffer[at] = value;
+  }
+
   u8(value: number): void {
     checkInteger(value, 0, 0xff);
-    this.#buffer[this.#room(1)] = value;
+    this.#byte(value);
   }
 
   i8(value: number): void {
     checkInteger(value, -0x80, 0x7f);
-    this.#buffer[this.#room(1)] = value & 0xff;
+    this.#byte(value & 0xff);
   }
 
   u16(value: number): void {
@@ -89,7 +95,7 @@ export class Writer {
   }
 
   bool(value: boolean): void {
-    this.#buffer[this.#room(1)] = value ? 1 : 0;
+    this.#byte(value ? 1 : 0);
   }
 
   f32(value: number): void {
@@ -129,7 +135,7 @@ export class Writer {
   /** 0 ≤ value < 2^32, or a length, which is smaller still. */
   #varint(value: number): void {
     if (value < TWO) {
-      this.#buffer[this.#room(1)] = value;
+      this.#byte(value);
     } else if (value <= 0xffff) {
       const at = this.#room(3);
       this.#buffer[at] = TWO;
