@@ -1,5 +1,6 @@
 // A tour of the JavaScript client. Start the server first (`make run`), then in this folder:
-//   npm install --no-save --no-package-lock
+//   (cd ../../clients/javascript && npm ci && npm run build)
+//   npm install --no-package-lock
 //   RUSTYDB_URL=rustydb://rustydb:PASSWORD@localhost:5432/postgres node tour.js
 // PASSWORD is the administrator's, see the last line of the server's greeting.
 
