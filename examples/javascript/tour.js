@@ -6,7 +6,8 @@
 
 import { RustyDBClient } from "@rustydb/client";
 
-const client = new RustyDBClient({ url: process.env.RUSTYDB_URL ?? "rustydb://localhost/postgres" });
+const url = process.env.RUSTYDB_URL ?? "rustydb://localhost/postgres";
+const client = new RustyDBClient({ url });
 await client.connect();
 
 console.log("# a statement with parameters");

@@ -55,13 +55,19 @@ export async function bulkInsert(
   const watchdog = new Watchdog(connection, id, limits, replies);
   try {
     const isComplete = await sendRows(connection, id, flags, columns, rows, watchdog);
-    if (isComplete) connection.proceed(id, { kind: "BulkInsert", value: { kind: "End" } }, flags);
+    connection.conclude(id, isComplete ? END : abort("the server ended it"), flags);
     const { message } = await watchdog.during(replies.take());
     if (message.kind !== "Ok") throw unexpected(message, "Ok");
     return Number(message.value.affectedRows);
   } finally {
     watchdog.stop();
   }
+}
+
+const END: Message = { kind: "BulkInsert", value: { kind: "End" } };
+
+function abort(reason: string): Message {
+  return { kind: "BulkInsert", value: { kind: "Abort", value: { reason } } };
 }
 
 /** Whether all rows went out; the server may have ended the request before, with an error. */
@@ -92,9 +98,7 @@ async function sendRows(
     }
     return waiting.length === 0 || (await send());
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    const abort: Message = { kind: "BulkInsert", value: { kind: "Abort", value: { reason } } };
-    connection.proceed(id, abort, flags);
+    connection.conclude(id, abort(error instanceof Error ? error.message : String(error)), flags);
     throw error;
   }
 }
@@ -123,7 +127,7 @@ function roughSize(values: Value[]): number {
   return size;
 }
 
-/** Cancels the insert when the server lets it wait too long, or when the program's signal says so. */
+/** Cancels the insert when the server lets it wait too long, or when the program says so. */
 class Watchdog {
   hasGivenUp = false;
   readonly #timeoutMs: number;

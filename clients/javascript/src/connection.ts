@@ -16,7 +16,7 @@ import {
 
 /** Who gets the replies to one request. */
 export interface Exchange {
-  /** One reply; `size` is its payload, for the window of a stream. Without `more` it is the last. */
+  /** One reply; `size` is its payload, for a stream's window. Without `more` it is the last. */
   onReply(message: Message, more: boolean, size: number): void;
   /** The connection is gone before the last reply. */
   onLost(error: RustyDBError): void;
@@ -41,11 +41,15 @@ export interface ConnectionHooks {
 interface Pending {
   exchange: Exchange;
   sent: boolean;
+  /** Its own frames end with a last one, also after the server's last reply. */
+  isSequence: boolean;
 }
 
 interface Outgoing {
   id: bigint;
   frame: Buffer;
+  /** The last of a sequence. */
+  isLast: boolean;
 }
 
 /** How long the peer may take to finish when a connection is closed, in milliseconds. */
@@ -145,10 +149,10 @@ export class Connection {
   }
 
   /**
-   * Begins a request; its number is what further frames and a cancel need. With `ownWindow` its
-   * frames have a window of their own beside that of the connection, as bulk inserts do.
+   * Begins a request; its number is what further frames and a cancel need. With `isSequence` frames
+   * follow until `conclude`, in a window of their own beside that of the connection.
    */
-  start(message: Message, exchange: Exchange, flags = 0, ownWindow = false): bigint {
+  start(message: Message, exchange: Exchange, flags = 0, isSequence = false): bigint {
     if (this.#failure !== undefined) throw neverSent(this.#failure);
     const most = this.greeting?.hello.maxPendingRequests ?? 1;
     if (this.#pending.size >= most) {
@@ -158,8 +162,8 @@ export class Connection {
     const id = this.#nextId;
     const frame = encodeFrame(flags, id, encodeMessage(message, HEADER_SIZE), this.#agreement);
     this.#nextId += 1n;
-    this.#pending.set(id, { exchange, sent: false });
-    if (ownWindow) this.#windows.open(id, this.greeting.hello.streamWindow);
+    this.#pending.set(id, { exchange, sent: false, isSequence });
+    if (isSequence) this.#windows.open(id, this.greeting.hello.streamWindow);
     this.#send(id, frame);
     return id;
   }
@@ -167,8 +171,14 @@ export class Connection {
   /** One more frame of a request. Does nothing if the request is over. */
   proceed(id: bigint, message: Message, flags = 0): void {
     if (!this.#pending.has(id)) return;
+    this.#send(id, encodeFrame(flags, id, encodeMessage(message, HEADER_SIZE), this.#agreement));
+  }
+
+  /** The last frame of a sequence: the server waits for it even if it has replied already. */
+  conclude(id: bigint, message: Message, flags = 0): void {
+    if (this.#failure !== undefined) return;
     const frame = encodeFrame(flags, id, encodeMessage(message, HEADER_SIZE), this.#agreement);
-    this.#send(id, frame);
+    this.#send(id, frame, true);
   }
 
   /** Sends a request and waits for its last reply; gives all of them. An Error is thrown. */
@@ -233,6 +243,13 @@ export class Connection {
     pending.exchange.onLost(new RustyDBError("57014", "CANCELLED", "cancelled before it was sent"));
   }
 
+  /** Asks the server to end a stream, which in a transaction does no harm as a cancel would. */
+  endStream(id: bigint): void {
+    const pending = this.#pending.get(id);
+    if (pending !== undefined && !pending.sent) return this.cancel(id);
+    this.proceed(id, { kind: "Streaming", value: { kind: "Cancel" } });
+  }
+
   /** Waits until a frame of the request may be sent. False if it is over, or was given up. */
   async canSend(id: bigint, isGivenUp: () => boolean = () => false): Promise<boolean> {
     while (this.#pending.has(id) && !isGivenUp()) {
@@ -250,8 +267,10 @@ export class Connection {
 
   /** Ends a request that has no last reply of its own: a subscription. */
   forget(id: bigint): void {
+    const pending = this.#pending.get(id);
     this.#pending.delete(id);
-    this.#windows.close(id);
+    // A sequence that was begun keeps its window until its last frame.
+    if (pending !== undefined && !(pending.isSequence && pending.sent)) this.#windows.close(id);
     this.#credit.forget(id);
     this.#wake();
   }
@@ -272,7 +291,8 @@ export class Connection {
     this.#draining = true;
     if (!(await this.settled())) return this.destroy("the connection was closed");
     const message = encodeMessage({ kind: "Close", value: { reason: "" } }, HEADER_SIZE);
-    this.#send(this.#nextId++, encodeFrame(0, this.#nextId - 1n, message, this.#agreement));
+    const id = this.#nextId++;
+    this.#send(id, encodeFrame(0, id, message, this.#agreement));
     this.#flushSocket();
     const closed = new Promise<void>((resolve) => this.#socket.once("close", () => resolve()));
     this.#socket.end();
@@ -286,16 +306,15 @@ export class Connection {
     this.#fail(connectionLost(reason, false));
   }
 
-  #send(id: bigint, frame: Buffer): void {
-    if (this.#outbox.length > 0 || !this.#windows.hasCredit(id)) {
-      this.#outbox.push({ id, frame });
-      return;
-    }
-    this.#write(id, frame);
+  #send(id: bigint, frame: Buffer, isLast = false): void {
+    const outgoing = { id, frame, isLast };
+    if (this.#outbox.length > 0 || !this.#windows.hasCredit(id)) this.#outbox.push(outgoing);
+    else this.#write(outgoing);
   }
 
-  #write(id: bigint, frame: Buffer): void {
+  #write({ id, frame, isLast }: Outgoing): void {
     this.#windows.sent(id, frame.length - HEADER_SIZE);
+    if (isLast) this.#windows.close(id);
     const pending = this.#pending.get(id);
     if (pending !== undefined) pending.sent = true;
     // What is sent in one turn of the event loop goes out in one piece.
@@ -323,8 +342,7 @@ export class Connection {
 
   #sendWaiting(): void {
     while (this.#outbox.length > 0 && this.#windows.hasCredit(this.#outbox[0]!.id)) {
-      const { id, frame } = this.#outbox.shift()!;
-      this.#write(id, frame);
+      this.#write(this.#outbox.shift()!);
     }
   }
 
@@ -417,7 +435,7 @@ export class Connection {
     this.#hooks.onNotification(notification);
   }
 
-  /** After a time of silence asks whether the server is there; twice without an answer is the end. */
+  /** After silence asks whether the server is there; twice without an answer is the end. */
   #beat(intervalMs: number): void {
     if (intervalMs === 0) return;
     const exchange: Exchange = { onReply: () => undefined, onLost: () => undefined };
@@ -429,7 +447,7 @@ export class Connection {
       this.#unanswered += 1;
       const id = this.#nextId++;
       const pending = this.#pending.size;
-      this.#pending.set(id, { exchange, sent: true });
+      this.#pending.set(id, { exchange, sent: true, isSequence: false });
       const value = { sentAtUs: BigInt(Date.now()) * 1000n, pending };
       this.#control({ kind: "Heartbeat", value }, id, 0);
     }, intervalMs);

@@ -60,7 +60,8 @@ export function timeFromText(text: string): bigint {
 }
 
 /** `HH:MM:SS+HH`, the offset with minutes and seconds if it has any. */
-export function timeTzToText({ micros, offsetSecs }: { micros: bigint; offsetSecs: number }): string {
+export function timeTzToText(time: { micros: bigint; offsetSecs: number }): string {
+  const { micros, offsetSecs } = time;
   const total = Math.abs(offsetSecs);
   const parts = [Math.floor(total / 3600), Math.floor(total / 60) % 60, total % 60];
   while (parts.length > 1 && parts.at(-1) === 0) parts.pop();
@@ -106,8 +107,8 @@ export function timestampFromText(text: string): bigint {
 }
 
 /**
- * A timestamptz as a `Date`, to the millisecond; the infinities, and what is later than a `Date` can
- * be (the year 275760), as text.
+ * A timestamptz as a `Date`, to the millisecond; the infinities, and what is later than a `Date`
+ * can be (the year 275760), as text.
  */
 export function timestampTzToDate(micros: bigint): Date | string {
   const ms = (micros - ((micros % 1000n) + 1000n) % 1000n) / 1000n + BigInt(EPOCH_MS);

@@ -1,7 +1,8 @@
 // Values of results as JavaScript's own.
 
-import { dateToText, timestampToText, timestampTzToDate, timestampTzToText, timeToText, timeTzToText }
-  from "./datetime.js";
+import {
+  dateToText, timestampToText, timestampTzToDate, timestampTzToText, timeToText, timeTzToText,
+} from "./datetime.js";
 import { protocolViolation } from "./errors.js";
 import type { ValueFormat } from "./options.js";
 import {

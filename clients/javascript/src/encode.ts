@@ -85,11 +85,13 @@ function fromObject(param: object, depth: number): Value {
   if (param instanceof Uint8Array) return { kind: "Bytea", value: param };
   if (Array.isArray(param)) return fromArray(param, depth).value;
   if (param instanceof Interval) {
-    return { kind: "Interval", value: { months: param.months, days: param.days, micros: param.micros } };
+    const { months, days, micros } = param;
+    return { kind: "Interval", value: { months, days, micros } };
   }
   if (param instanceof Money) return { kind: "Money", value: param.units };
   if (param instanceof Range) {
-    return { kind: "Range", value: { elementOid: elementOidOf(param), range: rangeFrom(param, depth) } };
+    const value = { elementOid: elementOidOf(param), range: rangeFrom(param, depth) };
+    return { kind: "Range", value };
   }
   if (param instanceof Multirange) {
     const elementOid = param.elementOid || (param.ranges[0] ? elementOidOf(param.ranges[0]) : 0);
@@ -150,7 +152,8 @@ const NUMERIC_ORDER: Value["kind"][] = ["Int4", "Int8", "Float8"];
 function fromArray(param: readonly unknown[], depth: number): Typed {
   const { dims, leaves } = flatten(param, depth);
   const typed = leaves.map((leaf) => toTyped(leaf, depth + 1));
-  const kinds = new Set<Value["kind"]>(typed.map(({ value }) => value.kind).filter((kind) => kind !== "Null"));
+  const kinds = new Set<Value["kind"]>(typed.map(({ value }) => value.kind));
+  kinds.delete("Null");
   if (kinds.size > 1 && [...kinds].every((kind) => NUMERIC_ORDER.includes(kind))) {
     const widest = NUMERIC_ORDER.findLast((kind) => kinds.has(kind)) as "Int8" | "Float8";
     return arrayOf(dims, typed.map(({ value }) => new Typed(widen(value, widest), 0)));
@@ -293,7 +296,7 @@ export const pg = {
     return new Typed({ kind: "Array", value: { elementOid, dims, values: made } }, 0);
   },
   /** The text form of a type that has no function here, by the number of the type. */
-  other: (typeOid: number, text: string): Typed => new Typed({ kind: "Text", value: text }, typeOid),
+  other: (typeOid: number, value: string): Typed => new Typed({ kind: "Text", value }, typeOid),
 } as const;
 
 function timestampTzFromText(text: string): bigint {

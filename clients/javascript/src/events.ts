@@ -52,7 +52,7 @@ export class Events {
     this.#onRelisten = onRelisten;
   }
 
-  /** Calls `handler` for each notification of the channel, until the function returned is called. */
+  /** Calls `handler` for each notification of the channel, until the result is called. */
   async listen(channel: string, handler: NotificationHandler): Promise<() => Promise<void>> {
     const connection = await this.#connected();
     const handlers = this.#handlers.get(channel) ?? new Set();

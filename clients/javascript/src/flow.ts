@@ -38,7 +38,7 @@ export class SendWindows {
   credit(stream: bigint, bytes: number): void {
     this.#add(stream, bytes);
     if ((this.#windows.get(stream) ?? 0) > MAX_WINDOW) {
-      throw protocolViolation("the server gave more credit than there can be", "FLOW_CONTROL_ERROR");
+      throw protocolViolation("the server gives more credit than it may", "FLOW_CONTROL_ERROR");
     }
   }
 

@@ -9,7 +9,8 @@ export type TlsMode = "disable" | "prefer" | "require" | "verify-ca" | "verify-f
 
 /** How the client proves who it is. */
 export type AuthKind =
-  | "scram-sha-256" | "password" | "token" | "apikey" | "certificate" | "ldap" | "kerberos" | "saml";
+  | "scram-sha-256" | "password" | "token" | "apikey" | "certificate" | "ldap" | "kerberos"
+  | "saml";
 
 /** What the server asks for when it wants a second factor. */
 export interface MfaChallenge {

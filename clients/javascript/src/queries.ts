@@ -57,8 +57,8 @@ export abstract class Queries {
   }
 
   /**
-   * Runs a statement and gives its rows. With `params` (`$1`, `$2`, …) it is exactly one; without,
-   * several may be separated by `;`, and the last one's result is given.
+   * Runs a statement and gives its rows. With `params` (`$1`, `$2`, …) it is exactly one;
+   * without, several may be separated by `;`, and the last one's result is given.
    */
   async query<R = Row>(
     sql: string, params: readonly Parameter[] = [], options: QueryRequestOptions = {},
@@ -95,8 +95,8 @@ export abstract class Queries {
   }
 
   /**
-   * The rows of a query one by one, with flat memory: `for await (const row of client.stream(sql))`.
-   * The time-out counts for each wait, not for the whole.
+   * The rows of a query one by one, with flat memory:
+   * `for await (const row of client.stream(sql))`. The time-out counts for each wait.
    */
   stream<R = Row>(
     sql: string, params: readonly Parameter[] = [], options: StreamOptions = {},
@@ -123,7 +123,8 @@ export abstract class Queries {
 
   /**
    * Inserts rows, each an array in the order of `columns` or an object by their names, in one
-   * statement: all of them or none. Gives how many were inserted. The time-out counts for each wait.
+   * statement: all of them or none. Gives how many were inserted. The time-out counts for each
+   * wait.
    */
   async bulkInsert(
     table: string, columns: readonly string[], rows: Iterable<BulkRow> | AsyncIterable<BulkRow>,

@@ -43,8 +43,8 @@ export class ReplyQueue implements Exchange {
   }
 
   /**
-   * Ends the wait for replies. Those that have not been taken and those that still come are dropped,
-   * and `dropped` is told their sizes.
+   * Ends the wait for replies. Those that have not been taken and those that still come are
+   * dropped, and `dropped` is told their sizes.
    */
   fail(error: unknown, dropped?: (size: number) => void): void {
     this.#failure ??= error;

@@ -1,7 +1,6 @@
 // Results, large objects and events that arrive piece by piece, as fast as the program takes them.
 
-import type { Connection, Limits } from "./connection.js";
-import { unexpected } from "./connection.js";
+import { cancelled, unexpected, type Connection, type Limits } from "./connection.js";
 import { timedOut, type RustyDBError } from "./errors.js";
 import type { ValueFormat } from "./options.js";
 import type { Lease } from "./pool.js";
@@ -10,7 +9,6 @@ import { rowMaker, type Column, type QueryRequestOptions, type Row } from "./res
 import { MAX_PAYLOAD } from "./wire/frame.js";
 import type { Message, Query } from "./wire/message.js";
 import type { Value } from "./wire/value.js";
-import { cancelled } from "./connection.js";
 
 /** Options of a stream. */
 export interface StreamOptions extends QueryRequestOptions {
@@ -95,7 +93,7 @@ class Replies {
     const connection = this.#lease?.connection;
     if (connection !== undefined && !this.#queue.isOver) {
       const drop = (size: number): void => connection.consumed(this.#id, size);
-      connection.cancel(this.#id);
+      connection.endStream(this.#id);
       if (this.#inUse > 0) drop(this.#inUse);
       this.#queue.fail(reason, drop);
     }
@@ -110,8 +108,8 @@ class Replies {
 }
 
 /**
- * The rows of a query, one by one: `for await (const row of stream)`. No more than the window of the
- * stream is held in memory. Leaving the loop early cancels the query.
+ * The rows of a query, one by one: `for await (const row of stream)`. No more than the window of
+ * the stream is held in memory. Leaving the loop early ends the query.
  */
 export class RowStream<R = Row> implements AsyncIterableIterator<R> {
   /** The columns; known once the first row, or the end, has come. */

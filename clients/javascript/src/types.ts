@@ -43,7 +43,8 @@ export class Interval {
   toString(): string {
     const infinity = this.#infinity();
     if (infinity !== undefined) return infinity;
-    const date = (this.months === 0 ? "" : `${this.months}M`) + (this.days === 0 ? "" : `${this.days}D`);
+    const months = this.months === 0 ? "" : `${this.months}M`;
+    const date = this.days === 0 ? months : `${months}${this.days}D`;
     if (this.micros === 0n) return date === "" ? "PT0S" : `P${date}`;
     const sign = this.micros < 0n ? "-" : "";
     const micros = this.micros < 0n ? -this.micros : this.micros;

@@ -47,7 +47,8 @@ describe("README.md", { skip: skip || (source === undefined && "no source") }, (
       await client.execute(`drop table if exists ${own("account")}`);
       await client.disconnect();
     }
-    for (const expected of ["5000050000", "10000", "CANCELLED", "TIMEOUT", "SELECT", "pg_catalog"]) {
+    const said = ["5000050000", "10000", "CANCELLED", "TIMEOUT", "SELECT", "pg_catalog"];
+    for (const expected of said) {
       assert.ok(printed.includes(expected), `${expected} is not in\n${printed.join("\n")}`);
     }
     assert.ok(printed.some((line) => line.startsWith(`CONFLICT ${own("account")}_pkey`)));

@@ -3,8 +3,14 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { RustyDBError, type RustyDBClient, type Notification } from "../src/index.js";
+import {
+  RustyDBError, type Notification, type QueryResult, type RustyDBClient,
+} from "../src/index.js";
 import { connect, own, Proxy, skip } from "./e2e.js";
+
+/** `count` numbers, from `first` on. */
+const counting = (count: number, first = 0): number[] =>
+  Array.from({ length: count }, (_, i) => first + i);
 
 describe("with a server", { skip }, () => {
   let client: RustyDBClient;
@@ -120,9 +126,9 @@ describe("with a server", { skip }, () => {
       assert.deepEqual(statement.parameterTypes, [23, 23]);
       assert.deepEqual(statement.columns.map(({ name }) => name), ["sum"]);
       const sums = await Promise.all(
-        Array.from({ length: 50 }, (_, i) => statement.query([i, 1])),
+        counting(50).map((i) => statement.query([i, 1])),
       );
-      assert.deepEqual(sums.map(({ rows }) => rows[0]!["sum"]), Array.from({ length: 50 }, (_, i) => i + 1));
+      assert.deepEqual(sums.map(({ rows }) => rows[0]!["sum"]), counting(50, 1));
       await client.transaction(async (txn) => {
         const { rows } = await statement.within(txn).query([1, 1]);
         assert.deepEqual(rows, [{ sum: 2 }]);
@@ -222,10 +228,10 @@ describe("with a server", { skip }, () => {
 
     it("take requests that do not wait for each other", async () => {
       const numbers = await client.transaction(async (txn) => {
-        const queries = Array.from({ length: 200 }, (_, i) => txn.query("select $1::int4 as n", [i]));
+        const queries = counting(200).map((i) => txn.query("select $1::int4 as n", [i]));
         return (await Promise.all(queries)).map(({ rows }) => rows[0]!["n"]);
       });
-      assert.deepEqual(numbers, Array.from({ length: 200 }, (_, i) => i));
+      assert.deepEqual(numbers, counting(200));
     });
   });
 
@@ -302,7 +308,7 @@ describe("with a server", { skip }, () => {
   describe("bulk insert", () => {
     it("a hundred thousand rows", async () => {
       function* rows() {
-        for (let id = 0; id < 100_000; id++) yield id % 2 === 0 ? [id, `n${id}`] : { id, name: "é" };
+        for (const id of counting(100_000)) yield id % 2 === 0 ? [id, `n${id}`] : { id, name: "é" };
       }
       assert.equal(await client.bulkInsert(table, ["id", "name"], rows()), 100_000);
       assert.equal(await count(), 100_000);
@@ -369,7 +375,8 @@ describe("with a server", { skip }, () => {
         sql: `insert into ${table} values ($1, $2)`, params: [id, name],
       });
       const results = await client.batch([insert(1, "a"), insert(2, "b"), "select 3 as c"]);
-      assert.deepEqual(results.map((result) => (result as { rowCount: number }).rowCount), [1, 1, 1]);
+      const counts = results.map((result) => (result as QueryResult).rowCount);
+      assert.deepEqual(counts, [1, 1, 1]);
       await assert.rejects(client.batch([insert(3, "c"), insert(1, "a")]), { sqlstate: "23505" });
       assert.equal(await count(), 2);
       const mixed = [insert(3, "c"), insert(1, "a"), insert(4, "d")];
@@ -481,9 +488,9 @@ describe("with a server", { skip }, () => {
     it("many requests share few connections", async () => {
       const made = connect({ poolSize: 3 });
       const results = await Promise.all(
-        Array.from({ length: 300 }, (_, i) => made.query("select $1::int4 as n", [i])),
+        counting(300).map((i) => made.query("select $1::int4 as n", [i])),
       );
-      assert.deepEqual(results.map(({ rows }) => rows[0]!["n"]), Array.from({ length: 300 }, (_, i) => i));
+      assert.deepEqual(results.map(({ rows }) => rows[0]!["n"]), counting(300));
       assert.ok(made.poolCounts.total <= 3);
       await made.disconnect();
     });

@@ -1,4 +1,4 @@
-// Every message of the protocol, in both directions. The order of variants and fields is the wire's.
+// Every message of the protocol, in both directions. Variants and fields are in the wire's order.
 
 import { Reader, Writer } from "./buffer.js";
 import {
