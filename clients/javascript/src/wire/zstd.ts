@@ -28,18 +28,15 @@ async function load(): Promise<Zstd | undefined> {
     };
   }
   try {
-    const zstd = await (await import("@hpcc-js/wasm-zstd")).Zstd.load();
+    const zstd = await import("@bokuweb/zstd-wasm");
+    await zstd.init();
     return {
       compress: (input) => zstd.compress(input, LEVEL),
       decompress(input, size) {
         // The package allocates what the frame claims, so the claim is read first.
         const claimed = frameContentSize(input);
-        if (claimed !== undefined) {
-          if (claimed !== size) throw decompressionFailed("Zstd");
-          return zstd.decompress(input);
-        }
-        zstd.reset();
-        return zstd.decompressChunk(input, size);
+        if (claimed !== undefined && claimed !== size) throw decompressionFailed("Zstd");
+        return zstd.decompress(input, { defaultHeapSize: size });
       },
     };
   } catch {
