@@ -15,6 +15,7 @@ import type { Bound, Dimension, RangeValue, Value } from "./wire/value.js";
 export function fromValue({ kind, value }: Value, format: ValueFormat): unknown {
   switch (kind) {
     case "Null": return null;
+    case "Float4": return shortestFloat4(value);
     case "Int8": return format.int8 === "bigint" ? value : String(value);
     case "Bytea": return value;
     case "Date": return dateToText(value);
@@ -44,6 +45,16 @@ export function fromValue({ kind, value }: Value, format: ValueFormat): unknown 
     // Numbers that are exact as a number, and types whose form is their text.
     default: return value;
   }
+}
+
+/** The number with the fewest digits that is this float4: 1.1, not 1.100000023841858. */
+function shortestFloat4(value: number): number {
+  if (Number.isInteger(value) || !Number.isFinite(value)) return value;
+  for (let digits = 6; digits < 9; digits++) {
+    const shorter = Number(value.toPrecision(digits));
+    if (Math.fround(shorter) === value) return shorter;
+  }
+  return value;
 }
 
 /** An array for each dimension. Subscripts count from 0, whatever PostgreSQL's lower bound. */

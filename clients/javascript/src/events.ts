@@ -29,6 +29,12 @@ export interface StreamEvent {
   data: any;
 }
 
+/** Who listens to a channel, and whether the server knows already. */
+interface Channel {
+  handlers: Set<NotificationHandler>;
+  accepted: Promise<void>;
+}
+
 const FIRST_RETRY_MS = 100;
 const LONGEST_RETRY_MS = 10_000;
 
@@ -38,9 +44,10 @@ export class Events {
   readonly #onOther: (notification: ServerNotification) => void;
   /** After a loss the channels are listened to again; what was sent meanwhile is missing. */
   readonly #onRelisten: () => void;
-  readonly #handlers = new Map<string, Set<NotificationHandler>>();
+  readonly #channels = new Map<string, Channel>();
   #connection: Promise<Connection> | undefined;
   #isClosed = false;
+  #isRelistening = false;
   readonly #closing = new AbortController();
 
   constructor(
@@ -54,34 +61,43 @@ export class Events {
 
   /** Calls `handler` for each notification of the channel, until the result is called. */
   async listen(channel: string, handler: NotificationHandler): Promise<() => Promise<void>> {
-    const connection = await this.#connected();
-    const handlers = this.#handlers.get(channel) ?? new Set();
-    if (handlers.has(handler)) throw usageError(`the handler listens to ${channel} already`);
-    handlers.add(handler);
-    this.#handlers.set(channel, handlers);
+    const entry = this.#channels.get(channel) ?? this.#addChannel(channel);
+    if (entry.handlers.has(handler)) throw usageError(`the handler listens to ${channel} already`);
+    entry.handlers.add(handler);
     try {
-      if (handlers.size === 1) await listenOn(connection, channel);
+      await entry.accepted;
     } catch (error) {
-      this.#remove(channel, handler);
+      if (this.#channels.get(channel) === entry) this.#channels.delete(channel);
       throw error;
     }
     return () => this.unlisten(channel, handler);
   }
 
-  /** Ends one handler of a channel, or all of them. */
-  async unlisten(channel: string, handler?: NotificationHandler): Promise<void> {
-    if (handler === undefined) this.#handlers.delete(channel);
-    else this.#remove(channel, handler);
-    if (this.#handlers.has(channel) || this.#connection === undefined) return;
-    const connection = await this.#connection;
-    const value = { kind: "Unlisten", value: { channel } } as const;
-    await connection.call({ kind: "Notification", value }, this.#limits());
+  #addChannel(channel: string): Channel {
+    const accepted = this.#connected().then((connection) => this.#listenOn(connection, channel));
+    const entry = { handlers: new Set<NotificationHandler>(), accepted };
+    this.#channels.set(channel, entry);
+    return entry;
   }
 
-  #remove(channel: string, handler: NotificationHandler): void {
-    const handlers = this.#handlers.get(channel);
-    handlers?.delete(handler);
-    if (handlers?.size === 0) this.#handlers.delete(channel);
+  async #listenOn(connection: Connection, channel: string): Promise<void> {
+    const value = { kind: "Listen", value: { channel } } as const;
+    const [reply] = await connection.call({ kind: "Notification", value }, this.#limits());
+    if (reply?.kind !== "Ok") throw unexpected(reply, "Ok");
+  }
+
+  /** Ends one handler of a channel, or all of them. */
+  async unlisten(channel: string, handler?: NotificationHandler): Promise<void> {
+    const entry = this.#channels.get(channel);
+    if (entry === undefined) return;
+    if (handler !== undefined) entry.handlers.delete(handler);
+    if (handler !== undefined && entry.handlers.size > 0) return;
+    this.#channels.delete(channel);
+    // A connection that is lost listens to nothing.
+    const connection = await this.#connection?.catch(() => undefined);
+    if (connection === undefined || connection.isClosed) return;
+    const value = { kind: "Unlisten", value: { channel } } as const;
+    await connection.call({ kind: "Notification", value }, this.#limits());
   }
 
   /** Begins a stream of events. */
@@ -96,7 +112,7 @@ export class Events {
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#closing.abort();
-    this.#handlers.clear();
+    this.#channels.clear();
     const connection = await this.#connection?.catch(() => undefined);
     connection?.destroy("the client is disconnected");
   }
@@ -105,7 +121,7 @@ export class Events {
     return { timeoutMs: this.#settings.timeoutMs };
   }
 
-  #connected(): Promise<Connection> {
+  async #connected(): Promise<Connection> {
     if (this.#isClosed) throw connectionLost("the client is disconnected", false);
     this.#connection ??= this.#open();
     return this.#connection;
@@ -125,7 +141,7 @@ export class Events {
 
   #onNotification(notification: ServerNotification): void {
     if (notification.kind !== "Event") return this.#onOther(notification);
-    const handlers = this.#handlers.get(notification.value.channel) ?? [];
+    const handlers = this.#channels.get(notification.value.channel)?.handlers ?? [];
     for (const handler of [...handlers]) {
       // A handler that throws is the program's error, not the connection's.
       queueMicrotask(() => handler(notification.value));
@@ -133,32 +149,27 @@ export class Events {
   }
 
   #onClosed(): void {
-    // A connection that failed in its log-in was never there.
-    if (this.#connection === undefined) return;
     this.#connection = undefined;
-    if (!this.#isClosed && this.#handlers.size > 0) void this.#relisten();
+    if (!this.#isClosed && !this.#isRelistening && this.#channels.size > 0) void this.#relisten();
   }
 
   /** Listens again to everything, on a new connection, however long that takes. */
   async #relisten(): Promise<void> {
+    this.#isRelistening = true;
     for (let wait = FIRST_RETRY_MS; ; wait = Math.min(wait * 2, LONGEST_RETRY_MS)) {
       try {
         await sleep(wait, undefined, { signal: this.#closing.signal });
-        if (this.#handlers.size === 0 || this.#connection !== undefined) return;
+        if (this.#channels.size === 0) break;
         const connection = await this.#connected();
-        for (const channel of this.#handlers.keys()) await listenOn(connection, channel);
-        return this.#onRelisten();
+        for (const channel of this.#channels.keys()) await this.#listenOn(connection, channel);
+        if (connection.isUsable) break;
       } catch {
-        if (this.#isClosed) return;
+        if (this.#isClosed) break;
       }
     }
+    this.#isRelistening = false;
+    if (!this.#isClosed && this.#channels.size > 0) this.#onRelisten();
   }
-}
-
-async function listenOn(connection: Connection, channel: string): Promise<void> {
-  const value = { kind: "Listen", value: { channel } } as const;
-  const [reply] = await connection.call({ kind: "Notification", value });
-  if (reply?.kind !== "Ok") throw unexpected(reply, "Ok");
 }
 
 /** The events of a stream: `for await (const event of subscription)`. */

@@ -48,7 +48,7 @@ function ready<S extends net.Socket>(
 ): Promise<S> {
   return new Promise((resolve, reject) => {
     const settle = (error?: unknown): void => {
-      socket.removeAllListeners(event).removeAllListeners("error").removeAllListeners("close");
+      socket.off(event, done).off("error", settle).off("close", closed);
       signal.removeEventListener("abort", abort);
       if (error === undefined) return resolve(socket);
       // A late error of a socket that nobody wants must not end the process.
@@ -56,10 +56,10 @@ function ready<S extends net.Socket>(
       socket.destroy();
       reject(error);
     };
+    const done = (): void => settle();
+    const closed = (): void => settle(new Error("the server closed the connection"));
     const abort = (): void => settle(signal.reason);
-    socket.once(event, () => settle());
-    socket.once("error", settle);
-    socket.once("close", () => settle(new Error("the server closed the connection")));
+    socket.on(event, done).on("error", settle).on("close", closed);
     if (signal.aborted) abort();
     else signal.addEventListener("abort", abort, { once: true });
   });

@@ -25,6 +25,7 @@ const cases: [string, Parameter, unknown][] = [
   ["int8", pg.int8(-(2n ** 63n)), -(2n ** 63n)],
   ["int8", 5, 5n],
   ["float4", 1.5, 1.5],
+  ["float4", 1.1, 1.1],
   ["float4", pg.float4(-Infinity), -Infinity],
   ["float8", 0.1, 0.1],
   ["float8", NaN, NaN],

@@ -213,6 +213,15 @@ describe("parameters", () => {
 });
 
 describe("results", () => {
+  it("a float4 has the digits that it needs", () => {
+    for (const value of [1.1, 0.1, 3.4028235e38, 1e-45, 16_777_216, 0.333333343, -2.5, Infinity]) {
+      const stored = Math.fround(value);
+      const shown = fromValue({ kind: "Float4", value: stored }, FORMAT) as number;
+      assert.equal(Math.fround(shown), stored);
+    }
+    assert.equal(fromValue({ kind: "Float4", value: Math.fround(1.1) }, FORMAT), 1.1);
+  });
+
   it("have the forms that were asked for", () => {
     const text = { int8: "string", json: "text", timestamptz: "text" } as const;
     assert.equal(fromValue({ kind: "Int8", value: 5n }, text), "5");
