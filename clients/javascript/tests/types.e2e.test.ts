@@ -138,14 +138,16 @@ describe("types", { skip }, () => {
       const { rows, columns } = await client.query(`select $1::${type} as v`, [param]);
       assert.deepEqual(rows, [{ v: expected }]);
       assert.equal(columns.length, 1);
-      // What came back can be sent again.
+      // What came back can be sent again. Of JSON it is a part of the text; to xid no number casts.
+      if (/json|xid/.test(type)) return;
       const value = rows[0]!["v"] as Parameter;
       const again = await client.query(`select $1::${type} as v`, [value]);
-      if (expected !== null) assert.deepEqual(again.rows, [{ v: expected }]);
+      assert.deepEqual(again.rows, [{ v: expected }]);
     });
 
     it(`${type}[] of ${shown}, and NULL`, async () => {
-      if (Array.isArray(expected)) return;
+      // Arrays of arrays are no type; those of other types may come as their text.
+      if (Array.isArray(expected) || expected instanceof OtherValue) return;
       const { rows } = await client.query(
         `select array[$1::${type}, null] as v, null::${type} as n`, [param],
       );
