@@ -1,0 +1,30 @@
+// A frame without its armour: header fields and the plain body.
+package io.rustydb;
+
+/** What travels between client and server; {@code wireBytes} is the payload's size as it came. */
+record Frame(int flags, long id, byte[] body, int wireBytes) {
+    static final int HEADER_BYTES = 14;
+    /** The largest payload that the protocol knows. */
+    static final int MAX_PAYLOAD = 16 << 20;
+
+    static final int COMPRESSED = 0x0001;
+    static final int CHECKSUM = 0x0002;
+    static final int MORE = 0x0004;
+    static final int RESPONSE = 0x0008;
+    static final int URGENT = 0x0010;
+    static final int ONEWAY = 0x0020;
+    static final int RESERVED = 0xfe00;
+
+    boolean has(int flag) {
+        return (flags & flag) != 0;
+    }
+
+    /** Whether a request's answer ends with this frame. */
+    boolean isFinal() {
+        return !has(MORE);
+    }
+
+    Message message() {
+        return Message.decode(body);
+    }
+}
