@@ -1,8 +1,13 @@
-// A frame without its armour: header fields and the plain body.
+// A frame as it was received.
 package io.rustydb;
 
-/** What travels between client and server; {@code wireBytes} is the payload's size as it came. */
-record Frame(int flags, long id, byte[] body, int wireBytes) {
+/**
+ * Header fields and payload; the checksum has been taken off. A compressed payload stays so until
+ * somebody wants it, so that what waits in a queue is no larger than flow control counts it.
+ *
+ * @param wireBytes the size that flow control counts
+ */
+record Frame(int flags, long id, byte[] payload, int wireBytes, FrameCodec codec) {
     static final int HEADER_BYTES = 14;
     /** The largest payload that the protocol knows. */
     static final int MAX_PAYLOAD = 16 << 20;
@@ -24,7 +29,11 @@ record Frame(int flags, long id, byte[] body, int wireBytes) {
         return !has(MORE);
     }
 
+    byte[] body() {
+        return has(COMPRESSED) ? codec.decompress(payload) : payload;
+    }
+
     Message message() {
-        return Message.decode(body);
+        return Message.decode(body());
     }
 }

@@ -4,9 +4,10 @@ package io.rustydb;
 import java.io.EOFException;
 import java.io.IOException;
 import java.io.InputStream;
+import java.util.Arrays;
 import java.util.zip.CRC32C;
 
-/** Turns messages into frames and back, as the handshake agreed. Safe for one thread each way. */
+/** Turns messages into frames and back, as the handshake agreed; one thread may read. */
 final class FrameCodec {
     private static final int COMPRESSION_THRESHOLD = 1024;
     private static final int CHECKSUM_BYTES = 4;
@@ -111,22 +112,21 @@ final class FrameCodec {
         if (payload.length < length) {
             throw new EOFException("the connection ended inside a frame");
         }
-        return new Frame(flags, id, body(header, flags, payload), payload.length);
+        byte[] checked = check(header, flags, payload);
+        return new Frame(flags, id, checked, payload.length, this);
     }
 
-    private byte[] body(byte[] header, int flags, byte[] payload) {
-        int end = payload.length;
+    private byte[] check(byte[] header, int flags, byte[] payload) {
         if ((flags & Frame.CHECKSUM) != 0) {
-            end -= CHECKSUM_BYTES;
+            int end = payload.length - CHECKSUM_BYTES;
             verify(header, payload, end);
-        } else if (checksum) {
+            return Arrays.copyOf(payload, end);
+        }
+        if (checksum) {
             throw RustyDBException.local("08P01", "CHECKSUM_MISMATCH",
                     "a frame came without the agreed checksum");
         }
-        if ((flags & Frame.COMPRESSED) != 0) {
-            return decompress(payload, end);
-        }
-        return end == payload.length ? payload : java.util.Arrays.copyOf(payload, end);
+        return payload;
     }
 
     private static void verify(byte[] header, byte[] payload, int end) {
@@ -142,18 +142,19 @@ final class FrameCodec {
         }
     }
 
-    private byte[] decompress(byte[] payload, int end) {
+    /** The body of a compressed payload. */
+    byte[] decompress(byte[] payload) {
         if (compressor == null) {
             throw Compressor.broken("no compression was agreed");
         }
-        if (end < 4) {
+        if (payload.length < 4) {
             throw Compressor.broken("it ends too early");
         }
         long size = littleEndian(payload, 0, 4);
         if (size > maxPayload) {
             throw Compressor.broken("it would be larger than was agreed");
         }
-        return compressor.decompress(payload, 4, end - 4, (int) size);
+        return compressor.decompress(payload, 4, payload.length - 4, (int) size);
     }
 
     private static long littleEndian(byte[] bytes, int at, int width) {
