@@ -7,6 +7,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ThreadLocalRandom;
+import java.util.function.BooleanSupplier;
 import java.util.function.Consumer;
 import java.util.function.Function;
 
@@ -36,7 +37,7 @@ public final class Client extends Statements implements AutoCloseable {
      * Connects, so that errors show now, with {@code min_pool_size} connections and one at least.
      *
      * @return this client
-     * @throws RustyDBException 08001 if no server can be reached, 28000 or 28P01 if the log-in fails
+     * @throws RustyDBException 08001 if no server can be reached, 28P01 if it refuses us
      */
     public synchronized Client connect() {
         if (state != null) {
@@ -89,8 +90,9 @@ public final class Client extends Statements implements AutoCloseable {
     // ---- Connections for requests ----
 
     @Override
-    <T> T on(QueryOptions options, Function<Connection, T> work) {
-        return attempt(options, connection -> {
+    <T> T on(
+            QueryOptions options, BooleanSupplier mayRepeat, Function<Connection, T> work) {
+        return attempt(options, mayRepeat, connection -> {
             T result = work.apply(connection);
             requireOutside(connection);
             return result;
@@ -99,10 +101,11 @@ public final class Client extends Statements implements AutoCloseable {
 
     @Override
     <T> T keepOn(QueryOptions options, Function<Connection, T> work) {
-        return attempt(options, work, true);
+        return attempt(options, () -> true, work, true);
     }
 
-    private <T> T attempt(QueryOptions options, Function<Connection, T> work, boolean keeps) {
+    private <T> T attempt(QueryOptions options, BooleanSupplier mayRepeat,
+            Function<Connection, T> work, boolean keeps) {
         Deadline deadline = Deadline.in(options.timeoutOr(config.timeout));
         for (int repeats = 0; ; repeats++) {
             Pool pool = connected().pool();
@@ -117,8 +120,8 @@ public final class Client extends Statements implements AutoCloseable {
                 return result;
             } catch (RustyDBException e) {
                 long pause = pauseMillis(e, repeats);
-                boolean again = repeats < MAX_REPEATS && mayRepeat(e, options)
-                        && deadline.remainingMillis() > pause;
+                boolean again = repeats < MAX_REPEATS && isWorthRepeating(e, options)
+                        && mayRepeat.getAsBoolean() && deadline.remainingMillis() > pause;
                 if (!again) {
                     throw e;
                 }
@@ -131,7 +134,7 @@ public final class Client extends Statements implements AutoCloseable {
         }
     }
 
-    private static boolean mayRepeat(RustyDBException e, QueryOptions options) {
+    private static boolean isWorthRepeating(RustyDBException e, QueryOptions options) {
         return e.isRetryable() || !e.wasSent()
                 || options.isReadOnly() && e.getSqlState().equals("08006");
     }
@@ -244,7 +247,7 @@ public final class Client extends Statements implements AutoCloseable {
         return listener;
     }
 
-    /** Subscribes to a stream of events; the server knows which streams and parameters there are. */
+    /** Subscribes to a stream of events that the server has, with that stream's parameters. */
     public Subscription subscribe(String stream, Map<String, String> params) {
         return connected().events().subscribe(stream, params);
     }

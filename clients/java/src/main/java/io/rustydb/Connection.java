@@ -56,6 +56,7 @@ final class Connection {
 
     private volatile RustyDBException failure;
     private volatile String farewell;
+    private volatile RustyDBException closing;
     private volatile long lastReceived = System.nanoTime();
     private int unansweredHeartbeats;
 
@@ -136,6 +137,9 @@ final class Connection {
             fail(RustyDBException.lost("the connection was lost: " + e.getMessage(), e));
         } catch (RustyDBException e) {
             fail(e);
+        } catch (RuntimeException | Error e) {
+            fail(RustyDBException.lost("the connection cannot be read any more", e));
+            throw e;
         }
     }
 
@@ -432,9 +436,9 @@ final class Connection {
     /**
      * The next message of an answer.
      *
+     * @return also an error that the server answered
      * @throws RustyDBException 57014 when the time is over or the thread was interrupted, after the
-     *     request was cancelled; 08006 if the connection was lost. An error that the server answered
-     *     is returned.
+     *     request was cancelled; 08006 if the connection was lost
      */
     Reply next(Exchange exchange, Deadline deadline) {
         Frame frame = nextFrame(exchange, deadline);
@@ -494,9 +498,10 @@ final class Connection {
         }
     }
 
-    /** Answers to this request are of no interest any more. */
-    void forget(Exchange exchange) {
+    /** Answers to this request are of no interest any more; whoever waits gets the error. */
+    void forget(Exchange exchange, RustyDBException error) {
         pending.remove(exchange.id());
+        exchange.fail(error);
     }
 
     /**
@@ -602,6 +607,9 @@ final class Connection {
 
     /** Ends the connection in order. */
     void close() {
+        RustyDBException end = RustyDBException.local(
+                "08003", "CONNECTION_FAILURE", "the client closed the connection");
+        closing = end;
         // Whoever writes now is not waited for: the connection ends under them.
         if (isOpen() && writing.tryLock()) {
             try {
@@ -613,8 +621,7 @@ final class Connection {
                 writing.unlock();
             }
         }
-        fail(RustyDBException.local(
-                "08003", "CONNECTION_FAILURE", "the client closed the connection"));
+        fail(end);
     }
 
     /** Ends the connection; everybody who waits gets the error. */
@@ -623,10 +630,11 @@ final class Connection {
             if (failure != null) {
                 return;
             }
-            failure = error;
+            // The server may hang up before we do, and must not be blamed for it.
+            failure = closing != null ? closing : error;
         }
         transport.close();
-        pending.values().forEach(exchange -> exchange.fail(error));
+        pending.values().forEach(exchange -> exchange.fail(failure));
         pending.clear();
         wakeUploads();
         observer.onClosed(this);

@@ -87,10 +87,13 @@ final class Events implements Connection.Observer {
     }
 
     void unsubscribe(Connection from, Exchange exchange) {
-        if (from.isUsable() && !exchange.hasEnded()) {
-            send(from, new Message.Unsubscribe(exchange.id()));
+        try {
+            if (from.isUsable() && !exchange.hasEnded()) {
+                send(from, new Message.Unsubscribe(exchange.id()));
+            }
+        } finally {
+            from.forget(exchange, RustyDBException.invalidUse("the subscription is closed"));
         }
-        from.forget(exchange);
     }
 
     private Connection connected() {

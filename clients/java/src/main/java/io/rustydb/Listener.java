@@ -90,15 +90,30 @@ public final class Listener implements AutoCloseable {
                 while (!isOver()) {
                     Notification notification = poll(Duration.ofDays(1));
                     if (notification != null) {
-                        handler.accept(notification);
+                        hand(notification, handler);
                     }
                 }
             } catch (InterruptedException e) {
                 Thread.currentThread().interrupt();
+            } catch (RustyDBException e) {
+                // Disconnecting the client is the normal end.
+                if (!e.getSqlState().equals("08003")) {
+                    throw e;
+                }
             }
         }, "rustydb-listen-" + channel);
         thread.setDaemon(true);
         thread.start();
+    }
+
+    private static void hand(Notification notification, Consumer<Notification> handler) {
+        try {
+            handler.accept(notification);
+        } catch (RuntimeException e) {
+            // The next notification is not to be lost for this one.
+            Thread thread = Thread.currentThread();
+            thread.getUncaughtExceptionHandler().uncaughtException(thread, e);
+        }
     }
 
     private synchronized boolean isOver() {

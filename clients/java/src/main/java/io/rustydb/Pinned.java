@@ -3,6 +3,7 @@ package io.rustydb;
 
 import java.time.Duration;
 import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.BooleanSupplier;
 import java.util.function.Consumer;
 import java.util.function.Function;
 
@@ -30,7 +31,8 @@ abstract sealed class Pinned extends Statements permits Transaction, Session {
     }
 
     @Override
-    <T> T on(QueryOptions options, Function<Connection, T> work) {
+    <T> T on(
+            QueryOptions options, BooleanSupplier mayRepeat, Function<Connection, T> work) {
         lock.lock();
         try {
             if (isOver) {

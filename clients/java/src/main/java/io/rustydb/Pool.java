@@ -171,9 +171,23 @@ final class Pool implements Connection.Observer {
         return !connection.isUsable() || connection.idleNanos() > idleTimeout.toNanos();
     }
 
+    private boolean reserveSpare() {
+        lock.lock();
+        try {
+            boolean isNeeded = !isClosed && all.size() + opening < config.minPoolSize;
+            opening += isNeeded ? 1 : 0;
+            return isNeeded;
+        } finally {
+            lock.unlock();
+        }
+    }
+
     private void tryToFill() {
         try {
-            fill();
+            Deadline deadline = Deadline.in(config.timeout);
+            while (reserveSpare()) {
+                release(open(deadline));
+            }
         } catch (RustyDBException e) {
             // The next upkeep tries again; whoever needs a connection meanwhile hears why.
         }
@@ -198,7 +212,14 @@ final class Pool implements Connection.Observer {
     @Override
     public void onNotification(Connection from, NotificationMessage message) {
         if (message instanceof NotificationMessage.NoticeEvent it) {
-            config.noticeHandler.accept(new Notice(it.severity(), it.sqlstate(), it.message()));
+            try {
+                config.noticeHandler.accept(
+                        new Notice(it.severity(), it.sqlstate(), it.message()));
+            } catch (RuntimeException e) {
+                // The reading thread has to go on; Java reports the error as it is told to.
+                Thread thread = Thread.currentThread();
+                thread.getUncaughtExceptionHandler().uncaughtException(thread, e);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ package io.rustydb;
 import java.util.List;
 
 /**
- * Runs statements with parameters {@code $1}, {@code $2}, …; {@link Value#of} says what they may be.
+ * Runs statements with parameters {@code $1}, {@code $2}, …, which {@link Value#of} takes.
  *
  * <p>Every method may throw a {@link RustyDBException}: what the server answered, 57014 when the
  * time-out is over or the thread was interrupted, 08006 when the connection was lost, 22023, 22003

@@ -6,6 +6,7 @@ import java.util.ArrayList;
 import java.util.Iterator;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Supplier;
 
 /** Knows neither pools nor transactions. */
 final class Requests {
@@ -17,9 +18,10 @@ final class Requests {
     }
 
     static Message.Query query(QueryOptions options, String sql, Object... params) {
-        List<Value> values = new ArrayList<>(params.length);
+        List<Value> values = new ArrayList<>();
         List<Long> types = new ArrayList<>();
-        for (Object param : params) {
+        // A lone null comes as no array at all.
+        for (Object param : params == null ? new Object[] {null} : params) {
             if (param instanceof Parameter typed) {
                 while (types.size() < values.size()) {
                     types.add(0L);
@@ -197,11 +199,11 @@ final class Requests {
     // ---- Bulk inserts ----
 
     static long bulkInsert(Connection connection, BulkTarget target, List<String> columns,
-            Iterable<? extends Object[]> rows, Duration timeout) {
+            Supplier<Iterator<? extends Object[]>> rows, Duration timeout) {
         Exchange upload = connection.openUpload();
         try {
             send(connection, upload, target.onWire(columns), timeout);
-            sendRows(connection, upload, columns.size(), rows.iterator(), timeout);
+            sendRows(connection, upload, columns.size(), rows.get(), timeout);
         } catch (RuntimeException | Error e) {
             abort(connection, upload, e, timeout);
             throw e;

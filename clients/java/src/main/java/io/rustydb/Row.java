@@ -10,8 +10,8 @@ import java.util.Map;
  * A row; its columns are found by number from 1, as in JDBC, or by name.
  *
  * <p>Getters of primitive types return 0 or false for null; {@link #isNull} tells. Every getter may
- * throw a {@link RustyDBException}: 42703 for a column that is not there, 42804 for a type that does
- * not convert, 22003 for a number that does not fit.
+ * throw a {@link RustyDBException}: 42703 for a column that is not there, 42804 for a type that
+ * does not convert, 22003 for a number that does not fit.
  */
 public final class Row {
     private final Header header;

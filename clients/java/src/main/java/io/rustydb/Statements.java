@@ -2,13 +2,27 @@
 package io.rustydb;
 
 import java.time.Duration;
+import java.util.Iterator;
 import java.util.List;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.BooleanSupplier;
 import java.util.function.Function;
+import java.util.function.Supplier;
 
 /** Subclasses say which connection, for how long, and whether a lost request is repeated. */
 abstract sealed class Statements implements Queryable permits Client, Pinned {
-    /** Runs the work on a connection that nobody else uses meanwhile. */
-    abstract <T> T on(QueryOptions options, Function<Connection, T> work);
+    /**
+     * Runs the work on a connection that nobody else uses meanwhile.
+     *
+     * @param mayRepeat asked before the work is run a second time
+     */
+    abstract <T> T on(
+            QueryOptions options, BooleanSupplier mayRepeat, Function<Connection, T> work);
+
+    /** Runs work that can be repeated. */
+    <T> T on(QueryOptions options, Function<Connection, T> work) {
+        return on(options, () -> true, work);
+    }
 
     /** As {@link #on}, but the connection stays taken until {@link #endUse}. */
     abstract <T> T keepOn(QueryOptions options, Function<Connection, T> work);
@@ -71,8 +85,14 @@ abstract sealed class Statements implements Queryable permits Client, Pinned {
     @Override
     public long bulkInsert(
             BulkTarget target, List<String> columns, Iterable<? extends Object[]> rows) {
-        return on(QueryOptions.DEFAULT, connection ->
-                Requests.bulkInsert(connection, target, columns, rows, timeout()));
+        AtomicBoolean begun = new AtomicBoolean();
+        Supplier<Iterator<? extends Object[]>> watched = () -> {
+            begun.set(true);
+            return rows.iterator();
+        };
+        // Rows that were taken may not come a second time.
+        return on(QueryOptions.DEFAULT, () -> !begun.get(), connection ->
+                Requests.bulkInsert(connection, target, columns, watched, timeout()));
     }
 
     @Override

@@ -11,7 +11,7 @@ public final class Subscription implements AutoCloseable {
     private final Events events;
     private final Connection connection;
     private final Exchange exchange;
-    private boolean isClosed;
+    private volatile boolean isClosed;
 
     Subscription(Events events, Connection connection, Exchange exchange) {
         this.events = events;
@@ -20,11 +20,11 @@ public final class Subscription implements AutoCloseable {
     }
 
     /**
-     * The next event, or null when the time is over.
+     * The next event, or null when the time is over; closing wakes who waits here.
      *
      * @throws RustyDBException why the server ended the subscription, or that it is closed
      */
-    public synchronized StreamEvent poll(Duration timeout) {
+    public StreamEvent poll(Duration timeout) {
         if (isClosed) {
             throw RustyDBException.invalidUse("the subscription is closed");
         }
@@ -45,7 +45,7 @@ public final class Subscription implements AutoCloseable {
 
     /** Unsubscribes. */
     @Override
-    public synchronized void close() {
+    public void close() {
         if (!isClosed) {
             isClosed = true;
             events.unsubscribe(connection, exchange);

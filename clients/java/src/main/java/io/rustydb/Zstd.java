@@ -32,19 +32,19 @@ final class Zstd implements Compressor {
         byte[] out = new byte[(int) com.github.luben.zstd.Zstd.compressBound(length)];
         long written = com.github.luben.zstd.Zstd.compressByteArray(
                 out, 0, out.length, source, offset, length, LEVEL);
-        if (com.github.luben.zstd.Zstd.isError(written)) {
-            throw Compressor.broken(com.github.luben.zstd.Zstd.getErrorName(written));
-        }
         return Arrays.copyOf(out, (int) written);
     }
 
     @Override
     public byte[] decompress(byte[] source, int offset, int length, int size) {
         byte[] out = new byte[size];
-        long written = com.github.luben.zstd.Zstd.decompressByteArray(
-                out, 0, size, source, offset, length);
-        if (com.github.luben.zstd.Zstd.isError(written)) {
-            throw Compressor.broken(com.github.luben.zstd.Zstd.getErrorName(written));
+        long written;
+        try {
+            written = com.github.luben.zstd.Zstd.decompressByteArray(
+                    out, 0, size, source, offset, length);
+        } catch (RuntimeException e) {
+            // By its own name, it would have to be there before anybody can ask whether it is.
+            throw Compressor.broken(e.getMessage());
         }
         if (written != size) {
             throw Compressor.broken("it is shorter than stated");

@@ -119,7 +119,8 @@ final class JsonForm {
     private static String camelCase(String constant) {
         StringBuilder name = new StringBuilder();
         for (String word : constant.split("_")) {
-            name.append(word.charAt(0)).append(word.substring(1).toLowerCase(java.util.Locale.ROOT));
+            name.append(word.charAt(0))
+                    .append(word.substring(1).toLowerCase(java.util.Locale.ROOT));
         }
         return name.toString();
     }
