@@ -166,7 +166,7 @@ final class Connection {
         }
         exchange.offer(frame);
         if (frame.isFinal()) {
-            endUpload(frame.id());
+            wakeUploads();
         }
     }
 
@@ -210,16 +210,6 @@ final class Connection {
                     "the server granted more credit than a window can hold");
         }
         return left + more;
-    }
-
-    private void endUpload(long id) {
-        crediting.lock();
-        try {
-            streamCredit.remove(id);
-        } finally {
-            crediting.unlock();
-        }
-        wakeUploads();
     }
 
     private void wakeUploads() {
@@ -332,7 +322,7 @@ final class Connection {
         return exchange;
     }
 
-    /** Registers a request that the client sends in several frames with {@link #sendPart}. */
+    /** Registers a request that the client sends in several frames, {@link #sendLast} last. */
     Exchange openUpload() {
         Exchange exchange = new Exchange(nextId.getAndIncrement(), null);
         register(exchange);
@@ -350,25 +340,51 @@ final class Connection {
      *
      * @return false if the server has answered already, and so wants no more
      */
-    boolean sendPart(Exchange upload, Message message, boolean isLast, Deadline deadline) {
-        byte[] frame = codec.encode(message, isLast ? 0 : Frame.MORE, upload.id());
-        int bytes = frame.length - Frame.HEADER_BYTES;
-        crediting.lock();
-        try {
-            while (isOpen() && !upload.hasEnded()
-                    && (sendCredit <= 0 || streamCredit.getOrDefault(upload.id(), 1L) <= 0)) {
-                awaitCredit(deadline);
-            }
-            if (upload.hasEnded()) {
-                return false;
-            }
-            sendCredit -= bytes;
-            streamCredit.computeIfPresent(upload.id(), (id, left) -> left - bytes);
-        } finally {
-            crediting.unlock();
+    boolean sendPart(Exchange upload, Message message, Deadline deadline) {
+        byte[] frame = codec.encode(message, Frame.MORE, upload.id());
+        if (!takeUploadCredit(upload, frame, false, deadline)) {
+            return false;
         }
         write(frame);
         return true;
+    }
+
+    /** Sends the last frame of an upload, which the server waits for even if it has answered. */
+    void sendLast(Exchange upload, Message message, Deadline deadline) {
+        byte[] frame = codec.encode(message, 0, upload.id());
+        takeUploadCredit(upload, frame, true, deadline);
+        forgetUpload(upload);
+        write(frame);
+    }
+
+    /** No more of the upload will be sent. */
+    void forgetUpload(Exchange upload) {
+        crediting.lock();
+        try {
+            streamCredit.remove(upload.id());
+        } finally {
+            crediting.unlock();
+        }
+    }
+
+    private boolean takeUploadCredit(
+            Exchange upload, byte[] frame, boolean isLast, Deadline deadline) {
+        crediting.lock();
+        try {
+            while (isOpen() && (isLast || !upload.hasEnded())
+                    && (sendCredit <= 0 || streamCredit.getOrDefault(upload.id(), 1L) <= 0)) {
+                awaitCredit(deadline);
+            }
+            if (upload.hasEnded() && !isLast) {
+                return false;
+            }
+            long bytes = frame.length - Frame.HEADER_BYTES;
+            sendCredit -= bytes;
+            streamCredit.computeIfPresent(upload.id(), (id, left) -> left - bytes);
+            return true;
+        } finally {
+            crediting.unlock();
+        }
     }
 
     /** Tells the server that the rest of a stream is not wanted. */

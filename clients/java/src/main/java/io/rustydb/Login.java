@@ -110,8 +110,14 @@ final class Login {
         send(AUTH_ID, new AuthMessage.Start(config.user, config.database, method,
                 config.applicationName, config.connectionClass, config.purity, config.tag,
                 parameters));
+        Scram scram = null;
         switch (method) {
-            case SCRAM_SHA256, SCRAM_SHA256_PLUS -> scram(method);
+            case SCRAM_SHA256, SCRAM_SHA256_PLUS -> {
+                boolean binds = method == AuthMethod.SCRAM_SHA256_PLUS;
+                scram = new Scram(require(config.password, "password"),
+                        binds ? transport.endPoint() : null);
+                send(AUTH_ID, new AuthMessage.SaslInitial(scram.mechanism(), scram.first()));
+            }
             case PASSWORD, LDAP -> send(AUTH_ID,
                     new AuthMessage.Password(require(config.password, "password")));
             case TOKEN -> send(AUTH_ID, new AuthMessage.Token(require(config.token, "token")));
@@ -123,11 +129,43 @@ final class Login {
             default -> throw RustyDBException.local("28000", "AUTHENTICATION_FAILED",
                     "this library does not support the method " + method);
         }
-        Message answer = receivePastMfa();
-        if (!(answer instanceof AuthReply.Success done)) {
-            throw unexpected(answer);
+        finish(scram);
+    }
+
+    /** Answers until the server is content; it may be at once, where it trusts the user anyway. */
+    private void finish(Scram scram) throws IOException {
+        boolean isVerified = false;
+        boolean hasProved = false;
+        while (true) {
+            Message answer = receive();
+            if (answer instanceof AuthReply.Success done) {
+                if (hasProved && !isVerified) {
+                    throw RustyDBException.protocol("the server did not prove itself");
+                }
+                success = done;
+                return;
+            } else if (answer instanceof AuthReply.MfaRequired challenge) {
+                answer(challenge);
+            } else if (answer instanceof AuthReply.SaslContinue it && scram != null && !hasProved) {
+                send(AUTH_ID, new AuthMessage.SaslResponse(scram.proof(it.data())));
+                hasProved = true;
+            } else if (answer instanceof AuthReply.SaslFinal it && hasProved && !isVerified) {
+                scram.verify(it.data());
+                isVerified = true;
+            } else {
+                throw unexpected(answer);
+            }
         }
-        success = done;
+    }
+
+    private void answer(AuthReply.MfaRequired challenge) throws IOException {
+        if (config.mfaHandler == null) {
+            throw RustyDBException.local("28000", "AUTHENTICATION_FAILED",
+                    "the server asks for a second factor, and there is no mfaHandler");
+        }
+        String code = config.mfaHandler.apply(new MfaChallenge(challenge.challengeId(),
+                challenge.methods(), Duration.ofSeconds(challenge.expiresInSecs())));
+        send(AUTH_ID, new AuthMessage.MfaCode(challenge.challengeId(), code));
     }
 
     // Trust is used where the server offers it and nothing else is possible or needed.
@@ -156,38 +194,6 @@ final class Login {
                     "the log-in needs the option " + option);
         }
         return secret;
-    }
-
-    private void scram(AuthMethod method) throws IOException {
-        byte[] endPoint =
-                method == AuthMethod.SCRAM_SHA256_PLUS ? transport.endPoint() : null;
-        Scram scram = new Scram(require(config.password, "password"), endPoint);
-        send(AUTH_ID, new AuthMessage.SaslInitial(scram.mechanism(), scram.first()));
-        Message challenge = receivePastMfa();
-        if (!(challenge instanceof AuthReply.SaslContinue first)) {
-            throw unexpected(challenge);
-        }
-        send(AUTH_ID, new AuthMessage.SaslResponse(scram.proof(first.data())));
-        Message proof = receivePastMfa();
-        if (!(proof instanceof AuthReply.SaslFinal last)) {
-            throw unexpected(proof);
-        }
-        scram.verify(last.data());
-    }
-
-    private Message receivePastMfa() throws IOException {
-        Message answer = receive();
-        while (answer instanceof AuthReply.MfaRequired challenge) {
-            if (config.mfaHandler == null) {
-                throw RustyDBException.local("28000", "AUTHENTICATION_FAILED",
-                        "the server asks for a second factor, and there is no mfaHandler");
-            }
-            String code = config.mfaHandler.apply(new MfaChallenge(challenge.challengeId(),
-                    challenge.methods(), Duration.ofSeconds(challenge.expiresInSecs())));
-            send(AUTH_ID, new AuthMessage.MfaCode(challenge.challengeId(), code));
-            answer = receive();
-        }
-        return answer;
     }
 
     private static RustyDBException unexpected(Message message) {

@@ -201,23 +201,43 @@ final class Requests {
     static long bulkInsert(Connection connection, BulkTarget target, List<String> columns,
             Supplier<Iterator<? extends Object[]>> rows, Duration timeout) {
         Exchange upload = connection.openUpload();
+        boolean isWanted;
         try {
-            send(connection, upload, target.onWire(columns), timeout);
-            sendRows(connection, upload, columns.size(), rows.get(), timeout);
+            isWanted = connection.sendPart(upload, target.onWire(columns), Deadline.in(timeout))
+                    && sendRows(connection, upload, columns.size(), rows.get(), timeout);
+            if (isWanted) {
+                connection.sendLast(upload, new BulkMessage.End(), Deadline.in(timeout));
+            }
         } catch (RuntimeException | Error e) {
             abort(connection, upload, e, timeout);
             throw e;
         }
-        connection.sendPart(upload, new BulkMessage.End(), true, Deadline.in(timeout));
-        return answer(connection, upload, Message.Ok.class, timeout).affectedRows();
+        try {
+            return answer(connection, upload, Message.Ok.class, timeout).affectedRows();
+        } catch (RustyDBException e) {
+            if (!isWanted) {
+                endRefused(connection, upload, e, timeout);
+            }
+            throw e;
+        }
     }
 
-    private static boolean send(
-            Connection connection, Exchange upload, Message message, Duration timeout) {
-        return connection.sendPart(upload, message, false, Deadline.in(timeout));
+    /** Ends an upload that the server refused in its midst: it still waits for the last part. */
+    private static void endRefused(
+            Connection connection, Exchange upload, RustyDBException e, Duration timeout) {
+        // What was not even accepted has no last part.
+        boolean wasAccepted = switch (e.getCode()) {
+            case "QUEUE_FULL", "TOO_MANY_PENDING_REQUESTS", "NOT_SUPPORTED" -> false;
+            default -> true;
+        };
+        if (wasAccepted && connection.isOpen()) {
+            connection.sendLast(upload, new BulkMessage.Abort("refused"), Deadline.in(timeout));
+        } else {
+            connection.forgetUpload(upload);
+        }
     }
 
-    private static void sendRows(Connection connection, Exchange upload, int columns,
+    private static boolean sendRows(Connection connection, Exchange upload, int columns,
             Iterator<? extends Object[]> rows, Duration timeout) {
         boolean isWanted = true;
         for (long sequence = 0; isWanted && rows.hasNext(); sequence++) {
@@ -230,8 +250,10 @@ final class Requests {
                 }
                 chunk.add(row);
             }
-            isWanted = send(connection, upload, new BulkMessage.Rows(sequence, chunk), timeout);
+            Message part = new BulkMessage.Rows(sequence, chunk);
+            isWanted = connection.sendPart(upload, part, Deadline.in(timeout));
         }
+        return isWanted;
     }
 
     private static List<Value> values(Object[] row, int columns) {
@@ -267,7 +289,7 @@ final class Requests {
             String reason = String.valueOf(cause.getMessage());
             Message abort = new BulkMessage.Abort(
                     reason.substring(0, Math.min(200, reason.length())));
-            connection.sendPart(upload, abort, true, Deadline.in(timeout));
+            connection.sendLast(upload, abort, Deadline.in(timeout));
             if (connection.drain(upload, Deadline.in(timeout))) {
                 if (connection.status() == TransactionStatus.IN_TRANSACTION) {
                     connection.status(TransactionStatus.FAILED);

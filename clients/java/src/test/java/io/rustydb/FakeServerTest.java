@@ -219,11 +219,12 @@ class FakeServerTest {
     @Test
     void aBulkInsertStopsWhereTheServerRefusesAndAbortsWhereItsRowsFail() throws IOException {
         try (FakeServer server = new FakeServer(peer -> {
-            peer.refuse(peer.request(), Severity.ERROR, "42P01", false);
             Frame next = peer.request();
-            while (next.message() instanceof BulkMessage.Rows) {
+            peer.refuse(next, Severity.ERROR, "42P01", false);
+            while (!(next.message() instanceof BulkMessage.Abort)) {
                 next = peer.request();
             }
+            next = peer.request();
             assertTrue(next.message() instanceof BulkMessage.Start);
             while (!(next.message() instanceof BulkMessage.Abort abort)) {
                 next = peer.request();
