@@ -93,6 +93,10 @@ final class Connection {
         return Map.copyOf(parameters);
     }
 
+    boolean isTls() {
+        return transport.isTls();
+    }
+
     boolean isOpen() {
         return failure == null;
     }
