@@ -5,13 +5,13 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.LockSupport;
 
 /**
- * The server closes a connection that sends more than 100 urgent frames in a second; this lets 80
- * pass in any second, 20 of them at once. Waiting is what a receiver may do anyway: it only delays
+ * The server closes a connection that sends more than 100 urgent frames in a second; this lets 90
+ * pass in any second, 10 of them at once. Waiting is what a receiver may do anyway: it only delays
  * new credit.
  */
 final class UrgentPacer {
-    private static final long NANOS_EACH = TimeUnit.SECONDS.toNanos(1) / 60;
-    private static final long BURST = 20;
+    private static final long NANOS_EACH = TimeUnit.SECONDS.toNanos(1) / 80;
+    private static final long BURST = 10;
 
     private long nextFree = System.nanoTime() - BURST * NANOS_EACH;
 

@@ -694,7 +694,7 @@ class FakeServerTest {
                 inFirstSecond++;
             }
         }
-        assertTrue(inFirstSecond > 50 && inFirstSecond <= 82, "" + inFirstSecond);
+        assertTrue(inFirstSecond > 80 && inFirstSecond <= 92, "" + inFirstSecond);
     }
 
     @Test
