@@ -106,10 +106,6 @@ final class Connection {
         return failure == null && farewell == null;
     }
 
-    int maxPayload() {
-        return codec.maxPayload();
-    }
-
     TransactionStatus status() {
         return status;
     }

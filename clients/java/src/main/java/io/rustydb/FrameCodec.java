@@ -24,10 +24,6 @@ final class FrameCodec {
         this.maxPayload = maxPayload;
     }
 
-    int maxPayload() {
-        return maxPayload;
-    }
-
     /**
      * The whole frame.
      *

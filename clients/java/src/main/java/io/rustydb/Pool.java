@@ -1,11 +1,11 @@
 // The connections of a client, and who has them.
 package io.rustydb;
 
-import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.HashSet;
+import java.util.Iterator;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.locks.Condition;
@@ -148,11 +148,15 @@ final class Pool implements Connection.Observer {
         boolean tooFew;
         lock.lock();
         try {
-            while (all.size() > config.minPoolSize && !idle.isEmpty()
-                    && isStale(idle.peekLast(), config.idleTimeout)) {
-                Connection connection = idle.pollLast();
-                all.remove(connection);
-                surplus.add(connection);
+            for (Iterator<Connection> it = idle.descendingIterator(); it.hasNext(); ) {
+                Connection connection = it.next();
+                boolean isTooOld = all.size() > config.minPoolSize
+                        && connection.idleNanos() > config.idleTimeout.toNanos();
+                if (isTooOld || !connection.isUsable()) {
+                    it.remove();
+                    all.remove(connection);
+                    surplus.add(connection);
+                }
             }
             tooFew = !isClosed && opening == 0 && all.size() < config.minPoolSize;
         } finally {
@@ -165,10 +169,6 @@ final class Pool implements Connection.Observer {
             filler.setDaemon(true);
             filler.start();
         }
-    }
-
-    private static boolean isStale(Connection connection, Duration idleTimeout) {
-        return !connection.isUsable() || connection.idleNanos() > idleTimeout.toNanos();
     }
 
     private boolean reserveSpare() {
