@@ -159,7 +159,8 @@ final class Connection {
             return;
         }
         if (exchange.window() != null) {
-            if (!frame.has(Frame.URGENT)) {
+            // The last frame is let in without credit: nothing can come after it.
+            if (!frame.has(Frame.URGENT) && !frame.isFinal()) {
                 exchange.window().receive(frame.wireBytes());
             }
             grantConnection(frame);
