@@ -8,6 +8,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.ScheduledThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import javax.net.ssl.SSLException;
 
 /** One for each client. */
@@ -74,10 +75,14 @@ final class Connector {
         Transport transport = null;
         ScheduledFuture<?> watch = null;
         boolean done = false;
+        AtomicBoolean isLate = new AtomicBoolean();
         try {
-            transport = Transport.open(host, config.tls, tls, deadline);
-            watch = timer.schedule(
-                    transport::close, deadline.remainingMillis(), TimeUnit.MILLISECONDS);
+            Transport opened = Transport.open(host, config.tls, tls, deadline);
+            transport = opened;
+            watch = timer.schedule(() -> {
+                isLate.set(true);
+                opened.close();
+            }, deadline.remainingMillis(), TimeUnit.MILLISECONDS);
             Login login = Login.perform(config, transport);
             // If the watch has fired, the socket is closed, and the first reading says so.
             watch.cancel(false);
@@ -85,7 +90,7 @@ final class Connector {
             done = true;
             return connection;
         } catch (IOException e) {
-            throw unreachable(host, deadline, e);
+            throw unreachable(host, isLate.get() || deadline.isOver(), e);
         } catch (java.util.concurrent.RejectedExecutionException e) {
             throw RustyDBException.local(
                     "08003", "CONNECTION_FAILURE", "the client is disconnected", e);
@@ -100,8 +105,8 @@ final class Connector {
     }
 
     private static RustyDBException unreachable(
-            Config.Host host, Deadline deadline, IOException e) {
-        if (deadline.isOver()) {
+            Config.Host host, boolean isLate, IOException e) {
+        if (isLate) {
             return RustyDBException.local("08001", "TIMEOUT",
                     "connecting to " + host + " took longer than the time-out", e);
         }

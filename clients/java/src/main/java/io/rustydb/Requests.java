@@ -12,6 +12,7 @@ import java.util.function.Supplier;
 final class Requests {
     private static final int CHUNK_BYTES = 64 << 10;
     private static final int CHUNK_ROWS = 1000;
+    private static final Duration END_GRACE = Duration.ofSeconds(5);
     private static final AtomicLong LAST_STATEMENT = new AtomicLong();
 
     private Requests() {
@@ -216,7 +217,7 @@ final class Requests {
             return answer(connection, upload, Message.Ok.class, timeout).affectedRows();
         } catch (RustyDBException e) {
             if (!isWanted) {
-                endRefused(connection, upload, e, timeout);
+                endRefused(connection, upload, e);
             }
             throw e;
         }
@@ -224,16 +225,21 @@ final class Requests {
 
     /** Ends an upload that the server refused in its midst: it still waits for the last part. */
     private static void endRefused(
-            Connection connection, Exchange upload, RustyDBException e, Duration timeout) {
+            Connection connection, Exchange upload, RustyDBException e) {
         // What was not even accepted has no last part.
         boolean wasAccepted = switch (e.getCode()) {
             case "QUEUE_FULL", "TOO_MANY_PENDING_REQUESTS", "NOT_SUPPORTED" -> false;
             default -> true;
         };
-        if (wasAccepted && connection.isOpen()) {
-            connection.sendLast(upload, new BulkMessage.Abort("refused"), Deadline.in(timeout));
-        } else {
+        if (!wasAccepted || !connection.isOpen()) {
             connection.forgetUpload(upload);
+            return;
+        }
+        try {
+            connection.sendLast(upload, new BulkMessage.Abort("refused"), Deadline.in(END_GRACE));
+        } catch (RustyDBException other) {
+            e.addSuppressed(other);
+            connection.fail(RustyDBException.lost("a bulk insert could not be ended", other));
         }
     }
 

@@ -5,6 +5,7 @@ import java.io.BufferedInputStream;
 import java.io.Closeable;
 import java.io.IOException;
 import java.io.InputStream;
+import java.io.OutputStream;
 import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
@@ -23,7 +24,14 @@ final class FakeServer implements Closeable {
         void run(Peer peer) throws Exception;
     }
 
+    private static final Script TRUST = peer -> {
+        peer.read();
+        peer.welcome();
+    };
+
     private final ServerSocket socket;
+    private final List<AuthMethod> methods;
+    private final Script login;
     private final Script script;
     private final long heartbeatMillis;
     private final Set<Socket> open = ConcurrentHashMap.newKeySet();
@@ -35,6 +43,13 @@ final class FakeServer implements Closeable {
     }
 
     FakeServer(Script script, long heartbeatMillis) throws IOException {
+        this(List.of(AuthMethod.TRUST), TRUST, script, heartbeatMillis);
+    }
+
+    FakeServer(List<AuthMethod> methods, Script login, Script script, long heartbeatMillis)
+            throws IOException {
+        this.methods = methods;
+        this.login = login;
         this.script = script;
         this.heartbeatMillis = heartbeatMillis;
         socket = new ServerSocket(0, 50, InetAddress.getLoopbackAddress());
@@ -68,9 +83,17 @@ final class FakeServer implements Closeable {
         }
     }
 
+    /** Serves one client that came by another way. */
+    void serve(InputStream in, OutputStream out) throws Exception {
+        Peer peer = new Peer(in, out, connections.incrementAndGet());
+        peer.greet(methods, heartbeatMillis);
+        login.run(peer);
+        script.run(peer);
+    }
+
     private void serve(Socket client) {
         try (client) {
-            script.run(new Peer(client, connections.incrementAndGet(), heartbeatMillis));
+            serve(client.getInputStream(), client.getOutputStream());
         } catch (IOException e) {
             // The client went away, which is up to it.
         } catch (Throwable e) {
@@ -89,24 +112,29 @@ final class FakeServer implements Closeable {
         }
     }
 
-    /** One connection, after the log-in. */
+    /** One connection. */
     static final class Peer {
         final int number;
         private final FrameCodec codec = new FrameCodec();
-        private final Socket socket;
         private final InputStream in;
+        private final OutputStream out;
 
-        Peer(Socket socket, int number, long heartbeatMillis) throws IOException {
-            this.socket = socket;
+        Peer(InputStream in, OutputStream out, int number) {
+            this.in = new BufferedInputStream(in);
+            this.out = out;
             this.number = number;
-            in = new BufferedInputStream(socket.getInputStream());
+        }
+
+        void greet(List<AuthMethod> methods, long heartbeatMillis) throws IOException {
             in.readNBytes(8);
             read();
             send(new HandshakeMessage.ServerHello(new HandshakeMessage.Version(1, 0), "fake", "1",
                     number, CompressionType.NONE, 0x7b, List.of(), Frame.MAX_PAYLOAD, 1 << 20,
                     10_000, 1000, 1000, WINDOW, 4 * WINDOW, heartbeatMillis,
-                    List.of(AuthMethod.TRUST)), Frame.RESPONSE, 1);
-            read();
+                    methods), Frame.RESPONSE, 1);
+        }
+
+        void welcome() throws IOException {
             send(new AuthReply.Success(1, "u", List.of(), List.of()), Frame.RESPONSE, 2);
         }
 
@@ -131,7 +159,7 @@ final class FakeServer implements Closeable {
         void send(Message message, int flags, long id) throws IOException {
             byte[] bytes = codec.encode(message, flags, id);
             synchronized (this) {
-                socket.getOutputStream().write(bytes);
+                out.write(bytes);
             }
         }
 

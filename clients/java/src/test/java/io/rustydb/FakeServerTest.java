@@ -221,6 +221,9 @@ class FakeServerTest {
         try (FakeServer server = new FakeServer(peer -> {
             Frame next = peer.request();
             peer.refuse(next, Severity.ERROR, "42P01", false);
+            peer.send(new Message.WindowUpdate(0, 1 << 20), Frame.URGENT | Frame.ONEWAY, 0);
+            peer.send(new Message.WindowUpdate(next.id(), 1 << 20),
+                    Frame.URGENT | Frame.ONEWAY, 0);
             while (!(next.message() instanceof BulkMessage.Abort)) {
                 next = peer.request();
             }
