@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeFalse;
 
 import java.io.IOException;
 import java.time.Duration;
@@ -273,7 +274,7 @@ class EndToEndTest {
     void aMillionRowsStreamThroughLittleMemory() {
         long sum = 0;
         long rows = 0;
-        // 300 MB, more than twice the heap of the tests.
+        // 300 MB, more than the heap of the tests.
         try (RowStream stream = client.stream(
                 "SELECT g AS n, repeat(md5(g::text), 8) AS t FROM generate_series(1, $1::int8) g",
                 1_000_000L)) {
@@ -385,7 +386,7 @@ class EndToEndTest {
         assertEquals(10, client.bulkInsert(skip, List.of("id", "name"), rows(299_991, 300_010)));
         assertEquals(300_010, count(client));
         assertEquals("42P01", stateOf(() ->
-                client.bulkInsert("no_such_table", List.of("id"), rows(1, 100_000))));
+                client.bulkInsert("no_such_table", List.of("id", "name"), rows(1, 100_000))));
         assertEquals("42703", stateOf(() ->
                 client.bulkInsert(table, List.of("no_such_column", "name"), rows(1, 3))));
         assertEquals("22023", stateOf(() -> client.bulkInsert(table, List.of("id"), rows(1, 3))));
@@ -443,31 +444,31 @@ class EndToEndTest {
     @Test
     void requestsAreCancelled() throws Exception {
         long start = System.nanoTime();
+        String sleep = "SELECT pg_sleep(30) /* " + table + " */";
         CancelToken token = new CancelToken();
         Thread canceller = new Thread(() -> {
             pause(500);
             client.cancel(token);
         });
         canceller.start();
+        assertEquals("57014", stateOf(
+                () -> client.query(QueryOptions.DEFAULT.cancelToken(token), sleep)));
         assertEquals("57014", stateOf(() -> client.query(
-                QueryOptions.DEFAULT.cancelToken(token), "SELECT pg_sleep(30)")));
-        assertEquals("57014", stateOf(() -> client.query(
-                QueryOptions.DEFAULT.timeout(Duration.ofMillis(500)), "SELECT pg_sleep(30)")));
+                QueryOptions.DEFAULT.timeout(Duration.ofMillis(500)), sleep)));
         Thread main = Thread.currentThread();
         Thread interrupter = new Thread(() -> {
             pause(500);
             main.interrupt();
         });
         interrupter.start();
-        assertEquals("57014", stateOf(() -> client.query("SELECT pg_sleep(30)")));
+        assertEquals("57014", stateOf(() -> client.query(sleep)));
         assertTrue(Thread.interrupted());
         assertTrue(System.nanoTime() - start < SOON.toNanos());
-        assertEquals(1, client.query("SELECT 1").size());
-        // The server has nothing left that runs.
+        // Nothing of it runs on in PostgreSQL.
         ResultSet running = client.query("SELECT count(*) FROM pg_stat_activity "
-                + "WHERE state = 'active' AND query = 'SELECT pg_sleep(30)' "
-                + "AND usename = current_user AND query_start > now() - interval '10 s'");
+                + "WHERE state = 'active' AND query = $1", sleep);
         assertTrue(running.next());
+        assertEquals(0, running.getInt(1));
     }
 
     @Test
@@ -569,6 +570,7 @@ class EndToEndTest {
     @Test
     void lostConnectionsAreReplaced() throws Exception {
         Config config = EndToEnd.config();
+        assumeFalse(config.hosts.get(0).isUnixSocket());
         try (CuttingProxy proxy = new CuttingProxy(config.hosts.get(0));
                 Client through = EndToEnd.builder().host("127.0.0.1").port(proxy.port()).poolSize(2)
                         .build().connect()) {
