@@ -148,9 +148,8 @@ impl Intake {
             }
             Message::Ping => state.out.urgent(flags::RESPONSE, id, &Message::Pong),
             Message::WindowUpdate { stream, credit } => {
-                if !state.out.grant(stream, credit) {
-                    return Err(flow_error("a window of more than 2^31 - 1 bytes"));
-                }
+                let fits = state.out.grant(stream, credit);
+                fits.then_some(()).ok_or_else(|| flow_error("a window of more than 2^31 - 1"))?;
             }
             Message::Cancel { target } => cancel(core, state, target),
             Message::Close { reason } => {
