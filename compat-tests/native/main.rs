@@ -7,6 +7,7 @@
 mod harness;
 
 mod client;
+mod login;
 mod requests;
 
 use std::process::{Child, Command, Stdio};

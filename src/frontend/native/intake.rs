@@ -148,9 +148,8 @@ impl Intake {
             }
             Message::Ping => state.out.urgent(flags::RESPONSE, id, &Message::Pong),
             Message::WindowUpdate { stream, credit } => {
-                if !state.out.grant(stream, credit) {
-                    return Err(flow_error("a window of more than 2^31 - 1 bytes"));
-                }
+                let fits = state.out.grant(stream, credit);
+                fits.then_some(()).ok_or_else(|| flow_error("a window of more than 2^31 - 1"))?;
             }
             Message::Cancel { target } => cancel(core, state, target),
             Message::Close { reason } => {
@@ -185,10 +184,10 @@ impl Intake {
         bulk.is_whole = is_last;
         if bulk.is_over {
             decode::<Message>(body).map_err(errors::of_violation)?;
+            state.free_part(id, payload);
             if is_last {
                 state.drop_bulk(id);
             }
-            state.free(payload);
         } else {
             bulk.parts.push_back((body.to_vec(), payload));
             core.metrics.native.queued.inc();
@@ -244,33 +243,44 @@ impl Intake {
             return Err(errors::violation(text));
         }
         let variant = body[0];
+        let payload = if header.has(flags::URGENT) { 0 } else { header.length };
         if let Err(refusal) = self.admit(core, state, header, variant) {
-            state.free(header.length);
+            state.free(payload);
+            if variant == BULK && header.has(flags::MORE) {
+                // Its parts are on their way already, and are to be passed over.
+                self.expect_bulk(state, id, true)?;
+            }
             return self.refuse(core, state, id, refusal);
         }
         self.refused = 0;
         let order = order_of(header, body);
         let level = Level::of_bits(header.priority());
-        let payload = if header.has(flags::URGENT) { 0 } else { header.length };
         let request = Request { id, body: body.to_vec(), payload };
         state.queue.push(level, order, now, request);
         state.pending.insert(id);
         core.metrics.native.queued.inc();
         core.metrics.native.pending.inc();
         match variant {
-            BULK => {
-                let parts = BulkParts {
-                    parts: std::collections::VecDeque::new(),
-                    is_whole: false,
-                    is_over: false,
-                    window: ReceiveWindow::new(self.stream_window),
-                };
-                state.bulks.insert(id, parts);
-            }
+            BULK => self.expect_bulk(state, id, false)?,
             STREAMING => state.out.open_stream(id),
             _ => {}
         }
         state.progress = true;
+        Ok(())
+    }
+
+    /// Parts of a bulk insert will come.
+    fn expect_bulk(&self, state: &mut State, id: u64, is_over: bool) -> Result<(), Fatal> {
+        if state.bulks.len() >= MOST_REFUSED as usize {
+            return Err(errors::violation("too many bulk inserts that are refused and not ended"));
+        }
+        let parts = BulkParts {
+            parts: std::collections::VecDeque::new(),
+            is_whole: false,
+            is_over,
+            window: ReceiveWindow::new(self.stream_window),
+        };
+        state.bulks.insert(id, parts);
         Ok(())
     }
 
@@ -306,7 +316,8 @@ impl Intake {
             return limit("TOO_MANY_PENDING_REQUESTS", text);
         }
         let text = "too many requests wait on this connection";
-        if variant == BULK && state.bulks.len() >= MOST_BULKS {
+        let open = state.bulks.values().filter(|bulk| !bulk.is_over).count();
+        if variant == BULK && open >= MOST_BULKS {
             return limit("QUEUE_FULL", text);
         }
         if state.queue.len() < native.max_queued_requests as usize {

@@ -73,6 +73,9 @@ pub(in crate::frontend) struct Newcomer {
     pub(in crate::frontend) format: u8,
 }
 
+/// Places that are counted for a role and for a database.
+type Places = (Share<Role>, Share<Database>);
+
 /// A client that is ready.
 struct Ready {
     session: Session,
@@ -81,7 +84,7 @@ struct Ready {
     windows: (u32, u32),
     sent: u32,
     agreed: Agreed,
-    _shares: (Share<Role>, Share<Database>),
+    _shares: Places,
 }
 
 /// Serves a client from its preface to its end.
@@ -168,11 +171,7 @@ async fn greet(
     Ok(Ready { session, proven, capabilities, windows, sent, agreed, _shares: shares })
 }
 
-fn open(
-    door: &PgDoor,
-    peer: String,
-    proven: &Proven,
-) -> Result<(Session, (Share<Role>, Share<Database>)), Error> {
+fn open(door: &PgDoor, peer: String, proven: &Proven) -> Result<(Session, Places), Error> {
     let start = &proven.start;
     let database: Database = database_of(start).into();
     let shares = shares(door, &proven.identity.role, &database)?;
@@ -180,8 +179,9 @@ fn open(
     let own = [("application_name", start.application_name.as_str()), ("client_encoding", "UTF8")];
     let given = start.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in own.into_iter().chain(given) {
-        let is_own = name.eq_ignore_ascii_case("client_encoding") && value != "UTF8";
-        if !is_own && !(name == "application_name" && value.is_empty()) {
+        let is_encoding = name.eq_ignore_ascii_case("client_encoding") && value != "UTF8";
+        let is_nothing = name == "application_name" && value.is_empty();
+        if !is_encoding && !is_nothing {
             options.retain(|(known, _)| known != name);
             options.push((name.to_owned(), value.to_owned()));
         }

@@ -120,7 +120,6 @@ impl PgDoor {
             Ok(Outcome::Native(newcomer)) => {
                 drop(open);
                 native::attend(self, *newcomer).await;
-                return;
             }
             Ok(Outcome::Console(console, _admission)) => Box::pin(console.run()).await,
             Ok(Outcome::Done) => {}

@@ -15,9 +15,9 @@ pub fn write_numeric(out: &mut String, raw: &[u8]) -> Result<(), Malformed> {
     match sign {
         0x0000 => {}
         0x4000 => out.push('-'),
-        0xc000 => return Ok(out.push_str("NaN")),
-        0xd000 => return Ok(out.push_str("Infinity")),
-        0xf000 => return Ok(out.push_str("-Infinity")),
+        0xc000 => return put_word(out, "NaN"),
+        0xd000 => return put_word(out, "Infinity"),
+        0xf000 => return put_word(out, "-Infinity"),
         _ => return Err(Malformed("unknown sign of a numeric")),
     }
     let count = usize::try_from(count).map_err(|_| Malformed("negative count of digits"))?;
@@ -43,6 +43,11 @@ pub fn write_numeric(out: &mut String, raw: &[u8]) -> Result<(), Malformed> {
         }
         out.truncate(end);
     }
+    Ok(())
+}
+
+fn put_word(out: &mut String, word: &str) -> Result<(), Malformed> {
+    out.push_str(word);
     Ok(())
 }
 

@@ -153,6 +153,9 @@ fn lengths(mut reader: Reader<'_>) -> Result<(Vec<u64>, u64), Malformed> {
             }
         }
     }
+    if lengths.is_empty() {
+        return Err(BAD);
+    }
     if count == 0 {
         lengths.clear();
     }
@@ -168,7 +171,10 @@ mod tests {
     use super::*;
     use crate::proto::native::{Value, decode};
 
-    fn array(element: u32, text: &str) -> Option<(Vec<(u32, i32)>, Vec<Option<String>>)> {
+    /// Dimensions, and the texts of the elements.
+    type Found = (Vec<(u32, i32)>, Vec<Option<String>>);
+
+    fn array(element: u32, text: &str) -> Option<Found> {
         let mut out = Vec::new();
         put(&mut out, element, text.as_bytes(), 0).ok()?;
         let Value::Array { dims, values, element_oid } = decode(&out).unwrap() else { panic!() };
