@@ -7,6 +7,7 @@ use crate::client::{Wire, hello, start};
 use crate::{guarded, open};
 
 /// Logs in by SCRAM; the error if it fails.
+#[expect(clippy::result_large_err, reason = "it is looked at once")]
 fn scram(wire: &mut Wire, user: &str, password: &str) -> Result<Vec<String>, ErrorBody> {
     let begin = Message::Auth(Auth::Start(Box::new(start(user, AuthMethod::ScramSha256))));
     wire.send(2, 0, &begin);

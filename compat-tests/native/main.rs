@@ -7,6 +7,7 @@
 mod harness;
 
 mod client;
+mod libraries;
 mod login;
 mod requests;
 
