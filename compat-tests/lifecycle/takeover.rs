@@ -139,6 +139,22 @@ fn a_new_process_that_does_not_start_changes_nothing() {
         old.metric("rustydb_takeovers_total{result=\"failed\"}") == 1.0
     });
     assert!(old.log().contains("goes on serving"), "{}", old.log());
+    // One that is killed while it waits for its PostgreSQL.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute = format!("postgresql://me@{}/app?sslmode=disable", silent.local_addr().unwrap());
+    let mut killed = harness::command(harness::binary())
+        .args(["--takeover", "--backend", &mute, "--port", "0", "--api-port", "0"])
+        .args(["--metrics-port", "0", "--unix-socket-dir", "none", "--data-dir"])
+        .arg(&old.data_dir)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    silent.accept().unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    eventually("that, too", SOON, || {
+        old.metric("rustydb_takeovers_total{result=\"failed\"}") == 2.0
+    });
     assert_eq!(inside.value("select 1").unwrap(), "1");
     let sockets = old.socket_dir.to_str().unwrap();
     for host in ["127.0.0.1", sockets] {

@@ -113,7 +113,9 @@ async fn ask(line: &mut Line, message: &Message) -> Result<Option<Message>, Star
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
         Ok(Err(e)) => Err(failed(&e.to_string())),
-        Err(_) => Err(failed("the running process does not answer")),
+        Err(_) => Err(failed(
+            "the running process does not answer; perhaps another one is taking over already",
+        )),
     }
 }
 
