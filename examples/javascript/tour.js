@@ -1,12 +1,12 @@
 // A tour of the JavaScript client. Start the server first (`make run`), then in this folder:
 //   (cd ../../clients/javascript && npm ci && npm run build)
 //   npm install --no-package-lock
-//   RUSTYDB_URL=rustydb://rustydb:PASSWORD@localhost:5432/postgres node tour.js
+//   RUSTYDB_URL=rustydb://rustydb:PASSWORD@localhost:5432/rustydb node tour.js
 // PASSWORD is the administrator's, see the last line of the server's greeting.
 
 import { RustyDBClient } from "@rustydb/client";
 
-const url = process.env.RUSTYDB_URL ?? "rustydb://localhost/postgres";
+const url = process.env.RUSTYDB_URL ?? "rustydb://rustydb@localhost/rustydb";
 const client = new RustyDBClient({ url });
 await client.connect();
 

@@ -4,6 +4,7 @@ import { unexpected, type Connection, type Limits } from "./connection.js";
 import { toValue, type Parameter } from "./encode.js";
 import { timedOut, usageError } from "./errors.js";
 import { ReplyQueue } from "./replies.js";
+import { Turns } from "./turns.js";
 import { flag } from "./wire/frame.js";
 import type { Message } from "./wire/message.js";
 import type { Value } from "./wire/value.js";
@@ -78,7 +79,9 @@ async function sendRows(
   let sequence = 0;
   let waiting: Value[][] = [];
   let bytes = 0;
+  const turns = new Turns();
   const send = async (): Promise<boolean> => {
+    await turns.yield();
     const mayGo = connection.canSend(id, () => watchdog.hasGivenUp);
     if (!(await watchdog.during(mayGo))) return false;
     const value = { sequence, rows: waiting };

@@ -16,6 +16,11 @@ import {
 
 /** Who gets the replies to one request. */
 export interface Exchange {
+  /**
+   * One reply that is not the last, not decoded yet: so it takes no more memory than its window
+   * says until it is used. Without this method it goes to `onReply`.
+   */
+  onPart?(decode: () => Message, size: number): void;
   /** One reply; `size` is its payload, for a stream's window. Without `more` it is the last. */
   onReply(message: Message, more: boolean, size: number): void;
   /** The connection is gone before the last reply. */
@@ -77,6 +82,8 @@ export class Connection {
   #windows = new SendWindows(Infinity);
   #credit: ReceiveCredit;
   #nextId = 1n;
+  /** Requests that were sent and have not had their last reply. */
+  #inFlight = 0;
   #failure: RustyDBError | undefined;
   #draining = false;
   #corked = false;
@@ -272,6 +279,8 @@ export class Connection {
     // A sequence that was begun keeps its window until its last frame.
     if (pending !== undefined && !(pending.isSequence && pending.sent)) this.#windows.close(id);
     this.#credit.forget(id);
+    if (pending?.sent) this.#inFlight -= 1;
+    this.#sendWaiting();
     this.#wake();
   }
 
@@ -308,15 +317,25 @@ export class Connection {
 
   #send(id: bigint, frame: Buffer, isLast = false): void {
     const outgoing = { id, frame, isLast };
-    if (this.#outbox.length > 0 || !this.#windows.hasCredit(id)) this.#outbox.push(outgoing);
+    if (this.#outbox.length > 0 || !this.#mayGo(id)) this.#outbox.push(outgoing);
     else this.#write(outgoing);
+  }
+
+  /** Whether the server has room: in its windows, and for a new request in its queue. */
+  #mayGo(id: bigint): boolean {
+    const isNew = this.#pending.get(id)?.sent === false;
+    const most = this.greeting?.hello.maxQueuedRequests ?? 1;
+    return this.#windows.hasCredit(id) && !(isNew && this.#inFlight >= most);
   }
 
   #write({ id, frame, isLast }: Outgoing): void {
     this.#windows.sent(id, frame.length - HEADER_SIZE);
     if (isLast) this.#windows.close(id);
     const pending = this.#pending.get(id);
-    if (pending !== undefined) pending.sent = true;
+    if (pending?.sent === false) {
+      pending.sent = true;
+      this.#inFlight += 1;
+    }
     // What is sent in one turn of the event loop goes out in one piece.
     if (!this.#corked) {
       this.#corked = true;
@@ -341,7 +360,7 @@ export class Connection {
   }
 
   #sendWaiting(): void {
-    while (this.#outbox.length > 0 && this.#windows.hasCredit(this.#outbox[0]!.id)) {
+    while (this.#outbox.length > 0 && this.#mayGo(this.#outbox[0]!.id)) {
       this.#write(this.#outbox.shift()!);
     }
   }
@@ -372,8 +391,13 @@ export class Connection {
   }
 
   #onFrame(frame: Frame): void {
-    const message = decodeMessage(frameBody(frame, this.#agreement));
     const { flags, id } = frame;
+    const exchange = flags & flag.MORE ? this.#pending.get(id)?.exchange : undefined;
+    if (exchange?.onPart !== undefined) {
+      this.#countReceived(frame);
+      return exchange.onPart(() => this.#decodePart(frame), frame.payload.length);
+    }
+    const message = decodeMessage(frameBody(frame, this.#agreement));
     switch (message.kind) {
       case "WindowUpdate":
         this.#windows.credit(message.value.stream, message.value.credit);
@@ -391,6 +415,15 @@ export class Connection {
     }
     this.#onReply(frame, message);
     this.#countReceived(frame);
+  }
+
+  #decodePart(frame: Frame): Message {
+    try {
+      return decodeMessage(frameBody(frame, this.#agreement));
+    } catch (error) {
+      this.#fail(error as RustyDBError);
+      throw error;
+    }
   }
 
   #countReceived({ flags, payload }: Frame): void {
@@ -448,6 +481,7 @@ export class Connection {
       const id = this.#nextId++;
       const pending = this.#pending.size;
       this.#pending.set(id, { exchange, sent: true, isSequence: false });
+      this.#inFlight += 1;
       const value = { sentAtUs: BigInt(Date.now()) * 1000n, pending };
       this.#control({ kind: "Heartbeat", value }, id, 0);
     }, intervalMs);
@@ -471,7 +505,7 @@ export class Connection {
 
 /** The request did not leave, so it may be tried again. */
 function neverSent(failure: RustyDBError): RustyDBError {
-  return connectionLost("the connection is closed", true, failure);
+  return connectionLost(`the connection is closed: ${failure.message}`, true, failure);
 }
 
 /** The error that a signal's abort is for the request. */

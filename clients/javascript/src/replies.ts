@@ -15,7 +15,7 @@ export class ReplyQueue implements Exchange {
   /** Whether the last reply has come, or none will. */
   isOver = false;
   readonly #mostBytes: number;
-  readonly #replies: Reply[] = [];
+  readonly #replies: { decode: () => Message; size: number }[] = [];
   #bytes = 0;
   #failure: unknown;
   #wake: (() => void) | undefined;
@@ -28,12 +28,20 @@ export class ReplyQueue implements Exchange {
 
   onReply(message: Message, more: boolean, size: number): void {
     if (!more) this.isOver = true;
-    if (this.#failure !== undefined) return this.#dropped(size);
-    this.#bytes += size;
-    if (this.#bytes > this.#mostBytes && more) {
+    this.#add(() => message, size);
+  }
+
+  onPart(decode: () => Message, size: number): void {
+    if (this.#failure === undefined && this.#bytes + size > this.#mostBytes) {
       throw protocolViolation("the server sent more than its window", "FLOW_CONTROL_ERROR");
     }
-    this.#replies.push({ message, size });
+    this.#add(decode, size);
+  }
+
+  #add(decode: () => Message, size: number): void {
+    if (this.#failure !== undefined) return this.#dropped(size);
+    this.#bytes += size;
+    this.#replies.push({ decode, size });
     this.#wakeUp();
   }
 
@@ -59,8 +67,9 @@ export class ReplyQueue implements Exchange {
     const reply = this.#replies.shift();
     if (reply === undefined) return undefined;
     this.#bytes -= reply.size;
-    if (reply.message.kind === "Error") throw RustyDBError.fromBody(reply.message.value);
-    return reply;
+    const message = reply.decode();
+    if (message.kind === "Error") throw RustyDBError.fromBody(message.value);
+    return { message, size: reply.size };
   }
 
   /** The next reply. An Error is thrown. */

@@ -9,7 +9,8 @@ const NOTHING = /[\u00ad\u034f\u1806\u180b-\u180d\u200c\u200d\u2060\ufe00-\ufe0f
 const PROHIBITED = new RegExp(
   "[\\u0000-\\u001f\\u007f-\\u009f\\u06dd\\u070f\\u180e\\u2028\\u2029\\u2061-\\u2063" +
     "\\u206a-\\u206f\\ufff9-\\uffff\\u{1d173}-\\u{1d17a}\\ufdd0-\\ufdef\\u2ff0-\\u2ffb" +
-    "\\u0340\\u0341\\u200e\\u200f\\u202a-\\u202e\\u{e0001}\\u{e0020}-\\u{e007f}\\p{Co}\\p{Cs}\\p{Noncharacter_Code_Point}]",
+    "\\u0340\\u0341\\u200e\\u200f\\u202a-\\u202e" +
+    "\\u{e0001}\\u{e0020}-\\u{e007f}\\p{Co}\\p{Cs}\\p{Noncharacter_Code_Point}]",
   "u",
 );
 const RIGHT_TO_LEFT = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}]/u;

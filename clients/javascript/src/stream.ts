@@ -6,6 +6,7 @@ import type { ValueFormat } from "./options.js";
 import type { Lease } from "./pool.js";
 import { ReplyQueue } from "./replies.js";
 import { rowMaker, type Column, type QueryRequestOptions, type Row } from "./result.js";
+import { Turns } from "./turns.js";
 import { MAX_PAYLOAD } from "./wire/frame.js";
 import type { Message, Query } from "./wire/message.js";
 import type { Value } from "./wire/value.js";
@@ -29,6 +30,7 @@ class Replies {
   readonly #source: StreamSource;
   readonly #message: Message;
   readonly #queue: ReplyQueue;
+  readonly #turns = new Turns();
   #lease: Lease | undefined;
   #id = 0n;
   #isDone = false;
@@ -50,6 +52,8 @@ class Replies {
     try {
       const connection = (this.#lease ?? (await this.#open())).connection;
       if (this.#inUse > 0) connection.consumed(this.#id, this.#inUse);
+      this.#inUse = 0;
+      await this.#turns.yield();
       const { message, size } = this.#queue.takeNow() ?? (await this.#wait(connection));
       this.#inUse = size;
       if (isLast(message)) this.#release();

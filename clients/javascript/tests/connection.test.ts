@@ -358,6 +358,26 @@ describe("the connection", () => {
     silent.close();
   });
 
+  it("does not send more than the server's queue can take", async () => {
+    server.hello = { maxQueuedRequests: 3 };
+    let waiting = 0;
+    let most = 0;
+    recorded(({ peer, id, message }) => {
+      if (message.kind !== "Query") return peer.ok(id);
+      waiting += 1;
+      most = Math.max(most, waiting);
+      setTimeout(() => {
+        waiting -= 1;
+        peer.one(id);
+      }, 3);
+    });
+    const results = await client().session(async (session) =>
+      Promise.all(Array.from({ length: 20 }, () => session.query("x"))),
+    );
+    assert.equal(results.length, 20);
+    assert.equal(most, 3);
+  });
+
   it("has no more unfinished requests than the server allows", async () => {
     server.hello = { maxPendingRequests: 3 };
     recorded(({ peer, id, message }) => {

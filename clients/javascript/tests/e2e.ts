@@ -26,8 +26,8 @@ export class Proxy {
   /** Connections that came. */
   count = 0;
 
-  private constructor() {
-    const [target] = parseUrl(url!).hosts!;
+  private constructor(to: string) {
+    const [target] = parseUrl(to).hosts!;
     this.#server = net.createServer((socket) => {
       this.count += 1;
       const onward = net.connect({ host: target!.host, port: target!.port ?? 5432 });
@@ -43,17 +43,18 @@ export class Proxy {
     });
   }
 
-  static async start(): Promise<Proxy> {
-    const proxy = new Proxy();
-    proxy.#server.listen(0, "127.0.0.1");
+  /** Passes on to the host of the connection string, from a port of this address. */
+  static async start(to = url!, address = "127.0.0.1"): Promise<Proxy> {
+    const proxy = new Proxy(to);
+    proxy.#server.listen(0, address);
     await once(proxy.#server, "listening");
     return proxy;
   }
 
   /** Options that lead to the server through the proxy. */
   get options(): ClientOptions {
-    const { port } = this.#server.address() as net.AddressInfo;
-    return { host: "127.0.0.1", port };
+    const { address, port } = this.#server.address() as net.AddressInfo;
+    return { host: address, port };
   }
 
   cut(): void {

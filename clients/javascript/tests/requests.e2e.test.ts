@@ -229,10 +229,10 @@ describe("with a server", { skip }, () => {
 
     it("take requests that do not wait for each other", async () => {
       const numbers = await client.transaction(async (txn) => {
-        const queries = counting(200).map((i) => txn.query("select $1::int4 as n", [i]));
+        const queries = counting(3000).map((i) => txn.query("select $1::int4 as n", [i]));
         return (await Promise.all(queries)).map(({ rows }) => rows[0]!["n"]);
       });
-      assert.deepEqual(numbers, counting(200));
+      assert.deepEqual(numbers, counting(3000));
     });
   });
 
@@ -292,8 +292,9 @@ describe("with a server", { skip }, () => {
       await assert.rejects(client.stream("selec").next(), { sqlstate: "42601" });
     });
 
-    it("run in a transaction, several one after the other", async () => {
+    it("run in a transaction, several one after the other, also when they are left", async () => {
       await client.transaction(async (txn) => {
+        for await (const _ of txn.stream("select generate_series(1, 1000000)")) break;
         for (let i = 0; i < 3; i++) {
           let rows = 0;
           for await (const _ of txn.stream("select generate_series(1, 5000)")) rows += 1;
