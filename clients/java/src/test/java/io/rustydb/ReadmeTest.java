@@ -38,22 +38,29 @@ class ReadmeTest {
         return snippets;
     }
 
-    /** A class with a method for each snippet; what they share are a client and a URL. */
+    /** A class with a method for each snippet, which share a client. */
     private static String source(List<String> snippets) {
         StringBuilder source = new StringBuilder("import io.rustydb.*;\nimport java.time.*;\n"
                 + "import java.util.*;\nimport java.util.stream.*;\n"
                 + "public class Snippets {\n    public static Client client;\n");
         for (int i = 0; i < snippets.size(); i++) {
-            source.append("    public static void s").append(i)
-                    .append("() throws Exception {\n").append(snippets.get(i)).append("    }\n");
+            if (!isProgram(snippets.get(i))) {
+                source.append("    public static void s").append(i)
+                        .append("() throws Exception {\n").append(snippets.get(i))
+                        .append("    }\n");
+            }
         }
         return source.append("}\n").toString();
     }
 
-    private static Class<?> compile(String source, Path directory) throws Exception {
+    private static boolean isProgram(String snippet) {
+        return snippet.startsWith("import ");
+    }
+
+    private static Class<?> compile(String name, String source, Path directory) throws Exception {
         JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
-        URI name = URI.create("string:///Snippets.java");
-        JavaFileObject file = new SimpleJavaFileObject(name, JavaFileObject.Kind.SOURCE) {
+        URI uri = URI.create("string:///" + name + ".java");
+        JavaFileObject file = new SimpleJavaFileObject(uri, JavaFileObject.Kind.SOURCE) {
             @Override
             public CharSequence getCharContent(boolean ignoreEncodingErrors) {
                 return source;
@@ -66,36 +73,54 @@ class ReadmeTest {
                 directory.toString(), "-cp", library.toString()), null, List.of(file)).call();
         assertTrue(compiled, messages::toString);
         return new URLClassLoader(new URL[] {directory.toUri().toURL()},
-                ReadmeTest.class.getClassLoader()).loadClass("Snippets");
+                ReadmeTest.class.getClassLoader()).loadClass(name);
     }
 
     @Test
     void everySnippetCompiles(@TempDir Path directory) throws Exception {
-        compile(source(snippets()), directory);
+        compile("Snippets", source(snippets()), directory);
+        for (String snippet : snippets()) {
+            if (isProgram(snippet)) {
+                compile("App", snippet, directory);
+            }
+        }
     }
 
-    @Test
-    @EnabledIfEnvironmentVariable(named = EndToEnd.URL, matches = ".+")
-    void everySnippetRuns(@TempDir Path directory) throws Exception {
+    /** The snippet, for the server of the tests instead of that of the README. */
+    private static String adapted(String snippet, String channel) {
         Config config = EndToEnd.config().complete();
         Config.Host host = config.hosts.get(0);
-        String text = source(snippets())
-                .replace("rustydb://alice:secret@localhost:5432/mydb?", url())
+        return snippet.replace("rustydb://alice:secret@localhost:5432/mydb?", url())
+                .replace("rustydb://alice:secret@localhost:5432/mydb", url())
                 .replace(".host(\"localhost\").port(5432)",
                         ".host(\"" + host.name() + "\").port(" + host.port() + ")")
                 .replace("\"alice\"", "\"" + config.user + "\"")
                 .replace("\"secret\"", "\"" + config.password + "\"")
                 .replace("\"mydb\"", "\"" + config.database + "\"")
-                .replace("jobs", EndToEnd.name("jobs"));
-        Class<?> type = compile(text, directory);
+                .replace("jobs", channel);
+    }
+
+    @Test
+    @EnabledIfEnvironmentVariable(named = EndToEnd.URL, matches = ".+")
+    void everySnippetRuns(@TempDir Path directory) throws Exception {
+        List<String> snippets = new ArrayList<>();
+        String channel = EndToEnd.name("jobs");
+        snippets().forEach(snippet -> snippets.add(adapted(snippet, channel)));
+        Class<?> type = compile("Snippets", source(snippets), directory);
         String schema = EndToEnd.name("readme");
         try (Client admin = EndToEnd.builder().build().connect();
                 Client client = EndToEnd.builder().parameter("search_path", schema).build()) {
             admin.execute("CREATE SCHEMA " + schema);
             try {
                 type.getField("client").set(null, client.connect());
-                for (int i = 0; i < snippets().size(); i++) {
-                    run(type, i);
+                for (int i = 0; i < snippets.size(); i++) {
+                    if (isProgram(snippets.get(i))) {
+                        compile("App", snippets.get(i), directory)
+                                .getMethod("main", String[].class)
+                                .invoke(null, (Object) new String[0]);
+                    } else {
+                        run(type, i);
+                    }
                 }
                 // Ann, 11 prepared ones, and what the batch left of the bulk insert.
                 assertEquals(1 + 11 + 901, client.query("SELECT * FROM users").size());
