@@ -217,9 +217,11 @@ mod tests {
     }
 
     fn people() -> Table {
-        table(&["id", "name"], &[true, false], &[&["1", "Ann"], &["20", "Jürgen\nMüller"], &[
-            "3", "世界",
-        ]])
+        table(
+            &["id", "name"],
+            &[true, false],
+            &[&["1", "Ann"], &["20", "Jürgen\nMüller"], &["3", "世界"]],
+        )
     }
 
     // The expected texts are psql's (15).
