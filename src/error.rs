@@ -122,6 +122,8 @@ kinds! {
     ShuttingDown, "SHUTTING_DOWN", 503, b"57P01";
     /// The session was idle for too long.
     IdleTimeout, "IDLE_TIMEOUT", 401, b"57P05";
+    /// Only over TLS.
+    TlsRequired, "TLS_REQUIRED", 403, b"28000";
     /// The path exists, the method does not.
     MethodNotAllowed, "METHOD_NOT_ALLOWED", 405, b"0A000";
     /// None of the accepted content types can be produced.

@@ -12,6 +12,7 @@ mod hba;
 mod http;
 mod http_edges;
 mod http_types;
+mod https;
 mod identity;
 mod limits;
 mod looks;

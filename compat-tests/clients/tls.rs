@@ -241,6 +241,78 @@ fn a_new_certificate_is_taken_without_a_restart() {
     assert_eq!(wire.values("select 'still here'"), ["still here"]);
 }
 
+#[test]
+fn a_client_sees_the_certificate_of_the_host_that_it_names() {
+    let folder = temp_dir();
+    let ca = Authority::new("both");
+    let root = ca.write(folder.path(), "ca");
+    let first = ca.issue(folder.path(), "first", "first", &["127.0.0.1"]);
+    let second = ca.issue(folder.path(), "second", "second", &["localhost"]);
+    let pair = format!("{}={}", second.cert.display(), second.key.display());
+    let server = with_tls(Server::builder(), &first)
+        .set(&format!("security.sni_certificates={pair}"))
+        .start();
+    for host in ["127.0.0.1", "localhost"] {
+        let mut psql = server.psql_command();
+        psql.args(["-h", host, "-At"])
+            .env("PGSSLMODE", "verify-full")
+            .env("PGCHANNELBINDING", "require")
+            .env("PGSSLROOTCERT", &root);
+        let seen = run(&mut psql);
+        assert_eq!(seen.stdout, "rustydb\n", "{host}: {seen:?}");
+    }
+}
+
+#[test]
+fn a_revoked_certificate_does_not_come_in() {
+    let folder = temp_dir();
+    let at = folder.path();
+    let ca = Authority::new("revoking");
+    let root = ca.write(at, "ca");
+    let files = ca.issue(at, "server", "server", &["localhost", "127.0.0.1"]);
+    let [kept, lost] = ["kept", "lost"].map(|name| ca.issue(at, name, "rustydb", &[]));
+    let lists = at.join("lists.crl");
+    ca.revoke(&lists, &[&lost], 2999);
+    let server = with_tls(Server::builder(), &files)
+        .set(&format!("security.ca_cert_path={}", root.display()))
+        .set(&format!("security.crl_path={}", lists.display()))
+        .set("security.hba=hostssl all all all cert;local all all trust")
+        .start();
+    let come = |files: &crate::harness::pki::Files| {
+        let mut psql = server.psql_command();
+        psql.args(["-At"])
+            .env("PGSSLMODE", "verify-full")
+            .env("PGSSLROOTCERT", &root)
+            .env("PGSSLCERT", &files.cert)
+            .env("PGSSLKEY", &files.key);
+        run(&mut psql)
+    };
+    let refused = |files: &crate::harness::pki::Files, word: &str| {
+        let psql = come(files);
+        assert_eq!(psql.code, Some(2), "{psql:?}");
+        assert!(psql.stderr.contains(word), "{psql:?}");
+    };
+    assert_eq!(come(&kept).stdout, "rustydb\n");
+    refused(&lost, "certificate revoked");
+    // A new list counts from the next reload on.
+    ca.revoke(&lists, &[&lost, &kept], 2999);
+    server.signal("HUP");
+    eventually("the list is read", Duration::from_secs(10), || come(&kept).code == Some(2));
+    refused(&kept, "certificate revoked");
+    // One that is too old says nothing about anybody.
+    ca.revoke(&lists, &[&lost], 2021);
+    server.signal("HUP");
+    eventually("it is noted", Duration::from_secs(10), || {
+        server.log().contains("past its next update")
+    });
+    refused(&kept, "alert");
+    ca.revoke(&lists, &[], 2999);
+    server.signal("HUP");
+    eventually("everybody is back", Duration::from_secs(10), || {
+        come(&kept).code == Some(0) && come(&lost).code == Some(0)
+    });
+}
+
 fn free_as_rustydb() -> Vec<u8> {
     crate::raw::usual_startup()
 }

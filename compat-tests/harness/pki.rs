@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -38,12 +40,41 @@ impl Authority {
         files
     }
 
+    /// Writes a list that revokes these certificates, good until the first day of a year.
+    pub fn revoke(&self, file: &Path, revoked: &[&Files], until: i32) {
+        let now = rcgen::date_time_ymd(2020, 1, 1);
+        let params = |files: &&Files| rcgen::RevokedCertParams {
+            serial_number: serial_number(&files.cert),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: now,
+            next_update: rcgen::date_time_ymd(until, 1, 1),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(params).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let next = file.with_extension("next");
+        std::fs::write(&next, list.signed_by(&self.0).unwrap().pem().unwrap()).unwrap();
+        std::fs::rename(&next, file).unwrap();
+    }
+
     /// Writes the authority's own certificate.
     pub fn write(&self, folder: &Path, name: &str) -> PathBuf {
         let file = folder.join(format!("{name}.crt"));
         std::fs::write(&file, self.0.pem()).unwrap();
         file
     }
+}
+
+fn serial_number(cert: &Path) -> rcgen::SerialNumber {
+    use x509_cert::der::Decode;
+    let der = CertificateDer::from_pem_file(cert).unwrap();
+    let cert = x509_cert::Certificate::from_der(&der).unwrap();
+    rcgen::SerialNumber::from_slice(cert.tbs_certificate().serial_number().as_bytes())
 }
 
 /// Replaces a file that only its owner may read, at once.

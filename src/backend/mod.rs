@@ -6,6 +6,7 @@
 
 mod connect;
 mod expect;
+mod gather;
 mod roster;
 mod servers;
 mod statements;
@@ -19,6 +20,7 @@ use std::time::Instant;
 use connect::Target;
 pub use connect::{ConnectError, Connector, Credentials};
 pub use expect::{Excess, Expect, Expectations, Kind, Reply};
+pub use gather::Gather;
 pub use roster::{Listed, Roster, Ticket};
 pub use servers::{Probe, Servers, Suspect};
 pub use statements::{ServerName, Statement, Statements};
@@ -239,6 +241,8 @@ pub struct BackendConn {
     pub ticket: Option<Ticket>,
     /// Its part of the room of its role and database, given back with it.
     pub permits: Vec<Permit>,
+    /// Lets large results gather before they are read.
+    pub gather: Gather,
     /// Notifications that came between the answers of our own statements; they are the session's.
     asides: Vec<u8>,
     asides_lost: bool,
@@ -260,6 +264,7 @@ impl BackendConn {
             changes: 0,
             ticket: None,
             permits: Vec::new(),
+            gather: Gather::default(),
             asides: Vec::new(),
             asides_lost: false,
             body: 0..0,

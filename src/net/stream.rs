@@ -3,8 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -22,6 +24,24 @@ pub enum Stream {
     Unix(UnixStream),
     /// TCP with TLS. Boxed: the others are small, and most.
     Tls(Box<TlsStream>),
+    /// No socket, but something that stands in for one.
+    Custom(Box<dyn Transport>),
+}
+
+/// What can stand in for a socket: an adapter that translates another protocol. It is polled by the
+/// task that feeds it, so it need not wake anybody.
+pub trait Transport: std::fmt::Debug + Send + Sync {
+    /// Whether there is something to read, or the end.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Reads once; nothing read = the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>>;
+
+    /// Writes once.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Whether the peer is gone.
+    fn is_closed(&self) -> bool;
 }
 
 impl Stream {
@@ -31,6 +51,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.poll_read_ready(cx),
             Stream::Unix(stream) => stream.poll_read_ready(cx),
             Stream::Tls(stream) => stream.poll_readable(cx),
+            Stream::Custom(stream) => stream.poll_readable(cx),
         }
     }
 
@@ -55,6 +76,7 @@ impl Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, into),
             Stream::Tls(stream) => stream.poll_read(cx, into),
+            Stream::Custom(stream) => stream.poll_read(cx, into),
         }
     }
 
@@ -64,6 +86,7 @@ impl Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Tls(stream) => stream.poll_write(cx, bytes),
+            Stream::Custom(stream) => stream.poll_write(cx, bytes),
         }
     }
 
@@ -114,7 +137,8 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown().await,
             Stream::Unix(stream) => stream.shutdown().await,
-            Stream::Tls(stream) => stream.shutdown().await,
+            Stream::Tls(stream) => std::future::poll_fn(|cx| stream.poll_shutdown(cx)).await,
+            Stream::Custom(_) => Ok(()),
         }
     }
 
@@ -125,13 +149,39 @@ impl Stream {
         served: &Served,
         first: &[u8],
     ) -> Result<(Self, TlsFacts), (Self, io::Error)> {
+        let how = (served, served.config.clone());
+        self.accept_with(how, first).await
+    }
+
+    /// The same for an HTTP client.
+    pub async fn accept_https(
+        self,
+        served: &Served,
+    ) -> Result<(Self, TlsFacts), (Self, io::Error)> {
+        let how = (served, served.http.clone());
+        self.accept_with(how, &[]).await
+    }
+
+    async fn accept_with(
+        self,
+        how: (&Served, Arc<ServerConfig>),
+        first: &[u8],
+    ) -> Result<(Self, TlsFacts), (Self, io::Error)> {
         match self {
-            Stream::Tcp(socket) => match TlsStream::accept(socket, served, first).await {
+            Stream::Tcp(socket) => match TlsStream::accept(socket, how, first).await {
                 Ok((stream, facts)) => Ok((Stream::Tls(Box::new(stream)), facts)),
                 Err((socket, error)) => Err((Stream::Tcp(socket), error)),
             },
             other => Err((other, io::ErrorKind::Unsupported.into())),
         }
+    }
+
+    /// The first byte that the peer sends, which stays there to be read; `None` = it has closed.
+    pub async fn peek(&self) -> io::Result<Option<u8>> {
+        let Stream::Tcp(stream) = self else { return Err(io::ErrorKind::Unsupported.into()) };
+        let mut byte = [0];
+        let n = stream.peek(&mut byte).await?;
+        Ok((n > 0).then_some(byte[0]))
     }
 
     /// Begins a TLS handshake; returns the channel binding of the server's certificate too.
@@ -145,8 +195,30 @@ impl Stream {
         Ok((Stream::Tls(Box::new(stream)), binding))
     }
 
+    /// From now on less than so many bytes do not wake who waits for something to read; false = the
+    /// socket does not know this.
+    pub fn set_low_water(&self, bytes: u32) -> bool {
+        let Some(tcp) = self.tcp() else { return false };
+        let value = nix::libc::c_int::try_from(bytes).unwrap_or(nix::libc::c_int::MAX);
+        // SAFETY: the descriptor is open for as long as `tcp` is borrowed, and the option's value
+        // is an int that lives until the call returns.
+        let set = unsafe {
+            nix::libc::setsockopt(
+                std::os::fd::AsRawFd::as_raw_fd(tcp),
+                nix::libc::SOL_SOCKET,
+                nix::libc::SO_RCVLOWAT,
+                (&raw const value).cast(),
+                size_of_val(&value) as nix::libc::socklen_t,
+            )
+        };
+        set == 0
+    }
+
     /// Whether the peer has closed its side, even while unread data waits.
     pub fn peer_has_closed(&self) -> bool {
+        if let Stream::Custom(stream) = self {
+            return stream.is_closed();
+        }
         self.kernel_reports(nix::poll::PollFlags::from_bits_retain(nix::libc::POLLRDHUP))
     }
 
@@ -157,17 +229,19 @@ impl Stream {
     }
 
     fn kernel_reports(&self, flags: nix::poll::PollFlags) -> bool {
-        let mut poll = [nix::poll::PollFd::new(self.as_fd(), flags)];
+        let Some(socket) = self.as_fd() else { return false };
+        let mut poll = [nix::poll::PollFd::new(socket, flags)];
         matches!(nix::poll::poll(&mut poll, 0u8), Ok(n) if n > 0)
     }
 
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         use std::os::fd::AsFd;
-        match self {
+        Some(match self {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
             Stream::Tls(stream) => stream.socket().as_fd(),
-        }
+            Stream::Custom(_) => return None,
+        })
     }
 
     /// Moves the socket to the event loop of the calling thread.
@@ -176,6 +250,7 @@ impl Stream {
             Stream::Tcp(stream) => TcpStream::from_std(stream.into_std()?).map(Stream::Tcp),
             Stream::Unix(stream) => UnixStream::from_std(stream.into_std()?).map(Stream::Unix),
             Stream::Tls(stream) => stream.rebind().map(|stream| Stream::Tls(Box::new(stream))),
+            Stream::Custom(stream) => Ok(Stream::Custom(stream)),
         }
     }
 
@@ -183,7 +258,7 @@ impl Stream {
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Stream::Tcp(stream) => Some(stream),
-            Stream::Unix(_) => None,
+            Stream::Unix(_) | Stream::Custom(_) => None,
             Stream::Tls(stream) => Some(stream.socket()),
         }
     }
@@ -193,7 +268,7 @@ impl Stream {
     pub fn describe_tls(&self) -> Option<String> {
         match self {
             Stream::Tls(stream) => Some(stream.describe()),
-            Stream::Tcp(_) | Stream::Unix(_) => None,
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Custom(_) => None,
         }
     }
 
@@ -215,6 +290,59 @@ impl Stream {
         match self {
             Stream::Unix(_) => "local".into(),
             _ => self.peer_address().map_or_else(|| "unknown".into(), |a| a.to_string()),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Stream::poll_read(self.get_mut(), cx, into)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Stream::poll_write(self.get_mut(), cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            stream @ (Stream::Tls(_) | Stream::Custom(_)) => {
+                let first = slices.iter().find(|slice| !slice.is_empty());
+                Stream::poll_write(stream, cx, first.map_or(&[][..], |slice| slice))
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        !matches!(self, Stream::Tls(_) | Stream::Custom(_))
+    }
+
+    /// What counts as written, the kernel has.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => stream.poll_shutdown(cx),
+            Stream::Custom(_) => Poll::Ready(Ok(())),
         }
     }
 }

@@ -6,20 +6,20 @@ use std::task::{Context, Poll, ready};
 
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
+use crate::net::Stream;
 use crate::telemetry::metrics::ProtocolMetrics;
 
-/// A TCP stream and its counters.
+/// A stream and its counters.
 pub struct Counted {
-    stream: TcpStream,
+    stream: Stream,
     received: IntCounter,
     sent: IntCounter,
 }
 
 impl Counted {
     /// Counts for one protocol.
-    pub fn new(stream: TcpStream, metrics: &ProtocolMetrics) -> Self {
+    pub fn new(stream: Stream, metrics: &ProtocolMetrics) -> Self {
         let (received, sent) = (metrics.bytes_received.clone(), metrics.bytes_sent.clone());
         Self { stream, received, sent }
     }
@@ -39,7 +39,7 @@ impl AsyncRead for Counted {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+        ready!(AsyncRead::poll_read(Pin::new(&mut self.stream), cx, into))?;
         self.received.inc_by((into.filled().len() - before) as u64);
         Poll::Ready(Ok(()))
     }
@@ -51,7 +51,7 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let written = AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, bytes);
         self.count_sent(written)
     }
 

@@ -32,7 +32,7 @@ use crate::catalog::Catalog;
 use crate::config::Live;
 use crate::error::{Error, ErrorKind};
 use crate::limits::{Gate, Permit};
-use crate::net::{DrainWatch, Listener, Stage, Stream};
+use crate::net::{DrainWatch, Listener, ServerTls, Stage, Stream};
 use crate::session::Opener;
 use crate::telemetry::metrics::Raised;
 use crate::telemetry::{Health, Metrics};
@@ -40,6 +40,9 @@ use crate::types::Protocol;
 
 /// Bytes of a request's head, and of a response that wait to be sent.
 const MAX_BUFFER: usize = 64 << 10;
+
+/// The content type of a TLS record with a handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Headers of a request.
 const MAX_HEADERS: usize = 100;
@@ -61,6 +64,8 @@ pub struct HttpDoor {
     pub sockets: Arc<Gate>,
     /// [`METRICS_SOCKETS`].
     pub metrics_sockets: Arc<Gate>,
+    /// The certificates; `None` = no TLS.
+    pub tls: Option<Arc<ServerTls>>,
     /// The configuration.
     pub config: Live,
     /// Metrics.
@@ -117,19 +122,25 @@ impl HttpDoor {
             stream.give_up_after(config.api.stall_timeout_secs.duration());
             let (door, router) = (self.clone(), router.clone());
             tokio::spawn(async move {
-                door.connection(stream, router).await;
+                door.connection(stream, router, face).await;
                 drop(permit);
             });
         }
     }
 
-    async fn connection(&self, stream: Stream, router: Router) {
+    async fn connection(&self, stream: Stream, router: Router, face: Face) {
         let peer = Peer(stream.peer().into());
-        let Stream::Tcp(stream) = stream else { return };
         let metrics = self.metrics.protocol(Protocol::Http);
         metrics.connections_total.inc();
         let _open = Raised::new(&metrics.connections_active);
-        let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
+        let Some(stream) = self.encrypted(stream, face).await else { return };
+        let way = Way {
+            has_tls: matches!(stream, Stream::Tls(_)),
+            is_far: face == Face::Api
+                && stream.peer_address().is_some_and(|a| !a.ip().to_canonical().is_loopback()),
+        };
+        let router = router.layer(axum::Extension(peer)).layer(axum::Extension(way));
+        let service = TowerToHyperService::new(router);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // Also bounds how long a connection is kept before and between requests.
@@ -153,6 +164,46 @@ impl HttpDoor {
             tracing::debug!(error = %e, "an HTTP connection ended early");
         }
     }
+}
+
+impl HttpDoor {
+    /// The same port takes HTTP and HTTPS: a TLS handshake begins with a byte that no method has.
+    async fn encrypted(&self, stream: Stream, face: Face) -> Option<Stream> {
+        let Some(tls) = self.tls.as_ref().filter(|_| face == Face::Api) else {
+            return Some(stream);
+        };
+        let config = self.config.now();
+        let first = tokio::time::timeout(config.api.keep_alive_secs.duration(), stream.peek());
+        if first.await.ok()?.ok()?? != TLS_HANDSHAKE {
+            return Some(stream);
+        }
+        let served = tls.current();
+        let limit = config.network.connection_timeout_secs.duration();
+        match tokio::time::timeout(limit, stream.accept_https(&served)).await {
+            Ok(Ok((stream, facts))) => {
+                self.metrics.tls_handshake(Some(facts.version));
+                Some(stream)
+            }
+            Ok(Err((stream, error))) => {
+                self.metrics.tls_handshake(None);
+                let peer = stream.peer();
+                tracing::info!(peer, %error, "TLS handshake of an HTTP client failed");
+                None
+            }
+            Err(_) => {
+                self.metrics.connection_rejected("connection_timeout");
+                None
+            }
+        }
+    }
+}
+
+/// How a request came.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    has_tls: bool,
+    /// From another host, to a listener that asks for passwords.
+    is_far: bool,
 }
 
 /// Address of the client.
@@ -186,10 +237,14 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
     request.extensions_mut().insert(id.clone());
     let is_foreign = !door.auth.is_required() && !names_this_machine(request.headers());
     let path = request.uri().path().to_owned();
-    // Who watches the server is answered when it is full, and is not news.
+    // Who watches the server is answered when it is full, takes nobody's place, and is not news.
     let is_watcher =
         path == "/metrics" || path.starts_with("/health/") || path.starts_with("/api/v1/health");
-    let in_work = InWork(Arc::new(Mutex::new(door.requests.enter())));
+    let way = request.extensions().get::<Way>().copied();
+    let has_tls = way.is_some_and(|way| way.has_tls);
+    let is_bare = door.config.now().security.require_tls && way.is_some_and(|way| way.is_far);
+    let place = if is_watcher { None } else { door.requests.enter() };
+    let in_work = InWork(Arc::new(Mutex::new(place)));
     request.extensions_mut().insert(in_work.clone());
     let in_flight = Raised::new(&door.metrics.api_in_flight);
     let admitted = in_work.0.lock().is_some();
@@ -198,6 +253,10 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
         true if is_foreign => {
             let text = "without authentication only localhost or an address may be named as Host";
             error::response(Error::new(ErrorKind::AuthorizationFailed, text))
+        }
+        true if is_bare && !has_tls && !is_watcher => {
+            let text = "requests from other hosts must be encrypted: use https";
+            error::response(Error::new(ErrorKind::TlsRequired, text))
         }
         true => next.run(request).await,
         false => {
@@ -228,6 +287,10 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
     if door.drain.stage() == Stage::Replaced {
         // The next request goes to the process that accepts now; none is lost in between.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if has_tls {
+        let year = HeaderValue::from_static("max-age=31536000");
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, year);
     }
     if let Ok(id) = HeaderValue::from_str(&id.0) {
         headers.insert("x-request-id", id);

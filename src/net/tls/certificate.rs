@@ -3,6 +3,7 @@
 
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use x509_cert::Certificate;
+use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -40,6 +41,25 @@ fn text(name: &GeneralName) -> Option<String> {
         | GeneralName::UniformResourceIdentifier(text) => Some(text.as_str().to_owned()),
         _ => None,
     }
+}
+
+/// The DNS names of a server's certificate, in lower case.
+pub(super) fn dns_names(der: &[u8]) -> Vec<String> {
+    let Ok(certificate) = Certificate::from_der(der) else { return Vec::new() };
+    let name = |name: &GeneralName| match name {
+        GeneralName::DnsName(text) => Some(text.as_str().to_ascii_lowercase()),
+        _ => None,
+    };
+    match certificate.tbs_certificate().get_extension::<SubjectAltName>() {
+        Ok(Some((_, names))) => names.0.iter().filter_map(name).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Seconds since 1970 at which a revocation list has to be replaced; `None` = never, or it is none.
+pub(super) fn next_update(der: &[u8]) -> Option<u64> {
+    let list: CertificateList = CertificateList::from_der(der).ok()?;
+    Some(list.tbs_cert_list.next_update?.to_unix_duration().as_secs())
 }
 
 /// Seconds since 1970 at which a certificate ends.
@@ -82,6 +102,7 @@ mod tests {
         let peer = PeerCertificate::read(&der);
         assert_eq!(peer.common_name.as_deref(), Some("joe"));
         assert_eq!(peer.alternative, ["joe.example"]);
+        assert_eq!(dns_names(&der), ["joe.example"]);
         assert_eq!(not_after(&der), Some(4_070_908_800));
         assert_eq!(end_point_binding(&der), Some(Sha256::digest(&der).to_vec()));
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
@@ -92,6 +113,8 @@ mod tests {
     fn garbage_has_no_names() {
         assert_eq!(PeerCertificate::read(b"\x30\x03abc"), PeerCertificate::default());
         assert_eq!(not_after(b""), None);
+        assert_eq!(next_update(b"\x30\x00"), None);
+        assert!(dns_names(b"\x30\x00").is_empty());
         assert_eq!(end_point_binding(b"\x30\x80"), None);
     }
 }

@@ -3,22 +3,42 @@
 
 mod certificate;
 mod client;
+mod identity;
 mod server;
 
 use std::io::{self, BufRead, Write};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::{Connection, ServerConnection};
-use tokio::io::ReadBuf;
+use rustls::{Connection, ServerConfig, ServerConnection};
+use tokio::io::{AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use certificate::PeerCertificate;
 pub use client::ClientTls;
 pub use server::{Served, ServerTls};
 
-/// The protocol's name in ALPN.
+/// PostgreSQL's name in ALPN.
 const ALPN: &[u8] = b"postgresql";
+
+/// HTTP's name in ALPN.
+const ALPN_HTTP: &[u8] = b"http/1.1";
+
+/// The native protocol's name in ALPN.
+const ALPN_NATIVE: &[u8] = b"rustydb/1";
+
+/// What a client asked for by ALPN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Alpn {
+    /// Nothing.
+    #[default]
+    None,
+    /// PostgreSQL.
+    Postgres,
+    /// The native protocol.
+    Native,
+}
 
 /// Plain bytes that are encrypted at once: four records.
 const MOST_AT_ONCE: usize = 64 << 10;
@@ -37,8 +57,8 @@ pub struct TlsStream {
 pub struct TlsFacts {
     /// For the log, for instance `TLSv1.3`.
     pub version: &'static str,
-    /// Whether the client asked for PostgreSQL by ALPN.
-    pub has_alpn: bool,
+    /// Which protocol the client asked for.
+    pub alpn: Alpn,
     /// The verified certificate of the client.
     pub certificate: Option<PeerCertificate>,
     /// The data of the channel binding `tls-server-end-point` (RFC 5929).
@@ -77,10 +97,10 @@ impl TlsStream {
     /// comes the socket: its peer may not have read the alert yet.
     pub(super) async fn accept(
         socket: TcpStream,
-        served: &Served,
+        (served, config): (&Served, Arc<ServerConfig>),
         mut first: &[u8],
     ) -> Result<(Self, TlsFacts), (TcpStream, io::Error)> {
-        let begun = ServerConnection::new(served.config.clone());
+        let begun = ServerConnection::new(config);
         let begun = begun.map_err(io::Error::other).and_then(|mut session| {
             // To read nothing would mean the end.
             while !first.is_empty() {
@@ -99,9 +119,13 @@ impl TlsStream {
         let peer = stream.session.peer_certificates().and_then(<[_]>::first);
         let facts = TlsFacts {
             version: version(&stream.session),
-            has_alpn: stream.session.alpn_protocol() == Some(ALPN),
+            alpn: match stream.session.alpn_protocol() {
+                Some(ALPN) => Alpn::Postgres,
+                Some(ALPN_NATIVE) => Alpn::Native,
+                _ => Alpn::None,
+            },
             certificate: peer.map(|der| PeerCertificate::read(der)),
-            binding: served.binding.clone(),
+            binding: served.binding_for(asked_for(&stream.session)),
         };
         Ok((stream, facts))
     }
@@ -229,11 +253,11 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Says TLS's goodbye, and that nothing more will be written.
-    pub(super) async fn shutdown(&mut self) -> io::Result<()> {
+    /// Says TLS's goodbye, once, and that nothing more will be written.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.session.send_close_notify();
-        std::future::poll_fn(|cx| self.poll_flush(cx)).await?;
-        tokio::io::AsyncWriteExt::shutdown(&mut self.socket).await
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
@@ -252,6 +276,14 @@ impl TlsStream {
     /// Moves the socket to the event loop of the calling thread.
     pub(super) fn rebind(self) -> io::Result<Self> {
         Ok(Self { socket: TcpStream::from_std(self.socket.into_std()?)?, ..self })
+    }
+}
+
+/// The name that the client asked for.
+fn asked_for(session: &Connection) -> Option<&str> {
+    match session {
+        Connection::Server(session) => session.server_name(),
+        Connection::Client(_) => None,
     }
 }
 

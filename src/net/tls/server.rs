@@ -1,19 +1,22 @@
-//! The certificate that clients are shown: its files, and how a new one takes the place of the
-//! old without a restart. Connections keep what they began with.
+//! What a TLS handshake with a client works with: certificates, the authorities of clients, their
+//! revocation lists; and how new files take the place of the old without a restart. Connections
+//! keep what they began with.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ProtocolVersion, RootCertStore, ServerConfig};
 
-use super::{ALPN, certificate, provider};
+use super::identity::{Identities, Identity};
+use super::{ALPN, ALPN_HTTP, ALPN_NATIVE, certificate, provider};
 use crate::config::{Security, TlsMode, TlsVersion};
 use crate::telemetry::Metrics;
 
@@ -25,10 +28,19 @@ const WARN_DAYS: [u64; 3] = [1, 7, 30];
 /// What one handshake works with.
 #[derive(Debug)]
 pub struct Served {
-    pub(super) config: Arc<ServerConfig>,
-    pub(super) binding: Option<Vec<u8>>,
-    /// Seconds since 1970.
-    expires: u64,
+    pub(in crate::net) config: Arc<ServerConfig>,
+    /// The same for HTTP.
+    pub(in crate::net) http: Arc<ServerConfig>,
+    identities: Arc<Identities>,
+    /// When the first of the revocation lists has to be replaced, in seconds since 1970.
+    lists_end: Option<u64>,
+}
+
+impl Served {
+    /// The data of the channel binding for a client that asked for this name.
+    pub(super) fn binding_for(&self, name: Option<&str>) -> Option<Vec<u8>> {
+        self.identities.of(name).binding.clone()
+    }
 }
 
 /// The settings of TLS for clients, and what was read by them last.
@@ -39,6 +51,8 @@ pub struct ServerTls {
     stamps: Mutex<Vec<Stamp>>,
     /// The threshold that was warned of last, in days.
     warned: Mutex<Option<u64>>,
+    /// Whether it was said that a revocation list is too old.
+    lists_ended: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
@@ -72,6 +86,7 @@ impl ServerTls {
             current: RwLock::new(served),
             stamps: Mutex::new(stamps),
             warned: Mutex::new(None),
+            lists_ended: AtomicBool::new(false),
             metrics,
         };
         tls.note_expiry();
@@ -93,6 +108,7 @@ impl ServerTls {
         *self.current.write() = served;
         *self.stamps.lock() = stamps;
         *self.warned.lock() = None;
+        self.lists_ended.store(false, Ordering::Relaxed);
         self.note_expiry();
         Ok(())
     }
@@ -101,7 +117,7 @@ impl ServerTls {
     pub fn look(&self) {
         if *self.stamps.lock() != stamps(&self.security) {
             match self.reload() {
-                Ok(()) => tracing::info!("the TLS certificate was read anew"),
+                Ok(()) => tracing::info!("the TLS files were read anew"),
                 Err(error) => {
                     tracing::error!(%error, "the changed TLS files cannot be used; the old stay");
                 }
@@ -112,7 +128,16 @@ impl ServerTls {
 
     fn note_expiry(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let left = self.current().expires.saturating_sub(now);
+        let current = self.current();
+        if current.lists_end.is_some_and(|end| end <= now)
+            && !self.lists_ended.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(
+                "a revocation list in security.crl_path is past its next update; clients with a \
+                 certificate of its authority are refused until there is a new one"
+            );
+        }
+        let left = current.identities.expires().saturating_sub(now);
         self.metrics.tls_cert_expires_in(left);
         let reached = WARN_DAYS.into_iter().find(|days| left < days * DAY);
         let mut warned = self.warned.lock();
@@ -125,17 +150,19 @@ impl ServerTls {
     }
 }
 
-fn files(security: &Security) -> impl Iterator<Item = &PathBuf> {
-    [&security.tls_cert_path, &security.tls_key_path].into_iter().chain(&security.ca_cert_path)
-}
-
 fn stamps(security: &Security) -> Vec<Stamp> {
-    files(security).map(|file| stamp(file)).collect()
+    let pairs = security.sni_certificates.iter().flat_map(|(cert, key)| [cert, key]);
+    [&security.tls_cert_path, &security.tls_key_path]
+        .into_iter()
+        .chain(&security.ca_cert_path)
+        .chain(&security.crl_path)
+        .map(PathBuf::as_path)
+        .chain(pairs.map(Path::new))
+        .map(stamp)
+        .collect()
 }
 
 fn load(security: &Security) -> Result<Served, String> {
-    let chain = certificates(&security.tls_cert_path)?;
-    let key = private_key(&security.tls_key_path)?;
     let named = |file: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
     let provider = Arc::new(with_suites(&security.cipher_suites)?);
     let versions: &[_] = match security.min_tls_version {
@@ -145,28 +172,42 @@ fn load(security: &Security) -> Result<Served, String> {
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)
         .map_err(|e| format!("security.cipher_suites: {e}"))?;
+    let lists = security.crl_path.as_ref().map_or_else(|| Ok(Vec::new()), |f| revoked(f))?;
+    let lists_end = lists.iter().filter_map(|der| certificate::next_update(der)).min();
     let builder = match &security.ca_cert_path {
         None => builder.with_no_client_auth(),
         Some(file) => {
             let roots = Arc::new(authorities(file)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+                // As PostgreSQL with ssl_crl_file: the whole chain, and no list is no answer.
+                .with_crls(lists)
+                .enforce_revocation_expiration();
             let verifier = match security.require_client_cert {
                 true => verifier,
                 false => verifier.allow_unauthenticated(),
             };
-            builder.with_client_cert_verifier(verifier.build().map_err(|e| named(file, &e))?)
+            let verifier = verifier.build().map_err(|e| match &security.crl_path {
+                Some(lists) => format!("{} with {}: {e}", file.display(), lists.display()),
+                None => named(file, &e),
+            });
+            builder.with_client_cert_verifier(verifier?)
         }
     };
-    let first = chain.first().map_or(&[][..], |der| der.as_ref());
-    let (binding, expires) =
-        (certificate::end_point_binding(first), certificate::not_after(first).unwrap_or(0));
-    let mut config =
-        builder.with_single_cert(chain, key).map_err(|e| named(&security.tls_cert_path, &e))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    let read = |cert: &Path, key: &Path| Identity::read(cert, key, &provider);
+    let others =
+        security.sni_certificates.iter().map(|(cert, key)| read(cert.as_ref(), key.as_ref()));
+    let identities = Arc::new(Identities {
+        first: read(&security.tls_cert_path, &security.tls_key_path)?,
+        others: others.collect::<Result<_, _>>()?,
+    });
+    let mut config = builder.with_cert_resolver(identities.clone());
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_NATIVE.to_vec()];
     // As PostgreSQL: no session is resumed, so a client's certificate is looked at each time.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Served { config: Arc::new(config), binding, expires })
+    let mut http = config.clone();
+    http.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+    Ok(Served { config: Arc::new(config), http: Arc::new(http), identities, lists_end })
 }
 
 /// The library's suites: those of TLS 1.3 that are named, in their order, and all of TLS 1.2,
@@ -195,6 +236,16 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
     match chain.is_empty() {
         true => Err(format!("{}: there is no certificate in it", file.display())),
         false => Ok(chain),
+    }
+}
+
+/// The revocation lists of a file.
+fn revoked(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let read = CertificateRevocationListDer::pem_file_iter(file).and_then(Iterator::collect);
+    let lists: Vec<_> = read.map_err(|e| format!("{}: {e}", file.display()))?;
+    match lists.is_empty() {
+        true => Err(format!("{}: there is no revocation list in it", file.display())),
+        false => Ok(lists),
     }
 }
 
@@ -242,8 +293,12 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let names = vec!["localhost".to_owned()];
         let cert = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
-        std::fs::write(&security.tls_cert_path, cert.pem()).unwrap();
-        std::fs::write(&security.tls_key_path, key.serialize_pem()).unwrap();
+        write_files(security, &cert.pem(), &key.serialize_pem());
+    }
+
+    fn write_files(security: &Security, cert: &str, key: &str) {
+        std::fs::write(&security.tls_cert_path, cert).unwrap();
+        std::fs::write(&security.tls_key_path, key).unwrap();
         let private = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(&security.tls_key_path, private).unwrap();
     }
@@ -281,6 +336,41 @@ mod tests {
         write(&files.security);
         tls.look();
         assert!(!Arc::ptr_eq(&second, &tls.current()));
+    }
+
+    #[test]
+    fn a_client_sees_the_certificate_of_the_name_that_it_asks_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str| {
+            let files = ["crt", "key"].map(|end| folder.path().join(format!("{name}.{end}")));
+            let [tls_cert_path, tls_key_path] = files;
+            let security = Security { tls_cert_path, tls_key_path, ..Security::default() };
+            let key = rcgen::KeyPair::generate().unwrap();
+            let names = vec![name.replace('_', "*")];
+            let cert = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+            write_files(&security, &cert.pem(), &key.serialize_pem());
+            let binding = certificate::end_point_binding(cert.der());
+            (security, binding)
+        };
+        let (mut security, first) = of("first.example");
+        let (exact, exact_binding) = of("db.example");
+        let (wide, wide_binding) = of("_.example");
+        for other in [&exact, &wide] {
+            let text = |path: &Path| path.display().to_string();
+            let pair = (text(&other.tls_cert_path), text(&other.tls_key_path));
+            security.sni_certificates.extend([pair]);
+        }
+        let served = tls(&security).unwrap().unwrap().current();
+        for (name, binding) in [
+            (None, &first),
+            (Some("nobody"), &first),
+            (Some("DB.example"), &exact_binding),
+            (Some("other.example"), &wide_binding),
+            (Some("first.example"), &first),
+            (Some("a.b.example"), &first),
+        ] {
+            assert_eq!(&served.binding_for(name), binding, "{name:?}");
+        }
     }
 
     #[test]
