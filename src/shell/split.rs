@@ -183,8 +183,8 @@ impl Splitter {
         word
     }
 
-    /// Notes a word that may open or close the body of a function (`CREATE FUNCTION … BEGIN ATOMIC …
-    /// END`).
+    /// Notes a word that may open or close the body of a function: `CREATE FUNCTION … BEGIN ATOMIC
+    /// … END`.
     fn word(&mut self, word: &str) {
         if self.words.len() < 4 {
             self.words.push(word.to_owned());
