@@ -24,7 +24,7 @@ use crate::proto::frontend::{self, tag};
 use crate::telemetry::Tally;
 use crate::types::Protocol;
 
-/// A PostgreSQL client after its log-in.
+/// A client that speaks PostgreSQL's protocol, or is translated to it, after its log-in.
 pub struct Client {
     /// The socket.
     pub stream: Stream,
@@ -209,6 +209,8 @@ fn invalid(tag: u8, length: u32) -> Error {
 pub struct Link<'a> {
     /// Executor.
     pub executor: &'a Executor,
+    /// The door that the client came through.
+    pub protocol: Protocol,
     /// The connection, while there is one.
     pub lease: &'a mut Option<Lease>,
     /// The session's state.
@@ -323,7 +325,7 @@ impl Relay<'_, '_> {
         let mux = &mut *self.link.mux;
         let may_go = mux.settle();
         if mux.pins().bits() != self.link.tally.pinned() {
-            self.link.executor.note_pins(mux.pins(), self.link.tally);
+            self.link.executor.note_pins(self.link.protocol, mux.pins(), self.link.tally);
         }
         if may_go {
             mux.knows(&conn.state);
@@ -486,7 +488,7 @@ impl Relay<'_, '_> {
             let looked_at = !self.link.mux.is_session_mode();
             let sql = if looked_at { &[] } else { frontend::sql_of(self.client.inbound.scanned()) };
             let (executor, tally) = (self.link.executor, self.link.tally);
-            *self.link.work = Some(executor.admit(Protocol::Postgres, sql, tally));
+            *self.link.work = Some(executor.admit(self.link.protocol, sql, tally));
             if self.link.mux.may_want_names() {
                 self.link.executor.refresh(self.link.mux.database());
             }

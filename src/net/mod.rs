@@ -6,8 +6,8 @@ mod stream;
 mod tls;
 
 pub use listener::{BindError, Door, Listener, bind_tcp, bind_unix};
-pub use stream::Stream;
-pub use tls::{ClientTls, PeerCertificate, Served, ServerTls, TlsFacts};
+pub use stream::{Stream, Transport};
+pub use tls::{Alpn, ClientTls, PeerCertificate, Served, ServerTls, TlsFacts};
 
 use tokio::sync::watch;
 

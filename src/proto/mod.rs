@@ -10,6 +10,7 @@ pub mod json;
 pub mod proxy;
 pub mod rows;
 pub mod startup;
+pub mod typed;
 
 pub use rustydb_client::protocol as native;
 

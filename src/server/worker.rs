@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::executor::Executor;
 use crate::executor::names::NameReader;
 use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS};
+use crate::frontend::native::NativeShared;
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
 use crate::limits::{Gate, Shares};
 use crate::net::{Listener, Stage};
@@ -104,6 +105,7 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         databases: Shares::new(config.network.max_connections_per_database),
         addresses: Shares::new(config.network.max_connections_per_address),
         tls: shared.tls.clone(),
+        native: NativeShared::default(),
         api_port: doors.api_port(),
         config: shared.live.clone(),
         metrics: shared.metrics.clone(),

@@ -123,7 +123,7 @@ impl Session {
         let is_single_use = options.iter().any(|(name, _)| name == "replication");
         let mode = match is_single_use {
             true => PoolingMode::Session,
-            false => config.pooling_mode(&role, &database),
+            false => config.pooling_mode(&role, &database, protocol),
         };
         let portable = match mode {
             PoolingMode::Session => Vec::new(),
@@ -250,6 +250,7 @@ impl Session {
         let next_look = self.lease.as_ref().and_then(|_| self.mux.next_look(self.unpin_after));
         let link = Link {
             executor: &self.executor,
+            protocol: self.entry.protocol,
             lease: &mut self.lease,
             mux: &mut self.mux,
             demand: &self.demand,

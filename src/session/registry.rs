@@ -339,7 +339,12 @@ impl Sessions {
         for entry in self.by_pid.lock().values() {
             let since = entry.idle_since.load(Ordering::Relaxed);
             let idle_for = u64::from(now_secs.saturating_sub(since));
-            let is_client = entry.protocol == Protocol::Postgres && !entry.is_console;
+            let is_client = match entry.protocol {
+                Protocol::Postgres => !entry.is_console,
+                // Who listens is not idle.
+                Protocol::Native => entry.pinned().is_none(),
+                Protocol::Http => false,
+            };
             if is_client && since != 0 && idle_for >= limit {
                 entry.order(Stop::Idle);
             }

@@ -3,6 +3,7 @@
 pub mod health;
 pub mod log;
 pub mod metrics;
+pub mod native;
 mod seldom;
 mod slow;
 pub mod tally;

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ProtocolVersion, RootCertStore, ServerConfig};
 
-use super::{ALPN, certificate, provider};
+use super::{ALPN, ALPN_NATIVE, certificate, provider};
 use crate::config::{Security, TlsMode, TlsVersion};
 use crate::telemetry::Metrics;
 
@@ -164,7 +164,7 @@ fn load(security: &Security) -> Result<Served, String> {
         (certificate::end_point_binding(first), certificate::not_after(first).unwrap_or(0));
     let mut config =
         builder.with_single_cert(chain, key).map_err(|e| named(&security.tls_cert_path, &e))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_NATIVE.to_vec()];
     // As PostgreSQL: no session is resumed, so a client's certificate is looked at each time.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

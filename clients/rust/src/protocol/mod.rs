@@ -8,7 +8,7 @@
 //! | [`frame`] | header, checksum, where a message ends |
 //! | [`compression`] | bodies made smaller and back, bounded |
 //!
-//! The encoding is that of the crate bincode 2 with `config::standard()`; the tests compare with it.
+//! The encoding is that of the crate bincode 2 with `config::standard()`; the tests compare them.
 
 #[macro_use]
 mod define;

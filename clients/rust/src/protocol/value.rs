@@ -20,8 +20,8 @@ define! {
         6 Float8(value: f64),
         /// `numeric` in decimal, with its scale; `NaN`, `Infinity`, `-Infinity`.
         7 Numeric(value: String),
-        /// `text`, `varchar`, `bpchar`, `name`, `"char"`, `xml`, `citext`; the label of an enum. As a
-        /// parameter: the text form of any type.
+        /// `text`, `varchar`, `bpchar`, `name`, `"char"`, `xml`, `citext`; the label of an enum. As
+        /// a parameter: the text form of any type.
         8 Text(value: String),
         /// `bytea`.
         9 Bytea(value: Vec<u8>),

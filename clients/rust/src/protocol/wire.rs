@@ -1,8 +1,8 @@
 //! The encoding of one value of any type: bincode 2, `config::standard()`.
 //!
 //! Little-endian; integers of more than one byte have a variable length, signed ones are zigzagged
-//! first. What is decoded comes from a stranger: counts are believed only as far as there are bytes,
-//! memory is counted before it is taken, values are nested only so deep.
+//! first. What is decoded comes from a stranger: counts are believed only as far as there are
+//! bytes, memory is counted before it is taken, values are nested only so deep.
 
 use std::fmt;
 
