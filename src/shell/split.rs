@@ -294,8 +294,8 @@ mod tests {
 
     #[test]
     fn bodies_of_functions_stay_whole() {
-        let body = "create or replace function f() returns int begin atomic\n select case when true \
-                    then 1 end;\n select 2;\nend";
+        let body = "create or replace function f() returns int begin atomic\n select case when \
+                    true then 1 end;\n select 2;\nend";
         assert_eq!(statements(&format!("{body}; select 3;")), [body, "select 3"]);
         assert_eq!(statements("begin; select 1; end;"), ["begin", "select 1", "end"]);
     }
