@@ -70,10 +70,11 @@ enum ConfigCommand {
     Default,
 }
 
-const SQL_HELP: &str = "Run SQL: an interactive shell over the native protocol, or -c, -f, standard \
-    input. The password comes from the URL, RUSTYDB_PASSWORD, PGPASSWORD, or a prompt. Exit code: 0 \
-    done; 1 usage, a file, or an error of -c; 2 no connection; 3 an error in a script with \
-    ON_ERROR_STOP.";
+const SQL_HELP: &str = "\
+Run SQL: an interactive shell over the native protocol, or -c, -f, standard input.
+
+The password comes from the URL, RUSTYDB_PASSWORD, PGPASSWORD, or a prompt. Exit code: 0 done; 1 \
+usage, a file, or an error of -c; 2 no connection; 3 an error in a script with ON_ERROR_STOP.";
 
 #[derive(Args)]
 struct SqlOptions {

@@ -12,6 +12,7 @@ mod libraries;
 mod life;
 mod login;
 mod requests;
+mod shell;
 mod values;
 
 use std::process::{Child, Command, Stdio};

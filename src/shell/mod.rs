@@ -58,8 +58,8 @@ pub enum Step {
     File(PathBuf),
 }
 
-/// Runs the shell; returns the exit code: 0 done, 1 usage, file or `-c`, 2 no connection, 3 an error
-/// in a script with `ON_ERROR_STOP`.
+/// Runs the shell; returns the exit code: 0 done, 1 usage, file or `-c`, 2 no connection, 3 an
+/// error in a script with `ON_ERROR_STOP`.
 pub fn run(request: &Request) -> u8 {
     match Shell::open(request) {
         Ok(mut shell) => shell.run(&request.steps),

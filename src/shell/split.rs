@@ -183,8 +183,8 @@ impl Splitter {
         word
     }
 
-    /// Notes a word that may open or close the body of a function (`CREATE FUNCTION … BEGIN ATOMIC …
-    /// END`).
+    /// Notes a word that may open or close the body of a function: `CREATE FUNCTION … BEGIN ATOMIC
+    /// … END`.
     fn word(&mut self, word: &str) {
         if self.words.len() < 4 {
             self.words.push(word.to_owned());
@@ -294,8 +294,8 @@ mod tests {
 
     #[test]
     fn bodies_of_functions_stay_whole() {
-        let body = "create or replace function f() returns int begin atomic\n select case when true \
-                    then 1 end;\n select 2;\nend";
+        let body = "create or replace function f() returns int begin atomic\n select case when \
+                    true then 1 end;\n select 2;\nend";
         assert_eq!(statements(&format!("{body}; select 3;")), [body, "select 3"]);
         assert_eq!(statements("begin; select 1; end;"), ["begin", "select 1", "end"]);
     }
