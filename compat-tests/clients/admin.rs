@@ -260,6 +260,9 @@ fn the_console_works_when_nothing_is_free_and_names_who_holds_it() {
     leave(patient);
     let (mut child, pid) = holder(&server, "greedy");
     let mut waiting = staying(&server, "patient");
+    // It has its place before a console could take that.
+    say(&mut waiting, "\\echo inside\n");
+    assert_eq!(line(&mut waiting), "inside");
     say(&mut waiting, "select 'served';\n");
     eventually("a client waits", SOON, || {
         table(&server, "POOLS").iter().any(|row| row["cl_waiting"] == "1")
