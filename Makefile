@@ -22,8 +22,9 @@ test: postgres drivers ## Run every test
 regress: postgres build ## PostgreSQL's own regression suite, directly and through RustyDB, compared
 	compat-tests/regress/run $(ARGS)
 
-soak: postgres ## Mixed clients for ten minutes: nothing grows
+soak: postgres drivers ## Mixed clients, then all drivers, for ten minutes each: nothing grows
 	SOAK_SECONDS=600 $(CARGO) test --release --test clients soak
+	SOAK_SECONDS=600 $(CARGO) test --release --test drivers soak -- --ignored --nocapture
 
 check: fmt lint deny doc test ## Format, lints, dependencies, documentation, then every test
 
@@ -41,7 +42,7 @@ doc: ## Build the documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
 
 fuzz: ## Fuzz each target for a minute (needs nightly Rust and cargo-fuzz)
-	for target in frame_scanner startup_packet backend_message native_frame; do \
+	for target in frame_scanner startup_packet backend_message native_frame native_message native_value; do \
 		$(CARGO) +nightly fuzz run $$target -- -max_total_time=60 || exit 1; \
 	done
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Reading order of `lib.rs`: a module may import the ones before it.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "types",
     "error",
     "config",
@@ -23,6 +23,7 @@ const LAYERS: [&str; 17] = [
     "session",
     "frontend",
     "server",
+    "shell",
 ];
 
 /// What adapters must not see, although it lies below them.
@@ -40,12 +41,15 @@ struct Source {
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (root, client) = (package.join("src"), package.join("clients/rust/src"));
     let mut files = Vec::new();
     collect(&root, &mut files);
+    collect(&client, &mut files);
     let read = |file: PathBuf| {
         let text = fs::read_to_string(&file).unwrap();
-        let path = file.strip_prefix(&root).unwrap().display().to_string();
+        let path = file.strip_prefix(&root).or_else(|_| file.strip_prefix(package)).unwrap();
+        let path = path.display().to_string();
         let module = path.split(['/', '.']).next().unwrap().to_owned();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
         let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));

@@ -63,17 +63,49 @@ pub enum Protocol {
     Postgres,
     /// SQL over HTTP.
     Http,
+    /// The native binary protocol.
+    Native,
 }
 
 impl Protocol {
     /// Every protocol, in the order of its index.
-    pub const ALL: [Protocol; 2] = [Protocol::Postgres, Protocol::Http];
+    pub const ALL: [Protocol; 3] = [Protocol::Postgres, Protocol::Http, Protocol::Native];
 
     /// The word used in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Protocol::Postgres => "postgres",
             Protocol::Http => "http",
+            Protocol::Native => "native",
+        }
+    }
+}
+
+/// How bodies of the native protocol are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// LZ4, block format.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+    /// Snappy, raw format.
+    Snappy,
+}
+
+impl Compression {
+    /// Every kind, in the order of its number on the wire.
+    pub const ALL: [Compression; 4] =
+        [Compression::None, Compression::Lz4, Compression::Zstd, Compression::Snappy];
+
+    /// The word used in the configuration and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+            Compression::Snappy => "snappy",
         }
     }
 }

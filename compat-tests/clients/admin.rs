@@ -264,9 +264,10 @@ fn the_console_works_when_nothing_is_free_and_names_who_holds_it() {
     say(&mut waiting, "\\echo inside\n");
     assert_eq!(line(&mut waiting), "inside");
     say(&mut waiting, "select 'served';\n");
-    eventually("a client waits", SOON, || {
-        table(&server, "POOLS").iter().any(|row| row["cl_waiting"] == "1")
-    });
+    // A console that came before it would take its place.
+    let queue = "rustydb_pool_wait_queue_size{pool=\"main\"}";
+    eventually("a client waits", SOON, || server.metric(queue) == 1.0);
+    assert!(table(&server, "POOLS").iter().any(|row| row["cl_waiting"] == "1"));
     // The log names the holder when the wait was in vain.
     eventually("the log names the holder", SOON, || server.log().contains("holds a connection"));
     let log = server.log();

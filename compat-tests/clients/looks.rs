@@ -10,25 +10,31 @@ use crate::raw::*;
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// A server that looks at a held connection after half a second, and a client that is held.
-fn held(limit: u32) -> (Server, Wire, Vec<u8>) {
+/// Time after which a held connection is looked at, and after which that is certain to be under way.
+const LOOK: Duration = Duration::from_millis(200);
+const LOOKED: Duration = Duration::from_millis(900);
+
+/// A server, and a client with its cancel key.
+fn start(limit: u32) -> (Server, Wire, Vec<u8>) {
     let server = Server::builder()
         .arg("--insecure")
-        .set("pool.unpin_after_ms=500")
+        .set(&format!("pool.unpin_after_ms={}", LOOK.as_millis()))
         .set(&format!("pool.reset_timeout_secs={limit}"))
         .start();
     let mut client = Wire::to(&server);
     client.send(&usual_startup());
     let greeting = client.until(b'Z');
     let key = greeting.iter().find(|m| m.0 == b'K').expect("a key").1.clone();
-    client.values("create temporary table held (a int)");
+    client.values("select 'what is known of the database is read'");
     (server, client, key)
 }
 
-/// Makes looks wait, until the end of the transaction of this client.
-fn blocked(server: &Server) -> Wire {
+/// Has the client held on its connection. Looks at it wait until the end of the transaction of
+/// another client, which is returned.
+fn hold(server: &Server, client: &mut Wire) -> Wire {
     let mut wire = Wire::direct(server).ready();
     wire.values("begin; lock table pg_catalog.pg_operator in access exclusive mode");
+    client.values("create temporary table held (a int)");
     wire
 }
 
@@ -45,8 +51,8 @@ fn error(messages: &[(u8, Vec<u8>)]) -> (String, String, String) {
 
 #[test]
 fn a_look_that_takes_too_long_ends_the_session_and_its_connection() {
-    let (server, mut client, _) = held(1);
-    let mut blocker = blocked(&server);
+    let (server, mut client, _) = start(1);
+    let mut blocker = hold(&server, &mut client);
     let begun = Instant::now();
     let (severity, code, text) = error(&client.rest());
     assert_eq!((&*severity, &*code), ("FATAL", "08006"), "{text}");
@@ -61,9 +67,9 @@ fn a_look_that_takes_too_long_ends_the_session_and_its_connection() {
 
 #[test]
 fn a_client_that_goes_during_a_look_leaves_nothing() {
-    let (server, client, _) = held(60);
-    let _blocker = blocked(&server);
-    sleep(Duration::from_millis(900));
+    let (server, mut client, _) = start(60);
+    let _blocker = hold(&server, &mut client);
+    sleep(LOOKED);
     assert_eq!(lent(&server), 1.0);
     drop(client);
     eventually("its connection is closed", SOON, || lent(&server) == 0.0);
@@ -71,20 +77,22 @@ fn a_client_that_goes_during_a_look_leaves_nothing() {
 
 #[test]
 fn a_look_that_the_clients_own_time_limit_ends_does_no_harm() {
-    let (server, mut client, _) = held(60);
-    client.values("set statement_timeout = '100ms'");
-    let mut blocker = blocked(&server);
-    sleep(Duration::from_millis(1000));
+    let (server, mut client, _) = start(60);
+    client.values("set statement_timeout = '200ms'");
+    let mut blocker = hold(&server, &mut client);
+    sleep(LOOKED);
     blocker.values("rollback");
+    assert!(server.log().contains("a look at a session's connection failed"), "{}", server.log());
+    client.values("reset statement_timeout");
     client.values("insert into held values (7)");
     assert_eq!(client.values("select a from held"), ["7"]);
 }
 
 #[test]
 fn a_cancel_request_during_a_look_stops_the_statement_that_waits() {
-    let (server, mut client, key) = held(60);
-    let mut blocker = blocked(&server);
-    sleep(Duration::from_millis(900));
+    let (server, mut client, key) = start(60);
+    let mut blocker = hold(&server, &mut client);
+    sleep(LOOKED);
     client.send(&query("select pg_sleep(30)"));
     sleep(Duration::from_millis(100));
     cancel(&server, &key);
@@ -97,9 +105,9 @@ fn a_cancel_request_during_a_look_stops_the_statement_that_waits() {
 
 #[test]
 fn a_cancel_request_during_a_look_stops_nothing_that_comes_later() {
-    let (server, mut client, key) = held(60);
-    let mut blocker = blocked(&server);
-    sleep(Duration::from_millis(900));
+    let (server, mut client, key) = start(60);
+    let mut blocker = hold(&server, &mut client);
+    sleep(LOOKED);
     cancel(&server, &key);
     blocker.values("rollback");
     sleep(Duration::from_millis(100));
@@ -132,12 +140,12 @@ fn settings_that_take_too_long_cost_one_request() {
 
 #[test]
 fn a_long_value_holds_the_session_and_does_no_harm() {
-    let (_server, mut client, _) = held(5);
-    client.values("drop table held; select set_config('own.long', repeat('x', 3000000), false)");
+    let (_server, mut client, _) = start(5);
+    client.values("select set_config('own.long', repeat('x', 3000000), false)");
     client.values(
         "do $$ begin perform set_config('search_path', repeat('y', 100000), false); end $$",
     );
-    sleep(Duration::from_millis(900));
+    sleep(LOOKED);
     assert_eq!(client.values("select length(current_setting('own.long'))"), ["3000000"]);
     assert_eq!(client.values("select length(current_setting('search_path'))"), ["100000"]);
 }

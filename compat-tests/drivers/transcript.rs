@@ -18,25 +18,30 @@ const CONNECTIONS: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(150);
 
 /// The last line of every transcript.
-const END: &str = "--- end";
+pub const END: &str = "--- end";
 
 /// Starts a server of the program's own and runs the program twice.
 pub fn compare(name: &str, program: &Command) {
-    // The system role's share does no harm here, and PostgreSQL allows as many more clients, which
-    // is what the program needs when it runs without RustyDB.
-    let server = Server::builder()
-        .set(&format!("pool.max_size={CONNECTIONS}"))
-        .set(&format!("pool.reserved_size={}", CLIENTS + 20))
-        .start();
+    let server = server(CONNECTIONS);
     let direct_port = direct::open(&server);
     let [reference, ours] =
         [("direct", direct_port), ("pooled", server.port)].map(|(way, port)| {
             let database = format!("{name}_{way}");
             let created = server.direct_psql(&format!("create database {database}"));
             assert_eq!(created.stderr, "");
-            run(program, &server, port, &database).replace(&database, "the_database")
+            run(program, &server, (port, CLIENTS), &database).replace(&database, "the_database")
         });
     assert_same(&ours, &reference);
+}
+
+/// A server of which so many connections are shared.
+pub fn server(connections: u32) -> Server {
+    // The system role's share does no harm here, and PostgreSQL allows as many more clients, which
+    // is what a program needs when it runs without RustyDB.
+    Server::builder()
+        .set(&format!("pool.max_size={connections}"))
+        .set(&format!("pool.reserved_size={}", CLIENTS + 20))
+        .start()
 }
 
 /// Fails with the first lines that differ.
@@ -49,9 +54,16 @@ pub fn assert_same(ours: &str, reference: &str) {
     assert!(ours == reference, "RustyDB's transcript ends early: {}", tail(ours));
 }
 
-fn run(program: &Command, server: &Server, port: u16, database: &str) -> String {
+/// Runs a program with so many clients on a port, in a database of its own.
+pub fn run(
+    program: &Command,
+    server: &Server,
+    (port, clients): (u16, u32),
+    database: &str,
+) -> String {
     let folder = server.socket_dir.parent().unwrap();
-    let (out, err) = (folder.join("out"), folder.join("err"));
+    let (out, err) =
+        (folder.join(format!("{database}.out")), folder.join(format!("{database}.err")));
     let mut command = command(program.get_program().to_str().unwrap());
     command
         .args(program.get_args())
@@ -61,7 +73,7 @@ fn run(program: &Command, server: &Server, port: u16, database: &str) -> String 
         .env("PGUSER", "rustydb")
         .env("PGPASSWORD", &server.password)
         .env("PGDATABASE", database)
-        .env("DRIVER_CLIENTS", CLIENTS.to_string())
+        .env("DRIVER_CLIENTS", clients.to_string())
         .stdin(Stdio::null())
         .stdout(File::create(&out).unwrap())
         .stderr(File::create(&err).unwrap());

@@ -87,3 +87,24 @@ fn an_external_postgres_that_refuses_the_system_role_is_3() {
     let modest = format!("postgresql://modest:m@127.0.0.1:{}/postgres", plain.port);
     refuses(Server::builder().arg("--backend").arg(&modest), 3, &["modest", "must be a superuser"]);
 }
+
+/// Over TCP a large result gathers in the kernel: neither its end nor what comes slowly may stay
+/// there.
+#[test]
+fn large_results_end_when_they_are_over() {
+    let plain = PlainPostgres::start();
+    let mut server = Server::builder().arg("--backend").arg(&plain.url()).start();
+    server.password = PlainPostgres::PASSWORD.into();
+    let fast = "copy (select repeat('x', 100) from generate_series(1, 150000)) to stdout";
+    let slow = "copy (select repeat('y', 20000000) union all select pg_sleep(0.3)::text union all \
+                select 'slow') to stdout";
+    let begun = Instant::now();
+    for (sql, last) in [(fast, "x"), (slow, "slow"), (fast, "x")] {
+        let mut psql = server.psql_command();
+        let output = psql.args(["-U", PlainPostgres::SUPERUSER, "-d", "postgres", "-Atc"]);
+        let output = output.arg(sql).args(["-c", "select 'after'"]).output().unwrap();
+        let text = stdout(&output);
+        assert!(text.ends_with("after\n") && text.contains(last), "{}", stderr(&output));
+    }
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+}

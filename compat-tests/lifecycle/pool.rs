@@ -46,8 +46,8 @@ fn a_pool_of_fixed_size_fills_itself_again() {
     assert_eq!(connect(&server).value("select 1").unwrap(), "1");
     eventually("three connections", SOON, || total(&server) == 3.0);
     server.direct_value(
-        "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'rustydb'
-            and pid <> pg_backend_pid()",
+        "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity
+            where usename = 'rustydb' and pid <> pg_backend_pid()",
     );
     assert_eq!(connect(&server).value("select 1").unwrap(), "1");
     eventually("three connections", SOON, || total(&server) == 3.0);

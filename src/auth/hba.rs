@@ -113,6 +113,24 @@ impl Rules {
         }
     }
 
+    /// How somebody from there may log in, whoever it is, in the order of the rules.
+    pub fn methods(&self, address: Option<IpAddr>, has_tls: bool) -> Vec<HbaMethod> {
+        let mut found = Vec::new();
+        for rule in &self.0.security.hba {
+            // Whatever the rule says of roles and databases fits itself.
+            let whoever = HbaRule {
+                databases: vec![HbaName::All],
+                roles: vec![HbaName::All],
+                ..rule.clone()
+            };
+            let knock = Knock { role: "", database: "", is_replication: false, address, has_tls };
+            if knock.fits(&whoever) && !found.contains(&rule.method) {
+                found.push(rule.method);
+            }
+        }
+        found
+    }
+
     /// Whether a client with this certificate may be the role, as far as the rule asks.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 mod hba;
 mod live;
 mod load;
+mod native;
 mod overrides;
 mod value;
 
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 pub use hba::{ClientCert, ClientName, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry};
 pub use live::{Changes, Live, Reloader, Setting};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
+pub use native::{ChecksumMode, Compressions, QueueFullPolicy};
 pub use overrides::{PoolOverride, PoolOverrides};
 pub use value::{
     BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis,
@@ -179,6 +181,50 @@ config! {
         max_startup_bytes: ByteSize = ByteSize(10_000) => live;
     }
 
+    /// The native protocol, on the same port and Unix socket.
+    native: Native at "network.native" {
+        /// How bodies may be compressed: none, lz4, zstd, snappy. The client's order decides.
+        compression: Compressions = Compressions::default() => live;
+        /// Bodies smaller than this are not compressed.
+        compression_threshold: ByteSize = ByteSize(1024) => live;
+        /// Checksums: "optional" (when the client wants them), "required" or "off".
+        checksum: ChecksumMode = ChecksumMode::Optional => live;
+        /// Seconds from the preface to the end of the handshake.
+        handshake_timeout_secs: Secs = Secs(10) => live;
+        /// Seconds from the handshake to the end of the log-in.
+        auth_timeout_secs: Secs = Secs(60) => live;
+        /// Milliseconds of silence after which a heartbeat is sent; after two without an answer the
+        /// connection is closed.
+        heartbeat_interval_ms: Millis = Millis(30_000) => live;
+        /// Longest message, 64 KiB to 16 MiB.
+        max_message_size: ByteSize = ByteSize(16 << 20);
+        /// Requests without a final reply, for each connection.
+        max_pending_requests: u32 = 10_000 => live;
+        /// Requests that wait to be started, for each connection.
+        max_queued_requests: u32 = 1000 => live;
+        /// When that many wait: "reject" the next one, or "drop_lowest": refuse the newest of the
+        /// lowest priority instead, if the next one is more important.
+        queue_full_policy: QueueFullPolicy = QueueFullPolicy::Reject => live;
+        /// Bytes of requests and replies that all connections may hold; above it, those that hold
+        /// most are not read.
+        max_inflight_bytes: ByteSize = ByteSize(1 << 30) => live;
+        /// Bytes that a client may send at first for each bulk insert; at least 64 KiB.
+        stream_window: ByteSize = ByteSize(1 << 20) => live;
+        /// Bytes that a client may send at first in all; at least 64 KiB.
+        connection_window: ByteSize = ByteSize(16 << 20) => live;
+        /// Bytes of one part of a streamed result, about.
+        stream_chunk_bytes: ByteSize = ByteSize(64 << 10) => live;
+        /// Seconds that a client may take nothing of its replies before it is disconnected.
+        slow_consumer_timeout_secs: Secs = Secs(30) => live;
+        /// Subscriptions of one connection.
+        max_subscriptions: u32 = 100 => live;
+        /// Statements in one batch.
+        max_batch_statements: u32 = 1000 => live;
+        /// When a client gives its connection back, unless pool.users or pool.databases says
+        /// otherwise: "session", "transaction" or "statement".
+        pooling_mode: PoolingMode = PoolingMode::Transaction => live;
+    }
+
     /// The HTTP door.
     api: Api at "api" {
         /// Addresses to listen on.
@@ -289,13 +335,15 @@ config! {
         /// Seconds after which a client that holds a connection and does nothing is reported, but
         /// for clients of session pooling; "none" = never.
         leak_threshold_secs: Option<Secs> = Some(Secs(300)) => live;
-        /// Seconds to clean a connection (DISCARD ALL) before it is closed instead.
+        /// Seconds to clean a connection (DISCARD ALL) before it is closed instead, and for every
+        /// other statement of RustyDB's own on a client's connection.
         reset_timeout_secs: Secs = Secs(5) => live;
         /// Seconds between two looks for connections that are too old.
         maintenance_interval_secs: Secs = Secs(30) => live;
         /// What differs for single roles, for instance
         /// { alice = { max_size = 20, pooling_mode = "session" } }, or a table [pool.users.alice]
-        /// for each instead of this line. A role's mode comes before its database's.
+        /// for each instead of this line. A role's mode comes before its database's; another mode
+        /// counts for clients that come in later.
         users: PoolOverrides = PoolOverrides::new() => live;
         /// What differs for single databases, in the same form.
         databases: PoolOverrides = PoolOverrides::new() => live;
@@ -427,6 +475,7 @@ impl Config {
             "must be at least 1",
         );
         self.check_sizes(&mut check);
+        self.check_native(&mut check);
         check(self.pool.reserved_size > 0, "pool.reserved_size", "must be at least 1");
         check(
             self.pool.acquire_timeout_secs.0 > 0,

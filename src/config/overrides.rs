@@ -6,7 +6,7 @@ use toml::Value as Toml;
 
 use super::value::{PoolingMode, Value};
 use super::{Config, Pool};
-use crate::types::{Database, Role};
+use crate::types::{Database, Protocol, Role};
 
 /// The settings of one role or one database; a setting without a value is the pool's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,13 +82,20 @@ fn at_least_one(value: &Toml) -> Result<usize, String> {
 }
 
 impl Config {
-    /// The pooling mode of a client: its role's, else its database's, else the pool's.
-    pub fn pooling_mode(&self, role: &Role, database: &Database) -> PoolingMode {
+    /// The pooling mode of a client: its role's, else its database's, else its protocol's.
+    pub fn pooling_mode(
+        &self,
+        role: &Role,
+        database: &Database,
+        protocol: Protocol,
+    ) -> PoolingMode {
         let Pool { users, databases, pooling_mode, .. } = &self.pool;
+        let usual = match protocol {
+            Protocol::Native => self.native.pooling_mode,
+            Protocol::Postgres | Protocol::Http => *pooling_mode,
+        };
         let of = |overrides: &PoolOverrides, name| overrides.get(name)?.pooling_mode;
-        of(users, role.as_str())
-            .or_else(|| of(databases, database.as_str()))
-            .unwrap_or(*pooling_mode)
+        of(users, role.as_str()).or_else(|| of(databases, database.as_str())).unwrap_or(usual)
     }
 }
 
@@ -103,7 +110,9 @@ mod tests {
     #[test]
     fn a_role_comes_before_its_database_before_the_pool() {
         let mut config = Config::default();
-        let mode = |config: &Config| config.pooling_mode(&"alice".into(), &"app".into());
+        let mode = |config: &Config| {
+            config.pooling_mode(&"alice".into(), &"app".into(), Protocol::Postgres)
+        };
         assert_eq!(mode(&config), PoolingMode::Transaction);
         config.pool.databases = overrides("{ app = { pooling_mode = 'statement' } }").unwrap();
         assert_eq!(mode(&config), PoolingMode::Statement);
@@ -111,7 +120,10 @@ mod tests {
         assert_eq!(mode(&config), PoolingMode::Statement);
         config.pool.users = overrides("{ alice = { pooling_mode = 'session' } }").unwrap();
         assert_eq!(mode(&config), PoolingMode::Session);
-        assert_eq!(config.pooling_mode(&"bob".into(), &"x".into()), PoolingMode::Transaction);
+        assert_eq!(
+            config.pooling_mode(&"bob".into(), &"x".into(), Protocol::Postgres),
+            PoolingMode::Transaction
+        );
     }
 
     #[test]

@@ -82,10 +82,10 @@ impl Executor {
     }
 
     /// Says what keeps a session on its connection from now on; each new reason is counted.
-    pub fn note_pins(&self, pins: Effects, tally: &Tally) {
+    pub fn note_pins(&self, protocol: Protocol, pins: Effects, tally: &Tally) {
         tally.set_pinned(pins.bits());
         if let Some(cause) = pins.reason() {
-            self.metrics.session_pinned(Protocol::Postgres, cause);
+            self.metrics.session_pinned(protocol, cause);
         }
     }
 

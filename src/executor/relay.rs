@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::mux::{Mux, Refused, rule};
 use super::replies::{put_owed, scan_replies, tell_parameters};
 use super::{Executor, Work};
-use crate::backend::{BackendConn, ConnState, Kind, READ_LARGE, READ_SMALL};
+use crate::backend::{BackendConn, ConnState, READ_LARGE, READ_SMALL};
 use crate::error::{Error, ErrorKind};
 use crate::net::Stream;
 use crate::pool::{CancelSlot, Demand, Lease};
@@ -24,7 +24,7 @@ use crate::proto::frontend::{self, tag};
 use crate::telemetry::Tally;
 use crate::types::Protocol;
 
-/// A PostgreSQL client after its log-in.
+/// A client that speaks PostgreSQL's protocol, or is translated to it, after its log-in.
 pub struct Client {
     /// The socket.
     pub stream: Stream,
@@ -182,21 +182,6 @@ impl Client {
     }
 }
 
-/// Has a cancel request wait until what the client has sent is under way: behind a request of ours.
-pub async fn put_off_cancel(client: &mut Client, conn: &mut BackendConn) {
-    // Read now, so that both go out at once: alone, ours could be answered before the other comes.
-    let read =
-        poll_fn(|cx| Poll::Ready(read(&mut client.stream, cx, &mut client.inbound, READ_SMALL)));
-    if let Poll::Ready(Ok(n)) = read.await {
-        client.received += n as u64;
-    }
-    let mut batch = Vec::new();
-    frontend::put_query(&mut batch, b"");
-    conn.state.unnamed = None;
-    conn.state.expect.push(Kind::Apply.into());
-    client.inbound.put_scanned(&batch);
-}
-
 /// Gives a connection back although statements are prepared on it under the client's names.
 pub fn leave(lease: &mut Option<Lease>, mux: &mut Mux) {
     if let Some(mut lease) = lease.take() {
@@ -232,6 +217,8 @@ fn invalid(tag: u8, length: u32) -> Error {
 pub struct Link<'a> {
     /// Executor.
     pub executor: &'a Executor,
+    /// The door that the client came through.
+    pub protocol: Protocol,
     /// The connection, while there is one.
     pub lease: &'a mut Option<Lease>,
     /// The session's state.
@@ -279,7 +266,7 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
     if !batch.is_empty() {
         slot.hide();
         client.inbound.put_scanned(&batch);
-    } else if conn.state.expect.is_idle() {
+    } else {
         tell_parameters(mux, &conn.state, &mut conn.inbound);
     }
 }
@@ -355,7 +342,7 @@ impl Relay<'_, '_> {
         let mux = &mut *self.link.mux;
         let may_go = mux.settle();
         if mux.pins().bits() != self.link.tally.pinned() {
-            self.link.executor.note_pins(mux.pins(), self.link.tally);
+            self.link.executor.note_pins(self.link.protocol, mux.pins(), self.link.tally);
         }
         if may_go {
             mux.knows(&conn.state);
@@ -537,7 +524,7 @@ impl Relay<'_, '_> {
             let looked_at = !self.link.mux.is_session_mode();
             let sql = if looked_at { &[] } else { frontend::sql_of(self.client.inbound.scanned()) };
             let (executor, tally) = (self.link.executor, self.link.tally);
-            *self.link.work = Some(executor.admit(Protocol::Postgres, sql, tally));
+            *self.link.work = Some(executor.admit(self.link.protocol, sql, tally));
             if self.link.mux.may_want_names() {
                 self.link.executor.refresh(self.link.mux.database());
             }

@@ -2,4 +2,5 @@
 //! below it.
 
 pub mod http;
+pub mod native;
 pub mod pgwire;

@@ -8,8 +8,8 @@ mod tls;
 
 pub use inherited::Inherited;
 pub use listener::{BindError, Door, Listener, SocketFile, bind_tcp, bind_unix};
-pub use stream::{ReadAhead, Stream};
-pub use tls::{ClientTls, PeerCertificate, Served, ServerTls, TlsFacts};
+pub use stream::{ReadAhead, Stream, Transport};
+pub use tls::{Alpn, ClientTls, PeerCertificate, Served, ServerTls, TlsFacts};
 
 use tokio::sync::watch;
 

@@ -24,6 +24,24 @@ pub enum Stream {
     Unix(UnixStream),
     /// TCP with TLS. Boxed: the others are small, and most.
     Tls(Box<TlsStream>),
+    /// No socket, but something that stands in for one.
+    Custom(Box<dyn Transport>),
+}
+
+/// What can stand in for a socket: an adapter that translates another protocol. It is polled by the
+/// task that feeds it, so it need not wake anybody.
+pub trait Transport: std::fmt::Debug + Send + Sync {
+    /// Whether there is something to read, or the end.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Reads once; nothing read = the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>>;
+
+    /// Writes once.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Whether the peer is gone.
+    fn is_closed(&self) -> bool;
 }
 
 impl Stream {
@@ -33,6 +51,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.poll_read_ready(cx),
             Stream::Unix(stream) => stream.poll_read_ready(cx),
             Stream::Tls(stream) => stream.poll_readable(cx),
+            Stream::Custom(stream) => stream.poll_readable(cx),
         }
     }
 
@@ -57,6 +76,7 @@ impl Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, into),
             Stream::Tls(stream) => stream.poll_read(cx, into),
+            Stream::Custom(stream) => stream.poll_read(cx, into),
         }
     }
 
@@ -66,6 +86,7 @@ impl Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Tls(stream) => stream.poll_write(cx, bytes),
+            Stream::Custom(stream) => stream.poll_write(cx, bytes),
         }
     }
 
@@ -117,6 +138,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.shutdown().await,
             Stream::Unix(stream) => stream.shutdown().await,
             Stream::Tls(stream) => std::future::poll_fn(|cx| stream.poll_shutdown(cx)).await,
+            Stream::Custom(_) => Ok(()),
         }
     }
 
@@ -194,6 +216,9 @@ impl Stream {
 
     /// Whether the peer has closed its side, even while unread data waits.
     pub fn peer_has_closed(&self) -> bool {
+        if let Stream::Custom(stream) = self {
+            return stream.is_closed();
+        }
         self.kernel_reports(nix::poll::PollFlags::from_bits_retain(nix::libc::POLLRDHUP))
     }
 
@@ -204,17 +229,19 @@ impl Stream {
     }
 
     fn kernel_reports(&self, flags: nix::poll::PollFlags) -> bool {
-        let mut poll = [nix::poll::PollFd::new(self.as_fd(), flags)];
+        let Some(socket) = self.as_fd() else { return false };
+        let mut poll = [nix::poll::PollFd::new(socket, flags)];
         matches!(nix::poll::poll(&mut poll, 0u8), Ok(n) if n > 0)
     }
 
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         use std::os::fd::AsFd;
-        match self {
+        Some(match self {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
             Stream::Tls(stream) => stream.socket().as_fd(),
-        }
+            Stream::Custom(_) => return None,
+        })
     }
 
     /// Moves the socket to the event loop of the calling thread.
@@ -223,6 +250,7 @@ impl Stream {
             Stream::Tcp(stream) => TcpStream::from_std(stream.into_std()?).map(Stream::Tcp),
             Stream::Unix(stream) => UnixStream::from_std(stream.into_std()?).map(Stream::Unix),
             Stream::Tls(stream) => stream.rebind().map(|stream| Stream::Tls(Box::new(stream))),
+            Stream::Custom(stream) => Ok(Stream::Custom(stream)),
         }
     }
 
@@ -230,7 +258,7 @@ impl Stream {
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Stream::Tcp(stream) => Some(stream),
-            Stream::Unix(_) => None,
+            Stream::Unix(_) | Stream::Custom(_) => None,
             Stream::Tls(stream) => Some(stream.socket()),
         }
     }
@@ -240,7 +268,7 @@ impl Stream {
     pub fn describe_tls(&self) -> Option<String> {
         match self {
             Stream::Tls(stream) => Some(stream.describe()),
-            Stream::Tcp(_) | Stream::Unix(_) => None,
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Custom(_) => None,
         }
     }
 
@@ -293,15 +321,15 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Stream::Tls(stream) => {
+            stream @ (Stream::Tls(_) | Stream::Custom(_)) => {
                 let first = slices.iter().find(|slice| !slice.is_empty());
-                stream.poll_write(cx, first.map_or(&[][..], |slice| slice))
+                Stream::poll_write(stream, cx, first.map_or(&[][..], |slice| slice))
             }
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        !matches!(self, Stream::Tls(_))
+        !matches!(self, Stream::Tls(_) | Stream::Custom(_))
     }
 
     /// What counts as written, the kernel has.
@@ -314,6 +342,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => stream.poll_shutdown(cx),
+            Stream::Custom(_) => Poll::Ready(Ok(())),
         }
     }
 }

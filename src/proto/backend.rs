@@ -174,6 +174,12 @@ pub struct Column<'a> {
     pub attribute: i16,
     /// Type.
     pub type_oid: u32,
+    /// Bytes of a value; negative = variable.
+    pub type_size: i16,
+    /// `atttypmod`; -1 = none.
+    pub type_modifier: i32,
+    /// Whether the values come in binary.
+    pub binary: bool,
 }
 
 /// Reads RowDescription.
@@ -187,8 +193,9 @@ pub fn row_description(body: &[u8]) -> Result<Vec<Column<'_>>, Malformed> {
             let table = cursor.i32()? as u32;
             let attribute = cursor.i16()?;
             let type_oid = cursor.i32()? as u32;
-            cursor.take(8)?;
-            Ok(Column { name, table, attribute, type_oid })
+            let (type_size, type_modifier) = (cursor.i16()?, cursor.i32()?);
+            let binary = cursor.i16()? == 1;
+            Ok(Column { name, table, attribute, type_oid, type_size, type_modifier, binary })
         })
         .collect()
 }

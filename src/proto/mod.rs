@@ -7,10 +7,12 @@ pub mod frame;
 pub mod frontend;
 pub mod fuzz;
 pub mod json;
-pub mod native;
 pub mod proxy;
 pub mod rows;
 pub mod startup;
+pub mod typed;
+
+pub use rustydb_client::protocol as native;
 
 /// Bytes that are not what the protocol says; the text is for the log and for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

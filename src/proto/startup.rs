@@ -22,7 +22,7 @@ pub enum Dialect {
 pub const DETECT_BYTES: usize = 8;
 
 /// The preface of the native protocol: its name and the format of the preface.
-pub const NATIVE_PREFACE: [u8; 8] = *b"RUSTYDB\x01";
+pub const NATIVE_PREFACE: [u8; 8] = super::native::PREFACE;
 
 /// Tells the dialect from the first bytes; `None` = more are needed.
 ///

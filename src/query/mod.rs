@@ -7,6 +7,7 @@ mod effects;
 mod lexer;
 mod names;
 mod settings;
+mod split;
 
 pub use body::classify_body;
 pub use classify::{Class, Reference, classify};
@@ -14,6 +15,7 @@ pub use effects::Effects;
 pub use lexer::hash_name;
 pub use names::{NameHasher, Names};
 pub use settings::{Change, SettingValue, Settings};
+pub use split::statements;
 
 /// A string literal, safe whatever `standard_conforming_strings` says
 /// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-STRINGS-ESCAPE>).

@@ -30,7 +30,7 @@ impl Leaks {
         let Some(threshold) = config.pool.leak_threshold_secs else { return };
         let mut holders = shared.sessions.holders();
         holders.retain(|_, entry| {
-            let mode = config.pooling_mode(&entry.role, &entry.database);
+            let mode = config.pooling_mode(&entry.role, &entry.database, entry.protocol);
             mode != PoolingMode::Session
         });
         if holders.is_empty() {

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::executor::Executor;
 use crate::executor::names::NameReader;
 use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS};
+use crate::frontend::native::NativeShared;
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
 use crate::limits::Gate;
 use crate::net::{Listener, Stage};
@@ -105,6 +106,7 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         databases: shared.gates.databases.clone(),
         addresses: shared.gates.addresses.clone(),
         tls: shared.tls.clone(),
+        native: NativeShared::default(),
         api_port: doors.api_port(),
         config: shared.live.clone(),
         metrics: shared.metrics.clone(),

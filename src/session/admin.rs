@@ -255,7 +255,7 @@ impl Admin {
     pub fn pool_mode(&self, role: &Role, database: &Database) -> &'static str {
         match database.as_str() {
             DATABASE => PoolingMode::Statement.word(),
-            _ => self.0.live.now().pooling_mode(role, database).word(),
+            _ => self.0.live.now().pooling_mode(role, database, Protocol::Postgres).word(),
         }
     }
 

@@ -121,7 +121,7 @@ impl Session {
         let is_single_use = options.iter().any(|(name, _)| name == "replication");
         let mode = match is_single_use {
             true => PoolingMode::Session,
-            false => config.pooling_mode(&role, &database),
+            false => config.pooling_mode(&role, &database, protocol),
         };
         let portable = match mode {
             PoolingMode::Session => Vec::new(),
@@ -201,6 +201,11 @@ impl Session {
         Ok(())
     }
 
+    /// The parameters that the client was told, with their values.
+    pub fn parameters(&self) -> Vec<(String, String)> {
+        self.mux.parameters()
+    }
+
     /// Serves a PostgreSQL client until one side ends.
     pub async fn relay(&mut self, client: &mut Client) -> End {
         loop {
@@ -252,6 +257,7 @@ impl Session {
         let next_look = self.lease.as_ref().and_then(|_| self.mux.next_look(self.unpin_after));
         let link = Link {
             executor: &self.executor,
+            protocol: self.entry.protocol,
             lease: &mut self.lease,
             mux: &mut self.mux,
             demand: &self.demand,
@@ -307,11 +313,11 @@ impl Session {
         }
         let asides = conn.take_asides();
         conn.inbound.put_scanned(&asides);
-        if self.entry.slot.is_deferred() && client.has_input() {
-            relay::put_off_cancel(client, conn).await;
-            return Some(Ok(()));
-        }
+        let meant = self.entry.slot.is_deferred() && client.has_input();
         self.entry.slot.shown_idle().await;
+        if meant {
+            own::cancel_next(self.entry.clone());
+        }
         if self.mux.can_be_carried() {
             relay::leave(&mut self.lease, &mut self.mux);
         }
@@ -339,10 +345,10 @@ impl Session {
                 return set;
             }
             conn.state.applied = self.mux.settings().clone();
-            if self.entry.slot.is_deferred() {
-                relay::put_off_cancel(client, conn).await;
-            } else {
-                self.entry.slot.show();
+            let meant = self.entry.slot.is_deferred();
+            self.entry.slot.shown_idle().await;
+            if meant {
+                own::cancel_next(self.entry.clone());
             }
         }
         relay::attach(client, &mut self.mux, &self.entry.slot, conn);

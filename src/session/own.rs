@@ -2,6 +2,7 @@
 //! deadline, and a client that is gone meanwhile is noticed.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Entry, Stop};
@@ -10,6 +11,18 @@ use crate::net::Stream;
 
 /// How often it is seen whether the client is still there.
 const CLIENT_CHECK: Duration = Duration::from_millis(250);
+
+/// Time for a statement that the client has sent to be passed on.
+const CANCEL_WAIT: Duration = Duration::from_secs(1);
+
+/// How often that is looked at.
+const CANCEL_POLL: Duration = Duration::from_millis(1);
+
+/// Pauses between the attempts to cancel it.
+const CANCEL_PAUSES: [Duration; 5] = {
+    let ms = Duration::from_millis;
+    [ms(5), ms(20), ms(80), ms(320), ms(1280)]
+};
 
 /// Does a piece of work within this time; `None` = the client did not wait. An error of this kind
 /// says that the time was not enough. Work that is given up leaves its connection in the middle of
@@ -37,6 +50,33 @@ pub(super) async fn bounded<T>(
     }
 }
 
+/// Carries out a cancel request that came while a statement of our own ran and is meant for the one
+/// that the client has sent already. PostgreSQL forgets a request that it gets before the statement
+/// begins, so it is asked again as long as the same statement runs.
+pub(super) fn cancel_next(entry: Arc<Entry>) {
+    tokio::spawn(async move {
+        let running = tokio::time::timeout(CANCEL_WAIT, begun(&entry)).await;
+        let Ok(running) = running else { return };
+        for pause in CANCEL_PAUSES {
+            entry.slot.cancel().await;
+            tokio::time::sleep(pause).await;
+            if entry.tally.request_since() != Some(running) {
+                return;
+            }
+        }
+    });
+}
+
+/// Returns when a request is in work, and since when.
+async fn begun(entry: &Entry) -> Duration {
+    loop {
+        if let Some(since) = entry.tally.request_since() {
+            return since;
+        }
+        tokio::time::sleep(CANCEL_POLL).await;
+    }
+}
+
 fn too_slow(limit: Duration, kind: ErrorKind) -> Error {
     let secs = limit.as_secs();
     let text = format!("PostgreSQL did not answer within {secs} s on this session's connection");
@@ -58,8 +98,8 @@ mod tests {
     use crate::telemetry::Metrics;
     use crate::types::Protocol;
 
-    fn entry() -> std::sync::Arc<Entry> {
-        Sessions::new(std::sync::Arc::new(Metrics::new())).register(Newcomer {
+    fn entry() -> Arc<Entry> {
+        Sessions::new(Arc::new(Metrics::new())).register(Newcomer {
             role: "r".into(),
             database: "d".into(),
             protocol: Protocol::Postgres,

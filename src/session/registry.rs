@@ -405,7 +405,12 @@ impl Sessions {
             let Some(limit) = idle_limit_secs else { continue };
             let since = entry.idle_since.load(Ordering::Relaxed);
             let idle_for = u64::from(now_secs.saturating_sub(since));
-            let is_client = entry.protocol == Protocol::Postgres && !entry.is_console;
+            let is_client = match entry.protocol {
+                Protocol::Postgres => !entry.is_console,
+                // Who listens is not idle.
+                Protocol::Native => entry.pinned().is_none(),
+                Protocol::Http => false,
+            };
             if is_client && since != 0 && idle_for >= limit {
                 entry.order(Stop::Idle);
             }

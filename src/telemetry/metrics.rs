@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::SlowQuery;
+use super::native::NativeMetrics;
 use crate::types::Protocol;
 
 /// Seconds; the life of a connection.
@@ -182,6 +183,8 @@ pub struct Metrics {
     registry: Registry,
     refresh: Mutex<Vec<Refresh>>,
     protocols: Vec<ProtocolMetrics>,
+    /// The native protocol.
+    pub native: NativeMetrics,
     /// Pool of the clients' roles.
     pub main_pool: PoolMetrics,
     /// Pool of the system role.
@@ -228,7 +231,7 @@ pub struct Metrics {
     uptime: IntGauge,
 }
 
-struct Maker<'a>(&'a Registry);
+pub(super) struct Maker<'a>(&'a Registry);
 
 impl Maker<'_> {
     /// A name that is taken twice is a defect of this file, and the test below finds it.
@@ -244,11 +247,11 @@ impl Maker<'_> {
         self.keep(IntCounter::new(name, help))
     }
 
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.keep(IntGauge::new(name, help))
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.keep(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
@@ -256,7 +259,7 @@ impl Maker<'_> {
         self.keep(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
-    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
         self.spread(name, help, labels, &BUCKETS)
     }
 
@@ -286,6 +289,7 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let protocols = protocol_metrics(&make);
         let [main_pool, system_pool] = pool_metrics(&make);
+        let native = NativeMetrics::new(&make);
         let rows = make.counters(
             "rustydb_query_rows_returned_total",
             "Rows returned or changed",
@@ -293,6 +297,7 @@ impl Metrics {
         );
         Self {
             protocols,
+            native,
             main_pool,
             system_pool,
             query_active: make.gauge("rustydb_query_active", "Requests in work"),

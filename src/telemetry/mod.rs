@@ -3,6 +3,7 @@
 pub mod health;
 pub mod log;
 pub mod metrics;
+pub mod native;
 mod process;
 mod seldom;
 mod slow;

@@ -191,6 +191,16 @@ impl Mux {
         self.is_told(told);
     }
 
+    /// What the client was told.
+    pub fn parameters(&self) -> Vec<(String, String)> {
+        let mut told = self.told.values.clone();
+        let name = told.iter_mut().find(|(name, _)| name == APPLICATION_NAME);
+        if let Some((_, value)) = name {
+            self.told_name.as_ref().clone_into(value);
+        }
+        told
+    }
+
     fn is_told(&mut self, told: Arc<Told>) {
         self.told_digest = told.digest_for(&self.told_name);
         self.told = told;

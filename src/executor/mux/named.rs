@@ -21,6 +21,16 @@ pub struct Limits {
     pub bytes: usize,
 }
 
+impl Limits {
+    /// What there is too much of after a change.
+    fn exceeded(&self, before: (usize, usize), after: (usize, usize)) -> Option<Excess> {
+        if after.0 > before.0 && after.0 > self.statements {
+            return Some(Excess::Number);
+        }
+        (after.1 > before.1 && after.1 > self.bytes).then_some(Excess::Bytes)
+    }
+}
+
 /// The statements of one session.
 #[derive(Debug)]
 pub(super) struct Named {
@@ -43,11 +53,6 @@ impl Named {
             pending: VecDeque::new(),
             bytes: 0,
         }
-    }
-
-    /// How many there are, those prepared with SQL included.
-    fn all(&self) -> usize {
-        self.by_protocol.len() + self.by_sql.len()
     }
 
     /// Statements prepared by protocol.
@@ -84,64 +89,61 @@ impl Named {
         before
     }
 
-    /// There are none any more.
+    /// There are none any more; what is in flight comes later.
     pub(super) fn clear(&mut self) {
-        *self = Self::new(self.limits);
+        let pending = std::mem::take(&mut self.pending);
+        *self = Self { pending, ..Self::new(self.limits) };
     }
 
     /// Why a statement must be refused. One whose name is taken need not: PostgreSQL refuses it.
     pub(super) fn excess(&self, name: &[u8], bytes: usize) -> Option<Excess> {
-        let is_new = !self.contains(name) && !self.by_sql.contains_key(name);
-        is_new.then(|| self.excess_of(1, bytes)).flatten()
+        if self.contains(name) || self.by_sql.contains_key(name) {
+            return None;
+        }
+        let before = self.after(&[], 0);
+        self.limits.exceeded(before, (before.0 + 1, before.1 + bytes))
     }
 
     /// Why SQL text must be refused, for what it prepares.
     pub(super) fn excess_of_sql(&self, class: &Class, bytes: usize) -> Option<Excess> {
-        let prepares = |reference: &&Reference| match reference {
-            Reference::Prepares(name) => {
-                !self.contains(name.as_bytes()) && !self.by_sql.contains_key(name.as_bytes())
-            }
-            _ => false,
-        };
-        match class.refers_to.iter().filter(prepares).count() {
-            0 => None,
-            count => self.excess_of(count, bytes),
+        let prepares = |reference: &Reference| matches!(reference, Reference::Prepares(_));
+        if !class.refers_to.iter().any(prepares) {
+            return None;
         }
+        self.limits.exceeded(self.after(&[], 0), self.after(&class.refers_to, bytes))
     }
 
-    fn excess_of(&self, count: usize, bytes: usize) -> Option<Excess> {
-        let (coming, coming_bytes, going, going_bytes) = self.in_flight();
-        if self.all() + coming + count > self.limits.statements + going {
-            return Some(Excess::Number);
-        }
-        (self.bytes + coming_bytes + bytes > self.limits.bytes + going_bytes)
-            .then_some(Excess::Bytes)
-    }
-
-    /// What the SQL in flight adds and takes away: statements and bytes of each.
-    fn in_flight(&self) -> (usize, usize, usize, usize) {
-        let mut sum = (0, 0, 0, 0);
-        for (at, (reference, bytes)) in self.pending.iter().enumerate() {
-            match reference {
-                Reference::Prepares(_) => (sum.0, sum.1) = (sum.0 + 1, sum.1 + bytes),
-                Reference::Deallocates(name) => {
-                    let known = self.by_sql.get(name.as_bytes()).copied();
-                    if let Some(bytes) = known.or_else(|| self.in_flight_before(at, name)) {
-                        (sum.2, sum.3) = (sum.2 + 1, sum.3 + bytes);
-                    }
+    /// Statements, and bytes of them, when the SQL in flight is done, and then `more` of a text
+    /// that is so long.
+    fn after(&self, more: &[Reference], bytes: usize) -> (usize, usize) {
+        let (mut count, mut sum) = (self.by_protocol.len() + self.by_sql.len(), self.bytes);
+        // What becomes of each name; `None` = it is gone.
+        let mut changed: HashMap<&str, Option<usize>> = HashMap::new();
+        let pending = self.pending.iter().map(|(reference, bytes)| (reference, *bytes, false));
+        let more = more.iter().map(|reference| (reference, bytes, true));
+        for (reference, bytes, is_new) in pending.chain(more) {
+            let (Reference::Prepares(name)
+            | Reference::Deallocates(name)
+            | Reference::Executes(name)) = reference;
+            let there = changed.get(&**name).copied().unwrap_or_else(|| {
+                let by_sql = self.by_sql.get(name.as_bytes()).copied();
+                // What SQL in flight takes away of the others is gone from them already.
+                let others = self.by_protocol.get(name.as_bytes()).filter(|_| is_new);
+                by_sql.or(others.map(|statement| statement.body.len()))
+            });
+            match (reference, there) {
+                (Reference::Prepares(name), None) => {
+                    (count, sum) = (count + 1, sum + bytes);
+                    changed.insert(name, Some(bytes));
                 }
-                Reference::Executes(_) => {}
+                (Reference::Deallocates(name), Some(bytes)) => {
+                    (count, sum) = (count - 1, sum - bytes);
+                    changed.insert(name, None);
+                }
+                _ => {}
             }
         }
-        sum
-    }
-
-    /// Length of a statement that SQL before the one at this place prepares.
-    fn in_flight_before(&self, at: usize, name: &str) -> Option<usize> {
-        self.pending.iter().take(at).rev().find_map(|(reference, bytes)| match reference {
-            Reference::Prepares(other) if **other == *name => Some(*bytes),
-            _ => None,
-        })
+        (count, sum)
     }
 
     /// SQL that prepares statements or takes them away is on its way.
@@ -240,6 +242,10 @@ mod tests {
         Named::new(Limits { statements, bytes })
     }
 
+    fn all(named: &Named) -> usize {
+        named.by_protocol.len() + named.by_sql.len()
+    }
+
     /// Runs SQL as far as it may run.
     fn run(named: &mut Named, sql: &str) -> Option<Excess> {
         let class = classify(sql.as_bytes(), &Names::default());
@@ -291,16 +297,16 @@ mod tests {
         assert_eq!(named.excess(b"c", 1), None, "they failed");
         assert_eq!(run(&mut named, "prepare a as select 1; deallocate a"), None);
         named.prepared();
-        assert_eq!(named.all(), 1);
+        assert_eq!(all(&named), 1);
         named.deallocated();
-        assert_eq!(named.all(), 0);
+        assert_eq!(all(&named), 0);
         assert_eq!(run(&mut named, "prepare a as select 1"), None);
         named.prepared();
         assert_eq!(run(&mut named, "prepare a as select 1"), None, "it is taken");
         named.nothing_pends();
         named.seen([(&b"a"[..], 1), (b"b", 1), (b"c", 1)].into_iter());
         assert_eq!(
-            (named.all(), run(&mut named, "prepare d as select 1")),
+            (all(&named), run(&mut named, "prepare d as select 1")),
             (2, Some(Excess::Number))
         );
         assert_eq!(run(&mut named, "deallocate a"), None);
@@ -312,10 +318,25 @@ mod tests {
         named.prepared();
         named.deallocated();
         named.prepared();
-        assert_eq!(named.all(), 2, "b and e");
+        assert_eq!(all(&named), 2, "b and e");
+        named.insert((*b"p").into(), statement(1));
+        assert_eq!(run(&mut named, "prepare g as select 1"), Some(Excess::Number));
+        assert_eq!(run(&mut named, "deallocate p; prepare e as select 1"), None);
+        named.nothing_pends();
+        named.remove(b"p");
+        assert_eq!(run(&mut named, "deallocate b; deallocate all; prepare g as select 1"), None);
+        named.deallocated();
+        named.clear();
+        named.prepared();
+        assert_eq!(all(&named), 1, "g");
+        named.clear();
+        for name in ["b", "e"] {
+            assert_eq!(run(&mut named, &format!("prepare {name} as select 1")), None);
+            named.prepared();
+        }
         // A completion that nobody announced, as from a batch after one that failed.
         named.prepared();
         named.deallocated();
-        assert_eq!(named.all(), 2);
+        assert_eq!(all(&named), 2);
     }
 }

@@ -6,20 +6,20 @@ use std::net::{IpAddr, SocketAddr};
 use super::{PgDoor, Refusal, part};
 use crate::error::{Error, ErrorKind};
 use crate::limits::{Permit, Share};
-use crate::net::{ReadAhead, Stream, TlsFacts};
+use crate::net::{Alpn, ReadAhead, Stream, TlsFacts};
 use crate::proto::proxy;
 use crate::proto::startup::{self as packets, Dialect, Startup, StartupMessage};
 
 /// What the limits say of a connection before it says anything itself.
-pub(super) struct Admission {
+pub(in crate::frontend) struct Admission {
     /// Of `network.max_connections`; `None` = it is only told why not.
-    pub(super) permit: Option<Permit>,
+    pub(in crate::frontend) permit: Option<Permit>,
     /// Of those who are told.
     pub(super) refusal: Option<Permit>,
     /// Of `network.max_connections_per_address`.
-    pub(super) address: Option<Share<IpAddr>>,
+    pub(in crate::frontend) address: Option<Share<IpAddr>>,
     /// The limit that is reached, for the metric, and what the client is told.
-    pub(super) over: Option<(&'static str, String)>,
+    pub(in crate::frontend) over: Option<(&'static str, String)>,
 }
 
 /// A client on its way in.
@@ -35,12 +35,16 @@ pub(super) struct Arrival<'a> {
     pub(super) tls: Option<TlsFacts>,
     /// SSLRequest and GSSENCRequest may each come once.
     asked: (bool, bool),
+    /// TLS was the first thing on the connection.
+    direct: bool,
 }
 
 /// How an arrival ended.
 pub(super) enum Arrived<'a> {
     /// With a start-up packet.
     Start(Arrival<'a>, StartupMessage),
+    /// With the preface of the native protocol; the byte is its format.
+    Native(Arrival<'a>, u8),
     /// With something that the client is to be told.
     Refused(Arrival<'a>, Error),
     /// Nothing more is to be done: a cancel request, a client that left.
@@ -50,6 +54,8 @@ pub(super) enum Arrived<'a> {
 /// What came.
 enum Packet {
     Startup(Startup),
+    /// The preface of the native protocol, with its format.
+    Native(u8),
     /// A ClientHello, or the beginning of one.
     Tls,
 }
@@ -57,8 +63,16 @@ enum Packet {
 impl<'a> Arrival<'a> {
     pub(super) fn new(door: &'a PgDoor, stream: Stream, admission: Admission) -> Self {
         let address = stream.peer_address();
-        let ahead = ReadAhead::default();
-        Self { door, stream, ahead, admission, address, tls: None, asked: (false, false) }
+        Self {
+            door,
+            stream,
+            ahead: ReadAhead::default(),
+            admission,
+            address,
+            tls: None,
+            asked: (false, false),
+            direct: false,
+        }
     }
 
     /// The address of the client for the log and the list of sessions.
@@ -76,10 +90,11 @@ impl<'a> Arrival<'a> {
             let startup = match self.packet().await {
                 Err(refusal) => return self.refused(refusal),
                 Ok(Packet::Startup(startup)) => startup,
+                Ok(Packet::Native(format)) => return Arrived::Native(self, format),
                 Ok(Packet::Tls) => {
                     self = match self.encrypt().await {
-                        Some(arrival) if arrival.has_alpn() => arrival,
-                        _ => return Arrived::Done,
+                        Some(arrival) => arrival,
+                        None => return Arrived::Done,
                     };
                     continue;
                 }
@@ -214,6 +229,7 @@ impl<'a> Arrival<'a> {
     }
 
     async fn packet(&mut self) -> Result<Packet, Refusal> {
+        let may_be_native = self.may_be_native();
         // Direct TLS is the first thing on a connection, or not at all.
         let may_encrypt = self.offers_tls() && self.asked == (false, false);
         let mut needed = 1;
@@ -226,11 +242,19 @@ impl<'a> Arrival<'a> {
                 (Some(Dialect::Postgres), [a, b, c, d, _, _, _, _, ..]) => {
                     break u32::from_be_bytes([*a, *b, *c, *d]) as usize;
                 }
+                (Some(Dialect::Native), [_, _, _, _, _, _, _, format, ..]) if may_be_native => {
+                    let format = *format;
+                    self.ahead.take(packets::DETECT_BYTES);
+                    return Ok(Packet::Native(format));
+                }
                 (Some(Dialect::Postgres) | None, _) => needed = packets::DETECT_BYTES,
                 (Some(Dialect::Tls), _) if may_encrypt => return Ok(Packet::Tls),
                 (Some(_), _) => return Err(self.stranger().await),
             }
         };
+        if !self.may_be_postgres() {
+            return Err(Refusal::Silent);
+        }
         let longest = self.door.config.now().pgwire.max_startup_bytes.len();
         if length < packets::DETECT_BYTES || length > longest {
             return Err(self.malformed("invalid length of startup packet"));
@@ -250,9 +274,10 @@ impl<'a> Arrival<'a> {
         match self.stream.accept_tls(&served, self.ahead.rest()).await {
             Ok((stream, facts)) => {
                 self.door.metrics.tls_handshake(Some(facts.version));
+                let direct = !self.ahead.rest().is_empty();
                 let asked = (true, self.asked.1);
                 let ahead = ReadAhead::default();
-                Some(Self { stream, ahead, tls: Some(facts), asked, ..self })
+                Some(Self { stream, ahead, tls: Some(facts), direct, asked, ..self })
             }
             Err((mut stream, error)) => {
                 self.door.metrics.tls_handshake(None);
@@ -265,17 +290,24 @@ impl<'a> Arrival<'a> {
     }
 
     /// Without ALPN, a direct handshake may be somebody's who was led here from another service.
-    fn has_alpn(&self) -> bool {
-        let has_alpn = self.tls.as_ref().is_some_and(|facts| facts.has_alpn);
-        if !has_alpn {
-            self.door.metrics.protocol_error("tls_without_alpn");
-            let address = self.address.map(tracing::field::display);
-            tracing::info!(
-                address,
-                "received direct SSL connection request without ALPN protocol negotiation extension"
-            );
+    fn may_be_postgres(&self) -> bool {
+        let alpn = self.tls.as_ref().map(|facts| facts.alpn);
+        if !self.direct || alpn == Some(Alpn::Postgres) {
+            return true;
         }
-        has_alpn
+        self.door.metrics.protocol_error("tls_without_alpn");
+        let address = self.address.map(tracing::field::display);
+        tracing::info!(
+            address,
+            "received direct SSL connection request without ALPN protocol negotiation extension"
+        );
+        false
+    }
+
+    /// Who has asked for PostgreSQL, in whatever way, does not get another protocol.
+    fn may_be_native(&self) -> bool {
+        let alpn = self.tls.as_ref().map(|facts| facts.alpn);
+        self.asked == (self.direct, false) && alpn != Some(Alpn::Postgres)
     }
 
     fn malformed(&self, text: &'static str) -> Refusal {
@@ -305,7 +337,7 @@ impl<'a> Arrival<'a> {
                 part(&mut self.stream, answer.as_bytes()).await;
                 "http"
             }
-            Some(Dialect::Native) => "native_is_off",
+            Some(Dialect::Native) => "native_after_ssl_request",
             _ if first.is_empty() => return Refusal::Silent,
             _ => "unknown_protocol",
         };

@@ -32,31 +32,15 @@ impl Login<'_> {
         reply: &mut Vec<u8>,
     ) -> Result<(Identity, &'static str), Refusal> {
         let auth = &self.door.auth;
-        let role = self.knock.role;
         // One set of rules for the whole log-in, whatever is reloaded meanwhile.
         let Some(rules) = auth.rules() else {
-            return Ok((auth.trust(role.into())?, "trust"));
+            return Ok((auth.trust(self.knock.role.into())?, "trust"));
         };
-        let rule = match rules.decide(&self.knock) {
-            Ok(rule) => rule,
-            Err(error) => {
-                self.door.metrics.connection_rejected("hba");
-                let (database, address) =
-                    (self.knock.database, self.knock.address.map(tracing::field::display));
-                tracing::info!(role, database, address, tls = self.knock.has_tls, "{error}");
-                return Err(error.into());
-            }
-        };
-        let certificate = self.tls.and_then(|facts| facts.certificate.as_ref());
-        rules
-            .check_certificate(rule, certificate, role)
-            .map_err(|error| auth.refuse(rule.method, role, error))?;
+        let rule = rule(self.door, &rules, &self.knock, self.tls)?;
         let identity = match rule.method {
             HbaMethod::Scram => return self.scram(reply).await,
             HbaMethod::Password => self.password().await?,
-            HbaMethod::Peer => self.peer(&rules, rule).await?,
-            HbaMethod::Trust | HbaMethod::Cert => auth.vouched(rule.method, role.into()).await?,
-            HbaMethod::Reject => return Err(hba::failed(rule.method, role).into()),
+            _ => vouched(self.door, self.stream, &self.knock, (&rules, rule)).await?,
         };
         Ok((identity, rule.method.word()))
     }
@@ -108,23 +92,6 @@ impl Login<'_> {
         Ok(self.door.auth.password(self.knock.role.into(), password).await?)
     }
 
-    /// The operating system says who is at the other end of the Unix socket.
-    async fn peer(&mut self, rules: &Rules, rule: &HbaRule) -> Result<Identity, Refusal> {
-        let (auth, role) = (&self.door.auth, self.knock.role);
-        let uid = self.stream.peer_user();
-        // The user database may be a file or a server far away.
-        let name = tokio::task::spawn_blocking(move || {
-            let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid?));
-            user.ok().flatten().map(|user| user.name)
-        });
-        match name.await.ok().flatten() {
-            Some(name) if rules.maps(rule, &name, role) => {
-                Ok(auth.vouched(HbaMethod::Peer, role.into()).await?)
-            }
-            _ => Err(auth.refuse(rule.method, role, hba::failed(rule.method, role)).into()),
-        }
-    }
-
     /// Reads a message of type `p`.
     async fn answer(&mut self) -> Result<Vec<u8>, Refusal> {
         let (tag, length) = match self.ahead.peek(self.stream, HEADER).await? {
@@ -150,6 +117,65 @@ impl Login<'_> {
                 Err(Error::new(ErrorKind::ProtocolViolation, text).into())
             }
         }
+    }
+}
+
+/// The rule that a client falls under, whatever it speaks. Its certificate has passed, if the rule
+/// wants one.
+pub(in crate::frontend) fn rule<'r>(
+    door: &PgDoor,
+    rules: &'r Rules,
+    knock: &Knock<'_>,
+    tls: Option<&TlsFacts>,
+) -> Result<&'r HbaRule, Refusal> {
+    let (auth, role) = (&door.auth, knock.role);
+    let rule = rules.decide(knock).inspect_err(|error| {
+        door.metrics.connection_rejected("hba");
+        let (database, address) = (knock.database, knock.address.map(tracing::field::display));
+        tracing::info!(role, database, address, tls = knock.has_tls, "{error}");
+    })?;
+    let certificate = tls.and_then(|facts| facts.certificate.as_ref());
+    rules
+        .check_certificate(rule, certificate, role)
+        .map_err(|error| auth.refuse(rule.method, role, error))?;
+    Ok(rule)
+}
+
+/// Proves a client by what it need not say itself.
+pub(in crate::frontend) async fn vouched(
+    door: &PgDoor,
+    stream: &Stream,
+    knock: &Knock<'_>,
+    (rules, rule): (&Rules, &HbaRule),
+) -> Result<Identity, Refusal> {
+    match rule.method {
+        HbaMethod::Peer => peer(door, stream, knock, (rules, rule)).await,
+        HbaMethod::Trust | HbaMethod::Cert => {
+            Ok(door.auth.vouched(rule.method, knock.role.into()).await?)
+        }
+        _ => Err(hba::failed(rule.method, knock.role).into()),
+    }
+}
+
+/// The operating system says who is at the other end of the Unix socket.
+async fn peer(
+    door: &PgDoor,
+    stream: &Stream,
+    knock: &Knock<'_>,
+    (rules, rule): (&Rules, &HbaRule),
+) -> Result<Identity, Refusal> {
+    let (auth, role) = (&door.auth, knock.role);
+    let uid = stream.peer_user();
+    // The user database may be a file or a server far away.
+    let name = tokio::task::spawn_blocking(move || {
+        let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid?));
+        user.ok().flatten().map(|user| user.name)
+    });
+    match name.await.ok().flatten() {
+        Some(name) if rules.maps(rule, &name, role) => {
+            Ok(auth.vouched(HbaMethod::Peer, role.into()).await?)
+        }
+        _ => Err(auth.refuse(rule.method, role, hba::failed(rule.method, role)).into()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod admin;
 mod arrival;
-mod login;
+pub(in crate::frontend) mod login;
 mod startup;
 
 use std::io;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::auth::Authenticator;
 use crate::config::Live;
 use crate::error::{Error, ErrorKind};
+use crate::frontend::native::{self, NativeShared};
 use crate::limits::{Gate, Shares};
 use crate::net::{DrainWatch, Listener, ServerTls, Stage, Stream};
 use crate::proto::backend::{Severity, put_error};
@@ -21,8 +22,9 @@ use crate::session::{Client, End, Opener, Session};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Raised;
 use crate::types::{Database, Protocol, Role};
-use arrival::Admission;
+pub(in crate::frontend) use arrival::Admission;
 use startup::Outcome;
+pub(in crate::frontend) use startup::{shares, too_many};
 
 /// Time for a refused client to read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -50,6 +52,8 @@ pub struct PgDoor {
     pub addresses: Arc<Shares<IpAddr>>,
     /// The certificate; `None` = no TLS.
     pub tls: Option<Arc<ServerTls>>,
+    /// What native connections share.
+    pub native: NativeShared,
     /// Port of the HTTP door, for clients that knock here by mistake.
     pub api_port: u16,
     /// The configuration.
@@ -61,7 +65,7 @@ pub struct PgDoor {
 }
 
 /// Why there will be no session.
-enum Refusal {
+pub(in crate::frontend) enum Refusal {
     /// The client is to be told.
     Told(Error),
     /// It left, or what it sent is not worth an answer.
@@ -97,17 +101,25 @@ impl PgDoor {
 
     async fn client(&self, stream: Stream) {
         let metrics = self.metrics.protocol(Protocol::Postgres);
-        metrics.connections_total.inc();
         let Some(admission) = self.admit() else {
+            metrics.connections_total.inc();
             return self.metrics.connection_rejected("max_connections");
         };
-        let _open = Raised::new(&metrics.connections_active);
+        let open = Raised::new(&metrics.connections_active);
         let limit = self.config.now().network.connection_timeout_secs.duration();
         let greeting = startup::greet(self, stream, admission);
         // Boxed: the log-in's state is large, and an idle client should not carry it.
-        match tokio::time::timeout(limit, Box::pin(greeting)).await {
+        let greeted = tokio::time::timeout(limit, Box::pin(greeting)).await;
+        if !matches!(greeted, Ok(Outcome::Native(_))) {
+            metrics.connections_total.inc();
+        }
+        match greeted {
             Ok(Outcome::Ready(mut session, mut client, _held)) => {
                 self.attend(&mut session, &mut client).await;
+            }
+            Ok(Outcome::Native(newcomer)) => {
+                drop(open);
+                native::attend(self, *newcomer).await;
             }
             Ok(Outcome::Console(console, _admission)) => Box::pin(console.run()).await,
             Ok(Outcome::Done) => {}
@@ -160,7 +172,7 @@ async fn tell(stream: &mut Stream, error: &Error) {
 }
 
 /// Writes and closes without a reset: unread input would make the kernel throw away the answer.
-async fn part(stream: &mut Stream, bytes: &[u8]) {
+pub(in crate::frontend) async fn part(stream: &mut Stream, bytes: &[u8]) {
     let linger = async {
         stream.write_all(bytes).await?;
         stream.shutdown().await?;

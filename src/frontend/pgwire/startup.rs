@@ -8,6 +8,7 @@ use super::{PgDoor, Refusal, tell};
 use crate::auth::Identity;
 use crate::auth::hba::Knock;
 use crate::error::{Error, ErrorKind};
+use crate::frontend::native::Newcomer;
 use crate::limits::Share;
 use crate::net::{Stage, Stream};
 use crate::proto::backend as replies;
@@ -30,6 +31,8 @@ pub(super) struct Held {
 pub(super) enum Outcome {
     /// A session is open.
     Ready(Box<Session>, Box<Client>, Box<Held>),
+    /// The client speaks the native protocol.
+    Native(Box<Newcomer>),
     /// An administrator's console is open.
     Console(Box<Console>, Box<Admission>),
     /// Nothing more is to be done: a cancel request, a refusal, a client that left.
@@ -37,7 +40,7 @@ pub(super) enum Outcome {
 }
 
 /// Shares of the limits that apply once it is known who the client is.
-type Shares = (Share<Role>, Share<Database>);
+pub(in crate::frontend) type Shares = (Share<Role>, Share<Database>);
 
 pub(super) async fn greet(door: &PgDoor, stream: Stream, admission: Admission) -> Outcome {
     let (mut arrival, refusal) = match Arrival::new(door, stream, admission).run().await {
@@ -61,6 +64,11 @@ pub(super) async fn greet(door: &PgDoor, stream: Stream, admission: Admission) -
             Err(Refusal::Silent) => return Outcome::Done,
             Err(Refusal::Told(error)) => (arrival, error),
         },
+        Arrived::Native(arrival, format) => {
+            let Arrival { stream, ahead, admission, address, tls, .. } = arrival;
+            let newcomer = Newcomer { stream, ahead, admission, address, tls, format };
+            return Outcome::Native(Box::new(newcomer));
+        }
         Arrived::Refused(arrival, error) => (arrival, error),
         Arrived::Done => return Outcome::Done,
     };
@@ -162,13 +170,17 @@ async fn start_console(
     Ok((place, authority))
 }
 
-fn too_many(door: &PgDoor, limit: &str, text: String) -> Error {
+pub(in crate::frontend) fn too_many(door: &PgDoor, limit: &str, text: String) -> Error {
     door.metrics.connection_rejected(limit);
     Error::new(ErrorKind::TooManyConnections, text)
 }
 
 /// Counts the client for its role and its database.
-fn shares(door: &PgDoor, role: &Role, database: &Database) -> Result<Shares, Error> {
+pub(in crate::frontend) fn shares(
+    door: &PgDoor,
+    role: &Role,
+    database: &Database,
+) -> Result<Shares, Error> {
     let over = |what: String, limit: &str, most: usize| {
         let text = format!("too many connections for {what}: network.{limit} is {most}");
         too_many(door, limit, text)

@@ -19,9 +19,26 @@ pub use certificate::PeerCertificate;
 pub use client::ClientTls;
 pub use server::{Served, ServerTls};
 
-/// The protocols' names in ALPN.
+/// PostgreSQL's name in ALPN.
 const ALPN: &[u8] = b"postgresql";
+
+/// HTTP's name in ALPN.
 const ALPN_HTTP: &[u8] = b"http/1.1";
+
+/// The native protocol's name in ALPN.
+const ALPN_NATIVE: &[u8] = b"rustydb/1";
+
+/// What a client asked for by ALPN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Alpn {
+    /// Nothing.
+    #[default]
+    None,
+    /// PostgreSQL.
+    Postgres,
+    /// The native protocol.
+    Native,
+}
 
 /// Plain bytes that are encrypted at once: four records.
 const MOST_AT_ONCE: usize = 64 << 10;
@@ -40,8 +57,8 @@ pub struct TlsStream {
 pub struct TlsFacts {
     /// For the log, for instance `TLSv1.3`.
     pub version: &'static str,
-    /// Whether the client asked for PostgreSQL by ALPN.
-    pub has_alpn: bool,
+    /// Which protocol the client asked for.
+    pub alpn: Alpn,
     /// The verified certificate of the client.
     pub certificate: Option<PeerCertificate>,
     /// The data of the channel binding `tls-server-end-point` (RFC 5929).
@@ -102,7 +119,11 @@ impl TlsStream {
         let peer = stream.session.peer_certificates().and_then(<[_]>::first);
         let facts = TlsFacts {
             version: version(&stream.session),
-            has_alpn: stream.session.alpn_protocol() == Some(ALPN),
+            alpn: match stream.session.alpn_protocol() {
+                Some(ALPN) => Alpn::Postgres,
+                Some(ALPN_NATIVE) => Alpn::Native,
+                _ => Alpn::None,
+            },
             certificate: peer.map(|der| PeerCertificate::read(der)),
             binding: served.binding_for(asked_for(&stream.session)),
         };

@@ -16,7 +16,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ProtocolVersion, RootCertStore, ServerConfig};
 
 use super::identity::{Identities, Identity};
-use super::{ALPN, ALPN_HTTP, certificate, provider};
+use super::{ALPN, ALPN_HTTP, ALPN_NATIVE, certificate, provider};
 use crate::config::{Security, TlsMode, TlsVersion};
 use crate::telemetry::Metrics;
 
@@ -201,7 +201,7 @@ fn load(security: &Security) -> Result<Served, String> {
         others: others.collect::<Result<_, _>>()?,
     });
     let mut config = builder.with_cert_resolver(identities.clone());
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_NATIVE.to_vec()];
     // As PostgreSQL: no session is resumed, so a client's certificate is looked at each time.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

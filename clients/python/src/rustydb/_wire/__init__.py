@@ -1,0 +1,1 @@
+"""The protocol without input and output: bytes in, messages out, and back."""

@@ -1,0 +1,1 @@
+"""Tests of the client library. `test` beside this folder runs them."""

@@ -1,0 +1,80 @@
+//! The client libraries in `clients/`: each has its own tests, which are run against a server here.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::harness::pki::Authority;
+use crate::harness::{Server, temp_dir};
+
+/// Exit code of a `test` script whose language is not installed.
+const SKIPPED: i32 = 77;
+
+/// Longest time that the tests of a library may take, the packages' arrival included.
+const PATIENCE: Duration = Duration::from_secs(480);
+
+/// Runs `clients/<language>/test` against a server of its own, in clear and with TLS.
+fn library(language: &str) {
+    let folder = temp_dir();
+    let authority = Authority::new("the tests' authority");
+    let files = authority.issue(folder.path(), "server", "localhost", &["localhost", "127.0.0.1"]);
+    let root = authority.write(folder.path(), "root");
+    let server = Server::builder()
+        .set(&format!("security.tls_cert_path={}", files.cert.display()))
+        .set(&format!("security.tls_key_path={}", files.key.display()))
+        .start();
+    let url = |host: &str, more: &str| {
+        let (password, port) = (&server.password, server.port);
+        format!("rustydb://rustydb:{password}@{host}:{port}/rustydb{more}")
+    };
+    let script = format!("{}/clients/{language}/test", env!("CARGO_MANIFEST_DIR"));
+    let log = folder.path().join("log");
+    let out = std::fs::File::create(&log).unwrap();
+    let mut command = Command::new("nice");
+    command
+        .arg(script)
+        .env("RUSTYDB_URL", url("127.0.0.1", "?tls=disable"))
+        .env("RUSTYDB_TLS_URL", url("localhost", ""))
+        .env("RUSTYDB_TLS_CA", &root)
+        .stdin(Stdio::null())
+        .stdout(out.try_clone().unwrap())
+        .stderr(out);
+    let mut child = command.spawn().unwrap();
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break Some(status);
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let said = String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned();
+    match status.and_then(|status| status.code()) {
+        Some(0) => {}
+        Some(SKIPPED) => eprintln!("skipped: {}", said.trim()),
+        code => panic!("clients/{language}/test ended with {code:?}:\n{said}\n{}", server.log()),
+    }
+}
+
+#[test]
+fn javascript() {
+    library("javascript");
+}
+
+#[test]
+fn java() {
+    library("java");
+}
+
+#[test]
+fn python() {
+    library("python");
+}
+
+#[test]
+fn rust() {
+    library("rust");
+}

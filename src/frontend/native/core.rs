@@ -1,0 +1,352 @@
+//! What the three parts of a connection share: the driver (socket and frames), the translator
+//! (requests) and the relay (PostgreSQL). One task polls all three, so the lock is never waited
+//! for, and nobody has to wake anybody.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::errors;
+use super::flow::ReceiveWindow;
+use super::outbox::Outbox;
+use super::pipe::Pipe;
+use super::queue::Queue;
+use crate::proto::backend::{Report, TxStatus, parameter_status, tag};
+use crate::proto::native::frame::flags;
+use crate::proto::native::{Message, NoticeSeverity, Notification, Violation};
+use crate::proto::{Cursor, native};
+use crate::telemetry::Metrics;
+
+/// A request that waits, as it came.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// Its id.
+    pub(super) id: u64,
+    /// Its body, decompressed.
+    pub(super) body: Vec<u8>,
+    /// What it took of the receive window.
+    pub(super) payload: u32,
+}
+
+/// The request that is carried out.
+#[derive(Debug)]
+pub(super) struct Current {
+    /// Its id.
+    pub(super) id: u64,
+    /// The client wants no more of it.
+    pub(super) is_cancelled: bool,
+    /// The client wants no more of this stream, and its transaction is to live on.
+    pub(super) wants_end: bool,
+    /// When it has to be cancelled.
+    pub(super) deadline: Option<Instant>,
+    /// That was so.
+    pub(super) timed_out: bool,
+    /// It runs in PostgreSQL, so that there is something to cancel.
+    pub(super) is_running: bool,
+}
+
+/// The parts of a bulk insert that have come.
+#[derive(Debug)]
+pub(super) struct BulkParts {
+    /// Bodies, and what they took of the receive window.
+    pub(super) parts: VecDeque<(Vec<u8>, u32)>,
+    /// The last part has come.
+    pub(super) is_whole: bool,
+    /// The final reply was sent: what still comes is passed over.
+    pub(super) is_over: bool,
+    pub(super) window: ReceiveWindow,
+}
+
+/// The state of a connection.
+pub(super) struct State {
+    /// Something moved, so that another part may have work.
+    pub(super) progress: bool,
+    pub(super) pipe: Pipe,
+    pub(super) out: Outbox,
+    pub(super) queue: Queue<Request>,
+    /// Ids without a final reply.
+    pub(super) pending: HashSet<u64>,
+    pub(super) bulks: HashMap<u64, BulkParts>,
+    pub(super) current: Option<Current>,
+    /// A cancel request is on its way to PostgreSQL; nothing new begins before it has arrived.
+    pub(super) is_cancelling: bool,
+    pub(super) window: ReceiveWindow,
+    /// As PostgreSQL last said.
+    pub(super) tx: TxStatus,
+    /// The client wants to go when everything is answered.
+    pub(super) is_closing: bool,
+    /// The client is gone.
+    pub(super) is_gone: bool,
+    /// The client hears of notices, parameters and channels.
+    pub(super) notifies: bool,
+    /// A reply waits for room.
+    is_blocked: bool,
+    /// What PostgreSQL reports to a session like this, for the welcome.
+    pub(super) parameters: Option<Vec<(String, String)>>,
+}
+
+/// The state behind its lock.
+pub(super) struct Core {
+    state: Mutex<State>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Core {
+    pub(super) fn new(
+        out: Outbox,
+        window: u32,
+        notifies: bool,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let state = State {
+            progress: false,
+            pipe: Pipe::default(),
+            out,
+            queue: Queue::default(),
+            pending: HashSet::new(),
+            bulks: HashMap::new(),
+            current: None,
+            is_cancelling: false,
+            window: ReceiveWindow::new(window),
+            tx: TxStatus::Idle,
+            is_closing: false,
+            is_gone: false,
+            notifies,
+            is_blocked: false,
+            parameters: None,
+        };
+        Arc::new(Self { state: Mutex::new(state), metrics })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// The next request; `None` = there will be none.
+    pub(super) async fn next_request(&self) -> Option<Request> {
+        poll_fn(|_| {
+            let mut state = self.lock();
+            state.pass_on_asides();
+            if state.is_cancelling {
+                return Poll::Pending;
+            }
+            let in_transaction = state.tx != TxStatus::Idle;
+            match state.queue.pop(Instant::now(), in_transaction) {
+                Some(request) => {
+                    self.metrics.native.queued.dec();
+                    state.begin(request.id);
+                    state.free(request.payload);
+                    Poll::Ready(Some(request))
+                }
+                None if state.is_closing => Poll::Ready(None),
+                None => {
+                    state.pipe.detach();
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Sends a frame of the reply to a request as soon as there is room for it.
+    pub(super) async fn reply(
+        &self,
+        more: bool,
+        id: u64,
+        stream: u64,
+        mut write: impl FnMut(&mut Vec<u8>),
+    ) -> Result<(), Violation> {
+        let mut stalled = false;
+        poll_fn(|_| {
+            let mut state = self.lock();
+            state.pass_on_asides();
+            // Of a stream that nobody wants any more only the end is sent.
+            let unwanted = stream != 0 && state.is_unwanted();
+            if unwanted && more {
+                return Poll::Ready(Ok(()));
+            }
+            if !state.out.has_room(if unwanted { 0 } else { stream }) {
+                if !std::mem::replace(&mut stalled, true) {
+                    self.metrics.native.sent.stalls.inc();
+                    state.block();
+                }
+                return Poll::Pending;
+            }
+            state.is_blocked = false;
+            state.progress = true;
+            let flags = if more { flags::MORE } else { 0 };
+            Poll::Ready(state.out.reply(flags, id, stream, &mut write))
+        })
+        .await
+    }
+
+    /// Hands bytes to the relay.
+    pub(super) fn send(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.lock();
+        write(state.pipe.up.tail());
+        state.progress = true;
+        if let Some(current) = &mut state.current {
+            current.is_running = true;
+        }
+    }
+
+    /// Feeds PostgreSQL's replies to `take` until it returns something. Notices, notifications and
+    /// parameters are passed on by themselves.
+    pub(super) async fn replies<T>(
+        &self,
+        mut take: impl FnMut(u8, Option<&[u8]>) -> Option<T>,
+    ) -> T {
+        poll_fn(|_| {
+            let mut state = self.lock();
+            let state = &mut *state;
+            loop {
+                state.pass_on_asides();
+                let Some(reply) = state.pipe.front() else { return Poll::Pending };
+                if reply.tag == tag::READY_FOR_QUERY
+                    && let Some(Ok(tx)) = reply.body.map(TxStatus::parse)
+                {
+                    state.tx = tx;
+                }
+                let taken = take(reply.tag, reply.body);
+                state.pipe.pop();
+                state.progress = true;
+                if let Some(taken) = taken {
+                    return Poll::Ready(taken);
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let parts: usize = state.bulks.values().map(|bulk| bulk.parts.len()).sum();
+        let native = &self.metrics.native;
+        native.queued.sub((state.queue.len() + parts) as i64);
+        native.pending.sub(state.pending.len() as i64);
+    }
+}
+
+impl State {
+    fn begin(&mut self, id: u64) {
+        self.progress = true;
+        self.current = Some(Current {
+            id,
+            is_cancelled: false,
+            wants_end: false,
+            deadline: None,
+            timed_out: false,
+            is_running: false,
+        });
+    }
+
+    fn block(&mut self) {
+        self.is_blocked = true;
+        if self.out.is_empty() {
+            self.out.progress_at = Instant::now();
+        }
+    }
+
+    fn is_unwanted(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| current.is_cancelled || current.wants_end)
+    }
+
+    /// An error of PostgreSQL that nobody has taken.
+    pub(super) fn take_last_words(&mut self) -> Option<Box<native::ErrorBody>> {
+        while let Some(reply) = self.pipe.front() {
+            let is_error = reply.tag == tag::ERROR;
+            let body = reply.body.unwrap_or_default().to_vec();
+            self.pipe.pop();
+            if is_error {
+                return Some(errors::of_postgres(&body, false, false));
+            }
+        }
+        None
+    }
+
+    /// Whether something waits for the client to take it.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.is_blocked || !self.out.is_empty()
+    }
+
+    /// Bytes of the client are no longer held.
+    pub(super) fn free(&mut self, payload: u32) {
+        if let Some(credit) = self.window.free(payload) {
+            self.grant(0, credit);
+        }
+    }
+
+    /// Grants the client credit.
+    pub(super) fn grant(&mut self, stream: u64, credit: u32) {
+        self.out.urgent(flags::ONEWAY, 0, &Message::WindowUpdate { stream, credit });
+        self.progress = true;
+    }
+
+    /// Whether the client has cancelled the present request, or its time is up.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.is_cancelled || current.timed_out)
+    }
+
+    /// Passes on what PostgreSQL says without being asked, as far as it is at the front.
+    fn pass_on_asides(&mut self) {
+        while let Some(reply) = self.pipe.front() {
+            let body = reply.body.unwrap_or_default();
+            let notification = match reply.tag {
+                tag::NOTICE => notice(body),
+                tag::PARAMETER_STATUS => parameter(body),
+                tag::NOTIFICATION => event(body),
+                _ => return,
+            };
+            if let Some(notification) = notification.filter(|_| self.notifies) {
+                self.out.later(0, &Message::Notification(notification), true);
+            }
+            self.pipe.pop();
+            self.progress = true;
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn notice(body: &[u8]) -> Option<Notification> {
+    let report = Report::parse(body).ok()?;
+    let severity = match report.severity {
+        b"WARNING" => NoticeSeverity::Warning,
+        b"INFO" => NoticeSeverity::Info,
+        b"LOG" => NoticeSeverity::Log,
+        b"NOTICE" => NoticeSeverity::Notice,
+        _ => NoticeSeverity::Debug,
+    };
+    let (sqlstate, message) = (text(report.sqlstate), text(report.message));
+    Some(Notification::Notice { severity, sqlstate, message })
+}
+
+fn parameter(body: &[u8]) -> Option<Notification> {
+    let (name, value) = parameter_status(body).ok()?;
+    Some(Notification::ParameterStatus { name: text(name), value: text(value) })
+}
+
+fn event(body: &[u8]) -> Option<Notification> {
+    let mut cursor = Cursor(body);
+    let process_id = cursor.i32().ok()?;
+    let (channel, payload) = (cursor.cstr().ok()?, cursor.cstr().ok()?);
+    Some(Notification::Event { channel: text(channel), payload: text(payload), process_id })
+}
+
+/// PostgreSQL's status as the client is told.
+pub(super) fn status(tx: TxStatus) -> native::TxStatus {
+    match tx {
+        TxStatus::Idle => native::TxStatus::Idle,
+        TxStatus::Open => native::TxStatus::InTransaction,
+        TxStatus::Failed => native::TxStatus::Failed,
+    }
+}

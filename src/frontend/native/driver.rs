@@ -1,0 +1,377 @@
+//! The socket's side of a connection: bytes to frames and back, heartbeats, what is handled at
+//! once, and the way of a request into the queue.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use super::core::Core;
+use super::errors;
+use super::intake::Intake;
+use crate::config::Live;
+use crate::net::{DrainWatch, Stage, Stream};
+use crate::proto::native::frame::{self, HEADER, SERVER_ID};
+use crate::proto::native::{ErrorBody, Message, Notification};
+use crate::session::Entry;
+
+/// Room for a first read, and the most that is read at once.
+const READ_SMALL: usize = 8 << 10;
+const READ_LARGE: usize = 64 << 10;
+
+/// A request that is still there is cancelled again after so long: the first time, PostgreSQL may
+/// not have begun with it.
+const CANCEL_AGAIN: Duration = Duration::from_millis(250);
+
+/// A connection that is not read because all together hold too much looks again after so long.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Below this a connection is read, whatever all together hold.
+const MODEST: i64 = 64 << 10;
+
+/// Why the driver stopped.
+#[derive(Debug)]
+pub(super) enum Over {
+    /// The client is gone.
+    Gone,
+    /// The client broke the rules, and is to be told so. The id is that of the frame.
+    Broken(u64, Box<ErrorBody>),
+    /// The client took nothing, or did not answer: nobody is there to be told.
+    Silent(&'static str),
+}
+
+/// Bytes that all connections hold.
+#[derive(Debug, Default)]
+pub struct Inflight {
+    bytes: AtomicI64,
+    connections: AtomicI64,
+}
+
+/// One connection's part of it.
+#[derive(Debug)]
+struct Share {
+    all: Arc<Inflight>,
+    mine: i64,
+}
+
+impl Share {
+    fn new(all: Arc<Inflight>) -> Self {
+        all.connections.fetch_add(1, Ordering::Relaxed);
+        Self { all, mine: 0 }
+    }
+
+    /// Notes what this connection holds; true = it has to wait before it takes more.
+    fn hold(&mut self, bytes: i64, most: i64) -> bool {
+        let before = std::mem::replace(&mut self.mine, bytes);
+        let delta = bytes - before;
+        let all = match delta {
+            0 => self.all.bytes.load(Ordering::Relaxed),
+            delta => self.all.bytes.fetch_add(delta, Ordering::Relaxed) + delta,
+        };
+        let connections = self.all.connections.load(Ordering::Relaxed).max(1);
+        all > most && bytes > MODEST && bytes >= all / connections
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.all.bytes.fetch_sub(self.mine, Ordering::Relaxed);
+        self.all.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a driver is made of.
+pub(super) struct Parts {
+    pub(super) stream: Stream,
+    /// What was read of it already.
+    pub(super) ahead: Vec<u8>,
+    pub(super) core: Arc<Core>,
+    pub(super) intake: Intake,
+    pub(super) entry: Arc<Entry>,
+    pub(super) config: Live,
+    pub(super) drain: DrainWatch,
+    pub(super) inflight: Arc<Inflight>,
+}
+
+/// The socket's side of a connection.
+pub(super) struct Driver {
+    pub(super) stream: Stream,
+    core: Arc<Core>,
+    intake: Intake,
+    entry: Arc<Entry>,
+    config: Live,
+    drain: DrainWatch,
+    told_drain: bool,
+    share: Share,
+    inbound: Vec<u8>,
+    /// What came before the session was open was not looked at yet.
+    has_ahead: bool,
+    scratch: Vec<u8>,
+    heard: Instant,
+    heartbeats: u32,
+    heartbeat_id: u64,
+    cancel: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    cancel_next: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Instant,
+    begun: Instant,
+}
+
+impl Driver {
+    pub(super) fn new(parts: Parts) -> Self {
+        let now = Instant::now();
+        Self {
+            stream: parts.stream,
+            core: parts.core,
+            intake: parts.intake,
+            entry: parts.entry,
+            config: parts.config,
+            drain: parts.drain,
+            told_drain: false,
+            share: Share::new(parts.inflight),
+            has_ahead: !parts.ahead.is_empty(),
+            inbound: parts.ahead,
+            scratch: Vec::new(),
+            heard: now,
+            heartbeats: 0,
+            heartbeat_id: SERVER_ID,
+            cancel: None,
+            cancel_next: None,
+            timer: Box::pin(tokio::time::sleep_until(now.into())),
+            timer_at: now,
+            begun: now,
+        }
+    }
+
+    /// Bytes of the client, and what is due.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        self.tell_drain();
+        let pause = self.note_share();
+        if !pause && !self.core.lock().out.is_full() {
+            match self.read(cx) {
+                Err(over) => return Poll::Ready(over),
+                Ok(()) => {
+                    self.note_share();
+                }
+            }
+        }
+        self.poll_cancel(cx);
+        self.poll_timer(cx, pause)
+    }
+
+    /// Writes what waits for the socket; true = something was written.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, Over> {
+        let mut state = self.core.lock();
+        let mut wrote = false;
+        while !state.out.ready.is_empty() {
+            match self.stream.poll_write(cx, state.out.ready.rest()) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    state.out.ready.take(n);
+                    wrote = true;
+                    self.intake.sent(&self.core, n);
+                }
+                Poll::Ready(_) => return Err(Over::Gone),
+            }
+        }
+        if wrote {
+            state.out.progress_at = Instant::now();
+        }
+        Ok(wrote)
+    }
+
+    /// Gives back what an idle connection does not need.
+    pub(super) fn rest(&mut self) {
+        self.core.lock().out.ready.detach();
+        if self.inbound.is_empty() {
+            self.inbound = Vec::new();
+        }
+        self.scratch = Vec::new();
+    }
+
+    fn note_share(&mut self) -> bool {
+        let held = {
+            let state = self.core.lock();
+            state.out.bytes() as i64 + state.window.held() + self.inbound.len() as i64
+        };
+        let most = self.config.now().native.max_inflight_bytes.0;
+        self.share.hold(held, i64::try_from(most).unwrap_or(i64::MAX))
+    }
+
+    fn tell_drain(&mut self) {
+        if self.told_drain || self.drain.stage() == Stage::Running {
+            return;
+        }
+        self.told_drain = true;
+        let grace = self.config.now().server.shutdown_grace_secs.duration();
+        let shutdown = Notification::Shutdown {
+            grace_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
+            reason: "the server is shutting down".into(),
+        };
+        self.core.lock().out.later(0, &Message::Notification(shutdown), true);
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), Over> {
+        if std::mem::take(&mut self.has_ahead) {
+            self.core.lock().progress = true;
+            return self.take_frames();
+        }
+        match self.stream.poll_readable(cx) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Err(_)) => return Err(Over::Gone),
+            Poll::Ready(Ok(())) => {}
+        }
+        // A buffer grows with what has come, not with what is announced.
+        let room = self.inbound.len().clamp(READ_SMALL, READ_LARGE);
+        self.inbound.reserve(room);
+        match self.stream.poll_read_into(cx, &mut self.inbound) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(n)) if n > 0 => {
+                self.intake.received(&self.core, n);
+                self.core.lock().progress = true;
+            }
+            Poll::Ready(_) => {
+                if !self.inbound.is_empty() {
+                    self.core.metrics.native.error("truncated_frame");
+                }
+                return Err(Over::Gone);
+            }
+        }
+        self.heard = Instant::now();
+        self.heartbeats = 0;
+        self.take_frames()
+    }
+
+    fn take_frames(&mut self) -> Result<(), Over> {
+        let mut inbound = std::mem::take(&mut self.inbound);
+        let mut at = 0;
+        let agreed = *self.core.lock().out.agreed();
+        let result = loop {
+            let found = match frame::split(&inbound[at..], agreed.max_message_size) {
+                Ok(found) => found,
+                Err(refused) => break Err(Over::Broken(0, errors::of_violation(refused))),
+            };
+            let Some((header, payload)) = found else { break Ok(()) };
+            at += HEADER + payload.len();
+            let body = match frame::open(&header, payload, &agreed, &mut self.scratch) {
+                Ok(body) => body,
+                Err(refused) => {
+                    break Err(Over::Broken(header.message_id, errors::of_violation(refused)));
+                }
+            };
+            if let Err(error) = self.intake.frame(&self.core, &header, body, self.heard) {
+                break Err(Over::Broken(header.message_id, error));
+            }
+        };
+        inbound.drain(..at);
+        if inbound.is_empty() && inbound.capacity() > READ_LARGE {
+            inbound = Vec::new();
+        }
+        self.inbound = inbound;
+        result
+    }
+
+    /// Has PostgreSQL cancel the present request, if the client or the time wants it.
+    fn poll_cancel(&mut self, cx: &mut Context<'_>) {
+        let now = Instant::now();
+        if let Some(cancel) = &mut self.cancel
+            && cancel.as_mut().poll(cx).is_ready()
+        {
+            self.cancel = None;
+            self.cancel_next = Some(now + CANCEL_AGAIN);
+            let mut state = self.core.lock();
+            state.is_cancelling = false;
+            state.progress = true;
+        }
+        let wanted = {
+            let mut state = self.core.lock();
+            match &mut state.current {
+                None => {
+                    self.cancel_next = None;
+                    false
+                }
+                Some(current) => {
+                    if current.deadline.is_some_and(|deadline| now >= deadline)
+                        && !current.timed_out
+                    {
+                        current.timed_out = true;
+                        state.progress = true;
+                    }
+                    state.is_cancelled() && state.is_running()
+                }
+            }
+        };
+        let due = self.cancel_next.is_none_or(|next| now >= next);
+        if wanted && due && self.cancel.is_none() {
+            let entry = self.entry.clone();
+            let mut cancel: Pin<Box<dyn Future<Output = ()> + Send>> =
+                Box::pin(async move { entry.cancel().await });
+            if cancel.as_mut().poll(cx).is_pending() {
+                self.core.lock().is_cancelling = true;
+                self.cancel = Some(cancel);
+            } else {
+                self.cancel_next = Some(now + CANCEL_AGAIN);
+            }
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, paused: bool) -> Poll<Over> {
+        loop {
+            let now = Instant::now();
+            let next = match self.due(now, paused) {
+                Ok(next) => next,
+                Err(over) => return Poll::Ready(over),
+            };
+            // A timer that goes off too early costs less than one that is moved each time.
+            if next < self.timer_at || self.timer_at <= now {
+                self.timer_at = next.max(now + Duration::from_millis(1));
+                self.timer.as_mut().reset(self.timer_at.into());
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Does what is due, and says when to look again.
+    fn due(&mut self, now: Instant, paused: bool) -> Result<Instant, Over> {
+        let config = self.config.now();
+        let native = &config.native;
+        let interval = native.heartbeat_interval_ms.duration();
+        let mut heartbeat = self.heard + interval * (self.heartbeats + 1);
+        let mut state = self.core.lock();
+        if now >= heartbeat {
+            if self.heartbeats >= 2 {
+                return Err(Over::Silent("heartbeat"));
+            }
+            self.heartbeats += 1;
+            self.heartbeat_id += 1;
+            let sent_at_us = u64::try_from(now.duration_since(self.begun).as_micros()).unwrap_or(0);
+            let pending = u32::try_from(state.pending.len()).unwrap_or(u32::MAX);
+            // Without RESPONSE: it asks for an echo.
+            state.out.urgent(0, self.heartbeat_id, &Message::Heartbeat { sent_at_us, pending });
+            state.progress = true;
+            heartbeat = self.heard + interval * (self.heartbeats + 1);
+        }
+        let mut next = heartbeat;
+        if state.is_stalled() {
+            let limit = state.out.progress_at + native.slow_consumer_timeout_secs.duration();
+            if now >= limit {
+                return Err(Over::Silent("slow_consumer"));
+            }
+            next = next.min(limit);
+        }
+        if let Some(current) = &state.current {
+            let open = current.deadline.filter(|_| !current.timed_out);
+            next = open.into_iter().chain(self.cancel_next).fold(next, Instant::min);
+        }
+        if paused {
+            next = next.min(now + PAUSE);
+        }
+        Ok(next)
+    }
+}

@@ -1,0 +1,174 @@
+//! Statements with a name. The name belongs to the session and stands for text and types; the relay
+//! sees to it that the statement is prepared on whichever connection it runs.
+
+use std::collections::HashMap;
+
+use super::exchange::parameters;
+use super::known::Formats;
+use super::query::Run;
+use super::{Done, Failure, Translator};
+use crate::frontend::native::core::status;
+use crate::frontend::native::errors;
+use crate::proto::native::{Column, Message, Prepared, QueryOptions, StatementInfo, Value};
+
+/// Statements of one session.
+const MOST: usize = 1024;
+
+/// Bytes of their texts, together.
+const MOST_BYTES: usize = 16 << 20;
+
+/// Longest name, in bytes, as PostgreSQL has it.
+const LONGEST_NAME: usize = 63;
+
+struct Statement {
+    sql: String,
+    types: Vec<u32>,
+    formats: Formats,
+    columns: Vec<Column>,
+}
+
+/// The statements of a session.
+#[derive(Default)]
+pub(super) struct Statements {
+    by_name: HashMap<String, Statement>,
+    bytes: usize,
+}
+
+impl Statements {
+    fn forget(&mut self, name: &str) -> bool {
+        let Some(statement) = self.by_name.remove(name) else { return false };
+        self.bytes -= statement.sql.len();
+        true
+    }
+
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn unknown(name: &str) -> Failure {
+    let text = format!("prepared statement \"{name}\" does not exist");
+    errors::refusal("26000", "NOT_FOUND", text)
+}
+
+impl Translator {
+    pub(super) async fn prepared(&mut self, id: u64, request: Prepared) -> Result<(), Failure> {
+        match request {
+            Prepared::Prepare { name, sql, param_types } => {
+                let info = self.prepare(name, sql, param_types).await?;
+                self.answer(id, &Message::StatementInfo(info)).await
+            }
+            Prepared::Execute { name, params, options } => {
+                self.execute(id, &name, params, options).await
+            }
+            Prepared::Describe { name } => {
+                let Some(statement) = self.statements.by_name.get(&name) else {
+                    return Err(unknown(&name));
+                };
+                let info = StatementInfo {
+                    param_types: statement.types.clone(),
+                    columns: statement.columns.clone(),
+                    name,
+                };
+                self.answer(id, &Message::StatementInfo(info)).await
+            }
+            Prepared::Deallocate { name } => match self.statements.forget(&name) {
+                true => {
+                    let ok = Message::Ok {
+                        affected_rows: 0,
+                        command_tag: Some("DEALLOCATE".into()),
+                        transaction_status: status(self.tx()),
+                    };
+                    self.answer(id, &ok).await
+                }
+                false => Err(unknown(&name)),
+            },
+        }
+    }
+
+    async fn prepare(
+        &mut self,
+        name: String,
+        sql: String,
+        types: Vec<u32>,
+    ) -> Result<StatementInfo, Failure> {
+        self.check_sql(&sql)?;
+        if name.is_empty() || name.len() > LONGEST_NAME || name.contains('\0') {
+            let text = "the name of a statement has 1 to 63 bytes";
+            return Err(errors::refusal("22023", "VALIDATION_ERROR", text));
+        }
+        if self.statements.by_name.contains_key(&name) {
+            let text = format!("prepared statement \"{name}\" already exists");
+            return Err(errors::refusal("42P05", "CONFLICT", text));
+        }
+        if self.statements.by_name.len() >= MOST || self.statements.bytes + sql.len() > MOST_BYTES {
+            let text = "too many prepared statements, or too much text in them";
+            return Err(errors::too_large(text, "deallocate those that are not used"));
+        }
+        let described = self.describe(&sql, &types).await?;
+        self.settle().await?;
+        let statement = Statement {
+            types: described.parameters.clone(),
+            formats: self.formats(&described),
+            columns: self.column_list(&described.columns),
+            sql,
+        };
+        let info = StatementInfo {
+            name: name.clone(),
+            param_types: statement.types.clone(),
+            columns: statement.columns.clone(),
+        };
+        self.statements.bytes += statement.sql.len();
+        self.statements.by_name.insert(name, statement);
+        Ok(info)
+    }
+
+    async fn execute(
+        &mut self,
+        id: u64,
+        name: &str,
+        params: Vec<Value>,
+        options: Option<QueryOptions>,
+    ) -> Result<(), Failure> {
+        let Some(statement) = self.statements.by_name.get(name) else { return Err(unknown(name)) };
+        let (sql, types) = (statement.sql.clone(), statement.types.clone());
+        let formats = statement.formats.clone();
+        if params.len() != types.len() {
+            let text = format!(
+                "{} parameters for prepared statement \"{name}\", which has {}",
+                params.len(),
+                types.len()
+            );
+            return Err(errors::refusal("08P01", "VALIDATION_ERROR", text));
+        }
+        self.apply(options.as_ref());
+        let parameters = parameters(&params, &types)?;
+        let max_rows = options.as_ref().map_or(0, |options| options.max_rows);
+        let run = Run { sql: &sql, params: &params, types, max_rows, is_last: true };
+        let read_only = options.is_some_and(|options| options.read_only);
+        let was = match read_only {
+            true => Some(self.begin_read_only().await?),
+            false => None,
+        };
+        let mut response = self.response(id, 0, false);
+        let result = match self.run_with(&run, &parameters, &formats, &mut response).await {
+            Ok(done) => self.settle().await.map(|()| done),
+            Err(failure) => Err(failure),
+        };
+        let done: Done = match (result, was) {
+            (Ok(done), Some(was)) => {
+                self.end_read_only(was, true).await?;
+                done
+            }
+            (Ok(done), None) => done,
+            (Err(failure), Some(was)) => {
+                self.settle().await.or(Ok::<(), Failure>(()))?;
+                self.end_read_only(was, false).await?;
+                return Err(failure);
+            }
+            (Err(failure), None) => return Err(failure),
+        };
+        self.conclude_response(response, &done).await
+    }
+}

@@ -1,0 +1,326 @@
+//! Rows on their way into frames.
+
+use super::exchange::{ColumnInfo, complete};
+use super::{Done, Failure, Translator};
+use crate::frontend::native::errors;
+use crate::proto::backend::{TxStatus, tag};
+use crate::proto::native::{Column, Wire, Writer};
+use crate::proto::typed::{self, Types};
+
+/// Room that a frame needs beside rows and columns.
+const OVERHEAD: usize = 1024;
+
+/// Bytes of rows after which a part of a large result is sent, where parts were agreed.
+pub(super) const PART: usize = 1 << 20;
+
+// Numbers of the messages that are written here.
+const QUERY_RESPONSE: u32 = 4;
+
+/// The columns of a result, ready to be written.
+#[derive(Default)]
+pub(super) struct Columns {
+    /// As a list of the protocol.
+    pub(super) wire: Vec<u8>,
+    /// How each value is written.
+    pub(super) plan: Vec<typed::result::Column>,
+    pub(super) names: Vec<String>,
+}
+
+/// Rows that are not sent yet, as the protocol has them.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub(super) bytes: Vec<u8>,
+    pub(super) count: u64,
+    /// Where the last of them begins.
+    last: usize,
+    /// All rows so far.
+    pub(super) total: u64,
+}
+
+impl Rows {
+    /// Takes out what is there; without the last row, if that does not fit beside the others.
+    pub(super) fn take(&mut self, most: usize) -> (Vec<u8>, u64) {
+        self.total += self.count;
+        if self.bytes.len() <= most || self.count < 2 {
+            let count = std::mem::take(&mut self.count);
+            self.last = 0;
+            return (std::mem::take(&mut self.bytes), count);
+        }
+        let rest = self.bytes.split_off(self.last);
+        let count = self.count - 1;
+        self.total -= 1;
+        (self.count, self.last) = (1, 0);
+        (std::mem::replace(&mut self.bytes, rest), count)
+    }
+}
+
+/// Why the rows stopped for now.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// There are enough for a frame.
+    Full,
+    /// The statement is complete.
+    Complete(Done),
+    /// The portal has more rows.
+    Suspended,
+    /// PostgreSQL wants data of a COPY.
+    CopyIn,
+    /// PostgreSQL sends data of a COPY.
+    CopyOut,
+}
+
+/// A result on its way.
+pub(super) struct Response {
+    pub(super) index: u32,
+    pub(super) columns: Columns,
+    pub(super) rows: Rows,
+    /// The columns were sent.
+    has_begun: bool,
+    /// The request has further replies.
+    pub(super) more: bool,
+    id: u64,
+    /// Rows are sent in parts.
+    in_parts: bool,
+    most: usize,
+}
+
+impl Response {
+    /// Whether it has to fit into one message whatever was agreed.
+    pub(super) fn set_whole(&mut self, whole: bool) {
+        self.in_parts &= !whole;
+    }
+
+    /// Bytes of rows after which a part is sent, or the result is too large.
+    fn limit(&self) -> usize {
+        let most = self.most.saturating_sub(OVERHEAD + self.columns.wire.len());
+        if self.in_parts { most.min(PART) } else { most }
+    }
+}
+
+impl Translator {
+    /// A result of this request that is empty so far.
+    pub(super) fn response(&self, id: u64, index: u32, more: bool) -> Response {
+        let most = self.core.lock().out.agreed().max_message_size as usize;
+        let in_parts = self.has(crate::proto::native::capabilities::STREAMING);
+        Response {
+            index,
+            columns: Columns::default(),
+            rows: Rows::default(),
+            has_begun: false,
+            more,
+            id,
+            in_parts,
+            most,
+        }
+    }
+
+    /// Makes columns ready.
+    pub(super) fn columns(&self, infos: &[ColumnInfo]) -> Columns {
+        let mut columns = Columns::default();
+        let list = self.column_list(infos);
+        list.encode(&mut Writer::new(&mut columns.wire));
+        columns.plan = infos
+            .iter()
+            .map(|info| typed::result::Column {
+                oid: info.oid,
+                shape: self.types.shape(info.oid),
+                binary: info.binary,
+            })
+            .collect();
+        columns.names = list.into_iter().map(|column| column.name).collect();
+        columns
+    }
+
+    /// Columns as the client is told.
+    pub(super) fn column_list(&self, infos: &[ColumnInfo]) -> Vec<Column> {
+        let column = |info: &ColumnInfo| Column {
+            name: info.name.clone(),
+            type_oid: info.oid,
+            type_name: self.types.name(info.oid),
+            type_modifier: info.modifier,
+            type_size: info.size,
+            table_oid: info.table,
+            column_number: info.attribute,
+            nullable: None,
+        };
+        infos.iter().map(column).collect()
+    }
+
+    /// Writes rows until there are `most_bytes` or `most_rows`, or something else comes. A
+    /// RowDescription on the way gives the columns.
+    pub(super) async fn rows(
+        &mut self,
+        columns: &mut Columns,
+        rows: &mut Rows,
+        most_bytes: usize,
+        most_rows: u64,
+    ) -> Result<Stop, Failure> {
+        loop {
+            enum Seen {
+                Columns(Vec<ColumnInfo>),
+                Stop(Stop),
+                Failed(Vec<u8>),
+                Broken(Failure),
+            }
+            let (encoder, types) = (&mut self.encoder, &self.types);
+            let plan = &columns.plan;
+            let seen = self
+                .core
+                .replies(|tag, body| match tag {
+                    tag::DATA_ROW => {
+                        let Some(body) = body else {
+                            return Some(Seen::Broken(too_large_row()));
+                        };
+                        rows.last = rows.bytes.len();
+                        if encoder.put_row(&mut rows.bytes, types, plan, body).is_err() {
+                            let failure = errors::of_error_text("a DataRow that cannot be read");
+                            return Some(Seen::Broken(failure));
+                        }
+                        rows.count += 1;
+                        let full = rows.bytes.len() >= most_bytes || rows.count >= most_rows;
+                        full.then_some(Seen::Stop(Stop::Full))
+                    }
+                    tag::ROW_DESCRIPTION => Some(match super::exchange::columns(body) {
+                        Ok(columns) => Seen::Columns(columns),
+                        Err(failure) => Seen::Broken(failure),
+                    }),
+                    tag::COMMAND_COMPLETE => Some(Seen::Stop(Stop::Complete(complete(body)))),
+                    tag::EMPTY_QUERY => Some(Seen::Stop(Stop::Complete(Done::default()))),
+                    tag::PORTAL_SUSPENDED => Some(Seen::Stop(Stop::Suspended)),
+                    tag::COPY_IN | tag::COPY_BOTH => Some(Seen::Stop(Stop::CopyIn)),
+                    tag::COPY_OUT => Some(Seen::Stop(Stop::CopyOut)),
+                    tag::ERROR => Some(Seen::Failed(body.unwrap_or_default().to_vec())),
+                    _ => None,
+                })
+                .await;
+            match seen {
+                Seen::Columns(infos) => *columns = self.columns(&infos),
+                Seen::Stop(stop) => return Ok(stop),
+                Seen::Failed(body) => return Err(self.reported(Some(&body))),
+                Seen::Broken(failure) => {
+                    self.stop_statement();
+                    return Err(failure);
+                }
+            }
+        }
+    }
+
+    /// What is still to come of a statement is not wanted.
+    pub(super) fn stop_statement(&self) {
+        let mut state = self.core.lock();
+        if let Some(current) = &mut state.current {
+            current.is_cancelled = true;
+        }
+        state.progress = true;
+    }
+
+    /// Takes the rows of a statement until it is complete, and sends full parts.
+    pub(super) async fn collect(&mut self, response: &mut Response) -> Result<Done, Failure> {
+        loop {
+            let limit = response.limit();
+            let (columns, rows) = (&mut response.columns, &mut response.rows);
+            match self.rows(columns, rows, limit, u64::MAX).await? {
+                Stop::Complete(done) => return Ok(done),
+                Stop::Suspended => {
+                    // max_rows was reached: what counts is what was delivered.
+                    let rows = response.rows.total + response.rows.count;
+                    return Ok(Done { tag: format!("SELECT {rows}"), rows });
+                }
+                Stop::Full if response.in_parts => self.part(response).await?,
+                Stop::Full if response.rows.bytes.len() <= response.limit() => {}
+                Stop::Full => {
+                    self.stop_statement();
+                    let text = "the result is longer than the longest message";
+                    return Err(errors::too_large(text, "use Streaming"));
+                }
+                Stop::CopyIn => {
+                    self.send_open(|out| super::exchange::put_copy_fail(out, "not supported"));
+                    self.is_owed = false;
+                    let text = "COPY FROM STDIN is not possible with Query";
+                    return Err(hinted(errors::not_supported(text), "use BulkInsert"));
+                }
+                Stop::CopyOut => {
+                    let text = "COPY TO STDOUT is not possible with Query";
+                    return Err(hinted(errors::not_supported(text), "use SELECT with Streaming"));
+                }
+            }
+        }
+    }
+
+    /// Sends the rows that are there.
+    async fn part(&mut self, response: &mut Response) -> Result<(), Failure> {
+        let most = response.most.saturating_sub(OVERHEAD + response.columns.wire.len());
+        let (bytes, count) = response.rows.take(most);
+        if bytes.len() > most {
+            self.stop_statement();
+            return Err(too_large_row());
+        }
+        let done = Done::default();
+        self.put(response, &bytes, count, &done, true).await
+    }
+
+    /// Sends the rest, and what the statement gave.
+    pub(super) async fn conclude_response(
+        &mut self,
+        mut response: Response,
+        done: &Done,
+    ) -> Result<(), Failure> {
+        let most = response.most.saturating_sub(OVERHEAD + response.columns.wire.len());
+        if response.in_parts && response.rows.bytes.len() > most {
+            self.part(&mut response).await?;
+        }
+        let (bytes, count) = response.rows.take(usize::MAX);
+        if bytes.len() > most {
+            let text = "the result is longer than the longest message";
+            return Err(errors::too_large(text, "use Streaming"));
+        }
+        let more = response.more;
+        self.put(&mut response, &bytes, count, done, more).await
+    }
+
+    async fn put(
+        &mut self,
+        response: &mut Response,
+        rows: &[u8],
+        count: u64,
+        done: &Done,
+        more: bool,
+    ) -> Result<(), Failure> {
+        let micros = self.micros();
+        let tx = match self.tx() {
+            TxStatus::Idle => 0,
+            TxStatus::Open => 1,
+            TxStatus::Failed => 2,
+        };
+        let (has_begun, columns, index) =
+            (response.has_begun, &response.columns.wire, response.index);
+        let write = |out: &mut Vec<u8>| {
+            let mut w = Writer::new(out);
+            w.variant(QUERY_RESPONSE);
+            w.unsigned(index.into());
+            match has_begun || columns.is_empty() {
+                true => w.unsigned(0),
+                false => w.raw(columns),
+            }
+            w.unsigned(count);
+            w.raw(rows);
+            w.unsigned(done.rows);
+            w.counted(done.tag.as_bytes());
+            w.unsigned(micros);
+            w.variant(tx);
+        };
+        let sent = self.core.reply(more, response.id, 0, write).await;
+        sent.map_err(errors::of_violation)?;
+        response.has_begun = true;
+        Ok(())
+    }
+}
+
+fn hinted(mut failure: Failure, hint: &str) -> Failure {
+    failure.hint = Some(hint.to_owned());
+    failure
+}
+
+pub(super) fn too_large_row() -> Failure {
+    errors::too_large("a row is longer than the longest message", "select less of it")
+}
