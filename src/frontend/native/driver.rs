@@ -203,7 +203,7 @@ impl Driver {
     }
 
     fn tell_drain(&mut self) {
-        if self.told_drain || self.drain.stage() == Stage::Running {
+        if self.told_drain || self.drain.stage() < Stage::Draining {
             return;
         }
         self.told_drain = true;

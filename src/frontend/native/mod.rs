@@ -190,7 +190,7 @@ fn open(door: &PgDoor, peer: String, proven: &Proven) -> Result<(Session, Places
     let session =
         door.opener.open(Opening { identity, database, options, protocol: Protocol::Native, peer });
     // After the session is registered, so that a drain finds one or the other.
-    if door.drain.stage() > Stage::Running {
+    if door.drain.stage() >= Stage::Draining {
         return Err(Stop::Drain.error());
     }
     tracing::debug!(
