@@ -1,4 +1,4 @@
-//! `docs/native-protocol.md` says what the code does: its tables of messages, flags and vectors, and
+//! `docs/native-protocol.md` says what the code does: its tables of types, flags and vectors, and
 //! the bytes of its recorded sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
