@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, Flag, Inputs, Loaded, Reloader, default_file};
 use crate::server::{self, Start};
+use crate::shell;
 use crate::supervisor::{StartError, data_dir};
 use crate::telemetry::log;
 
@@ -52,6 +53,9 @@ enum Command {
         #[command(subcommand)]
         what: ConfigCommand,
     },
+    /// Run SQL: an interactive shell over the native protocol, or -c, -f, standard input.
+    #[command(long_about = SQL_HELP)]
+    Sql(SqlOptions),
     /// Ask a running server how it is: exit code 0 healthy, 1 degraded, 2 unhealthy, 3 unreachable.
     Status(Options),
 }
@@ -64,6 +68,40 @@ enum ConfigCommand {
     Show(Options),
     /// Print the commented default file.
     Default,
+}
+
+const SQL_HELP: &str = "\
+Run SQL: an interactive shell over the native protocol, or -c, -f, standard input.
+
+The password comes from the URL, RUSTYDB_PASSWORD, PGPASSWORD, or a prompt. Exit code: 0 done; 1 \
+usage, a file, or an error of -c; 2 no connection; 3 an error in a script with ON_ERROR_STOP.";
+
+#[derive(Args)]
+struct SqlOptions {
+    /// Where to connect.
+    #[arg(value_name = "URL", default_value = shell::DEFAULT_URL)]
+    url: String,
+    /// Run this text, or this one command of the shell; may be repeated, also among -f.
+    #[arg(short, long, value_name = "SQL")]
+    command: Vec<String>,
+    /// Run the statements of this file; "-" = standard input.
+    #[arg(short, long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// Set a variable of the shell: ON_ERROR_STOP.
+    #[arg(short = 'v', long = "variable", value_name = "NAME=VALUE")]
+    variables: Vec<String>,
+    /// One value to a line.
+    #[arg(short = 'x', long)]
+    expanded: bool,
+    /// Without padding, with | between the columns.
+    #[arg(short = 'A', long)]
+    no_align: bool,
+    /// Rows only, without names and count.
+    #[arg(short, long)]
+    tuples_only: bool,
+    /// No greeting and no tags of commands.
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 #[derive(Args, Clone, Default)]
@@ -117,7 +155,10 @@ struct Options {
 
 /// Runs what the command line asks for.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, matches) = match parse() {
+        Ok(parsed) => parsed,
+        Err(code) => return code,
+    };
     let result = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Serve(options)) => serve(&options),
@@ -130,12 +171,56 @@ pub fn run() -> ExitCode {
             options.load().and_then(|loaded| print(&loaded.show()))
         }
         Some(Command::Status(options)) => status(&options),
+        Some(Command::Sql(options)) => Ok(shell::run(&options.request(&matches))),
     };
     match result {
         Ok(code) => code.into(),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "rustydb: {error}");
             error.exit_code.into()
+        }
+    }
+}
+
+/// Reads the arguments; help and complaints are written here.
+fn parse() -> Result<(Cli, ArgMatches), ExitCode> {
+    let read = Cli::command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (cli, matches)));
+    read.map_err(|error| {
+        let _ = error.print();
+        let is_sql = std::env::args().nth(1).is_some_and(|arg| arg == "sql");
+        match error.exit_code() {
+            // As psql; for the other commands 2 is clap's.
+            2 if is_sql => ExitCode::from(1),
+            code => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        }
+    })
+}
+
+impl SqlOptions {
+    fn request(self, matches: &ArgMatches) -> shell::Request {
+        // In the order of the command line.
+        let places = |name| {
+            let sql = matches.subcommand_matches("sql");
+            sql.and_then(|sql| sql.indices_of(name)).into_iter().flatten().collect::<Vec<_>>()
+        };
+        let commands = self.command.into_iter().map(shell::Step::Command);
+        let files = self.file.into_iter().map(shell::Step::File);
+        let mut steps: Vec<(usize, shell::Step)> = places("command")
+            .into_iter()
+            .zip(commands)
+            .chain(places("file").into_iter().zip(files))
+            .collect();
+        steps.sort_by_key(|(place, _)| *place);
+        shell::Request {
+            url: Some(self.url),
+            steps: steps.into_iter().map(|(_, step)| step).collect(),
+            variables: self.variables,
+            is_expanded: self.expanded,
+            is_unaligned: self.no_align,
+            is_bare: self.tuples_only,
+            is_quiet: self.quiet,
         }
     }
 }

@@ -20,6 +20,7 @@
 //! | [`session`] | one client; all that adapters know |
 //! | [`frontend`] | the doors |
 //! | [`server`] | puts it together |
+//! | [`shell`] | `rustydb sql`, a client of the native protocol |
 //! | [`cli`] | the command line |
 
 pub mod auth;
@@ -37,6 +38,7 @@ pub mod proto;
 pub mod query;
 pub mod server;
 pub mod session;
+pub mod shell;
 pub mod supervisor;
 pub mod telemetry;
 pub mod types;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Reading order of `lib.rs`: a module may import the ones before it.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "types",
     "error",
     "config",
@@ -23,6 +23,7 @@ const LAYERS: [&str; 17] = [
     "session",
     "frontend",
     "server",
+    "shell",
 ];
 
 /// What adapters must not see, although it lies below them.

@@ -260,6 +260,9 @@ fn the_console_works_when_nothing_is_free_and_names_who_holds_it() {
     leave(patient);
     let (mut child, pid) = holder(&server, "greedy");
     let mut waiting = staying(&server, "patient");
+    // It has its place before a console could take that.
+    say(&mut waiting, "\\echo inside\n");
+    assert_eq!(line(&mut waiting), "inside");
     say(&mut waiting, "select 'served';\n");
     // A console that came before it would take its place.
     let queue = "rustydb_pool_wait_queue_size{pool=\"main\"}";

@@ -174,5 +174,6 @@ fn a_long_pipeline_of_long_statements_costs_little_memory() {
     play(120, "");
     play(120, "named");
     let grown = server.memory_kib().1 - before;
-    assert!(grown < 64 << 10, "{grown} KiB");
+    // All of them together are 120 MB.
+    assert!(grown < 96 << 10, "{grown} KiB");
 }

@@ -6,10 +6,14 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bad_input;
 mod client;
 mod libraries;
+mod life;
 mod login;
 mod requests;
+mod shell;
+mod values;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;

@@ -40,13 +40,7 @@ pub(super) enum Piece {
 
 impl Default for Splitter {
     fn default() -> Self {
-        Self {
-            text: String::new(),
-            inside: Inside::Plain,
-            parens: 0,
-            bodies: 0,
-            words: Vec::new(),
-        }
+        Self { text: String::new(), inside: Inside::Plain, parens: 0, bodies: 0, words: Vec::new() }
     }
 }
 
@@ -54,6 +48,11 @@ impl Splitter {
     /// Whether nothing waits for its end.
     pub(super) fn is_empty(&self) -> bool {
         self.inside == Inside::Plain && is_blank(&self.text)
+    }
+
+    /// What waits.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     /// Forgets what waits.
@@ -92,10 +91,8 @@ impl Splitter {
                 pieces.push(Piece::Command(rest[1..].trim().to_owned()));
                 return pieces;
             }
-            let ends = c == ';'
-                && self.inside == Inside::Plain
-                && self.parens == 0
-                && self.bodies == 0;
+            let ends =
+                c == ';' && self.inside == Inside::Plain && self.parens == 0 && self.bodies == 0;
             if ends {
                 pieces.extend(self.take_rest().map(Piece::Statement));
                 rest = &rest[1..];
@@ -186,8 +183,8 @@ impl Splitter {
         word
     }
 
-    /// Notes a word that may open or close the body of a function (`CREATE FUNCTION … BEGIN ATOMIC …
-    /// END`).
+    /// Notes a word that may open or close the body of a function: `CREATE FUNCTION … BEGIN ATOMIC
+    /// … END`.
     fn word(&mut self, word: &str) {
         if self.words.len() < 4 {
             self.words.push(word.to_owned());
@@ -286,10 +283,7 @@ mod tests {
             ("select $1; select a$b$c;", vec!["select $1", "select a$b$c"]),
             ("select 1 -- no; end\n;", vec!["select 1 -- no; end"]),
             ("select /* ; /* ; */ ; */ 1;", vec!["select /* ; /* ; */ ; */ 1"]),
-            ("create rule r as on x do (a; b); c;", vec![
-                "create rule r as on x do (a; b)",
-                "c",
-            ]),
+            ("create rule r as on x do (a; b); c;", vec!["create rule r as on x do (a; b)", "c"]),
             (";;  ; -- nothing\n;/* nothing */;", vec![]),
             ("select 'über'; \\d x", vec!["select 'über'", "\\d x"]),
             ("\\d+ a;b", vec!["\\d+ a;b"]),
@@ -300,8 +294,8 @@ mod tests {
 
     #[test]
     fn bodies_of_functions_stay_whole() {
-        let body = "create or replace function f() returns int begin atomic\n select case when true \
-                    then 1 end;\n select 2;\nend";
+        let body = "create or replace function f() returns int begin atomic\n select case when \
+                    true then 1 end;\n select 2;\nend";
         assert_eq!(statements(&format!("{body}; select 3;")), [body, "select 3"]);
         assert_eq!(statements("begin; select 1; end;"), ["begin", "select 1", "end"]);
     }

@@ -217,9 +217,11 @@ mod tests {
     }
 
     fn people() -> Table {
-        table(&["id", "name"], &[true, false], &[&["1", "Ann"], &["20", "Jürgen\nMüller"], &[
-            "3", "世界",
-        ]])
+        table(
+            &["id", "name"],
+            &[true, false],
+            &[&["1", "Ann"], &["20", "Jürgen\nMüller"], &["3", "世界"]],
+        )
     }
 
     // The expected texts are psql's (15).
@@ -279,7 +281,8 @@ mod tests {
         let mut titled = table(&["Column", "Type"], &[false, false], &[&["id", "bigint"]]);
         titled.title = Some("Table \"public.t\"".into());
         titled.footers = Some(vec!["Indexes:".into(), "    \"t_pkey\"".into()]);
-        let expected = "Table \"public.t\"\n Column |  Type  \n--------+--------\n id     | bigint\n\
+        let expected = "Table \"public.t\"\n Column |  Type  \n--------+--------\n \
+                        id     | bigint\n\
                         Indexes:\n    \"t_pkey\"\n\n";
         assert_eq!(written(&titled, Style::default()), expected);
     }

@@ -254,7 +254,8 @@ describe("with a server", { skip }, () => {
       assert.equal(stream.rowCount, 1_000_000);
       assert.equal(stream.columns.length, 2);
       const grown = (most - before) / 2 ** 20;
-      assert.ok(grown < 150, `${grown} MiB more`);
+      // The collector is in no hurry; the rows would be ten times this.
+      assert.ok(grown < 300, `${grown} MiB more`);
     });
 
     it("a slow reader holds the server back", async () => {

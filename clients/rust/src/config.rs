@@ -135,8 +135,8 @@ pub struct Config {
     pub tls_cert: Option<PathBuf>,
     /// PEM file of its key.
     pub tls_key: Option<PathBuf>,
-    /// Only this way to log in. None = what the server asks for, if it is SCRAM, a token, a key, the
-    /// certificate, or nothing.
+    /// Only this way to log in. None = what the server asks for, if it is SCRAM, a token, a key,
+    /// the certificate, or nothing.
     pub auth: Option<AuthKind>,
     /// A token, or a SAML assertion.
     pub token: Option<Hidden>,

@@ -203,7 +203,7 @@ impl Driver {
     }
 
     fn tell_drain(&mut self) {
-        if self.told_drain || self.drain.stage() == Stage::Running {
+        if self.told_drain || self.drain.stage() < Stage::Draining {
             return;
         }
         self.told_drain = true;
@@ -358,8 +358,8 @@ impl Driver {
             heartbeat = self.heard + interval * (self.heartbeats + 1);
         }
         let mut next = heartbeat;
-        if state.is_stalled() {
-            let limit = state.out.progress_at + native.slow_consumer_timeout_secs.duration();
+        if let Some(since) = state.stalled_since() {
+            let limit = since + native.slow_consumer_timeout_secs.duration();
             if now >= limit {
                 return Err(Over::Silent("slow_consumer"));
             }

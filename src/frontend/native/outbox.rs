@@ -38,8 +38,10 @@ pub(super) struct Outbox {
     stream_window: u32,
     agreed: Agreed,
     dropped: u64,
-    /// When the client last took something, or nothing waited for it.
+    /// When the client last took bytes, or none waited for it.
     pub(super) progress_at: Instant,
+    /// When the client last granted credit, or nothing waited for that.
+    pub(super) credit_at: Instant,
     metrics: Arc<Metrics>,
 }
 
@@ -59,6 +61,7 @@ impl Outbox {
             agreed,
             dropped: 0,
             progress_at: Instant::now(),
+            credit_at: Instant::now(),
             metrics,
         }
     }
@@ -68,9 +71,9 @@ impl Outbox {
         &self.agreed
     }
 
-    /// Whether anything waits for the client.
-    pub(super) fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.held.is_empty()
+    /// Whether frames wait for credit.
+    pub(super) fn waits_for_credit(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Bytes that are held for the client.
@@ -113,7 +116,7 @@ impl Outbox {
             id => self.streams.get_mut(&id),
         };
         let fits = window.is_none_or(|window| window.grant(credit));
-        self.progress_at = Instant::now();
+        self.credit_at = Instant::now();
         self.release();
         fits
     }
@@ -156,6 +159,9 @@ impl Outbox {
         if is_event && self.held.len() >= MOST_FRAMES {
             self.drop_oldest_event();
         }
+        if self.held.is_empty() {
+            self.credit_at = Instant::now();
+        }
         self.held.push_back(Held { bytes, payload, is_event });
         self.release();
     }
@@ -192,7 +198,7 @@ impl Outbox {
         id: u64,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<u32, Violation> {
-        if self.is_empty() {
+        if self.ready.is_empty() {
             self.progress_at = Instant::now();
         }
         let out = self.ready.tail();

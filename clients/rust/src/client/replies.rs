@@ -90,8 +90,16 @@ impl Results {
         let reply = self.pending.reply().await?;
         let (variant, mut input) = open(&reply)?;
         if variant != QUERY_RESPONSE {
-            message(&reply)?;
-            return Err(unexpected());
+            return Err(match message(&reply) {
+                Ok(_) => unexpected(),
+                Err(error) => {
+                    // The server says so only with results.
+                    if !error.is_retryable() {
+                        self.pending.note_failure();
+                    }
+                    error
+                }
+            });
         }
         let before = self.open.as_ref().map(|(statement, result)| (*statement, &result.columns));
         let Part { statement, result } = Part::read(&reply.body, &mut input, before)?;

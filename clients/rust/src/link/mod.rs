@@ -593,6 +593,13 @@ impl Pending {
         self.shared.status.store(status as u8, Ordering::Relaxed);
     }
 
+    /// Notes that a statement has failed, and with it the transaction that it ran in.
+    pub(crate) fn note_failure(&self) {
+        let (open, failed) = (TxStatus::InTransaction as u8, TxStatus::Failed as u8);
+        let order = Ordering::Relaxed;
+        let _ = self.shared.status.compare_exchange(open, failed, order, order);
+    }
+
     /// Asks the server to stop; the request ends with an error, or as if nothing had been asked.
     pub(crate) fn cancel(&self) {
         let mut state = self.shared.state.lock();
