@@ -24,6 +24,8 @@ pub mod wire;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod page_tests;
+#[cfg(test)]
 pub(crate) mod vector_tests;
 
 pub use frame::{Agreed, Header};
