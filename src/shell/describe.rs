@@ -1,6 +1,6 @@
 //! What there is in a database: the queries behind `\d` and its relatives.
 
-use rustydb_client::{Result, Row};
+use rustydb_client::{Error, Result, Row};
 
 use super::session::Session;
 use super::table::Table;
@@ -130,6 +130,9 @@ fn relations(
          ORDER BY 1, 2"
     );
     let rows = session.rows(&sql, &[&kinds, &pattern.name, &pattern.schema, &with_system])?;
+    if rows.is_empty() {
+        return Err(Error::Usage("Did not find any relations.".to_owned()));
+    }
     let with_table = kinds.contains('i');
     let names = ["Schema", "Name", "Type", "Owner", "Table"];
     table("List of relations", &names[..if with_table { 5 } else { 4 }], &rows)
@@ -186,7 +189,9 @@ fn roles(session: &mut Session, pattern: &Pattern) -> Result<Table> {
                WHERE ($1::text IS NULL OR r.rolname ~ $1) \
                  AND ($1 IS NOT NULL OR r.rolname !~ '^pg_') ORDER BY 1";
     let rows = session.rows(sql, &[&pattern.name])?;
-    table("List of roles", &["Role name", "Attributes", "Member of"], &rows)
+    let mut table = table("List of roles", &["Role name", "Attributes", "Member of"], &rows)?;
+    table.footers = Some(Vec::new());
+    Ok(table)
 }
 
 fn details(session: &mut Session, arg: &str, pattern: &Pattern) -> Result<Vec<Table>> {
@@ -202,7 +207,7 @@ fn details(session: &mut Session, arg: &str, pattern: &Pattern) -> Result<Vec<Ta
     let found = session.rows(&sql, &[&pattern.name, &pattern.schema])?;
     if found.is_empty() {
         let text = format!("Did not find any relation named \"{arg}\".");
-        return Err(rustydb_client::Error::Usage(text));
+        return Err(Error::Usage(text));
     }
     found.iter().map(|relation| one_relation(session, relation)).collect()
 }
