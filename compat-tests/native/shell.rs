@@ -170,9 +170,21 @@ fn the_database_is_described_as_in_psql() {
         CREATE TRIGGER note BEFORE INSERT ON parent FOR EACH ROW EXECUTE FUNCTION noted();";
     assert_eq!(server.psql(setup).code, Some(0));
     let path = "SET search_path = shell_s;\n";
-    for command in
-        ["\\dt", "\\dv", "\\di", "\\d", "\\d parent", "\\d child", "\\df add", "\\dt par*", "\\dn"]
-    {
+    for command in [
+        "\\dt",
+        "\\dv",
+        "\\di",
+        "\\d",
+        "\\d parent",
+        "\\d child",
+        "\\df add",
+        "\\df",
+        "\\dt par*",
+        "\\dn",
+        "\\du",
+        "\\dt pg_catalog.pg_cl*",
+        "\\d pg_am",
+    ] {
         let script = format!("{path}{command}\n");
         let (ours, theirs) = (server_text(server, &script), server.psql(&script));
         assert_eq!(squeezed(&ours.stdout), squeezed(&theirs.stdout), "{command} {ours:?}");

@@ -27,8 +27,8 @@ pub(super) enum Source {
     Terminal(Box<Terminal>),
     /// A file, or standard input.
     Script {
-        /// For messages.
-        name: String,
+        /// For messages; none = there is no need to say.
+        name: Option<String>,
         lines: Box<dyn BufRead>,
         number: usize,
     },
@@ -65,7 +65,7 @@ impl Source {
     /// Standard input.
     pub(super) fn standard_input() -> Self {
         let lines = Box::new(BufReader::new(io::stdin()));
-        Self::Script { name: "<stdin>".into(), lines, number: 0 }
+        Self::Script { name: None, lines, number: 0 }
     }
 
     /// A file; `-` = standard input.
@@ -73,14 +73,12 @@ impl Source {
     /// # Errors
     /// It cannot be opened.
     pub(super) fn file(path: &Path) -> io::Result<Self> {
-        if path == Path::new("-") {
-            return Ok(Self::standard_input());
-        }
-        if path.is_dir() {
-            return Err(ErrorKind::IsADirectory.into());
-        }
-        let lines = Box::new(BufReader::new(File::open(path)?));
-        Ok(Self::Script { name: path.display().to_string(), lines, number: 0 })
+        let (name, lines): (String, Box<dyn BufRead>) = match path == Path::new("-") {
+            true => ("<stdin>".into(), Box::new(BufReader::new(io::stdin()))),
+            false if path.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+            false => (path.display().to_string(), Box::new(BufReader::new(File::open(path)?))),
+        };
+        Ok(Self::Script { name: Some(name), lines, number: 0 })
     }
 
     /// The next line.
@@ -121,8 +119,8 @@ impl Source {
     /// Where in a script the last line was, to begin a message with.
     pub(super) fn place(&self) -> String {
         match self {
-            Self::Terminal(_) => String::new(),
-            Self::Script { name, number, .. } => format!("rustydb:{name}:{number}: "),
+            Self::Script { name: Some(name), number, .. } => format!("rustydb:{name}:{number}: "),
+            Self::Terminal(_) | Self::Script { .. } => String::new(),
         }
     }
 

@@ -5,6 +5,7 @@
 mod commands;
 mod describe;
 mod input;
+mod names;
 mod report;
 mod session;
 mod split;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use rustydb_client::types::text::{Style as TextStyle, Styled};
-use rustydb_client::{Config, Error, ResultSet, Value};
+use rustydb_client::{Config, Connection, Error, ResultSet, Value};
 
 use self::input::Source;
 use self::session::Session;
@@ -299,7 +300,7 @@ impl Shell {
             while let Some(result) = results.next().await {
                 shell.tell_notices(place);
                 match result {
-                    Ok(result) => shell.show(&result),
+                    Ok(result) => shell.show(connection, &result).await,
                     Err(e) => outcome = shell.failed(&e, sql, place),
                 }
             }
@@ -348,7 +349,7 @@ impl Shell {
         self.session.notices().iter().for_each(|text| complain(&format!("{place}{text}")));
     }
 
-    fn show(&self, result: &ResultSet) {
+    async fn show(&self, connection: &Connection, result: &ResultSet) {
         let gives_rows = !result.columns().is_empty()
             || (result.command_tag().starts_with("SELECT") && !result.is_empty());
         if !gives_rows {
@@ -357,7 +358,13 @@ impl Shell {
             }
             return;
         }
-        match self.table(result) {
+        let table = async {
+            let mut table = self.table(result)?;
+            // Where that cannot be asked, numbers will do.
+            let _ = names::resolve(connection, result, &mut table).await;
+            Ok(table)
+        };
+        match table.await {
             Ok(table) => {
                 self.show_table(&table);
                 // A statement that changes rows and gives them says both.

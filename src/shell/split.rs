@@ -32,7 +32,7 @@ pub(super) struct Splitter {
 /// What a line gave.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// A statement, without its semicolon.
+    /// A statement, with its semicolon if it had one.
     Statement(String),
     /// A command of the shell, without its backslash; it ends with the line.
     Command(String),
@@ -94,7 +94,8 @@ impl Splitter {
             let ends =
                 c == ';' && self.inside == Inside::Plain && self.parens == 0 && self.bodies == 0;
             if ends {
-                pieces.extend(self.take_rest().map(Piece::Statement));
+                let ended = |rest| Piece::Statement(rest + ";");
+                pieces.extend(self.take_rest().map(ended));
                 rest = &rest[1..];
                 continue;
             }
@@ -263,7 +264,7 @@ mod tests {
         let mut all: Vec<String> = pieces
             .into_iter()
             .map(|piece| match piece {
-                Piece::Statement(text) => text,
+                Piece::Statement(text) => text.strip_suffix(';').unwrap().to_owned(),
                 Piece::Command(text) => format!("\\{text}"),
             })
             .collect();

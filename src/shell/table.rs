@@ -114,10 +114,12 @@ impl Table {
             let (left, right) = (space / 2, space.div_ceil(2));
             format!(" {}{name}{} ", " ".repeat(left), " ".repeat(right))
         });
+        if self.names.is_empty() {
+            return writeln!(out, "--");
+        }
         writeln!(out, "{}", names.collect::<Vec<_>>().join("|"))?;
         let rules = widths.iter().map(|widest| "-".repeat(widest + 2));
-        let rule = rules.collect::<Vec<_>>().join("+");
-        writeln!(out, "{}", if rule.is_empty() { "--" } else { &rule })
+        writeln!(out, "{}", rules.collect::<Vec<_>>().join("+"))
     }
 
     fn write_row(&self, row: &[String], widths: &[usize], out: &mut dyn Write) -> io::Result<()> {
@@ -125,12 +127,15 @@ impl Table {
         let height = cells.iter().map(Vec::len).max().unwrap_or(0);
         for line in 0..height {
             for (at, cell) in cells.iter().enumerate() {
-                let text = cell.get(line).copied().unwrap_or_default();
+                let text = cell.get(line).copied();
+                // As in psql: what has ended is not at the right any more.
+                let is_at_right = text.is_some() && self.is_number.get(at) == Some(&true);
+                let text = text.unwrap_or_default();
                 let space = " ".repeat(widths[at] - width(text));
                 let is_last = at + 1 == cells.len();
                 let goes_on = line + 1 < cell.len();
-                match self.is_number.get(at) {
-                    Some(true) => write!(out, " {space}{text}")?,
+                match is_at_right {
+                    true => write!(out, " {space}{text}")?,
                     _ if is_last && !goes_on => write!(out, " {text}")?,
                     _ => write!(out, " {text}{space}")?,
                 }
@@ -239,7 +244,7 @@ mod tests {
         let one = table(&["n"], &[true], &[&["1"]]);
         assert_eq!(written(&one, Style::default()), " n \n---\n 1\n(1 row)\n\n");
         let none = table(&[], &[], &[&[], &[]]);
-        assert_eq!(written(&none, Style::default()), "\n--\n(2 rows)\n\n");
+        assert_eq!(written(&none, Style::default()), "--\n(2 rows)\n\n");
     }
 
     #[test]

@@ -322,44 +322,11 @@ async fn prepared_statements_are_found_again_everywhere() {
     }
 }
 
-/// Memory of this process, in bytes.
-fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or("VmRSS: 0 kB");
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
-}
-
-#[tokio::test]
-async fn a_million_rows_stream_with_flat_memory() {
-    let client = server!(client);
-    let sql =
-        "SELECT n::int8, 'row ' || n, now(), n::float8 / 3 FROM generate_series(1, 1000000) n";
-    let mut rows = client.query_stream(sql, &[]).await.unwrap();
-    let (mut count, mut sum, mut least, mut most) = (0u64, 0, u64::MAX, 0);
-    while let Some(row) = rows.next().await {
-        let row = row.unwrap();
-        let n: i64 = row.get(0).unwrap();
-        (count, sum) = (count + 1, sum + n);
-        if n % 50_000 == 0 {
-            assert_eq!(row.get::<&str>(1).unwrap(), format!("row {n}"));
-            let now = memory();
-            (least, most) = (least.min(now), most.max(now));
-        }
-    }
-    assert_eq!((count, sum), (1_000_000, 500_000_500_000));
-    assert_eq!((rows.row_count(), rows.command_tag()), (1_000_000, Some("SELECT 1000000")));
-    // Other tests run beside this one; the rows themselves would be 60 MB and more.
-    assert!(most - least < 48 << 20, "{least} … {most}");
-}
-
 #[tokio::test]
 async fn a_stream_that_is_not_read_waits_and_can_be_left() {
     let client = server!(client);
     let sql = "SELECT repeat('x', 10000) FROM generate_series(1, 100000)";
     let mut rows = client.query_stream(sql, &[]).await.unwrap();
-    let before = memory();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(memory().saturating_sub(before) < 48 << 20);
     for _ in 0..10 {
         rows.next().await.unwrap().unwrap();
     }

@@ -38,7 +38,6 @@ pub(super) struct Driver {
     output: Vec<u8>,
     written: usize,
     must_flush: bool,
-    scratch: Vec<u8>,
     /// When something was received last, and since when heartbeats count from.
     heard: Instant,
     interval: Duration,
@@ -81,7 +80,6 @@ impl Driver {
             output: Vec::new(),
             written: 0,
             must_flush: false,
-            scratch: Vec::new(),
             heard: Instant::now(),
             interval,
             unanswered: 0,
@@ -215,25 +213,16 @@ impl Driver {
                 Err(violation) => return Err(Lost::new(violation.text)),
             };
             let whole = self.input.split_to(HEADER + header.length as usize).freeze();
-            let body = self.open(&header, &whole)?;
-            self.dispatch(&header, body)?;
+            let body = frame::body(&header, &whole[HEADER..], &self.shared.agreed)
+                .map_err(|violation| Lost::new(violation.text))?;
+            self.dispatch(&header, whole.slice_ref(body))?;
         }
-    }
-
-    fn open(&mut self, header: &Header, whole: &Bytes) -> Result<Bytes, Lost> {
-        let agreed = &self.shared.agreed;
-        let body = frame::open(header, &whole[HEADER..], agreed, &mut self.scratch)
-            .map_err(|violation| Lost::new(violation.text))?;
-        if header.has(flags::COMPRESSED) {
-            return Ok(Bytes::from(std::mem::take(&mut self.scratch)));
-        }
-        Ok(whole.slice_ref(body))
     }
 
     fn dispatch(&mut self, header: &Header, body: Bytes) -> Result<(), Lost> {
         let id = header.message_id;
         if id == 0 || id & SERVER_ID != 0 {
-            return self.own_message(header, &body);
+            return self.own_message(header, body);
         }
         let mut state = self.shared.state.lock();
         if !header.has(flags::URGENT) {
@@ -251,7 +240,8 @@ impl Driver {
             self.shared.room.notify_waiters();
         }
         drop(state);
-        let reply = Reply { body, more, payload: header.length };
+        let is_compressed = header.has(flags::COMPRESSED);
+        let reply = Reply { body, is_compressed, more, payload: header.length };
         // The answer to a heartbeat belongs to nobody.
         if let Some(unwanted) = slot.and_then(|slot| slot.push(reply))
             && unwanted.more
@@ -262,8 +252,12 @@ impl Driver {
     }
 
     /// A message that answers no request.
-    fn own_message(&mut self, header: &Header, body: &[u8]) -> Result<(), Lost> {
-        let message = decode::<Message>(body).map_err(|e| Lost::new(e.text))?;
+    fn own_message(&mut self, header: &Header, body: Bytes) -> Result<(), Lost> {
+        let body = match header.has(flags::COMPRESSED) {
+            true => self.shared.decompress(&body).map_err(|e| Lost::new(e.text))?,
+            false => body,
+        };
+        let message = decode::<Message>(&body).map_err(|e| Lost::new(e.text))?;
         let mut state = self.shared.state.lock();
         if !header.has(flags::URGENT) {
             state.urgent.received(header.length);

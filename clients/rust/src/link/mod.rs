@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -37,8 +38,9 @@ use self::slot::Slot;
 use self::urgent::Urgent;
 use crate::config::{Config, Host};
 use crate::error::{Error, Result};
+use crate::protocol::compression;
 use crate::protocol::frame::{self, flags};
-use crate::protocol::wire::{Wire, Writer};
+use crate::protocol::wire::{Violation, Wire, Writer};
 use crate::protocol::{Agreed, Bulk, ErrorBody, Message, Notification, ServerHello, TxStatus};
 
 pub(crate) use self::login::LoggedIn;
@@ -518,6 +520,13 @@ impl Shared {
         state.wake();
     }
 
+    fn decompress(&self, body: &[u8]) -> Result<Bytes, Violation> {
+        let mut out = Vec::new();
+        let Agreed { compression, max_message_size, .. } = self.agreed;
+        compression::decompress(compression, body, max_message_size, &mut out)?;
+        Ok(out.into())
+    }
+
     /// Ends everything that waits.
     fn lose(&self, lost: &Lost) {
         let pending = {
@@ -569,10 +578,13 @@ impl Pending {
 
     pub(crate) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply>> {
         self.slot.poll(cx).map(|polled| match polled {
-            Ok(reply) => {
+            Ok(mut reply) => {
                 self.is_done = !reply.more;
                 if self.kind.is_stream && reply.more {
                     self.shared.consumed(self.id, reply.payload);
+                }
+                if std::mem::take(&mut reply.is_compressed) {
+                    reply.body = self.shared.decompress(&reply.body)?;
                 }
                 Ok(reply)
             }

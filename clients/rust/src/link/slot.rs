@@ -8,11 +8,14 @@ use parking_lot::Mutex;
 
 use super::Lost;
 
-/// One reply as it came, opened.
+/// One reply as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
-    /// The message.
+    /// The message. While it waits it may be compressed: windows count what was sent, so only that
+    /// may wait.
     pub(crate) body: Bytes,
+    /// Whether it still is.
+    pub(crate) is_compressed: bool,
     /// Whether more follow.
     pub(crate) more: bool,
     /// What it has taken of the window.
@@ -127,7 +130,7 @@ mod tests {
     use super::*;
 
     fn reply(payload: u32, more: bool) -> Reply {
-        Reply { body: Bytes::new(), more, payload }
+        Reply { body: Bytes::new(), is_compressed: false, more, payload }
     }
 
     fn take(slot: &Slot) -> Option<u32> {

@@ -152,28 +152,41 @@ pub fn open<'a>(
     agreed: &Agreed,
     scratch: &'a mut Vec<u8>,
 ) -> Result<&'a [u8], Violation> {
-    let body = match payload.split_last_chunk::<CHECKSUM>() {
+    let body = body(header, payload, agreed)?;
+    if !header.has(flags::COMPRESSED) {
+        return Ok(body);
+    }
+    compression::decompress(agreed.compression, body, agreed.max_message_size, scratch)?;
+    Ok(scratch)
+}
+
+/// The body of a whole frame as it was sent, perhaps compressed: the checksum is verified and taken
+/// off.
+///
+/// # Errors
+/// [`Violation`] if the checksum is wrong or missing, or compression was not agreed on.
+pub fn body<'a>(
+    header: &Header,
+    payload: &'a [u8],
+    agreed: &Agreed,
+) -> Result<&'a [u8], Violation> {
+    if header.has(flags::COMPRESSED) && agreed.compression == CompressionType::None {
+        return Err(Violation::malformed("a body is compressed, although that was not agreed"));
+    }
+    match payload.split_last_chunk::<CHECKSUM>() {
         _ if !header.has(flags::CHECKSUM) && agreed.checksum => {
             let text = "a frame has no checksum, although that was agreed";
-            return Err(Violation { fault: Fault::Checksum, text });
+            Err(Violation { fault: Fault::Checksum, text })
         }
         Some((body, sum)) if header.has(flags::CHECKSUM) => {
             if checksum(&header.bytes(), body) != u32::from_le_bytes(*sum) {
                 let text = "the checksum of a frame is wrong";
                 return Err(Violation { fault: Fault::Checksum, text });
             }
-            body
+            Ok(body)
         }
-        _ => payload,
-    };
-    if !header.has(flags::COMPRESSED) {
-        return Ok(body);
+        _ => Ok(payload),
     }
-    if agreed.compression == CompressionType::None {
-        return Err(Violation::malformed("a body is compressed, although that was not agreed"));
-    }
-    compression::decompress(agreed.compression, body, agreed.max_message_size, scratch)?;
-    Ok(scratch)
 }
 
 /// Begins a frame at the end of `out`, to which the body is appended next; returns where.
