@@ -11,6 +11,7 @@ mod client;
 mod life;
 mod login;
 mod requests;
+mod tls;
 mod values;
 
 use std::process::{Child, Command, Stdio};
