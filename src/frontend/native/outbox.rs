@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::flow::SendWindow;
+use super::handshake::known;
 use super::pipe::Bytes;
 use crate::proto::native::frame::{self, flags};
 use crate::proto::native::{Agreed, Message, Notification, Violation, Wire, Writer};
 use crate::telemetry::Metrics;
+use crate::types::Compression;
 
 /// Bytes that wait for the socket; beyond them nothing new is made.
 const MOST_BYTES: usize = 4 << 20;
@@ -209,7 +211,14 @@ impl Outbox {
         let sent = &self.metrics.native.sent;
         sent.message(out.get(body).copied().unwrap_or(u8::MAX));
         sent.raw.inc_by(size as u64);
+        let compression = known(self.agreed.compression);
+        let compresses = compression != Compression::None && size >= self.agreed.threshold;
+        let begun = compresses.then(Instant::now);
         let payload = frame::finish(out, start, flags, id, &self.agreed)?;
+        if let Some(begun) = begun {
+            let duration = self.metrics.native.duration(compression);
+            duration.observe(begun.elapsed().as_secs_f64());
+        }
         sent.wire.inc_by((out.len() - start) as u64);
         Ok(payload)
     }
