@@ -65,11 +65,15 @@ pub fn query(sql: &str, params: Vec<Value>) -> Message {
 impl Wire {
     /// Connects and sends the preface.
     pub fn connect(server: &Server) -> Self {
+        Self::with_preface(server, &PREFACE)
+    }
+
+    pub fn with_preface(server: &Server, preface: &[u8]) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut wire = Self { stream, agreed: Agreed::default(), inbound: Vec::new(), next: 100 };
-        wire.raw(&PREFACE);
+        wire.raw(preface);
         wire
     }
 

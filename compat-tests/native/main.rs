@@ -6,9 +6,12 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bad_input;
 mod client;
+mod life;
 mod login;
 mod requests;
+mod values;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
