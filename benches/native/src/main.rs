@@ -88,7 +88,8 @@ fn row(number: i64, name: &mut String) -> (i64, &str, SystemTime, f64) {
     name.clear();
     // To a String this cannot fail.
     let _ = write!(name, "name of row {number}");
-    let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_767_225_600_000_000)
+    let at = SystemTime::UNIX_EPOCH
+        + Duration::from_micros(1_767_225_600_000_000)
         + Duration::from_micros(number.unsigned_abs() * 1_000_003);
     (number, name, at, number as f64 * 0.37)
 }

@@ -308,6 +308,10 @@ impl Driver {
         let due = self.cancel_next.is_none_or(|next| now >= next);
         if wanted && due && self.cancel.is_none() {
             let entry = self.entry.clone();
+            {
+                let mut state = self.core.lock();
+                state.may_have_met |= state.ahead.iter().any(|ahead| ahead.is_sent);
+            }
             let mut cancel: Pin<Box<dyn Future<Output = ()> + Send>> =
                 Box::pin(async move { entry.cancel().await });
             if cancel.as_mut().poll(cx).is_pending() {

@@ -88,7 +88,7 @@ struct Ready {
 }
 
 /// Serves a client from its preface to its end.
-pub(in crate::frontend) async fn attend(door: &PgDoor, mut newcomer: Newcomer) {
+pub(in crate::frontend) async fn attend(door: &PgDoor, mut newcomer: Box<Newcomer>) {
     let metrics = door.metrics.protocol(Protocol::Native);
     metrics.connections_total.inc();
     let _open = Raised::new(&metrics.connections_active);
@@ -97,7 +97,7 @@ pub(in crate::frontend) async fn attend(door: &PgDoor, mut newcomer: Newcomer) {
     let greeting = Box::pin(greet(door, &mut newcomer, &mut agreed));
     match greeting.await {
         Ok(ready) => {
-            let Newcomer { stream, ahead, admission, .. } = newcomer;
+            let Newcomer { stream, ahead, admission, .. } = *newcomer;
             serve(door, stream, ahead, ready).await;
             drop(admission);
         }
@@ -115,7 +115,7 @@ async fn greet(
     door: &PgDoor,
     newcomer: &mut Newcomer,
     known: &mut Agreed,
-) -> Result<Ready, Unwelcome> {
+) -> Result<Box<Ready>, Unwelcome> {
     let told =
         |error: Error| Unwelcome::Told(0, Box::new(errors::of_error(&error, Severity::Fatal)));
     door.metrics.native.state("connected");
@@ -168,7 +168,7 @@ async fn greet(
         Unwelcome::Told(proven.id, Box::new(errors::of_error(&error, Severity::Fatal)))
     })?;
     let capabilities = hello.capabilities;
-    Ok(Ready { session, proven, capabilities, windows, sent, agreed, _shares: shares })
+    Ok(Box::new(Ready { session, proven, capabilities, windows, sent, agreed, _shares: shares }))
 }
 
 fn open(door: &PgDoor, peer: String, proven: &Proven) -> Result<(Session, Places), Error> {
@@ -210,8 +210,8 @@ enum Ended {
     Told(u64, Box<ErrorBody>),
 }
 
-async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Ready) {
-    let Ready { mut session, proven, capabilities, windows, sent, agreed, _shares } = ready;
+async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Box<Ready>) {
+    let Ready { mut session, proven, capabilities, windows, sent, agreed, _shares } = *ready;
     let config = door.config.now();
     let metrics = door.metrics.clone();
     let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -225,7 +225,7 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Ready) {
     let types =
         DatabaseTypes { store: door.native.types.clone(), database: entry.database.clone() };
     let transactions = door.native.transactions.clone();
-    let translator = Translator::new(
+    let mut translator = Translator::new(
         core.clone(),
         door.config.clone(),
         types,
@@ -246,9 +246,9 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Ready) {
     let mut client =
         Box::new(Client::new(Stream::Custom(Box::new(pipe::RelayEnd(core.clone()))), &[]));
     let ended = {
-        let requests = pin!(translator.serve(proven));
+        let requests = pin!(translator.serve(Box::new(proven)));
         // The messages for PostgreSQL's clients are not wanted.
-        match session.greet(&mut Vec::new()).await {
+        match Box::pin(session.greet(&mut Vec::new())).await {
             Ok(()) => {
                 core.lock().parameters = Some(session.parameters());
                 let relay = pin!(session.relay(&mut client));
@@ -258,7 +258,8 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Ready) {
         }
     };
     drop(session);
-    finish(&core, driver, ended).await;
+    drop(translator);
+    Box::pin(finish(&core, driver, ended)).await;
 }
 
 /// Polls the three parts until one of them ends.
