@@ -13,16 +13,13 @@ use parking_lot::{Mutex, MutexGuard};
 use super::errors;
 use super::flow::ReceiveWindow;
 use super::outbox::Outbox;
-use super::pipe::Pipe;
+use super::pipe::{Pipe, ROOM};
 use super::queue::Queue;
 use crate::proto::backend::{Report, TxStatus, parameter_status, tag};
 use crate::proto::native::frame::flags;
 use crate::proto::native::{Message, NoticeSeverity, Notification, Violation};
 use crate::proto::{Cursor, native};
 use crate::telemetry::Metrics;
-
-/// Bytes for PostgreSQL beyond which nothing is taken ahead.
-const MOST_AHEAD: usize = 64 << 10;
 
 /// A request that waits, as it came.
 #[derive(Debug)]
@@ -79,6 +76,9 @@ pub(super) struct BulkParts {
 pub(super) struct State {
     /// Something moved, so that another part may have work.
     pub(super) progress: bool,
+    /// The driver has something to do that only a request brought about: a deadline, a cancel, a
+    /// reply that waits for the client.
+    pub(super) calls_driver: bool,
     pub(super) pipe: Pipe,
     pub(super) out: Outbox,
     pub(super) queue: Queue<Request>,
@@ -122,6 +122,7 @@ impl Core {
     ) -> Arc<Self> {
         let state = State {
             progress: false,
+            calls_driver: false,
             pipe: Pipe::default(),
             out,
             queue: Queue::default(),
@@ -181,7 +182,7 @@ impl Core {
         let waits = state.tx != TxStatus::Idle
             || state.is_cancelling
             || state.is_unwanted()
-            || state.pipe.up.rest().len() >= MOST_AHEAD;
+            || state.pipe.up.rest().len() >= ROOM;
         if waits {
             return None;
         }
@@ -204,6 +205,7 @@ impl Core {
             }
             if let Some(ahead) = state.ahead.pop_front() {
                 state.begin(ahead.id);
+                state.calls_driver |= ahead.is_cancelled;
                 if let Some(current) = &mut state.current {
                     current.is_running = ahead.is_sent;
                     current.is_cancelled = ahead.is_cancelled;
@@ -251,6 +253,7 @@ impl Core {
         let mut state = self.lock();
         write(state.pipe.up.tail());
         state.progress = true;
+        state.calls_driver |= state.is_cancelled();
         if let Some(current) = &mut state.current {
             current.is_running = true;
         }
@@ -310,6 +313,7 @@ impl State {
 
     fn block(&mut self) {
         self.is_blocked = true;
+        self.calls_driver = true;
         if self.out.is_empty() {
             self.out.progress_at = Instant::now();
         }

@@ -73,13 +73,21 @@ pub(in crate::frontend) struct Newcomer {
     pub(in crate::frontend) format: u8,
 }
 
+impl Newcomer {
+    /// What is needed until its end, and what was read and not looked at.
+    fn into_parts(self: Box<Self>) -> (Stream, Vec<u8>, Admission) {
+        let Self { stream, ahead, admission, .. } = *self;
+        (stream, ahead.rest().to_vec(), admission)
+    }
+}
+
 /// Places that are counted for a role and for a database.
 type Places = (Share<Role>, Share<Database>);
 
 /// A client that is ready.
 struct Ready {
     session: Session,
-    proven: Proven,
+    proven: Option<Box<Proven>>,
     capabilities: u32,
     windows: (u32, u32),
     sent: u32,
@@ -97,7 +105,7 @@ pub(in crate::frontend) async fn attend(door: &PgDoor, mut newcomer: Box<Newcome
     let greeting = Box::pin(greet(door, &mut newcomer, &mut agreed));
     match greeting.await {
         Ok(ready) => {
-            let Newcomer { stream, ahead, admission, .. } = *newcomer;
+            let (stream, ahead, admission) = newcomer.into_parts();
             serve(door, stream, ahead, ready).await;
             drop(admission);
         }
@@ -168,6 +176,7 @@ async fn greet(
         Unwelcome::Told(proven.id, Box::new(errors::of_error(&error, Severity::Fatal)))
     })?;
     let capabilities = hello.capabilities;
+    let proven = Some(Box::new(proven));
     Ok(Box::new(Ready { session, proven, capabilities, windows, sent, agreed, _shares: shares }))
 }
 
@@ -210,15 +219,18 @@ enum Ended {
     Told(u64, Box<ErrorBody>),
 }
 
-async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Box<Ready>) {
-    let Ready { mut session, proven, capabilities, windows, sent, agreed, _shares } = *ready;
+async fn serve(door: &PgDoor, stream: Stream, ahead: Vec<u8>, mut ready: Box<Ready>) {
+    // The session stays where it is: moved out, it would leave its place behind.
+    let Ready { session, proven, capabilities, windows, sent, agreed, .. } = &mut *ready;
+    let (capabilities, agreed) = (*capabilities, *agreed);
+    let Some(proven) = proven.take() else { return };
     let config = door.config.now();
     let metrics = door.metrics.clone();
     let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
     let own_window = size(config.native.connection_window.0);
     let stream_window = size(config.native.stream_window.0);
     drop(config);
-    let out = Outbox::new(agreed, windows.1.saturating_sub(sent), windows.0, metrics.clone());
+    let out = Outbox::new(agreed, windows.1.saturating_sub(*sent), windows.0, metrics.clone());
     let notifies = capabilities & capabilities::NOTIFICATIONS != 0;
     let core = Core::new(out, own_window, notifies, metrics.clone());
     let entry = session.entry_handle();
@@ -235,7 +247,7 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Box<Ready
     );
     let mut driver = Driver::new(Parts {
         stream,
-        ahead: ahead.rest().to_vec(),
+        ahead,
         core: core.clone(),
         intake: Intake::new(door.config.clone(), capabilities, stream_window),
         entry,
@@ -246,7 +258,7 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Box<Ready
     let mut client =
         Box::new(Client::new(Stream::Custom(Box::new(pipe::RelayEnd(core.clone()))), &[]));
     let ended = {
-        let requests = pin!(translator.serve(Box::new(proven)));
+        let requests = pin!(translator.serve(proven));
         // The messages for PostgreSQL's clients are not wanted.
         match Box::pin(session.greet(&mut Vec::new())).await {
             Ok(()) => {
@@ -257,7 +269,7 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Box<Ready
             Err(error) => Ended::Told(0, Box::new(errors::of_error(&error, Severity::Fatal))),
         }
     };
-    drop(session);
+    drop(ready);
     drop(translator);
     Box::pin(finish(&core, driver, ended)).await;
 }
@@ -271,6 +283,7 @@ async fn run(
 ) -> Ended {
     let mut idle = false;
     poll_fn(|cx| {
+        let mut knows_rest = false;
         loop {
             if let Poll::Ready(over) = driver.poll(cx) {
                 return Poll::Ready(match over {
@@ -289,18 +302,28 @@ async fn run(
                     Err((id, error)) => Ended::Told(id, error),
                 });
             }
+            // What those two did is seen by the relay, and what is for the driver is called so.
+            core.lock().progress = false;
             if let Poll::Ready(end) = relay.as_mut().poll(cx) {
                 return Poll::Ready(after_relay(core, end));
             }
             let (progress, waiting) = {
                 let mut state = core.lock();
-                (std::mem::take(&mut state.progress), state.out.ready.rest().len())
+                let called = std::mem::take(&mut state.calls_driver);
+                let progress = std::mem::take(&mut state.progress) | called;
+                (progress, state.out.ready.rest().len())
             };
             // Small frames go out together, when there is nothing more to put to them.
             if !progress || waiting >= COALESCE {
                 match driver.flush(cx) {
-                    Ok(true) => continue,
-                    Ok(false) => {}
+                    // Who waited for room may go on.
+                    Ok(true) if waiting >= COALESCE => continue,
+                    // The driver has to see that the client does not take what is left.
+                    Ok(_) if !knows_rest && !core.lock().out.ready.is_empty() => {
+                        knows_rest = true;
+                        continue;
+                    }
+                    Ok(_) => {}
                     Err(_) => return Poll::Ready(Ended::Quietly),
                 }
             }

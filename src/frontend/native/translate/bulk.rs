@@ -11,14 +11,12 @@ use super::exchange::{complete, put_copy_data, put_copy_done, put_copy_fail};
 use super::session::quoted;
 use super::{Done, Failure, Translator};
 use crate::frontend::native::errors;
+use crate::frontend::native::pipe::ROOM;
 use crate::proto::backend::{TxStatus, tag};
 use crate::proto::frontend;
 use crate::proto::native::{Bulk, OnConflict, Severity, Value, Violation};
 use crate::proto::typed::parameter::put_copy_field;
 use crate::proto::typed::text::{BadValue, put_copy_row};
-
-/// Bytes that wait for PostgreSQL before more rows are taken.
-const ROOM: usize = 64 << 10;
 
 /// How COPY's binary form begins and ends.
 const BINARY_BEGIN: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";

@@ -273,7 +273,7 @@ impl Translator {
         let mut state = self.core.lock();
         if let Some(current) = &mut state.current {
             current.deadline = Some(self.began + Duration::from_millis(timeout.into()));
-            state.progress = true;
+            state.calls_driver = true;
         }
     }
 

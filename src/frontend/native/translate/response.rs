@@ -223,7 +223,7 @@ impl Translator {
         if let Some(current) = &mut state.current {
             current.is_cancelled = true;
         }
-        state.progress = true;
+        state.calls_driver = true;
     }
 
     /// Takes the rows of a statement until it is complete, and sends full parts.
