@@ -32,7 +32,7 @@ fmt: ## Check the format
 	$(CARGO) fmt --check
 
 lint: ## Clippy, warnings are errors
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 deny: ## Licences, bans and sources of the dependencies
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked --quiet cargo-deny --version $(DENY_VERSION)
@@ -47,6 +47,7 @@ fuzz: ## Fuzz each target for a minute (needs nightly Rust and cargo-fuzz)
 	done
 
 bench: postgres pgbouncer build ## Measure RustyDB beside PostgreSQL and PgBouncer (ARGS="--rounds 3 …")
+	$(CARGO) build --release --package native-load
 	benches/run.py $(ARGS)
 
 config-file: ## Write config/rustydb.toml anew from the keys in src/config

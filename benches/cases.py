@@ -1,5 +1,6 @@
 """The cases: what is run against one target in one round, and what comes of it."""
 
+import json
 import os
 import re
 import shutil
@@ -15,9 +16,14 @@ from wire import Client, ServerError
 IDLE_CLIENTS = 2000
 COPY_OUT_ROWS = 3_000_000
 COPY_IN_ROWS = 1_000_000
+TYPED_ROWS = 1_000_000
 SESSION_POOLING = f"pools per session: at most {POOL_SIZE} clients run statements at once"
 NO_PROXY = "no proxy to measure"
+NO_STATEMENTS = "does not keep prepared statements in transaction pooling before 1.21"
 SETTLE = 0.15
+TYPED_SELECT = ("i::int8 as id, 'name of row ' || i as name, "
+                "timestamptz '2026-01-01 00:00:00+00' + i * interval '1.000003 s' as at, "
+                "i * 0.37::float8 as value")
 
 
 class Skip(Exception):
@@ -35,7 +41,8 @@ class Sample:
 
 @dataclass
 class Target:
-    """`server` is who is asked, `proxy` says whether it stands in front of PostgreSQL."""
+    """`server` is who is asked, `proxy` says whether it stands in front of PostgreSQL, `native`
+    whether it is asked over the native protocol."""
 
     name: str
     server: object
@@ -43,6 +50,7 @@ class Target:
     transactions: bool = True
     prepared: bool = True
     restart: object = None
+    native: bool = False
 
     @property
     def pid(self):
@@ -52,8 +60,9 @@ class Target:
 class Bench:
     """What every case needs: PostgreSQL, the running proxies, how long to measure."""
 
-    def __init__(self, postgres, targets, seconds, directory):
+    def __init__(self, postgres, targets, seconds, directory, load):
         self.postgres = postgres
+        self.load = load
         self.targets = targets
         self.seconds = seconds
         self.directory = directory
@@ -61,12 +70,15 @@ class Bench:
         self.copy_out_bytes = 0
 
     def prepare(self):
-        """The tables of pgbench and of COPY."""
+        """The tables of pgbench, of COPY, and of the rows with types."""
         psql(self.postgres, f"create database {DATABASE}", database="postgres")
         run([postgres_program("pgbench"), "-i", "-q", "-s", "10", *address(self.postgres)], 300)
         psql(self.postgres, "create unlogged table rows_out as select i, repeat('x', 80) as filler "
              f"from generate_series(1, {COPY_OUT_ROWS}) i")
         psql(self.postgres, "create unlogged table rows_in (i integer, filler text)")
+        psql(self.postgres, f"create unlogged table typed_out as select {TYPED_SELECT} "
+             f"from generate_series(1, {TYPED_ROWS}) i")
+        psql(self.postgres, "create unlogged table typed_in as select * from typed_out limit 0")
         psql(self.postgres, "vacuum analyze")
         size = psql(self.postgres, "select sum(length(i::text) + length(filler) + 2) from rows_out")
         self.copy_out_bytes = int(size)
@@ -119,6 +131,8 @@ class Case:
 
     unit = "transaction"
     rate = "tps"
+    # Whether it also runs over the native protocol.
+    native = False
 
     def __init__(self, name, title):
         self.name = name
@@ -146,7 +160,7 @@ class Pgbench(Case):
         if self.clients > POOL_SIZE and not target.transactions:
             raise Skip(SESSION_POOLING)
         if self.mode == "prepared" and not target.prepared:
-            raise Skip("does not keep prepared statements in transaction pooling before 1.21")
+            raise Skip(NO_STATEMENTS)
 
     def work(self, target, length, timeout):
         threads = str(min(CORES, self.clients))
@@ -237,10 +251,117 @@ class CopyIn(Copy):
         return os.path.getsize(bench.copy_file)
 
 
+class Load(Case):
+    """Work of benches/native: the same over PostgreSQL's protocol and over the native one."""
+
+    native = True
+
+    @staticmethod
+    def command(bench, target, *work):
+        protocol = "native" if target.native else "postgres"
+        return [bench.load, protocol, str(target.server.port), DATABASE, *map(str, work)]
+
+    def once(self, bench, target, *work):
+        """Returns how much was done, and the seconds it took."""
+        output = run(self.command(bench, target, *work), bench.seconds + 120)
+        done = json.loads(output)
+        return done["units"], done["seconds"]
+
+
+class LoadSelect(Load):
+    """A prepared statement of one row, `depth` of them under way on one connection."""
+
+    def __init__(self, name, title, depth):
+        super().__init__(name, title)
+        self.depth = depth
+
+    def run(self, bench, target):
+        if not target.prepared:
+            raise Skip(NO_STATEMENTS)
+        return bench.measure(target, lambda: self.work(bench, target))
+
+    def work(self, bench, target):
+        units, seconds = self.once(bench, target, "select", self.depth, bench.seconds)
+        return units, {"speed": units / seconds}
+
+
+class LoadRows(Load):
+    """A million rows at a time until the time is over; only they are on the clock."""
+
+    unit = "1,000 rows"
+    rate = "rows/s"
+
+    def __init__(self, name, title, what):
+        super().__init__(name, title)
+        self.what = what
+
+    def run(self, bench, target):
+        if not target.prepared:
+            raise Skip(NO_STATEMENTS)
+        return bench.measure(target, lambda: self.work(bench, target))
+
+    def work(self, bench, target):
+        rows = seconds = 0
+        while seconds < bench.seconds:
+            if self.what == "insert":
+                psql(bench.postgres, "truncate typed_in")
+            more, took = self.once(bench, target, self.what, TYPED_ROWS)
+            rows, seconds = rows + more, seconds + took
+        return rows / 1000, {"speed": rows / seconds}
+
+
+class IdleClients:
+    """Clients of the PostgreSQL protocol that stay connected."""
+
+    def __init__(self, server):
+        self.server = server
+        self.clients = []
+
+    def connect(self):
+        for _ in range(IDLE_CLIENTS):
+            self.clients.append(Client(self.server.port, DATABASE))
+
+    def query(self, sql):
+        for client in self.clients:
+            client.query(sql)
+
+    def close(self):
+        for client in self.clients:
+            client.close()
+
+
+class IdleNative:
+    """The same over the native protocol, in a process of their own."""
+
+    def __init__(self, command):
+        self.command = command
+        self.process = None
+
+    def connect(self):
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, cwd="/", text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.wait()
+
+    def query(self, sql):
+        self.process.stdin.write(sql + "\n")
+        self.process.stdin.flush()
+        self.wait()
+
+    def wait(self):
+        if not self.process.stdout.readline():
+            raise ServerError(self.process.stderr.read().strip())
+
+    def close(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+
+
 class Memory(Case):
     """What an idle client costs the proxy, in a process started for nothing else."""
 
     unit = "client"
+    native = True
     STEPS = [
         ("logged in", None),
         ("after select 1", "select 1"),
@@ -251,15 +372,18 @@ class Memory(Case):
         if not target.proxy:
             raise Skip(NO_PROXY)
         fresh = target.restart()
-        clients = []
+        clients = None
         try:
             fresh.start()
+            asked = Target(target.name, fresh, proxy=True, native=target.native)
+            clients = (IdleNative(Load.command(bench, asked, "idle", IDLE_CLIENTS))
+                       if target.native else IdleClients(fresh))
             return self.steps(fresh, target, clients)
         except (OSError, ServerError) as error:
-            raise Skip(f"with {len(clients)} clients: {error}") from None
+            raise Skip(f"with {IDLE_CLIENTS} clients: {error}") from None
         finally:
-            for client in clients:
-                client.close()
+            if clients is not None:
+                clients.close()
             fresh.stop()
 
     def steps(self, server, target, clients):
@@ -269,19 +393,10 @@ class Memory(Case):
             if sql and not target.transactions:
                 sample.note = SESSION_POOLING
                 break
-            self.step(server, clients, sql)
+            clients.query(sql) if sql else clients.connect()
             time.sleep(0.5)
             sample.values[name] = (resident_bytes(server.pid) - empty) / IDLE_CLIENTS
         return sample
-
-    @staticmethod
-    def step(server, clients, sql):
-        if sql is None:
-            for _ in range(IDLE_CLIENTS):
-                clients.append(Client(server.port, DATABASE))
-            return
-        for client in clients:
-            client.query(sql)
 
 
 CASES = [
@@ -295,7 +410,12 @@ CASES = [
     Pgbench("latency", "SELECT, simple queries, 1 client", 1, "-S"),
     CopyOut("copy-out", "COPY TO STDOUT, 266 MB"),
     CopyIn("copy-in", "COPY FROM STDIN, 88 MB"),
+    LoadSelect("driver-select-1", "SELECT, prepared, a driver, one at a time", 1),
+    LoadSelect("driver-select-16", "SELECT, prepared, a driver, 16 under way", 16),
+    LoadRows("driver-stream", "1,000,000 rows read by a driver", "stream"),
+    LoadRows("driver-insert", "1,000,000 rows inserted by a driver", "insert"),
     Syscalls("syscalls", "system calls, SELECT, simple queries, 16 clients", 16, "-S"),
     Memory("memory", f"{IDLE_CLIENTS} idle clients"),
 ]
-QUICK = ["select-simple-16", "select-simple-64", "connect", "latency", "copy-in", "syscalls", "memory"]
+QUICK = ["select-simple-16", "select-simple-64", "connect", "latency", "copy-in", "driver-select-16",
+         "driver-stream", "driver-insert", "syscalls", "memory"]

@@ -4,7 +4,7 @@ import statistics
 
 from cases import Memory
 
-DIRECT, PGBOUNCER, RUSTYDB = "direct", "PgBouncer", "RustyDB"
+DIRECT, PGBOUNCER, RUSTYDB, NATIVE = "direct", "PgBouncer", "RustyDB", "RustyDB, native"
 
 
 class Results:
@@ -134,6 +134,15 @@ def memory_rows(results, cases, targets):
                     for step, _ in Memory.STEPS)]
 
 
+def native_rows(results, cases, _):
+    for case in (case for case in cases if case.native):
+        speed = results.ratio(case.name, NATIVE, RUSTYDB, "speed")
+        if speed is not None:
+            yield [case.title, times(speed), times(results.ratio(case.name, NATIVE, DIRECT, "speed")),
+                   *(times(results.ratio(case.name, NATIVE, RUSTYDB, key))
+                     for key in ("proxy", "postgres", "client"))]
+
+
 def foreign_lines(results):
     shares = [results.foreign(n) for n in range(results.rounds)]
     text = "; ".join(f"round {n + 1}: {foreign:.0%} others, {stolen:.0%} stolen"
@@ -156,6 +165,9 @@ def markdown(results, cases, targets, machine, options):
         ("Speed", ["Case", "Target", "Speed", "× direct", "× PgBouncer"], speed_rows),
         ("CPU time in µs", ["Case", "Target", "Proxy", "user", "system", "proxy × PgBouncer",
                             "PostgreSQL", "client"], cpu_rows),
+        ("The native protocol beside PostgreSQL's",
+         ["Case", "speed × RustyDB", "speed × direct", "proxy's CPU × RustyDB",
+          "PostgreSQL's CPU × RustyDB", "client's CPU × RustyDB"], native_rows),
         ("Latency in µs", ["Case", "Target", "Average", "added to direct"], latency_rows),
         ("System calls of the proxy for each transaction",
          ["Case", "Target", "Most frequent", "all"], syscall_rows),
@@ -163,7 +175,8 @@ def markdown(results, cases, targets, machine, options):
                     *(f"KiB for each client {step}" for step, _ in Memory.STEPS)], memory_rows),
     ]
     for title, head, rows in sections:
-        body = table(head, list(rows(results, cases, names)), text=3 if rows is syscall_rows else 2)
+        words = {syscall_rows: 3, native_rows: 1}.get(rows, 2)
+        body = table(head, list(rows(results, cases, names)), text=words)
         lines += [f"## {title}", "", *body] if body else []
     skipped = [[case, target, reason] for (case, target), reason in results.skipped.items()]
     if skipped:

@@ -2,6 +2,7 @@
 """Measures RustyDB beside PgBouncer and PostgreSQL itself. README.md says what and how."""
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -17,7 +18,7 @@ sys.dont_write_bytecode = True
 
 import machine
 from cases import CASES, QUICK, SESSION_POOLING, Bench, Pgbench, Skip, Target
-from report import DIRECT, PGBOUNCER, RUSTYDB, Results, markdown, number
+from report import DIRECT, NATIVE, PGBOUNCER, RUSTYDB, Results, markdown, number
 from servers import (Failure, PgBouncer, Postgres, RustyDB, pools_transactions, postgres_program,
                      version_line)
 
@@ -31,6 +32,8 @@ def arguments():
     parser.add_argument("--seconds", type=int, metavar="N", help="length of one run (default 8)")
     parser.add_argument("--cases", metavar="A,B", help="only these cases")
     parser.add_argument("--binary", metavar="PATH", help="RustyDB (default: cargo's release binary)")
+    parser.add_argument("--load", metavar="PATH",
+                        help="the program of benches/native (default: cargo's release binary)")
     parser.add_argument("--rustydb-args", default="", metavar="ARGS", help="more arguments for RustyDB")
     parser.add_argument("--output", metavar="FILE",
                         help="where the Markdown goes (default: RESULTS.md here; --quick: nowhere)")
@@ -59,11 +62,14 @@ def described(options):
     return text
 
 
-def release_binary():
+def release_binary(name):
     """Where cargo puts it."""
     output = subprocess.run(["cargo", "metadata", "--format-version", "1", "--no-deps", "--offline"],
                             cwd=HERE, capture_output=True, text=True, check=True, timeout=60).stdout
-    return os.path.join(json.loads(output)["target_directory"], "release", "rustydb")
+    path = os.path.join(json.loads(output)["target_directory"], "release", name)
+    if not os.path.exists(path):
+        raise Failure(f"{name} is not built: make bench builds it")
+    return path
 
 
 class Run:
@@ -93,13 +99,15 @@ class Run:
     def start(self):
         say("starting PostgreSQL and filling its tables")
         postgres = self.make(Postgres)
+        load = os.path.abspath(self.options.load or release_binary("native-load"))
         postgres.start()
-        self.bench = Bench(postgres, self.targets, self.options.seconds, self.directory)
+        self.bench = Bench(postgres, self.targets, self.options.seconds, self.directory, load)
         self.bench.prepare()
         self.targets.append(Target(DIRECT, postgres, proxy=False))
         self.start_pgbouncer(postgres)
-        binary = os.path.abspath(self.options.binary or release_binary())
+        binary = os.path.abspath(self.options.binary or release_binary("rustydb"))
         self.add_proxy(RUSTYDB, RustyDB, binary, postgres, shlex.split(self.options.rustydb_args))
+        self.targets.append(dataclasses.replace(self.targets[-1], name=NATIVE, native=True))
 
     def start_pgbouncer(self, postgres):
         program = shutil.which("pgbouncer", path=os.environ["PATH"] + ":/usr/sbin")
@@ -119,18 +127,19 @@ class Run:
 
     def skip(self, case, target, reason):
         self.results.skip(case, target, reason)
-        say(f"  {case:20} {target:10} skipped: {reason}")
+        say(f"  {case:20} {target:15} skipped: {reason}")
 
     def warm_up(self):
         case = Pgbench("warm-up", "", 16, "-S")
-        for target in self.targets:
+        for target in (target for target in self.targets if not target.native):
             case.work(target, ["-T", "1"], 30)
 
     def round(self, index):
         say(f"round {index + 1} of {self.options.rounds}")
         for offset, case in enumerate(self.options.cases):
-            turn = (index + offset) % len(self.targets)
-            for target in self.targets[turn:] + self.targets[:turn]:
+            targets = [target for target in self.targets if case.native or not target.native]
+            turn = (index + offset) % len(targets)
+            for target in targets[turn:] + targets[:turn]:
                 self.one(case, target, index)
         foreign, stolen = self.results.foreign(index)
         say(f"  CPU time of other processes {foreign:.1%}, stolen {stolen:.1%}")
@@ -146,11 +155,12 @@ class Run:
         self.results.add(case.name, target.name, index, sample)
         if sample.note == SESSION_POOLING:
             self.skip(f"{case.name}, with statements", target.name, sample.note)
-        say(f"  {case.name:20} {target.name:10} {brief(case, sample)}")
+        say(f"  {case.name:20} {target.name:15} {brief(case, sample)}")
 
     def report(self):
         versions = [("PostgreSQL", version_line(postgres_program("postgres")))]
-        versions += [(target.name, target.server.version) for target in self.targets if target.proxy]
+        versions += [(target.name, target.server.version) for target in self.targets
+                     if target.proxy and not target.native]
         date = datetime.date.today().isoformat()
         return markdown(self.results, self.options.cases, self.targets,
                         [*machine.description(), *versions, ("Date", date)], described(self.options))

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::errors;
 use super::flow::ReceiveWindow;
 use super::outbox::Outbox;
-use super::pipe::Pipe;
+use super::pipe::{Pipe, ROOM};
 use super::queue::Queue;
 use crate::proto::backend::{Report, TxStatus, parameter_status, tag};
 use crate::proto::native::frame::flags;
@@ -49,6 +49,17 @@ pub(super) struct Current {
     pub(super) is_running: bool,
 }
 
+/// A request that was taken out of the queue before the one in front of it was answered.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    /// Its id.
+    pub(super) id: u64,
+    /// It was sent to PostgreSQL.
+    pub(super) is_sent: bool,
+    /// The client wants no more of it.
+    pub(super) is_cancelled: bool,
+}
+
 /// The parts of a bulk insert that have come.
 #[derive(Debug)]
 pub(super) struct BulkParts {
@@ -65,6 +76,9 @@ pub(super) struct BulkParts {
 pub(super) struct State {
     /// Something moved, so that another part may have work.
     pub(super) progress: bool,
+    /// The driver has something to do that only a request brought about: a deadline, a cancel, a
+    /// reply that waits for the client.
+    pub(super) calls_driver: bool,
     pub(super) pipe: Pipe,
     pub(super) out: Outbox,
     pub(super) queue: Queue<Request>,
@@ -72,6 +86,10 @@ pub(super) struct State {
     pub(super) pending: HashSet<u64>,
     pub(super) bulks: HashMap<u64, BulkParts>,
     pub(super) current: Option<Current>,
+    /// What comes after it for certain, in this order.
+    pub(super) ahead: VecDeque<Ahead>,
+    /// PostgreSQL was asked to cancel while something was sent ahead: it may have met that.
+    pub(super) may_have_met: bool,
     /// A cancel request is on its way to PostgreSQL; nothing new begins before it has arrived.
     pub(super) is_cancelling: bool,
     pub(super) window: ReceiveWindow,
@@ -106,12 +124,15 @@ impl Core {
     ) -> Arc<Self> {
         let state = State {
             progress: false,
+            calls_driver: false,
             pipe: Pipe::default(),
             out,
             queue: Queue::default(),
             pending: HashSet::new(),
             bulks: HashMap::new(),
             current: None,
+            ahead: VecDeque::new(),
+            may_have_met: false,
             is_cancelling: false,
             window: ReceiveWindow::new(window),
             tx: TxStatus::Idle,
@@ -141,6 +162,7 @@ impl Core {
             match state.queue.pop(Instant::now(), in_transaction) {
                 Some(request) => {
                     self.metrics.native.queued.dec();
+                    state.may_have_met = false;
                     state.begin(request.id);
                     state.free(request.payload);
                     Poll::Ready(Some(request))
@@ -148,9 +170,51 @@ impl Core {
                 None if state.is_closing => Poll::Ready(None),
                 None => {
                     state.pipe.detach();
+                    state.ahead = VecDeque::new();
                     Poll::Pending
                 }
             }
+        })
+        .await
+    }
+
+    /// The next request, while the present one is not answered yet: if `fits` says so, and nothing
+    /// is open that it had to wait for.
+    pub(super) fn take_ahead(&self, fits: impl Fn(&Request) -> bool) -> Option<Request> {
+        let mut state = self.lock();
+        let waits = state.tx != TxStatus::Idle
+            || state.is_cancelling
+            || state.is_unwanted()
+            || state.pipe.up.rest().len() >= ROOM;
+        if waits {
+            return None;
+        }
+        let request = state.queue.pop_if(Instant::now(), fits)?;
+        self.metrics.native.queued.dec();
+        state.free(request.payload);
+        let ahead = Ahead { id: request.id, is_sent: false, is_cancelled: false };
+        state.ahead.push_back(ahead);
+        Some(request)
+    }
+
+    /// The first of what was taken ahead becomes the present request. One that was not sent waits
+    /// until no cancel request is on its way any more.
+    pub(super) async fn begin_ahead(&self) {
+        poll_fn(|_| {
+            let mut state = self.lock();
+            let waits = state.is_cancelling && !state.ahead.front().is_some_and(|a| a.is_sent);
+            if waits {
+                return Poll::Pending;
+            }
+            if let Some(ahead) = state.ahead.pop_front() {
+                state.begin(ahead.id);
+                state.calls_driver |= ahead.is_cancelled;
+                if let Some(current) = &mut state.current {
+                    current.is_running = ahead.is_sent;
+                    current.is_cancelled = ahead.is_cancelled;
+                }
+            }
+            Poll::Ready(())
         })
         .await
     }
@@ -192,6 +256,7 @@ impl Core {
         let mut state = self.lock();
         write(state.pipe.up.tail());
         state.progress = true;
+        state.calls_driver |= state.is_cancelled();
         if let Some(current) = &mut state.current {
             current.is_running = true;
         }
@@ -252,6 +317,7 @@ impl State {
     fn block(&mut self) {
         self.is_blocked = true;
         self.out.credit_at = Instant::now();
+        self.calls_driver = true;
     }
 
     fn is_unwanted(&self) -> bool {

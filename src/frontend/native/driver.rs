@@ -224,13 +224,24 @@ impl Driver {
         self.core.lock().out.later(0, &Message::Notification(shutdown), true);
     }
 
+    /// Reads, and looks whether there is more: that is read when this has been dealt with.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<(), Over> {
         if std::mem::take(&mut self.has_ahead) {
-            self.core.lock().progress = true;
+            self.core.lock().calls_driver = true;
             return self.take_frames();
         }
+        if !self.read_once(cx)? {
+            return Ok(());
+        }
+        if self.stream.poll_readable(cx).is_ready() {
+            self.core.lock().calls_driver = true;
+        }
+        Ok(())
+    }
+
+    fn read_once(&mut self, cx: &mut Context<'_>) -> Result<bool, Over> {
         match self.stream.poll_readable(cx) {
-            Poll::Pending => return Ok(()),
+            Poll::Pending => return Ok(false),
             Poll::Ready(Err(_)) => return Err(Over::Gone),
             Poll::Ready(Ok(())) => {}
         }
@@ -238,11 +249,8 @@ impl Driver {
         let room = self.inbound.len().clamp(READ_SMALL, READ_LARGE);
         self.inbound.reserve(room);
         match self.stream.poll_read_into(cx, &mut self.inbound) {
-            Poll::Pending => return Ok(()),
-            Poll::Ready(Ok(n)) if n > 0 => {
-                self.intake.received(&self.core, n);
-                self.core.lock().progress = true;
-            }
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(n)) if n > 0 => self.intake.received(&self.core, n),
             Poll::Ready(_) => {
                 if !self.inbound.is_empty() {
                     self.core.metrics.native.error("truncated_frame");
@@ -252,7 +260,8 @@ impl Driver {
         }
         self.heard = Instant::now();
         self.heartbeats = 0;
-        self.take_frames()
+        self.take_frames()?;
+        Ok(true)
     }
 
     fn take_frames(&mut self) -> Result<(), Over> {
@@ -323,6 +332,10 @@ impl Driver {
         let due = self.cancel_next.is_none_or(|next| now >= next);
         if wanted && due && self.cancel.is_none() {
             let entry = self.entry.clone();
+            {
+                let mut state = self.core.lock();
+                state.may_have_met |= state.ahead.iter().any(|ahead| ahead.is_sent);
+            }
             let mut cancel: Pin<Box<dyn Future<Output = ()> + Send>> =
                 Box::pin(async move { entry.cancel().await });
             if cancel.as_mut().poll(cx).is_pending() {

@@ -381,6 +381,10 @@ fn cancel(core: &Core, state: &mut State, target: u64) {
     match &mut state.current {
         Some(current) if current.id == target => current.is_cancelled = true,
         _ => {
+            if let Some(ahead) = state.ahead.iter_mut().find(|ahead| ahead.id == target) {
+                ahead.is_cancelled = true;
+                return;
+            }
             if let Some(request) = state.queue.remove(|request| request.id == target) {
                 core.metrics.native.queued.dec();
                 state.free(request.payload);

@@ -73,13 +73,21 @@ pub(in crate::frontend) struct Newcomer {
     pub(in crate::frontend) format: u8,
 }
 
+impl Newcomer {
+    /// What is needed until its end, and what was read and not looked at.
+    fn into_parts(self: Box<Self>) -> (Stream, Vec<u8>, Admission) {
+        let Self { stream, ahead, admission, .. } = *self;
+        (stream, ahead.rest().to_vec(), admission)
+    }
+}
+
 /// Places that are counted for a role and for a database.
 type Places = (Share<Role>, Share<Database>);
 
 /// A client that is ready.
 struct Ready {
     session: Session,
-    proven: Proven,
+    proven: Option<Box<Proven>>,
     capabilities: u32,
     windows: (u32, u32),
     sent: u32,
@@ -88,7 +96,7 @@ struct Ready {
 }
 
 /// Serves a client from its preface to its end.
-pub(in crate::frontend) async fn attend(door: &PgDoor, mut newcomer: Newcomer) {
+pub(in crate::frontend) async fn attend(door: &PgDoor, mut newcomer: Box<Newcomer>) {
     let metrics = door.metrics.protocol(Protocol::Native);
     metrics.connections_total.inc();
     let _open = Raised::new(&metrics.connections_active);
@@ -97,7 +105,7 @@ pub(in crate::frontend) async fn attend(door: &PgDoor, mut newcomer: Newcomer) {
     let greeting = Box::pin(greet(door, &mut newcomer, &mut agreed));
     match greeting.await {
         Ok(ready) => {
-            let Newcomer { stream, ahead, admission, .. } = newcomer;
+            let (stream, ahead, admission) = newcomer.into_parts();
             serve(door, stream, ahead, ready).await;
             drop(admission);
         }
@@ -115,7 +123,7 @@ async fn greet(
     door: &PgDoor,
     newcomer: &mut Newcomer,
     known: &mut Agreed,
-) -> Result<Ready, Unwelcome> {
+) -> Result<Box<Ready>, Unwelcome> {
     let told =
         |error: Error| Unwelcome::Told(0, Box::new(errors::of_error(&error, Severity::Fatal)));
     door.metrics.native.state("connected");
@@ -168,7 +176,8 @@ async fn greet(
         Unwelcome::Told(proven.id, Box::new(errors::of_error(&error, Severity::Fatal)))
     })?;
     let capabilities = hello.capabilities;
-    Ok(Ready { session, proven, capabilities, windows, sent, agreed, _shares: shares })
+    let proven = Some(Box::new(proven));
+    Ok(Box::new(Ready { session, proven, capabilities, windows, sent, agreed, _shares: shares }))
 }
 
 fn open(door: &PgDoor, peer: String, proven: &Proven) -> Result<(Session, Places), Error> {
@@ -210,22 +219,25 @@ enum Ended {
     Told(u64, Box<ErrorBody>),
 }
 
-async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Ready) {
-    let Ready { mut session, proven, capabilities, windows, sent, agreed, _shares } = ready;
+async fn serve(door: &PgDoor, stream: Stream, ahead: Vec<u8>, mut ready: Box<Ready>) {
+    // The session stays where it is: moved out, it would leave its place behind.
+    let Ready { session, proven, capabilities, windows, sent, agreed, .. } = &mut *ready;
+    let (capabilities, agreed) = (*capabilities, *agreed);
+    let Some(proven) = proven.take() else { return };
     let config = door.config.now();
     let metrics = door.metrics.clone();
     let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
     let own_window = size(config.native.connection_window.0);
     let stream_window = size(config.native.stream_window.0);
     drop(config);
-    let out = Outbox::new(agreed, windows.1.saturating_sub(sent), windows.0, metrics.clone());
+    let out = Outbox::new(agreed, windows.1.saturating_sub(*sent), windows.0, metrics.clone());
     let notifies = capabilities & capabilities::NOTIFICATIONS != 0;
     let core = Core::new(out, own_window, notifies, metrics.clone());
     let entry = session.entry_handle();
     let types =
         DatabaseTypes { store: door.native.types.clone(), database: entry.database.clone() };
     let transactions = door.native.transactions.clone();
-    let translator = Translator::new(
+    let mut translator = Translator::new(
         core.clone(),
         door.config.clone(),
         types,
@@ -235,7 +247,7 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Ready) {
     );
     let mut driver = Driver::new(Parts {
         stream,
-        ahead: ahead.rest().to_vec(),
+        ahead,
         core: core.clone(),
         intake: Intake::new(door.config.clone(), capabilities, stream_window),
         entry,
@@ -248,7 +260,7 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Ready) {
     let ended = {
         let requests = pin!(translator.serve(proven));
         // The messages for PostgreSQL's clients are not wanted.
-        match session.greet(&mut Vec::new()).await {
+        match Box::pin(session.greet(&mut Vec::new())).await {
             Ok(()) => {
                 core.lock().parameters = Some(session.parameters());
                 let relay = pin!(session.relay(&mut client));
@@ -257,8 +269,9 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: ReadAhead, ready: Ready) {
             Err(error) => Ended::Told(0, Box::new(errors::of_error(&error, Severity::Fatal))),
         }
     };
-    drop(session);
-    finish(&core, driver, ended).await;
+    drop(ready);
+    drop(translator);
+    Box::pin(finish(&core, driver, ended)).await;
 }
 
 /// Polls the three parts until one of them ends.
@@ -270,6 +283,7 @@ async fn run(
 ) -> Ended {
     let (mut idle, mut end) = (false, None);
     poll_fn(|cx| {
+        let mut knows_rest = false;
         loop {
             if let Poll::Ready(over) = driver.poll(cx) {
                 return Poll::Ready(match over {
@@ -288,6 +302,8 @@ async fn run(
                     Err((id, error)) => Ended::Told(id, error),
                 });
             }
+            // What those two did is seen by the relay, and what is for the driver is called so.
+            core.lock().progress = false;
             if end.is_none()
                 && let Poll::Ready(relay_end) = relay.as_mut().poll(cx)
             {
@@ -297,13 +313,21 @@ async fn run(
             }
             let (progress, waiting) = {
                 let mut state = core.lock();
-                (std::mem::take(&mut state.progress), state.out.ready.rest().len())
+                let called = std::mem::take(&mut state.calls_driver);
+                let progress = std::mem::take(&mut state.progress) | called;
+                (progress, state.out.ready.rest().len())
             };
             // Small frames go out together, when there is nothing more to put to them.
             if !progress || waiting >= COALESCE {
                 match driver.flush(cx) {
-                    Ok(true) => continue,
-                    Ok(false) => {}
+                    // Who waited for room may go on.
+                    Ok(true) if waiting >= COALESCE => continue,
+                    // The driver has to see that the client does not take what is left.
+                    Ok(_) if !knows_rest && !core.lock().out.ready.is_empty() => {
+                        knows_rest = true;
+                        continue;
+                    }
+                    Ok(_) => {}
                     Err(_) => return Poll::Ready(Ended::Quietly),
                 }
             }

@@ -11,8 +11,9 @@ use super::core::Core;
 use crate::net::Transport;
 use crate::proto::frame::HEADER;
 
-/// Bytes of replies that wait to be translated; beyond them the backend is not read.
-const ROOM: usize = 64 << 10;
+/// Bytes of replies that wait to be translated; beyond them the backend is not read. Bytes for
+/// PostgreSQL beyond which the translator waits.
+pub(super) const ROOM: usize = 64 << 10;
 
 /// Longest reply that is kept to be translated; of a longer one only that it came.
 const LONGEST: usize = 32 << 20;
@@ -215,8 +216,10 @@ impl Transport for RelayEnd {
         }
         let taken = rest.len().min(into.remaining());
         into.put_slice(&rest[..taken]);
+        // Nobody waits for room where there was some.
+        let was_full = rest.len() >= ROOM;
         state.pipe.up.take(taken);
-        state.progress = true;
+        state.progress |= was_full;
         Poll::Ready(Ok(()))
     }
 

@@ -155,6 +155,16 @@ impl<T> Queue<T> {
         popped
     }
 
+    /// Takes the next one out outside of a transaction, if it fits and need not wait for others.
+    pub(super) fn pop_if(&mut self, now: Instant, fits: impl Fn(&T) -> bool) -> Option<T> {
+        self.promote(now);
+        let top = &self.heap.peek()?.waiting;
+        if top.ordered || !fits(&top.item) {
+            return None;
+        }
+        self.pop(now, false)
+    }
+
     /// Takes out the one that fits.
     pub(super) fn remove(&mut self, fits: impl Fn(&T) -> bool) -> Option<T> {
         self.take(|ranked| fits(&ranked.waiting.item))
@@ -253,6 +263,19 @@ mod tests {
         assert_eq!(queue.pop(now, true), Some("inside"));
         assert_eq!(queue.pop(now, true), Some("commit"));
         assert_eq!(queue.pop(now, false), Some("later"));
+    }
+
+    #[test]
+    fn the_next_one_is_taken_only_if_it_fits() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.push(Level::Normal, Order::Any, now, "a");
+        queue.push(Level::High, Order::Any, now, "b");
+        queue.push(Level::Normal, Order::Ordered, now, "c");
+        assert_eq!(queue.pop_if(now, |item| *item == "a"), None);
+        assert_eq!(queue.pop_if(now, |item| *item == "b"), Some("b"));
+        assert_eq!(queue.pop_if(now, |_| true), Some("a"));
+        assert_eq!(queue.pop_if(now, |_| true), None, "what is ordered stays");
+        assert_eq!(drain(&mut queue, now), ["c"]);
     }
 
     #[test]

@@ -115,12 +115,13 @@ impl PgDoor {
         }
         match greeted {
             Ok(Outcome::Ready(mut session, mut client, _held)) => {
-                self.attend(&mut session, &mut client).await;
+                // Boxed, each of them: clients of one protocol should not carry the other's state.
+                Box::pin(self.attend(&mut session, &mut client)).await;
             }
             Ok(Outcome::Native(newcomer)) => {
                 drop(open);
                 // Boxed: a client of PostgreSQL's protocol does not pay for it.
-                Box::pin(native::attend(self, *newcomer)).await;
+                Box::pin(native::attend(self, newcomer)).await;
             }
             Ok(Outcome::Console(console, _admission)) => Box::pin(console.run()).await,
             Ok(Outcome::Done) => {}

@@ -1,7 +1,8 @@
 //! BulkInsert: COPY, fed from the parts as they come.
 //!
-//! Rows go as COPY's text form: every value has one, whatever the column's type is, where the
-//! binary form would have to be exactly the column's.
+//! Rows go as COPY's binary form while each value has that of its column, which costs PostgreSQL
+//! half as much as reading text. From the first row on that does not, they go as text, which every
+//! value has, whatever the column's type is: a second COPY, in the same transaction.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -10,13 +11,32 @@ use super::exchange::{complete, put_copy_data, put_copy_done, put_copy_fail};
 use super::session::quoted;
 use super::{Done, Failure, Translator};
 use crate::frontend::native::errors;
+use crate::frontend::native::pipe::ROOM;
 use crate::proto::backend::{TxStatus, tag};
 use crate::proto::frontend;
 use crate::proto::native::{Bulk, OnConflict, Severity, Value, Violation};
-use crate::proto::typed::text::put_copy_row;
+use crate::proto::typed::parameter::put_copy_field;
+use crate::proto::typed::text::{BadValue, put_copy_row};
 
-/// Bytes that wait for PostgreSQL before more rows are taken.
-const ROOM: usize = 64 << 10;
+/// How COPY's binary form begins and ends.
+const BINARY_BEGIN: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const BINARY_END: [u8; 2] = (-1i16).to_be_bytes();
+
+/// The rows of one bulk insert on their way.
+struct Feed {
+    id: u64,
+    /// `schema.table (columns)`
+    into: String,
+    /// Types of the columns, while rows go in binary.
+    types: Option<Vec<u32>>,
+    /// The number of the next part.
+    expected: u32,
+    /// Rows that were taken.
+    number: u64,
+    data: Vec<u8>,
+    /// Rows that came with the part of one that has no binary form, and it itself.
+    left: Vec<Vec<Value>>,
+}
 
 /// What comes next.
 enum Next {
@@ -39,27 +59,40 @@ impl Translator {
         let list = columns?.join(", ");
         let in_parentheses = if list.is_empty() { String::new() } else { format!(" ({list})") };
         let done = match on_conflict {
-            OnConflict::Fail => {
-                self.copy(id, &format!("COPY {table}{in_parentheses} FROM STDIN")).await?
-            }
+            OnConflict::Fail => self.insert(id, &table, &list, &in_parentheses).await?,
             OnConflict::Skip => self.copy_and_skip(id, &table, &list, &in_parentheses).await?,
         };
         self.ok(id, done).await
     }
 
-    /// Through a temporary table, from which only what is not there yet is inserted.
-    async fn copy_and_skip(
+    async fn insert(
         &mut self,
         id: u64,
         table: &str,
         list: &str,
         in_parentheses: &str,
     ) -> Result<Done, Failure> {
-        let begins = self.tx() == TxStatus::Idle;
+        let mut feed = Feed::new(id, format!("{table}{in_parentheses}"));
+        // Without a list, columns that are generated would be among them.
+        if !list.is_empty() {
+            feed.types = self.column_types(table, list).await;
+        }
+        // The second COPY, should there be one, belongs to the first.
+        let begins = feed.types.is_some() && self.tx() == TxStatus::Idle;
         if begins {
             self.command("BEGIN").await?;
         }
-        match self.skip_within(id, table, list, in_parentheses).await {
+        let result = self.copy(&mut feed).await;
+        self.ended(begins, result).await
+    }
+
+    /// Ends the transaction that was begun for a bulk insert.
+    async fn ended(
+        &mut self,
+        begins: bool,
+        result: Result<Done, Failure>,
+    ) -> Result<Done, Failure> {
+        match result {
             Ok(done) => {
                 if begins {
                     self.command("COMMIT").await?;
@@ -77,6 +110,34 @@ impl Translator {
         }
     }
 
+    /// Types of a table's columns. Outside of a transaction, where asking does no harm: otherwise an
+    /// error would be another than COPY's.
+    async fn column_types(&mut self, table: &str, list: &str) -> Option<Vec<u32>> {
+        if self.tx() != TxStatus::Idle {
+            return None;
+        }
+        let described = self.describe(&format!("SELECT {list} FROM {table}"), &[]).await;
+        let is_settled = self.settle().await.is_ok();
+        let columns = described.ok().filter(|_| is_settled)?.columns;
+        Some(columns.into_iter().map(|column| column.oid).collect())
+    }
+
+    /// Through a temporary table, from which only what is not there yet is inserted.
+    async fn copy_and_skip(
+        &mut self,
+        id: u64,
+        table: &str,
+        list: &str,
+        in_parentheses: &str,
+    ) -> Result<Done, Failure> {
+        let begins = self.tx() == TxStatus::Idle;
+        if begins {
+            self.command("BEGIN").await?;
+        }
+        let result = self.skip_within(id, table, list, in_parentheses).await;
+        self.ended(begins, result).await
+    }
+
     async fn skip_within(
         &mut self,
         id: u64,
@@ -91,7 +152,7 @@ impl Translator {
              SELECT {columns} FROM {table} WITH NO DATA"
         ))
         .await?;
-        self.copy(id, &format!("COPY {own} FROM STDIN")).await?;
+        self.copy(&mut Feed::new(id, own.clone())).await?;
         let done = self
             .command(&format!(
                 "INSERT INTO {table}{in_parentheses} OVERRIDING SYSTEM VALUE \
@@ -102,7 +163,20 @@ impl Translator {
         Ok(done)
     }
 
-    async fn copy(&mut self, id: u64, sql: &str) -> Result<Done, Failure> {
+    /// Copies all rows; once more for those that have no binary form.
+    async fn copy(&mut self, feed: &mut Feed) -> Result<Done, Failure> {
+        let mut done = self.copy_once(feed).await?;
+        if !feed.left.is_empty() {
+            feed.types = None;
+            done.rows += self.copy_once(feed).await?.rows;
+            done.tag = format!("COPY {}", done.rows);
+        }
+        Ok(done)
+    }
+
+    async fn copy_once(&mut self, feed: &mut Feed) -> Result<Done, Failure> {
+        let form = if feed.types.is_some() { " (FORMAT binary)" } else { "" };
+        let sql = format!("COPY {} FROM STDIN{form}", feed.into);
         self.send_closed(|out| frontend::put_query(out, sql.as_bytes()));
         let failure = self
             .core
@@ -115,7 +189,7 @@ impl Translator {
         if let Some(body) = failure {
             return Err(self.reported(Some(&body)));
         }
-        match self.feed(id).await {
+        match self.feed(feed).await {
             Ok(()) => self.core.send(put_copy_done),
             Err(failure) => {
                 self.core.send(|out| put_copy_fail(out, &failure.message));
@@ -157,15 +231,27 @@ impl Translator {
         errors::cancelled(state.current.as_ref().is_some_and(|current| current.timed_out))
     }
 
-    /// Passes rows on until the last part.
-    async fn feed(&mut self, id: u64) -> Result<(), Failure> {
-        let mut expected = 0;
-        let mut data = Vec::new();
-        let mut number = 0u64;
+    /// Passes rows on until the last part, or the first row that has no binary form.
+    async fn feed(&mut self, feed: &mut Feed) -> Result<(), Failure> {
+        if feed.types.is_some() {
+            feed.data.extend_from_slice(BINARY_BEGIN);
+        }
+        let mut rows = std::mem::take(&mut feed.left);
         loop {
-            let (sequence, rows) = match self.next_part(id).await {
-                Next::Part(Bulk::Rows { sequence, rows }) => (sequence, rows),
-                Next::Part(Bulk::End) => return Ok(()),
+            if self.feed_rows(feed, rows).await? {
+                break;
+            }
+            rows = match self.next_part(feed.id).await {
+                Next::Part(Bulk::Rows { sequence, rows }) => {
+                    if sequence != feed.expected {
+                        let expected = feed.expected;
+                        let text = format!("part {sequence} of a bulk insert, expected {expected}");
+                        return Err(errors::refusal("08P01", "PROTOCOL_VIOLATION", text));
+                    }
+                    feed.expected = feed.expected.wrapping_add(1);
+                    rows
+                }
+                Next::Part(Bulk::End) => break,
                 Next::Part(Bulk::Abort { reason }) => {
                     let mut failure = errors::cancelled(false);
                     failure.message = "the bulk insert was aborted by the client".into();
@@ -178,20 +264,30 @@ impl Translator {
                 Next::Broken(violation) => return Err(errors::of_violation(violation)),
                 Next::Over => return Err(errors::refusal("57014", OVER, "over")),
             };
-            if sequence != expected {
-                let text = format!("part {sequence} of a bulk insert, expected {expected}");
-                return Err(errors::refusal("08P01", "PROTOCOL_VIOLATION", text));
-            }
-            expected = expected.wrapping_add(1);
-            for row in &rows {
-                number += 1;
-                put_row(&mut data, row, number)?;
-                if data.len() >= ROOM {
-                    self.pass(&mut data).await;
-                }
-            }
-            self.pass(&mut data).await;
         }
+        if feed.types.is_some() {
+            feed.data.extend_from_slice(&BINARY_END);
+        }
+        self.pass(&mut feed.data).await;
+        Ok(())
+    }
+
+    /// Passes the rows of one part on; true = one has no binary form, and is left with those after
+    /// it.
+    async fn feed_rows(&mut self, feed: &mut Feed, rows: Vec<Vec<Value>>) -> Result<bool, Failure> {
+        let mut rows = rows.into_iter();
+        while let Some(row) = rows.next() {
+            if !feed.put_row(&row)? {
+                feed.left.push(row);
+                feed.left.extend(rows);
+                return Ok(true);
+            }
+            if feed.data.len() >= ROOM {
+                self.pass(&mut feed.data).await;
+            }
+        }
+        self.pass(&mut feed.data).await;
+        Ok(false)
     }
 
     /// Hands rows to PostgreSQL, when it has taken those before.
@@ -232,10 +328,41 @@ impl Translator {
 /// Stands for the reason that PostgreSQL will give.
 const OVER: &str = "OVER";
 
-fn put_row(data: &mut Vec<u8>, row: &[Value], number: u64) -> Result<(), Failure> {
-    put_copy_row(data, row).map_err(|bad| {
-        let mut failure = errors::of_value(bad);
-        failure.detail = Some(format!("row {number}"));
-        failure
-    })
+impl Feed {
+    fn new(id: u64, into: String) -> Self {
+        let (data, left) = (Vec::new(), Vec::new());
+        Self { id, into, types: None, expected: 0, number: 0, data, left }
+    }
+
+    /// Appends a row; false = it has no binary form, and nothing was appended.
+    fn put_row(&mut self, row: &[Value]) -> Result<bool, Failure> {
+        let at = self.data.len();
+        let put = match &self.types {
+            None => put_copy_row(&mut self.data, row).map(|()| true),
+            // PostgreSQL says what is wrong with a row of another length.
+            Some(types) if types.len() != row.len() => Ok(false),
+            Some(types) => put_binary_row(&mut self.data, row, types),
+        };
+        let is_put = put.map_err(|bad| {
+            let mut failure = errors::of_value(bad);
+            failure.detail = Some(format!("row {}", self.number + 1));
+            failure
+        })?;
+        match is_put {
+            true => self.number += 1,
+            false => self.data.truncate(at),
+        }
+        Ok(is_put)
+    }
+}
+
+fn put_binary_row(data: &mut Vec<u8>, row: &[Value], types: &[u32]) -> Result<bool, BadValue> {
+    // Bounded by the columns that a table can have.
+    data.extend_from_slice(&(row.len() as u16).to_be_bytes());
+    for (value, column) in row.iter().zip(types) {
+        if !put_copy_field(data, value, *column)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -1,6 +1,7 @@
 //! Requests, one after the other: what each of them asks of PostgreSQL, and how the replies become
 //! the client's.
 
+mod ahead;
 mod batch;
 mod bulk;
 mod exchange;
@@ -11,11 +12,12 @@ mod response;
 mod session;
 mod stream;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use super::core::{Core, Request, status};
+use super::core::{Core, status};
 use super::errors;
 use super::greeting::Proven;
 use super::types::DatabaseTypes;
@@ -27,8 +29,10 @@ use crate::proto::native::{
 };
 use crate::proto::typed::result::Encoder;
 use crate::session::Entry;
+use ahead::Turn;
 use known::Known;
 use prepared::Statements;
+use response::Columns;
 
 /// Why a request was not done.
 type Failure = Box<ErrorBody>;
@@ -51,6 +55,9 @@ pub(super) struct Translator {
     statements: Statements,
     known: Known,
     encoder: Encoder,
+    ahead: VecDeque<Turn>,
+    /// What the last result consisted of.
+    last_columns: Arc<Columns>,
     /// Sync or Query was sent, and ReadyForQuery is to come.
     is_owed: bool,
     /// Something was sent to which a Sync belongs.
@@ -86,6 +93,8 @@ impl Translator {
             statements: Statements::default(),
             known: Known::default(),
             encoder: Encoder::default(),
+            ahead: VecDeque::new(),
+            last_columns: Arc::default(),
             is_owed: false,
             is_unsynced: false,
             began: Instant::now(),
@@ -96,20 +105,20 @@ impl Translator {
     ///
     /// # Errors
     /// What the client is to be told before the connection closes, under which id.
-    pub(super) async fn serve(mut self, proven: Proven) -> Result<(), (u64, Failure)> {
+    pub(super) async fn serve(&mut self, proven: Box<Proven>) -> Result<(), (u64, Failure)> {
         let id = proven.id;
         // Boxed, as requests are: what they need is not carried by an idle connection.
         Box::pin(self.welcome(proven)).await.map_err(|error| (id, error))?;
         self.core.metrics.native.state("ready");
-        while let Some(request) = self.core.next_request().await {
-            let id = request.id;
-            Box::pin(self.carry_out(request)).await.map_err(|error| (id, error))?;
+        while let Some(turn) = self.next_turn().await {
+            let id = turn.id();
+            Box::pin(self.carry_out(turn)).await.map_err(|error| (id, error))?;
             self.core.lock().finish(&self.core, id);
         }
         Ok(())
     }
 
-    async fn welcome(&mut self, proven: Proven) -> Result<(), Failure> {
+    async fn welcome(&mut self, proven: Box<Proven>) -> Result<(), Failure> {
         let rows = self.text_rows(ROLES).await?;
         let roles = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
         let parameters = self.core.lock().parameters.take().unwrap_or_default();
@@ -122,14 +131,22 @@ impl Translator {
         self.answer(proven.id, &Message::AuthReply(success)).await
     }
 
-    async fn carry_out(&mut self, request: Request) -> Result<(), Failure> {
-        self.began = Instant::now();
-        let id = request.id;
-        let message = decode::<Message>(&request.body);
-        drop(request);
-        let result = match message {
-            Ok(message) => self.dispatch(id, message).await,
-            Err(violation) => Err(errors::of_violation(violation)),
+    async fn carry_out(&mut self, turn: Turn) -> Result<(), Failure> {
+        let id = turn.id();
+        let result = match turn {
+            Turn::Sent { began, .. } => {
+                self.began = began;
+                self.answer_sent(id).await
+            }
+            Turn::Request(request) => {
+                self.began = Instant::now();
+                let message = decode::<Message>(&request.body);
+                drop(request);
+                match message {
+                    Ok(message) => self.dispatch(id, message).await,
+                    Err(violation) => Err(errors::of_violation(violation)),
+                }
+            }
         };
         let Err(mut failure) = result else { return Ok(()) };
         if failure.severity != Severity::Error {
@@ -256,7 +273,7 @@ impl Translator {
         let mut state = self.core.lock();
         if let Some(current) = &mut state.current {
             current.deadline = Some(self.began + Duration::from_millis(timeout.into()));
-            state.progress = true;
+            state.calls_driver = true;
         }
     }
 

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 
-use super::exchange::parameters;
+use super::exchange::{parameters, put_bind, put_describe, put_execute, put_parse};
 use super::known::Formats;
 use super::query::Run;
 use super::{Done, Failure, Translator};
 use crate::frontend::native::core::status;
 use crate::frontend::native::errors;
-use crate::proto::native::{Column, Message, Prepared, QueryOptions, StatementInfo, Value};
+use crate::proto::frontend;
+use crate::proto::native::{Column, Message, Prepared, QueryOptions, StatementInfo, Value, decode};
 
 /// Statements of one session.
 const MOST: usize = 1024;
@@ -26,6 +27,8 @@ struct Statement {
     /// Nothing after an error: the table may have other columns by now.
     formats: Option<Formats>,
     columns: Vec<Column>,
+    /// It can be sent before those in front of it are answered.
+    may_go_ahead: bool,
 }
 
 /// The statements of a session.
@@ -48,12 +51,45 @@ impl Statements {
     }
 }
 
+/// Whether what is sent behind a statement cannot be taken for a part of it. During COPY it could,
+/// which has no columns.
+fn may_go_ahead(sql: &str, has_columns: bool) -> bool {
+    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next();
+    let changes = ["insert", "update", "delete"];
+    has_columns || word.is_some_and(|word| changes.iter().any(|w| w.eq_ignore_ascii_case(word)))
+}
+
 fn unknown(name: &str) -> Failure {
     let text = format!("prepared statement \"{name}\" does not exist");
     errors::refusal("26000", "NOT_FOUND", text)
 }
 
 impl Translator {
+    /// Sends the statement of an Execute that needs nothing around it; false = it is to be carried
+    /// out in the usual way, where an error of it is told.
+    pub(super) fn send_plain(&mut self, body: &[u8]) -> bool {
+        let Ok(Message::PreparedStatement(Prepared::Execute { name, params, options: None })) =
+            decode::<Message>(body)
+        else {
+            return false;
+        };
+        let Some(statement) = self.statements.by_name.get(&name) else { return false };
+        // After an error the columns are asked for anew, in the usual way.
+        let Some(formats) = &statement.formats else { return false };
+        if !statement.may_go_ahead || params.len() != statement.types.len() {
+            return false;
+        }
+        let Ok(parameters) = parameters(&params, &statement.types) else { return false };
+        self.core.send(|out| {
+            put_parse(out, &statement.sql, &statement.types);
+            put_bind(out, &parameters, formats);
+            put_describe(out, b'P');
+            put_execute(out, 0);
+            frontend::put_sync(out);
+        });
+        true
+    }
+
     pub(super) async fn prepared(&mut self, id: u64, request: Prepared) -> Result<(), Failure> {
         match request {
             Prepared::Prepare { name, sql, param_types } => {
@@ -110,6 +146,7 @@ impl Translator {
         let described = self.describe(&sql, &types).await?;
         self.settle().await?;
         let statement = Statement {
+            may_go_ahead: may_go_ahead(&sql, !described.columns.is_empty()),
             types: described.parameters.clone(),
             formats: Some(self.formats(&described)),
             columns: self.column_list(&described.columns),
@@ -201,5 +238,19 @@ impl Translator {
             (Err(failure), None) => return Err(failure),
         };
         self.conclude_response(response, &done).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_go_ahead() {
+        assert!(may_go_ahead("SELECT 1", true));
+        assert!(may_go_ahead("  Insert into t values (1)", false));
+        assert!(!may_go_ahead("COPY t FROM STDIN", false));
+        assert!(!may_go_ahead("/* insert */ copy t from stdin", false));
+        assert!(!may_go_ahead("", false));
     }
 }

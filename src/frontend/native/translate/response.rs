@@ -1,5 +1,7 @@
 //! Rows on their way into frames.
 
+use std::sync::Arc;
+
 use super::exchange::{ColumnInfo, complete};
 use super::{Done, Failure, Translator};
 use crate::frontend::native::errors;
@@ -24,6 +26,8 @@ pub(super) struct Columns {
     /// How each value is written.
     pub(super) plan: Vec<typed::result::Column>,
     pub(super) names: Vec<String>,
+    /// The RowDescription that they were made from.
+    described: Vec<u8>,
 }
 
 /// Rows that are not sent yet, as the protocol has them.
@@ -72,7 +76,7 @@ pub(super) enum Stop {
 /// A result on its way.
 pub(super) struct Response {
     pub(super) index: u32,
-    pub(super) columns: Columns,
+    pub(super) columns: Arc<Columns>,
     pub(super) rows: Rows,
     /// The columns were sent.
     has_begun: bool,
@@ -104,7 +108,7 @@ impl Translator {
         let in_parts = self.has(crate::proto::native::capabilities::STREAMING);
         Response {
             index,
-            columns: Columns::default(),
+            columns: Arc::default(),
             rows: Rows::default(),
             has_begun: false,
             more,
@@ -115,8 +119,8 @@ impl Translator {
     }
 
     /// Makes columns ready.
-    pub(super) fn columns(&self, infos: &[ColumnInfo]) -> Columns {
-        let mut columns = Columns::default();
+    fn columns(&self, infos: &[ColumnInfo], described: Vec<u8>) -> Columns {
+        let mut columns = Columns { described, ..Columns::default() };
         let list = self.column_list(infos);
         list.encode(&mut Writer::new(&mut columns.wire));
         columns.plan = infos
@@ -150,19 +154,20 @@ impl Translator {
     /// RowDescription on the way gives the columns.
     pub(super) async fn rows(
         &mut self,
-        columns: &mut Columns,
+        columns: &mut Arc<Columns>,
         rows: &mut Rows,
         most_bytes: usize,
         most_rows: u64,
     ) -> Result<Stop, Failure> {
         loop {
             enum Seen {
-                Columns(Vec<ColumnInfo>),
+                Columns(Vec<ColumnInfo>, Vec<u8>),
+                SameColumns,
                 Stop(Stop),
                 Failed(Vec<u8>),
                 Broken(Failure),
             }
-            let (encoder, types) = (&mut self.encoder, &self.types);
+            let (encoder, types, last) = (&mut self.encoder, &self.types, &self.last_columns);
             let plan = &columns.plan;
             let seen = self
                 .core
@@ -180,8 +185,11 @@ impl Translator {
                         let full = rows.bytes.len() >= most_bytes || rows.count >= most_rows;
                         full.then_some(Seen::Stop(Stop::Full))
                     }
+                    tag::ROW_DESCRIPTION if body == Some(&last.described[..]) => {
+                        Some(Seen::SameColumns)
+                    }
                     tag::ROW_DESCRIPTION => Some(match super::exchange::columns(body) {
-                        Ok(columns) => Seen::Columns(columns),
+                        Ok(columns) => Seen::Columns(columns, body.unwrap_or_default().to_vec()),
                         Err(failure) => Seen::Broken(failure),
                     }),
                     tag::COMMAND_COMPLETE => Some(Seen::Stop(Stop::Complete(complete(body)))),
@@ -194,7 +202,11 @@ impl Translator {
                 })
                 .await;
             match seen {
-                Seen::Columns(infos) => *columns = self.columns(&infos),
+                Seen::SameColumns => *columns = self.last_columns.clone(),
+                Seen::Columns(infos, described) => {
+                    self.last_columns = Arc::new(self.columns(&infos, described));
+                    *columns = self.last_columns.clone();
+                }
                 Seen::Stop(stop) => return Ok(stop),
                 Seen::Failed(body) => return Err(self.reported(Some(&body))),
                 Seen::Broken(failure) => {
@@ -211,7 +223,7 @@ impl Translator {
         if let Some(current) = &mut state.current {
             current.is_cancelled = true;
         }
-        state.progress = true;
+        state.calls_driver = true;
     }
 
     /// Takes the rows of a statement until it is complete, and sends full parts.

@@ -4,6 +4,8 @@
 //! stream without an error, which within a transaction would undo everything. What PostgreSQL has
 //! sent and the client has no credit for stays in the backend's socket.
 
+use std::sync::Arc;
+
 use super::exchange::{
     parameter_types, parameters, put_bind, put_close_portal, put_describe, put_execute, put_flush,
     put_parse,
@@ -37,7 +39,7 @@ const DATA: u32 = 6;
 /// A stream on its way.
 struct Stream {
     id: u64,
-    columns: Columns,
+    columns: Arc<Columns>,
     rows: Rows,
     sequence: u32,
     has_header: bool,
@@ -71,7 +73,7 @@ impl Translator {
         let most = self.core.lock().out.agreed().max_message_size as usize;
         let mut stream = Stream {
             id,
-            columns: Columns::default(),
+            columns: Arc::default(),
             rows: Rows::default(),
             sequence: 0,
             has_header: false,
@@ -344,7 +346,10 @@ impl Translator {
     }
 }
 
+/// As many rows as the client has got already: what a client that ends the stream does not take is
+/// then never more than what it took.
 fn fetch_size(stream: &Stream, most: u64) -> u32 {
-    let fetch = stream.chunk_rows.max(FETCH.into()).min(most);
+    let got = stream.rows.total.min(MOST_ROWS.into());
+    let fetch = stream.chunk_rows.max(FETCH.into()).max(got).min(most);
     u32::try_from(fetch).unwrap_or(FETCH)
 }

@@ -1,0 +1,106 @@
+//! Requests that follow each other without waiting: prepared statements are sent to PostgreSQL while
+//! those in front of them are not answered yet, each with its own Sync, so that a client that has many
+//! under way costs few writes and reads.
+//!
+//! Only outside of a transaction, and only statements that need nothing around them. A cancel request
+//! of PostgreSQL has no target but the connection: one that comes too late for its request can meet
+//! the next, whose error is then marked as worth a retry.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::{Failure, Translator};
+use crate::frontend::native::core::Request;
+use crate::proto::native::Severity;
+
+/// Requests that are sent ahead.
+const MOST: usize = 64;
+
+/// A request whose turn it is.
+pub(super) enum Turn {
+    /// It is to be carried out.
+    Request(Request),
+    /// It was sent.
+    Sent { id: u64, began: Instant },
+}
+
+impl Turn {
+    pub(super) fn id(&self) -> u64 {
+        match self {
+            Self::Request(request) => request.id,
+            Self::Sent { id, .. } => *id,
+        }
+    }
+}
+
+/// Prepared::Execute, as a body begins with it.
+fn is_execute(request: &Request) -> bool {
+    request.body.starts_with(&[5, 1])
+}
+
+impl Translator {
+    /// The next request; `None` = there will be none.
+    pub(super) async fn next_turn(&mut self) -> Option<Turn> {
+        let turn = match self.ahead.pop_front() {
+            Some(turn) => {
+                self.core.begin_ahead().await;
+                turn
+            }
+            None => {
+                // An idle connection holds no memory for it.
+                self.ahead = VecDeque::new();
+                let request = self.core.next_request().await?;
+                self.send_request(request)
+            }
+        };
+        if matches!(turn, Turn::Sent { .. }) {
+            self.look_ahead();
+        }
+        Some(turn)
+    }
+
+    fn look_ahead(&mut self) {
+        while self.ahead.len() < MOST && !matches!(self.ahead.back(), Some(Turn::Request(_))) {
+            let Some(request) = self.core.take_ahead(is_execute) else { return };
+            let turn = self.send_request(request);
+            if matches!(turn, Turn::Sent { .. })
+                && let Some(ahead) = self.core.lock().ahead.back_mut()
+            {
+                ahead.is_sent = true;
+            }
+            self.ahead.push_back(turn);
+        }
+    }
+
+    /// Sends a request, if it needs nothing around it.
+    fn send_request(&mut self, request: Request) -> Turn {
+        let is_free = {
+            let state = self.core.lock();
+            state.tx == crate::proto::backend::TxStatus::Idle && !state.is_cancelled()
+        };
+        match is_free && is_execute(&request) && self.send_plain(&request.body) {
+            true => Turn::Sent { id: request.id, began: Instant::now() },
+            false => Turn::Request(request),
+        }
+    }
+
+    /// Takes the replies to a request that was sent.
+    pub(super) async fn answer_sent(&mut self, id: u64) -> Result<(), Failure> {
+        (self.is_unsynced, self.is_owed) = (false, true);
+        let mut response = self.response(id, 0, false);
+        let done = match self.collect(&mut response).await {
+            Ok(done) => self.settle().await.map(|()| done),
+            Err(failure) => Err(failure),
+        };
+        match done {
+            Ok(done) => self.conclude_response(response, &done).await,
+            Err(mut failure) => {
+                let state = self.core.lock();
+                let met = state.may_have_met && !state.is_cancelled();
+                failure.retryable |=
+                    met && failure.sqlstate == "57014" && failure.severity == Severity::Error;
+                Err(failure)
+            }
+        }
+    }
+}
