@@ -11,8 +11,8 @@ use rustydb_client::protocol::*;
 use crate::harness::Server;
 
 /// A connection.
-pub struct Wire {
-    pub stream: TcpStream,
+pub struct Wire<S = TcpStream> {
+    pub stream: S,
     pub agreed: Agreed,
     inbound: Vec<u8>,
     next: u64,
@@ -62,7 +62,7 @@ pub fn query(sql: &str, params: Vec<Value>) -> Message {
     }))
 }
 
-impl Wire {
+impl Wire<TcpStream> {
     /// Connects and sends the preface.
     pub fn connect(server: &Server) -> Self {
         Self::with_preface(server, &PREFACE)
@@ -72,9 +72,7 @@ impl Wire {
         let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut wire = Self { stream, agreed: Agreed::default(), inbound: Vec::new(), next: 100 };
-        wire.raw(preface);
-        wire
+        Self::over(stream, preface)
     }
 
     /// A session with these offers.
@@ -91,6 +89,16 @@ impl Wire {
     /// A session.
     pub fn open(server: &Server) -> Self {
         Self::open_with(server, hello())
+    }
+}
+
+impl<S: Read + Write> Wire<S> {
+    /// Sends a preface over a socket.
+    pub fn over(stream: S, preface: &[u8]) -> Self {
+        let agreed = Agreed::default();
+        let mut wire = Self { stream, agreed, inbound: Vec::new(), next: 100 };
+        wire.raw(preface);
+        wire
     }
 
     pub fn handshake(&mut self, hello: ClientHello) -> ServerHello {
@@ -143,6 +151,7 @@ impl Wire {
                 Ok(0) => return None,
                 Ok(n) => self.inbound.extend_from_slice(&bytes[..n]),
                 Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return None,
                 Err(e) => panic!("{e}"),
             }
         }

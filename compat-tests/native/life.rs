@@ -24,7 +24,9 @@ fn an_idle_connection_costs_little() {
     }
     std::thread::sleep(Duration::from_millis(300));
     let grown = server.memory_kib().0.saturating_sub(before);
-    assert!(grown <= 8 * 1000, "{grown} KiB for 1000 idle connections");
+    // Without optimisation the state of a task is larger.
+    let most = if cfg!(debug_assertions) { 14_000 } else { 8_000 };
+    assert!(grown <= most, "{grown} KiB for 1000 idle connections");
 }
 
 #[test]
@@ -118,7 +120,8 @@ fn a_drain_tells_its_clients() {
     );
     let error = idle.fatal();
     assert_eq!((error.sqlstate.as_str(), error.code.as_str()), ("57P01", "SHUTTING_DOWN"));
-    assert!(matches!(busy.read_of(9).message, Message::QueryResponse(_)));
+    let reply = busy.read_of(9);
+    assert!(matches!(reply.message, Message::QueryResponse(_)), "{reply:?}");
     assert_eq!(busy.fatal().sqlstate, "57P01");
     assert_eq!(server.wait(), Some(0));
 }

@@ -12,6 +12,7 @@ mod life;
 mod login;
 mod requests;
 mod shell;
+mod tls;
 mod values;
 
 use std::process::{Child, Command, Stdio};

@@ -48,7 +48,7 @@ const VALUES: &[(&str, &[&str], &str)] = &[
             "1999-12-31",
             "0001-01-01",
             "4713-01-01 BC",
-            "44-03-15 BC",
+            "0044-03-15 BC",
             "5874897-12-31",
             "infinity",
             "-infinity",
@@ -185,7 +185,11 @@ fn values_come_back_as_they_went() {
             assert_eq!(variant(&value), *expected, "{what}");
             // Sent again as a parameter, and as its text.
             let back = format!("SELECT (($1)::{kind})::text");
-            assert_eq!(text(&mut wire, &back, vec![value.clone()]), printed, "{what}: {value:?}");
+            // PostgreSQL does not cast an oid to an xid.
+            if *kind != "xid" {
+                let again = text(&mut wire, &back, vec![value.clone()]);
+                assert_eq!(again, printed, "{what}: {value:?}");
+            }
             let as_text = Value::Text((*literal).to_owned());
             assert_eq!(text(&mut wire, &back, vec![as_text]), printed, "{what}");
             texts_are_postgres_texts(&value, &printed);

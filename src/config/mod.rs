@@ -212,7 +212,7 @@ config! {
         stream_chunk_bytes: ByteSize = ByteSize(64 << 10) => live;
         /// Seconds that a client may take nothing of its replies before it is disconnected.
         slow_consumer_timeout_secs: Secs = Secs(30) => live;
-        /// Subscriptions of one connection.
+        /// Subscriptions of one connection; there is nothing to subscribe to yet.
         max_subscriptions: u32 = 100 => live;
         /// Statements in one batch.
         max_batch_statements: u32 = 1000 => live;

@@ -81,6 +81,8 @@ pub(super) struct State {
     pub(super) is_closing: bool,
     /// The client is gone.
     pub(super) is_gone: bool,
+    /// The relay has ended: what it has said is still passed on, nothing new begins.
+    pub(super) has_lost_relay: bool,
     /// The client hears of notices, parameters and channels.
     pub(super) notifies: bool,
     /// A reply waits for room.
@@ -115,6 +117,7 @@ impl Core {
             tx: TxStatus::Idle,
             is_closing: false,
             is_gone: false,
+            has_lost_relay: false,
             notifies,
             is_blocked: false,
             parameters: None,
@@ -131,7 +134,7 @@ impl Core {
         poll_fn(|_| {
             let mut state = self.lock();
             state.pass_on_asides();
-            if state.is_cancelling {
+            if state.is_cancelling || state.has_lost_relay {
                 return Poll::Pending;
             }
             let in_transaction = state.tx != TxStatus::Idle;
@@ -248,9 +251,7 @@ impl State {
 
     fn block(&mut self) {
         self.is_blocked = true;
-        if self.out.is_empty() {
-            self.out.progress_at = Instant::now();
-        }
+        self.out.credit_at = Instant::now();
     }
 
     fn is_unwanted(&self) -> bool {
@@ -271,9 +272,12 @@ impl State {
         None
     }
 
-    /// Whether something waits for the client to take it.
-    pub(super) fn is_stalled(&self) -> bool {
-        self.is_blocked || !self.out.is_empty()
+    /// Since when the client has taken nothing of what waits for it.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        let bytes = (!self.out.ready.is_empty()).then_some(self.out.progress_at);
+        let waits = self.is_blocked || self.out.waits_for_credit();
+        let credit = waits.then_some(self.out.credit_at);
+        bytes.into_iter().chain(credit).min()
     }
 
     /// Bytes of the client are no longer held.

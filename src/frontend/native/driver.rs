@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use prometheus::IntGauge;
 use tokio::time::Sleep;
 
 use super::core::Core;
 use super::errors;
+use super::handshake::known;
 use super::intake::Intake;
 use crate::config::Live;
 use crate::net::{DrainWatch, Stage, Stream};
-use crate::proto::native::frame::{self, HEADER, SERVER_ID};
+use crate::proto::native::frame::{self, HEADER, SERVER_ID, flags};
 use crate::proto::native::{ErrorBody, Message, Notification};
 use crate::session::Entry;
 
@@ -56,12 +58,13 @@ pub struct Inflight {
 struct Share {
     all: Arc<Inflight>,
     mine: i64,
+    gauge: IntGauge,
 }
 
 impl Share {
-    fn new(all: Arc<Inflight>) -> Self {
+    fn new(all: Arc<Inflight>, gauge: IntGauge) -> Self {
         all.connections.fetch_add(1, Ordering::Relaxed);
-        Self { all, mine: 0 }
+        Self { all, mine: 0, gauge }
     }
 
     /// Notes what this connection holds; true = it has to wait before it takes more.
@@ -70,7 +73,10 @@ impl Share {
         let delta = bytes - before;
         let all = match delta {
             0 => self.all.bytes.load(Ordering::Relaxed),
-            delta => self.all.bytes.fetch_add(delta, Ordering::Relaxed) + delta,
+            delta => {
+                self.gauge.add(delta);
+                self.all.bytes.fetch_add(delta, Ordering::Relaxed) + delta
+            }
         };
         let connections = self.all.connections.load(Ordering::Relaxed).max(1);
         all > most && bytes > MODEST && bytes >= all / connections
@@ -79,6 +85,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        self.gauge.sub(self.mine);
         self.all.bytes.fetch_sub(self.mine, Ordering::Relaxed);
         self.all.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -120,6 +127,8 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
         let now = Instant::now();
+        let gauge = parts.core.metrics.native.inflight_bytes.clone();
+        let share = Share::new(parts.inflight, gauge);
         Self {
             stream: parts.stream,
             core: parts.core,
@@ -128,7 +137,7 @@ impl Driver {
             config: parts.config,
             drain: parts.drain,
             told_drain: false,
-            share: Share::new(parts.inflight),
+            share,
             inbound: Vec::new(),
             scratch: Vec::new(),
             heard: now,
@@ -248,7 +257,13 @@ impl Driver {
             };
             let Some((header, payload)) = found else { break Ok(()) };
             at += HEADER + payload.len();
-            let body = match frame::open(&header, payload, &agreed, &mut self.scratch) {
+            let begun = header.has(flags::COMPRESSED).then(Instant::now);
+            let opened = frame::open(&header, payload, &agreed, &mut self.scratch);
+            if let Some(begun) = begun {
+                let duration = self.core.metrics.native.duration(known(agreed.compression));
+                duration.observe(begun.elapsed().as_secs_f64());
+            }
+            let body = match opened {
                 Ok(body) => body,
                 Err(refused) => {
                     break Err(Over::Broken(header.message_id, errors::of_violation(refused)));
@@ -349,8 +364,8 @@ impl Driver {
             heartbeat = self.heard + interval * (self.heartbeats + 1);
         }
         let mut next = heartbeat;
-        if state.is_stalled() {
-            let limit = state.out.progress_at + native.slow_consumer_timeout_secs.duration();
+        if let Some(since) = state.stalled_since() {
+            let limit = since + native.slow_consumer_timeout_secs.duration();
             if now >= limit {
                 return Err(Over::Silent("slow_consumer"));
             }

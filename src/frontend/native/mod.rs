@@ -263,7 +263,7 @@ async fn run(
     mut requests: std::pin::Pin<&mut impl Future<Output = Result<(), (u64, Box<ErrorBody>)>>>,
     mut relay: std::pin::Pin<&mut impl Future<Output = End>>,
 ) -> Ended {
-    let mut idle = false;
+    let (mut idle, mut end) = (false, None);
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(over) = driver.poll(cx) {
@@ -283,8 +283,12 @@ async fn run(
                     Err((id, error)) => Ended::Told(id, error),
                 });
             }
-            if let Poll::Ready(end) = relay.as_mut().poll(cx) {
-                return Poll::Ready(after_relay(core, end));
+            if end.is_none()
+                && let Poll::Ready(relay_end) = relay.as_mut().poll(cx)
+            {
+                end = Some(relay_end);
+                let mut state = core.lock();
+                (state.has_lost_relay, state.progress) = (true, true);
             }
             let (progress, waiting) = {
                 let mut state = core.lock();
@@ -297,6 +301,9 @@ async fn run(
                     Ok(false) => {}
                     Err(_) => return Poll::Ready(Ended::Quietly),
                 }
+            }
+            if !progress && let Some(end) = end.take() {
+                return Poll::Ready(after_relay(core, end));
             }
             if !progress {
                 idle = idle || core.lock().current.is_none();

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::flow::SendWindow;
+use super::handshake::known;
 use super::pipe::Bytes;
 use crate::proto::native::frame::{self, flags};
 use crate::proto::native::{Agreed, Message, Notification, Violation, Wire, Writer};
 use crate::telemetry::Metrics;
+use crate::types::Compression;
 
 /// Bytes that wait for the socket; beyond them nothing new is made.
 const MOST_BYTES: usize = 4 << 20;
@@ -38,8 +40,10 @@ pub(super) struct Outbox {
     stream_window: u32,
     agreed: Agreed,
     dropped: u64,
-    /// When the client last took something, or nothing waited for it.
+    /// When the client last took bytes, or none waited for it.
     pub(super) progress_at: Instant,
+    /// When the client last granted credit, or nothing waited for that.
+    pub(super) credit_at: Instant,
     metrics: Arc<Metrics>,
 }
 
@@ -59,6 +63,7 @@ impl Outbox {
             agreed,
             dropped: 0,
             progress_at: Instant::now(),
+            credit_at: Instant::now(),
             metrics,
         }
     }
@@ -68,9 +73,9 @@ impl Outbox {
         &self.agreed
     }
 
-    /// Whether anything waits for the client.
-    pub(super) fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.held.is_empty()
+    /// Whether frames wait for credit.
+    pub(super) fn waits_for_credit(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Bytes that are held for the client.
@@ -113,7 +118,7 @@ impl Outbox {
             id => self.streams.get_mut(&id),
         };
         let fits = window.is_none_or(|window| window.grant(credit));
-        self.progress_at = Instant::now();
+        self.credit_at = Instant::now();
         self.release();
         fits
     }
@@ -156,6 +161,9 @@ impl Outbox {
         if is_event && self.held.len() >= MOST_FRAMES {
             self.drop_oldest_event();
         }
+        if self.held.is_empty() {
+            self.credit_at = Instant::now();
+        }
         self.held.push_back(Held { bytes, payload, is_event });
         self.release();
     }
@@ -192,7 +200,7 @@ impl Outbox {
         id: u64,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<u32, Violation> {
-        if self.is_empty() {
+        if self.ready.is_empty() {
             self.progress_at = Instant::now();
         }
         let out = self.ready.tail();
@@ -203,7 +211,14 @@ impl Outbox {
         let sent = &self.metrics.native.sent;
         sent.message(out.get(body).copied().unwrap_or(u8::MAX));
         sent.raw.inc_by(size as u64);
+        let compression = known(self.agreed.compression);
+        let compresses = compression != Compression::None && size >= self.agreed.threshold;
+        let begun = compresses.then(Instant::now);
         let payload = frame::finish(out, start, flags, id, &self.agreed)?;
+        if let Some(begun) = begun {
+            let duration = self.metrics.native.duration(compression);
+            duration.observe(begun.elapsed().as_secs_f64());
+        }
         sent.wire.inc_by((out.len() - start) as u64);
         Ok(payload)
     }

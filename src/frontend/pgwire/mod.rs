@@ -119,7 +119,8 @@ impl PgDoor {
             }
             Ok(Outcome::Native(newcomer)) => {
                 drop(open);
-                native::attend(self, *newcomer).await;
+                // Boxed: a client of PostgreSQL's protocol does not pay for it.
+                Box::pin(native::attend(self, *newcomer)).await;
             }
             Ok(Outcome::Console(console, _admission)) => Box::pin(console.run()).await,
             Ok(Outcome::Done) => {}

@@ -79,7 +79,7 @@ pub fn write_inet(out: &mut String, raw: &[u8], is_cidr: bool) -> Result<(), Mal
 fn write_ipv6(out: &mut String, octets: [u8; 16]) {
     let address = Ipv6Addr::from(octets);
     let words = address.segments();
-    let ends_like_ipv4 = words[..6] == [0; 6] && (words[6] != 0 || words[7] > 1);
+    let ends_like_ipv4 = words[..6] == [0; 6] && words[6] != 0;
     let _ = match ends_like_ipv4 {
         true => {
             let [.., a, b, c, d] = octets;

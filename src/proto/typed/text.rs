@@ -102,7 +102,9 @@ pub fn put(out: &mut Vec<u8>, value: &Value) -> Result<(), BadValue> {
             let bit = |at: u32| bytes[(at / 8) as usize] >> (7 - at % 8) & 1;
             out.extend((0..*len).map(|at| b'0' + bit(at)));
         }
-        Value::Array { dims, values, .. } => put_array(out, dims, values)?,
+        Value::Array { element_oid, dims, values } => {
+            put_array(out, *element_oid, dims, values)?;
+        }
         Value::Range { range, .. } => put_range(out, range)?,
         Value::Multirange { ranges, .. } => {
             out.push(b'{');
@@ -265,6 +267,7 @@ fn put_quoted(
 
 fn put_array(
     out: &mut Vec<u8>,
+    element: u32,
     dims: &[crate::proto::native::Dimension],
     values: &[Value],
 ) -> Result<(), BadValue> {
@@ -288,20 +291,27 @@ fn put_array(
         out.push(b'=');
     }
     let lengths: Vec<usize> = dims.iter().map(|dim| dim.len as usize).collect();
-    put_level(out, &lengths, values)
+    // The only built-in type whose elements are not separated by commas.
+    let delimiter = if element == 603 { b';' } else { b',' };
+    put_level(out, delimiter, &lengths, values)
 }
 
-fn put_level(out: &mut Vec<u8>, lengths: &[usize], values: &[Value]) -> Result<(), BadValue> {
+fn put_level(
+    out: &mut Vec<u8>,
+    delimiter: u8,
+    lengths: &[usize],
+    values: &[Value],
+) -> Result<(), BadValue> {
     let Some((length, inner)) = lengths.split_first() else { return Ok(()) };
     out.push(b'{');
     for (at, part) in values.chunks(values.len() / length).enumerate() {
         if at > 0 {
-            out.push(b',');
+            out.push(delimiter);
         }
         match part {
             [Value::Null] if inner.is_empty() => out.extend_from_slice(b"NULL"),
             [value] if inner.is_empty() => put_quoted(out, |out| put(out, value))?,
-            part => put_level(out, inner, part)?,
+            part => put_level(out, delimiter, inner, part)?,
         }
     }
     out.push(b'}');

@@ -23,7 +23,8 @@ const LONGEST_NAME: usize = 63;
 struct Statement {
     sql: String,
     types: Vec<u32>,
-    formats: Formats,
+    /// Nothing after an error: the table may have other columns by now.
+    formats: Option<Formats>,
     columns: Vec<Column>,
 }
 
@@ -110,7 +111,7 @@ impl Translator {
         self.settle().await?;
         let statement = Statement {
             types: described.parameters.clone(),
-            formats: self.formats(&described),
+            formats: Some(self.formats(&described)),
             columns: self.column_list(&described.columns),
             sql,
         };
@@ -124,6 +125,29 @@ impl Translator {
         Ok(info)
     }
 
+    fn forget_formats(&mut self, name: &str) {
+        if let Some(statement) = self.statements.by_name.get_mut(name) {
+            statement.formats = None;
+        }
+    }
+
+    async fn describe_again(
+        &mut self,
+        name: &str,
+        sql: &str,
+        types: &[u32],
+    ) -> Result<Formats, Failure> {
+        let described = self.describe(sql, types).await?;
+        self.settle().await?;
+        let formats = self.formats(&described);
+        let columns = self.column_list(&described.columns);
+        if let Some(statement) = self.statements.by_name.get_mut(name) {
+            statement.formats = Some(formats.clone());
+            statement.columns = columns;
+        }
+        Ok(formats)
+    }
+
     async fn execute(
         &mut self,
         id: u64,
@@ -133,7 +157,7 @@ impl Translator {
     ) -> Result<(), Failure> {
         let Some(statement) = self.statements.by_name.get(name) else { return Err(unknown(name)) };
         let (sql, types) = (statement.sql.clone(), statement.types.clone());
-        let formats = statement.formats.clone();
+        let known = statement.formats.clone();
         if params.len() != types.len() {
             let text = format!(
                 "{} parameters for prepared statement \"{name}\", which has {}",
@@ -144,6 +168,10 @@ impl Translator {
         }
         self.apply(options.as_ref());
         let parameters = parameters(&params, &types)?;
+        let formats = match known {
+            Some(formats) => formats,
+            None => self.describe_again(name, &sql, &types).await?,
+        };
         let max_rows = options.as_ref().map_or(0, |options| options.max_rows);
         let run = Run { sql: &sql, params: &params, types, max_rows, is_last: true };
         let read_only = options.is_some_and(|options| options.read_only);
@@ -154,7 +182,10 @@ impl Translator {
         let mut response = self.response(id, 0, false);
         let result = match self.run_with(&run, &parameters, &formats, &mut response).await {
             Ok(done) => self.settle().await.map(|()| done),
-            Err(failure) => Err(failure),
+            Err(failure) => {
+                self.forget_formats(name);
+                Err(failure)
+            }
         };
         let done: Done = match (result, was) {
             (Ok(done), Some(was)) => {
