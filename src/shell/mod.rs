@@ -105,11 +105,15 @@ impl Shell {
     fn open(request: &Request) -> Result<Self, (u8, String)> {
         let url = request.url.as_deref().unwrap_or(DEFAULT_URL);
         let mut config: Config = url.parse().map_err(|e: Error| (FAILED, e.to_string()))?;
-        if !url.contains("application_name=") {
+        let says = |option: &str| {
+            let options = url.split_once('?').map_or("", |(_, options)| options);
+            options.split('&').any(|one| one.split('=').next() == Some(option))
+        };
+        if !says("application_name") {
             config.application_name = "rustydb sql".into();
         }
         // Statements may take as long as they like.
-        if !url.contains("timeout=") {
+        if !says("timeout") {
             config.timeout = None;
         }
         let mut stops_on_error = false;
@@ -140,6 +144,9 @@ impl Shell {
 
     fn run(&mut self, steps: &[Step]) -> u8 {
         if steps.is_empty() {
+            if self.is_interactive && !self.is_quiet {
+                self.greet();
+            }
             let source = match self.is_interactive {
                 true => Source::terminal(),
                 false => Ok(Source::standard_input()),
@@ -163,6 +170,16 @@ impl Shell {
             }
         }
         0
+    }
+
+    fn greet(&self) {
+        let connection = &self.session.connection;
+        let postgres = connection.parameter("server_version").unwrap_or_default();
+        let server = connection.server();
+        self.print(&format!(
+            "{} {} (PostgreSQL {postgres})\nType \\? for help.\n\n",
+            server.server_name, server.server_version
+        ));
     }
 
     /// `-c`: one command of the shell, or a text that is run as one.

@@ -35,8 +35,11 @@ impl Table {
     pub(super) fn write(&self, style: Style, out: &mut dyn Write) -> io::Result<()> {
         match (style.is_unaligned, style.is_expanded) {
             (true, _) => self.unaligned(style, out),
-            (false, true) if self.rows.is_empty() && !style.is_bare => {
-                writeln!(out, "(0 rows)\n")
+            (false, true) if self.rows.is_empty() || self.names.is_empty() => {
+                if !style.is_bare {
+                    self.write_footers(out)?;
+                }
+                writeln!(out)
             }
             (false, true) => self.expanded(style, out),
             (false, false) => self.aligned(style, out),
@@ -61,7 +64,7 @@ impl Table {
             }
             writeln!(out, "{}", self.names.join("|"))?;
         }
-        for row in &self.rows {
+        for row in self.rows.iter().filter(|row| !row.is_empty()) {
             writeln!(out, "{}", row.join("|"))?;
         }
         if !style.is_bare {
@@ -158,12 +161,12 @@ impl Table {
             writeln!(out, "{title}")?;
         }
         for (at, row) in self.rows.iter().enumerate() {
-            if style.is_bare {
-                if at > 0 {
-                    writeln!(out)?;
-                }
-            } else {
-                writeln!(out, "{}", record_line(at + 1, names, values))?;
+            let label = match style.is_bare {
+                true => String::new(),
+                false => format!("[ RECORD {} ]", at + 1),
+            };
+            if at > 0 || !style.is_bare {
+                writeln!(out, "{}", record_line(&label, names, values))?;
             }
             for (name, value) in self.names.iter().zip(row) {
                 let space = " ".repeat(names - width(name));
@@ -186,8 +189,8 @@ impl Table {
 }
 
 /// The line over a record: `-[ RECORD 1 ]---+-----`, as wide as the record.
-fn record_line(number: usize, names: usize, values: usize) -> String {
-    let mut line = format!("-[ RECORD {number} ]");
+fn record_line(label: &str, names: usize, values: usize) -> String {
+    let mut line = format!("-{label}");
     // The rule: `names` and a blank, the crossing, a blank and `values`.
     let used = line.len();
     for at in used..names + 3 + values {
@@ -277,6 +280,8 @@ mod tests {
         assert_eq!(written(&two, bare), "  1 | a\n 10 | \n\n");
         let unaligned = Style { is_unaligned: true, ..Style::default() };
         assert_eq!(written(&two, unaligned), "id|x\n1|a\n10|\n(2 rows)\n");
+        let records = Style { is_expanded: true, ..bare };
+        assert_eq!(written(&two, records), "id | 1\nx  | a\n---+---\nid | 10\nx  | \n\n");
         let both = Style { is_bare: true, ..unaligned };
         assert_eq!(written(&two, both), "1|a\n10|\n");
     }

@@ -550,12 +550,13 @@ impl Shared {
     }
 
     fn give_up(&self, id: u64, slot: &Slot, how: GiveUp) {
+        // Also where the reply has come: nobody has seen what it says about the session.
+        self.is_unsure.store(true, Ordering::Relaxed);
         let mut state = self.state.lock();
         let unused = slot.abandon();
         if slot.is_done() || !state.pending.contains_key(&id) {
             return;
         }
-        self.is_unsure.store(true, Ordering::Relaxed);
         state.urgent.consumed(id, unused);
         match how {
             GiveUp::Cancel => state.urgent.cancel(id),
