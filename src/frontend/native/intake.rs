@@ -18,6 +18,10 @@ const MOST_REFUSED: u32 = 1000;
 /// Urgent frames in one second.
 const MOST_URGENT: u32 = 100;
 
+/// Half of the smallest window that may be agreed on: who returns so much at once may do it as
+/// often as it is used.
+const MUCH_CREDIT: u32 = 32 << 10;
+
 /// Bulk inserts that may wait at once: each holds up to a stream's window.
 const MOST_BULKS: usize = 8;
 
@@ -84,9 +88,9 @@ impl Intake {
         let mut state = core.lock();
         let is_urgent = header.has(flags::URGENT);
         let payload = if is_urgent { 0 } else { header.length };
-        if is_urgent {
+        if is_urgent && variant != WINDOW_UPDATE {
             self.count_urgent(now)?;
-        } else if !state.window.receive(payload) {
+        } else if !is_urgent && !state.window.receive(payload) {
             return Err(flow_error("a frame was sent without credit"));
         }
         if state.is_closing && variant != WINDOW_UPDATE {
@@ -95,7 +99,7 @@ impl Intake {
         match variant {
             HEARTBEAT | PING | PONG | CANCEL | WINDOW_UPDATE | CLOSE => {
                 state.free(payload);
-                self.control(core, &mut state, header, body)
+                self.control(core, &mut state, (header, body), now)
             }
             BULK if body.get(1) != Some(&0) => {
                 self.bulk_part(core, &mut state, header.message_id, body, payload)
@@ -134,8 +138,8 @@ impl Intake {
         &mut self,
         core: &Core,
         state: &mut State,
-        header: &Header,
-        body: &[u8],
+        (header, body): (&Header, &[u8]),
+        now: Instant,
     ) -> Result<(), Fatal> {
         let message = decode::<Message>(body).map_err(errors::of_violation)?;
         let id = header.message_id;
@@ -148,6 +152,10 @@ impl Intake {
             }
             Message::Ping => state.out.urgent(flags::RESPONSE, id, &Message::Pong),
             Message::WindowUpdate { stream, credit } => {
+                // Who reads fast returns much credit often: only crumbs are counted.
+                if credit < MUCH_CREDIT && header.has(flags::URGENT) {
+                    self.count_urgent(now)?;
+                }
                 let fits = state.out.grant(stream, credit);
                 fits.then_some(()).ok_or_else(|| flow_error("a window of more than 2^31 - 1"))?;
             }

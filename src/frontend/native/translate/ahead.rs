@@ -1,6 +1,6 @@
-//! Requests that follow each other without waiting: prepared statements are sent to PostgreSQL while
-//! those in front of them are not answered yet, each with its own Sync, so that a client that has many
-//! under way costs few writes and reads.
+//! Requests that follow each other without waiting: prepared statements are sent to PostgreSQL
+//! while those in front of them are not answered yet, each with its own Sync, so that a client that
+//! has many under way costs few writes and reads.
 //!
 //! Only outside of a transaction, and only statements that need nothing around them. A cancel request
 //! of PostgreSQL has no target but the connection: one that comes too late for its request can meet
