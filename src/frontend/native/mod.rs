@@ -21,7 +21,7 @@ mod types;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -82,7 +82,7 @@ struct Ready {
     windows: (u32, u32),
     sent: u32,
     agreed: Agreed,
-    _shares: Places,
+    places: Places,
 }
 
 /// Serves a client from its preface to its end.
@@ -96,7 +96,7 @@ pub(in crate::frontend) async fn attend(door: &PgDoor, mut newcomer: Newcomer) {
     match greeting.await {
         Ok(ready) => {
             let Newcomer { stream, admission, .. } = newcomer;
-            serve(door, stream, ready).await;
+            serve(assemble(door, stream, *ready)).await;
             drop(admission);
         }
         Err(Unwelcome::Told(id, error)) => {
@@ -113,7 +113,7 @@ async fn greet(
     door: &PgDoor,
     newcomer: &mut Newcomer,
     known: &mut Agreed,
-) -> Result<Ready, Unwelcome> {
+) -> Result<Box<Ready>, Unwelcome> {
     let told =
         |error: Error| Unwelcome::Told(0, Box::new(errors::of_error(&error, Severity::Fatal)));
     door.metrics.native.state("connected");
@@ -165,7 +165,8 @@ async fn greet(
         Unwelcome::Told(proven.id, Box::new(errors::of_error(&error, Severity::Fatal)))
     })?;
     let capabilities = hello.capabilities;
-    Ok(Ready { session, proven, capabilities, windows, sent, agreed, _shares: shares })
+    let ready = Ready { session, proven, capabilities, windows, sent, agreed, places: shares };
+    Ok(Box::new(ready))
 }
 
 fn open(door: &PgDoor, peer: String, proven: &Proven) -> Result<(Session, Places), Error> {
@@ -207,17 +208,30 @@ enum Ended {
     Told(u64, Box<ErrorBody>),
 }
 
-async fn serve(door: &PgDoor, stream: Stream, ready: Ready) {
-    let Ready { mut session, proven, capabilities, windows, sent, agreed, _shares } = ready;
+/// What a translator's end says: the client is to be told, under which id.
+type Requests = Pin<Box<dyn Future<Output = Result<(), (u64, Box<ErrorBody>)>> + Send>>;
+
+/// The parts of a connection. In a box of their own, so that the task does not hold them twice, as
+/// they are made and as they are used.
+struct Connection {
+    session: Option<Session>,
+    client: Client,
+    driver: Driver,
+    core: Arc<Core>,
+    requests: Requests,
+    _places: Places,
+}
+
+fn assemble(door: &PgDoor, stream: Stream, ready: Ready) -> Box<Connection> {
+    let Ready { session, proven, capabilities, windows, sent, agreed, places } = ready;
     let config = door.config.now();
     let metrics = door.metrics.clone();
     let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
     let own_window = size(config.native.connection_window.0);
     let stream_window = size(config.native.stream_window.0);
-    drop(config);
     let out = Outbox::new(agreed, windows.1.saturating_sub(sent), windows.0, metrics.clone());
     let notifies = capabilities & capabilities::NOTIFICATIONS != 0;
-    let core = Core::new(out, own_window, notifies, metrics.clone());
+    let core = Core::new(out, own_window, notifies, metrics);
     let entry = session.entry_handle();
     let types =
         DatabaseTypes { store: door.native.types.clone(), database: entry.database.clone() };
@@ -230,7 +244,7 @@ async fn serve(door: &PgDoor, stream: Stream, ready: Ready) {
         capabilities,
         &entry,
     );
-    let mut driver = Driver::new(Parts {
+    let driver = Driver::new(Parts {
         stream,
         core: core.clone(),
         intake: Intake::new(door.config.clone(), capabilities, stream_window),
@@ -239,29 +253,40 @@ async fn serve(door: &PgDoor, stream: Stream, ready: Ready) {
         drain: door.drain.clone(),
         inflight: door.native.inflight.clone(),
     });
-    let mut client = Box::new(Client::new(Stream::Custom(Box::new(pipe::RelayEnd(core.clone())))));
-    let ended = {
-        let requests = pin!(translator.serve(proven));
-        let parameters = session.server_parameters().await;
-        match parameters {
+    Box::new(Connection {
+        session: Some(session),
+        client: Client::new(Stream::Custom(Box::new(pipe::RelayEnd(core.clone())))),
+        driver,
+        core,
+        requests: Box::pin(translator.serve(proven)),
+        _places: places,
+    })
+}
+
+async fn serve(mut connection: Box<Connection>) {
+    let Connection { session, client, driver, core, requests, .. } = &mut *connection;
+    let ended = match session {
+        None => Ended::Quietly,
+        Some(session) => match session.server_parameters().await {
             Ok(parameters) => {
                 core.lock().parameters = Some(parameters.values.clone());
-                let relay = pin!(session.relay(&mut client));
-                run(&core, &mut driver, requests, relay).await
+                let relay = pin!(session.relay(client));
+                run(core, driver, requests.as_mut(), relay).await
             }
             Err(error) => Ended::Told(0, Box::new(errors::of_error(&error, Severity::Fatal))),
-        }
+        },
     };
-    drop(session);
-    finish(&core, driver, ended).await;
+    // What it holds is on its way back before the client learns that it is over.
+    *session = None;
+    finish(core, driver, ended).await;
 }
 
 /// Polls the three parts until one of them ends.
 async fn run(
     core: &Core,
     driver: &mut Driver,
-    mut requests: std::pin::Pin<&mut impl Future<Output = Result<(), (u64, Box<ErrorBody>)>>>,
-    mut relay: std::pin::Pin<&mut impl Future<Output = End>>,
+    mut requests: Pin<&mut (impl Future<Output = Result<(), (u64, Box<ErrorBody>)>> + ?Sized)>,
+    mut relay: Pin<&mut impl Future<Output = End>>,
 ) -> Ended {
     let (mut idle, mut end) = (false, None);
     poll_fn(|cx| {
@@ -343,7 +368,7 @@ fn after_relay(core: &Core, end: End) -> Ended {
 }
 
 /// Sends what is left, and closes.
-async fn finish(core: &Core, mut driver: Driver, ended: Ended) {
+async fn finish(core: &Core, driver: &mut Driver, ended: Ended) {
     core.metrics.native.state("closing");
     if let Ended::Told(id, mut error) = ended {
         if error.severity == Severity::Error {
