@@ -23,7 +23,7 @@ use crate::config::Live;
 use crate::proto::backend::TxStatus;
 use crate::proto::native::{
     AuthReply, ErrorBody, Message, QueryOptions, Severity, SimpleRequest, SimpleResponse, Wire,
-    Writer, decode,
+    Writer,
 };
 use crate::proto::typed::result::Encoder;
 use crate::session::Entry;
@@ -125,7 +125,8 @@ impl Translator {
     async fn carry_out(&mut self, request: Request) -> Result<(), Failure> {
         self.began = Instant::now();
         let id = request.id;
-        let message = decode::<Message>(&request.body);
+        let agreed = *self.core.lock().out.agreed();
+        let message = request.frame.message(&agreed);
         drop(request);
         let result = match message {
             Ok(message) => self.dispatch(id, message).await,
