@@ -18,6 +18,9 @@ const MOST_REFUSED: u32 = 1000;
 /// Urgent frames in one second.
 const MOST_URGENT: u32 = 100;
 
+/// A grant of fewer bytes counts as an urgent frame like any other.
+const SMALL_GRANT: u32 = 4096;
+
 /// Bulk inserts that may wait at once: each holds up to a stream's window.
 const MOST_BULKS: usize = 8;
 
@@ -86,7 +89,10 @@ impl Intake {
         let is_urgent = header.has(flags::URGENT);
         let payload = if is_urgent { 0 } else { header.length };
         if is_urgent {
-            self.count_urgent(now)?;
+            // A fast stream is granted credit often; grants are counted by their size.
+            if variant != WINDOW_UPDATE {
+                self.count_urgent(now)?;
+            }
         } else if !state.window.receive(payload) {
             return Err(flow_error("a frame was sent without credit"));
         }
@@ -149,6 +155,9 @@ impl Intake {
             }
             Message::Ping => state.out.urgent(flags::RESPONSE, id, &Message::Pong),
             Message::WindowUpdate { stream, credit } => {
+                if credit < SMALL_GRANT {
+                    self.count_urgent(Instant::now())?;
+                }
                 let fits = state.out.grant(stream, credit);
                 fits.then_some(()).ok_or_else(|| flow_error("a window of more than 2^31 - 1"))?;
             }
