@@ -7,8 +7,7 @@ use crate::client::{Wire, hello, start};
 use crate::{guarded, open};
 
 /// Logs in by SCRAM; the error if it fails.
-#[expect(clippy::result_large_err, reason = "it is looked at once")]
-fn scram(wire: &mut Wire, user: &str, password: &str) -> Result<Vec<String>, ErrorBody> {
+fn scram(wire: &mut Wire, user: &str, password: &str) -> Result<Vec<String>, Box<ErrorBody>> {
     let begin = Message::Auth(Auth::Start(Box::new(start(user, AuthMethod::ScramSha256))));
     wire.send(2, 0, &begin);
     let mut exchange = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
@@ -27,7 +26,7 @@ fn scram(wire: &mut Wire, user: &str, password: &str) -> Result<Vec<String>, Err
             Message::AuthReply(AuthReply::Success { roles, .. }) => return Ok(roles),
             Message::Error(error) => {
                 assert!(wire.try_read().is_none());
-                return Err(*error);
+                return Err(error);
             }
             other => panic!("{other:?}"),
         }

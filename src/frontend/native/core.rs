@@ -16,18 +16,49 @@ use super::outbox::Outbox;
 use super::pipe::{Pipe, ROOM};
 use super::queue::Queue;
 use crate::proto::backend::{Report, TxStatus, parameter_status, tag};
-use crate::proto::native::frame::flags;
-use crate::proto::native::{Message, NoticeSeverity, Notification, Violation};
+use crate::proto::native::frame::{self, Header, flags};
+use crate::proto::native::{Agreed, Message, NoticeSeverity, Notification, Violation, decode};
 use crate::proto::{Cursor, native};
 use crate::telemetry::Metrics;
+
+/// A frame as it came: still compressed, so that what waits takes no more than the client has
+/// credit for.
+#[derive(Debug)]
+pub(super) struct Stored {
+    header: Header,
+    payload: Vec<u8>,
+}
+
+impl Stored {
+    /// Keeps a frame.
+    pub(super) fn new(header: &Header, payload: &[u8]) -> Self {
+        Self { header: *header, payload: payload.to_vec() }
+    }
+
+    /// Its body, unless that is compressed. Its checksum was looked at when it came.
+    pub(super) fn plain_body(&self) -> Option<&[u8]> {
+        let trailer = if self.header.has(flags::CHECKSUM) { 4 } else { 0 };
+        let length = self.payload.len().checked_sub(trailer)?;
+        (!self.header.has(flags::COMPRESSED)).then(|| &self.payload[..length])
+    }
+
+    /// Its message.
+    ///
+    /// # Errors
+    /// There is none in it.
+    pub(super) fn message(&self, agreed: &Agreed) -> Result<Message, Violation> {
+        let mut scratch = Vec::new();
+        decode(frame::open(&self.header, &self.payload, agreed, &mut scratch)?)
+    }
+}
 
 /// A request that waits, as it came.
 #[derive(Debug)]
 pub(super) struct Request {
     /// Its id.
     pub(super) id: u64,
-    /// Its body, decompressed.
-    pub(super) body: Vec<u8>,
+    /// Its frame.
+    pub(super) frame: Stored,
     /// What it took of the receive window.
     pub(super) payload: u32,
 }
@@ -63,8 +94,8 @@ pub(super) struct Ahead {
 /// The parts of a bulk insert that have come.
 #[derive(Debug)]
 pub(super) struct BulkParts {
-    /// Bodies, and what they took of the receive window.
-    pub(super) parts: VecDeque<(Vec<u8>, u32)>,
+    /// Frames, and what they took of the receive window.
+    pub(super) parts: VecDeque<(Stored, u32)>,
     /// The last part has come.
     pub(super) is_whole: bool,
     /// The final reply was sent: what still comes is passed over.

@@ -287,7 +287,7 @@ impl Driver {
                     break Err(Over::Broken(header.message_id, errors::of_violation(refused)));
                 }
             };
-            if let Err(error) = self.intake.frame(&self.core, &header, body, self.heard) {
+            if let Err(error) = self.intake.frame(&self.core, &header, payload, body, self.heard) {
                 break Err(Over::Broken(header.message_id, error));
             }
         };

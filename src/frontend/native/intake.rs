@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::core::{BulkParts, Core, Request, State};
+use super::core::{BulkParts, Core, Request, State, Stored};
 use super::errors;
 use super::flow::ReceiveWindow;
 use super::queue::{Level, Order};
@@ -68,7 +68,7 @@ impl Intake {
         Self { config, capabilities, stream_window, refused: 0, urgent: (Instant::now(), 0) }
     }
 
-    /// Handles one frame.
+    /// Handles one frame: its payload as it was sent, and its body.
     ///
     /// # Errors
     /// The connection cannot go on.
@@ -76,6 +76,7 @@ impl Intake {
         &mut self,
         core: &Core,
         header: &Header,
+        sent: &[u8],
         body: &[u8],
         now: Instant,
     ) -> Result<(), Fatal> {
@@ -102,7 +103,7 @@ impl Intake {
                 self.control(core, &mut state, (header, body), now)
             }
             BULK if body.get(1) != Some(&0) => {
-                self.bulk_part(core, &mut state, header.message_id, body, payload)
+                self.bulk_part(core, &mut state, header, (sent, body), payload)
             }
             STREAMING if !matches!(body.get(1), Some(0 | 5)) => {
                 state.free(payload);
@@ -111,7 +112,7 @@ impl Intake {
             HANDSHAKE | AUTH => Err(errors::violation("the session is open already")),
             QUERY | PREPARED | BULK | STREAMING | NOTIFICATION | BEGIN | COMMIT | ROLLBACK
             | SAVEPOINT | SESSION | SUBSCRIBE | UNSUBSCRIBE | BATCH | SIMPLE | EXTENSION => {
-                self.request(core, &mut state, header, body, now)
+                self.request(core, &mut state, header, (sent, body), now)
             }
             _ => {
                 // Says what is wrong with it, if it is no message at all.
@@ -175,10 +176,11 @@ impl Intake {
         &mut self,
         core: &Core,
         state: &mut State,
-        id: u64,
-        body: &[u8],
+        header: &Header,
+        (sent, body): (&[u8], &[u8]),
         payload: u32,
     ) -> Result<(), Fatal> {
+        let id = header.message_id;
         let is_last = matches!(body.get(1), Some(2 | 3));
         let Some(bulk) = state.bulks.get_mut(&id) else {
             return Err(errors::violation("a part of a bulk insert that has not begun"));
@@ -197,7 +199,7 @@ impl Intake {
                 state.drop_bulk(id);
             }
         } else {
-            bulk.parts.push_back((body.to_vec(), payload));
+            bulk.parts.push_back((Stored::new(header, sent), payload));
             core.metrics.native.queued.inc();
         }
         state.progress = true;
@@ -235,7 +237,7 @@ impl Intake {
         core: &Core,
         state: &mut State,
         header: &Header,
-        body: &[u8],
+        (sent, body): (&[u8], &[u8]),
         now: Instant,
     ) -> Result<(), Fatal> {
         let id = header.message_id;
@@ -263,7 +265,7 @@ impl Intake {
         self.refused = 0;
         let order = order_of(header, body);
         let level = Level::of_bits(header.priority());
-        let request = Request { id, body: body.to_vec(), payload };
+        let request = Request { id, frame: Stored::new(header, sent), payload };
         state.queue.push(level, order, now, request);
         state.pending.insert(id);
         core.metrics.native.queued.inc();
@@ -453,10 +455,11 @@ impl State {
 
     /// Takes the next part of a bulk insert.
     pub(super) fn next_part(&mut self, core: &Core, id: u64) -> Option<Result<Bulk, Violation>> {
-        let (body, payload) = self.bulks.get_mut(&id)?.parts.pop_front()?;
+        let (part, payload) = self.bulks.get_mut(&id)?.parts.pop_front()?;
         core.metrics.native.queued.dec();
         self.free_part(id, payload);
-        Some(decode::<Message>(&body).and_then(|message| match message {
+        let agreed = *self.out.agreed();
+        Some(part.message(&agreed).and_then(|message| match message {
             Message::BulkInsert(bulk) => Ok(bulk),
             _ => Err(Violation::malformed("not a part of a bulk insert")),
         }))

@@ -35,7 +35,7 @@ impl Turn {
 
 /// Prepared::Execute, as a body begins with it.
 fn is_execute(request: &Request) -> bool {
-    request.body.starts_with(&[5, 1])
+    request.frame.plain_body().is_some_and(|body| body.starts_with(&[5, 1]))
 }
 
 impl Translator {
@@ -78,7 +78,10 @@ impl Translator {
             let state = self.core.lock();
             state.tx == crate::proto::backend::TxStatus::Idle && !state.is_cancelled()
         };
-        match is_free && is_execute(&request) && self.send_plain(&request.body) {
+        let is_sent = is_free
+            && is_execute(&request)
+            && request.frame.plain_body().is_some_and(|body| self.send_plain(body));
+        match is_sent {
             true => Turn::Sent { id: request.id, began: Instant::now() },
             false => Turn::Request(request),
         }

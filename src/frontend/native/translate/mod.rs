@@ -25,7 +25,7 @@ use crate::config::Live;
 use crate::proto::backend::TxStatus;
 use crate::proto::native::{
     AuthReply, ErrorBody, Message, QueryOptions, Severity, SimpleRequest, SimpleResponse, Wire,
-    Writer, decode,
+    Writer,
 };
 use crate::proto::typed::result::Encoder;
 use crate::session::Entry;
@@ -140,7 +140,8 @@ impl Translator {
             }
             Turn::Request(request) => {
                 self.began = Instant::now();
-                let message = decode::<Message>(&request.body);
+                let agreed = *self.core.lock().out.agreed();
+                let message = request.frame.message(&agreed);
                 drop(request);
                 match message {
                     Ok(message) => self.dispatch(id, message).await,
