@@ -124,25 +124,25 @@ impl<'a> Writer<'a> {
     }
 
     /// An unsigned integer of more than one byte, a count, the number of a variant.
+    #[inline]
     pub fn unsigned(&mut self, value: u64) {
         match value {
             0..=250 => self.byte(value as u8),
-            251..=0xffff => {
-                self.byte(TWO);
-                self.raw(&(value as u16).to_le_bytes());
-            }
-            0x1_0000..=0xffff_ffff => {
-                self.byte(FOUR);
-                self.raw(&(value as u32).to_le_bytes());
-            }
-            _ => {
-                self.byte(EIGHT);
-                self.raw(&value.to_le_bytes());
-            }
+            _ => self.long(value),
+        }
+    }
+
+    fn long(&mut self, value: u64) {
+        let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+        match value {
+            0..=0xffff => self.raw(&[TWO, a, b]),
+            0x1_0000..=0xffff_ffff => self.raw(&[FOUR, a, b, c, d]),
+            _ => self.raw(&[EIGHT, a, b, c, d, e, f, g, h]),
         }
     }
 
     /// A signed integer of more than one byte.
+    #[inline]
     pub fn signed(&mut self, value: i64) {
         self.unsigned(((value << 1) ^ (value >> 63)) as u64);
     }
@@ -154,6 +154,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The number of a variant.
+    #[inline]
     pub fn variant(&mut self, number: u32) {
         self.unsigned(u64::from(number));
     }
@@ -221,7 +222,18 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Fault::Malformed`].
+    #[inline]
     pub fn unsigned(&mut self, width: usize) -> Result<u64, Violation> {
+        match self.rest {
+            [small @ 0..=250, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*small))
+            }
+            _ => self.long(width),
+        }
+    }
+
+    fn long(&mut self, width: usize) -> Result<u64, Violation> {
         match self.byte()? {
             small @ 0..=250 => Ok(u64::from(small)),
             TWO if width >= 2 => Ok(u64::from(u16::from_le_bytes(self.array()?))),
@@ -244,6 +256,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Fault::Malformed`].
+    #[inline]
     pub fn variant(&mut self) -> Result<u32, Violation> {
         self.unsigned(4).map(|number| number as u32)
     }

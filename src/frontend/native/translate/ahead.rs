@@ -14,7 +14,7 @@ use crate::frontend::native::core::Request;
 use crate::proto::native::Severity;
 
 /// Requests that are sent ahead.
-const MOST: usize = 64;
+const MOST: usize = 32;
 
 /// A request whose turn it is.
 pub(super) enum Turn {

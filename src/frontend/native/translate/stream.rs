@@ -207,7 +207,7 @@ impl Translator {
         }
         let most = self.core.lock().out.agreed().max_message_size as usize - 64;
         while stream.rows.count > 0 {
-            let (bytes, count) = stream.rows.take(stream.chunk_bytes.max(most / 2));
+            let (mut bytes, count) = stream.rows.take(stream.chunk_bytes.max(most / 2));
             if bytes.len() > most {
                 self.stop_statement();
                 return Err(too_large_row());
@@ -223,6 +223,11 @@ impl Translator {
             };
             self.core.reply(true, id, id, write).await.map_err(errors::of_violation)?;
             stream.sequence = stream.sequence.wrapping_add(1);
+            if stream.rows.bytes.is_empty() {
+                // The next rows take its place.
+                bytes.clear();
+                stream.rows.bytes = bytes;
+            }
         }
         Ok(())
     }
