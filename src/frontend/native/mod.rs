@@ -2,9 +2,9 @@
 //! the relay that serves PostgreSQL's own clients. Pooling, settings, statements, pins and cancel
 //! are therefore the same for both.
 //!
-//! A connection is one task with three parts that share a [`core`]: the [`driver`] has the socket,
-//! the [`translate`] has one request at a time, the relay has PostgreSQL. Bytes go through a
-//! [`pipe`] of 64 KiB, so a client that does not read stops its backend's socket from being read.
+//! A connection is one task with three parts that share a `core`: the `driver` has the socket,
+//! the `translate` has one request at a time, the relay has PostgreSQL. Bytes go through a
+//! `pipe` of 64 KiB, so a client that does not read stops its backend's socket from being read.
 
 mod core;
 mod driver;
