@@ -21,7 +21,7 @@ pub(super) enum Turn {
     /// It is to be carried out.
     Request(Request),
     /// It was sent.
-    Sent { id: u64, began: Instant },
+    Sent { id: u64, statement: String, began: Instant },
 }
 
 impl Turn {
@@ -78,17 +78,15 @@ impl Translator {
             let state = self.core.lock();
             state.tx == crate::proto::backend::TxStatus::Idle && !state.is_cancelled()
         };
-        let is_sent = is_free
-            && is_execute(&request)
-            && request.frame.plain_body().is_some_and(|body| self.send_plain(body));
-        match is_sent {
-            true => Turn::Sent { id: request.id, began: Instant::now() },
-            false => Turn::Request(request),
+        let body = request.frame.plain_body().filter(|_| is_free && is_execute(&request));
+        match body.and_then(|body| self.send_plain(body)) {
+            Some(statement) => Turn::Sent { id: request.id, statement, began: Instant::now() },
+            None => Turn::Request(request),
         }
     }
 
     /// Takes the replies to a request that was sent.
-    pub(super) async fn answer_sent(&mut self, id: u64) -> Result<(), Failure> {
+    pub(super) async fn answer_sent(&mut self, id: u64, statement: &str) -> Result<(), Failure> {
         (self.is_unsynced, self.is_owed) = (false, true);
         let mut response = self.response(id, 0, false);
         let done = match self.collect(&mut response).await {
@@ -98,6 +96,8 @@ impl Translator {
         match done {
             Ok(done) => self.conclude_response(response, &done).await,
             Err(mut failure) => {
+                // The table may have other columns by now.
+                self.forget_formats(statement);
                 let state = self.core.lock();
                 let met = state.may_have_met && !state.is_cancelled();
                 failure.retryable |=

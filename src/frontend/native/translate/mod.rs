@@ -134,9 +134,9 @@ impl Translator {
     async fn carry_out(&mut self, turn: Turn) -> Result<(), Failure> {
         let id = turn.id();
         let result = match turn {
-            Turn::Sent { began, .. } => {
+            Turn::Sent { began, statement, .. } => {
                 self.began = began;
-                self.answer_sent(id).await
+                self.answer_sent(id, &statement).await
             }
             Turn::Request(request) => {
                 self.began = Instant::now();

@@ -65,21 +65,21 @@ fn unknown(name: &str) -> Failure {
 }
 
 impl Translator {
-    /// Sends the statement of an Execute that needs nothing around it; false = it is to be carried
-    /// out in the usual way, where an error of it is told.
-    pub(super) fn send_plain(&mut self, body: &[u8]) -> bool {
+    /// Sends the statement of an Execute that needs nothing around it, and returns its name; `None` =
+    /// it is to be carried out in the usual way, where an error of it is told.
+    pub(super) fn send_plain(&mut self, body: &[u8]) -> Option<String> {
         let Ok(Message::PreparedStatement(Prepared::Execute { name, params, options: None })) =
             decode::<Message>(body)
         else {
-            return false;
+            return None;
         };
-        let Some(statement) = self.statements.by_name.get(&name) else { return false };
+        let statement = self.statements.by_name.get(&name)?;
         // After an error the columns are asked for anew, in the usual way.
-        let Some(formats) = &statement.formats else { return false };
+        let formats = statement.formats.as_ref()?;
         if !statement.may_go_ahead || params.len() != statement.types.len() {
-            return false;
+            return None;
         }
-        let Ok(parameters) = parameters(&params, &statement.types) else { return false };
+        let parameters = parameters(&params, &statement.types).ok()?;
         self.core.send(|out| {
             put_parse(out, &statement.sql, &statement.types);
             put_bind(out, &parameters, formats);
@@ -87,7 +87,7 @@ impl Translator {
             put_execute(out, 0);
             frontend::put_sync(out);
         });
-        true
+        Some(name)
     }
 
     pub(super) async fn prepared(&mut self, id: u64, request: Prepared) -> Result<(), Failure> {
@@ -162,7 +162,7 @@ impl Translator {
         Ok(info)
     }
 
-    fn forget_formats(&mut self, name: &str) {
+    pub(super) fn forget_formats(&mut self, name: &str) {
         if let Some(statement) = self.statements.by_name.get_mut(name) {
             statement.formats = None;
         }
