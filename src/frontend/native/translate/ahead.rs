@@ -2,9 +2,9 @@
 //! while those in front of them are not answered yet, each with its own Sync, so that a client that
 //! has many under way costs few writes and reads.
 //!
-//! Only outside of a transaction, and only statements that need nothing around them. A cancel request
-//! of PostgreSQL has no target but the connection: one that comes too late for its request can meet
-//! the next, whose error is then marked as worth a retry.
+//! Only outside of a transaction, and only statements that need nothing around them. A cancel
+//! request of PostgreSQL has no target but the connection: one that comes too late for its request
+//! can meet the next, whose error is then marked as worth a retry.
 
 use std::collections::VecDeque;
 use std::time::Instant;
