@@ -110,8 +110,8 @@ impl Translator {
         }
     }
 
-    /// Types of a table's columns. Outside of a transaction, where asking does no harm: otherwise an
-    /// error would be another than COPY's.
+    /// Types of a table's columns. Outside of a transaction, where asking does no harm: otherwise
+    /// an error would be another than COPY's.
     async fn column_types(&mut self, table: &str, list: &str) -> Option<Vec<u32>> {
         if self.tx() != TxStatus::Idle {
             return None;

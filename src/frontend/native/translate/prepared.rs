@@ -65,8 +65,8 @@ fn unknown(name: &str) -> Failure {
 }
 
 impl Translator {
-    /// Sends the statement of an Execute that needs nothing around it, and returns its name; `None` =
-    /// it is to be carried out in the usual way, where an error of it is told.
+    /// Sends the statement of an Execute that needs nothing around it, and returns its name; `None`
+    /// = it is to be carried out in the usual way, where an error of it is told.
     pub(super) fn send_plain(&mut self, body: &[u8]) -> Option<String> {
         let Ok(Message::PreparedStatement(Prepared::Execute { name, params, options: None })) =
             decode::<Message>(body)
