@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod pki;
+pub mod shared;
 
 use std::fs::File;
 use std::io::{Read, Write};
