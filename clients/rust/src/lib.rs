@@ -3,6 +3,7 @@
 //! | Module | What it owns |
 //! |---|---|
 //! | [`protocol`] | messages, values and frames as bytes, without I/O; the server uses it too |
+//! | [`tls`] | which certificates are accepted without a name, and what SCRAM is bound to |
 //! | [`types`] | values of PostgreSQL and of Rust, each as the other |
 //! | [`Config`] | the connection string |
 //! | [`Row`], [`ResultSet`] | results, read where they lie |
@@ -23,6 +24,8 @@ mod error;
 mod link;
 #[cfg(feature = "client")]
 mod rows;
+#[cfg(feature = "client")]
+pub mod tls;
 #[cfg(feature = "client")]
 pub mod types;
 

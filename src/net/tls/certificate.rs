@@ -1,7 +1,7 @@
 //! What a certificate says, as far as a log-in and an operator need it. Whether it may be trusted
 //! is decided elsewhere, by rustls.
 
-use sha2::{Digest, Sha256, Sha384, Sha512};
+pub(super) use rustydb_client::tls::end_point_binding;
 use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode;
@@ -69,26 +69,10 @@ pub(super) fn not_after(der: &[u8]) -> Option<u64> {
     Some(end.to_unix_duration().as_secs())
 }
 
-/// The data of `tls-server-end-point` (RFC 5929, section 4.1): the certificate's hash by the hash
-/// function of its signature, or by SHA-256 where that is MD5 or SHA-1. `None` = the signature has
-/// no hash function of its own, and no binding is defined.
-pub(super) fn end_point_binding(der: &[u8]) -> Option<Vec<u8>> {
-    let certificate = Certificate::from_der(der).ok()?;
-    Some(match certificate.signature_algorithm().oid.to_string().as_str() {
-        // RSA and ECDSA with MD5, SHA-1 and SHA-256.
-        "1.2.840.113549.1.1.4"
-        | "1.2.840.113549.1.1.5"
-        | "1.2.840.10045.4.1"
-        | "1.2.840.113549.1.1.11"
-        | "1.2.840.10045.4.3.2" => Sha256::digest(der).to_vec(),
-        "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" => Sha384::digest(der).to_vec(),
-        "1.2.840.113549.1.1.13" | "1.2.840.10045.4.3.4" => Sha512::digest(der).to_vec(),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     #[test]
