@@ -75,10 +75,7 @@ impl Encoder {
         }
         Writer::new(out).unsigned(columns.len() as u64);
         for column in columns {
-            match usize::try_from(cursor.i32()?) {
-                Ok(length) => self.put(out, types, *column, cursor.take(length)?, 0),
-                Err(_) => Writer::new(out).variant(NULL),
-            }
+            self.put_nullable(out, types, *column, &mut cursor, 0)?;
         }
         Ok(())
     }
