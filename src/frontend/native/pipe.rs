@@ -200,14 +200,6 @@ impl std::fmt::Debug for RelayEnd {
 }
 
 impl Transport for RelayEnd {
-    fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let state = self.0.lock();
-        match state.pipe.up.is_empty() && !state.pipe.ended {
-            true => Poll::Pending,
-            false => Poll::Ready(Ok(())),
-        }
-    }
-
     fn poll_read(&mut self, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.lock();
         let rest = state.pipe.up.rest();
