@@ -1,7 +1,6 @@
 // The rows of one statement.
 package io.rustydb;
 
-import java.math.BigDecimal;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Iterator;
@@ -13,7 +12,7 @@ import java.util.List;
  * <p>Read it with {@link #next} and getters, as in JDBC, or row by row with a for loop. The getters
  * and their errors are those of {@link Row}. Not for several threads at once.
  */
-public final class ResultSet implements Iterable<Row>, AutoCloseable {
+public final class ResultSet implements ColumnValues, Iterable<Row>, AutoCloseable {
     private final Header header;
     private final long affectedRows;
     private final String commandTag;
@@ -124,6 +123,7 @@ public final class ResultSet implements Iterable<Row>, AutoCloseable {
     }
 
     /** The exact value. */
+    @Override
     public Value getValue(int column) {
         Value value = row().getValue(column);
         wasNull = value instanceof Value.Null;
@@ -131,97 +131,7 @@ public final class ResultSet implements Iterable<Row>, AutoCloseable {
     }
 
     /** The exact value. */
+    @Override
     public Value getValue(String column) {
         return getValue(row().find(column));
-    }
-
-    /** PostgreSQL's text form of a value of any type, or null. */
-    public String getString(int column) {
-        return getValue(column).asText();
-    }
-
-    /** PostgreSQL's text form of a value of any type, or null. */
-    public String getString(String column) {
-        return getValue(column).asText();
-    }
-
-    /** A bool. */
-    public boolean getBoolean(int column) {
-        return Convert.toBoolean(getValue(column));
-    }
-
-    /** A bool. */
-    public boolean getBoolean(String column) {
-        return Convert.toBoolean(getValue(column));
-    }
-
-    /** A whole number of 32 bits. */
-    public int getInt(int column) {
-        return Convert.toInt(getValue(column));
-    }
-
-    /** A whole number of 32 bits. */
-    public int getInt(String column) {
-        return Convert.toInt(getValue(column));
-    }
-
-    /** A whole number of 64 bits. */
-    public long getLong(int column) {
-        return Convert.toLong(getValue(column));
-    }
-
-    /** A whole number of 64 bits. */
-    public long getLong(String column) {
-        return Convert.toLong(getValue(column));
-    }
-
-    /** The nearest floating-point number. */
-    public double getDouble(int column) {
-        return Convert.toDouble(getValue(column));
-    }
-
-    /** The nearest floating-point number. */
-    public double getDouble(String column) {
-        return Convert.toDouble(getValue(column));
-    }
-
-    /** A number with its scale, or null. */
-    public BigDecimal getBigDecimal(int column) {
-        return Convert.toBigDecimal(getValue(column));
-    }
-
-    /** A number with its scale, or null. */
-    public BigDecimal getBigDecimal(String column) {
-        return Convert.toBigDecimal(getValue(column));
-    }
-
-    /** A bytea, or null. */
-    public byte[] getBytes(int column) {
-        return Convert.toBytes(getValue(column));
-    }
-
-    /** A bytea, or null. */
-    public byte[] getBytes(String column) {
-        return Convert.toBytes(getValue(column));
-    }
-
-    /** The natural Java object of the value, or null. */
-    public Object getObject(int column) {
-        return Convert.to(getValue(column), Object.class);
-    }
-
-    /** The natural Java object of the value, or null. */
-    public Object getObject(String column) {
-        return Convert.to(getValue(column), Object.class);
-    }
-
-    /** The value as an object of the class, or null. */
-    public <T> T getObject(int column, Class<T> type) {
-        return Convert.to(getValue(column), type);
-    }
-
-    /** The value as an object of the class, or null. */
-    public <T> T getObject(String column, Class<T> type) {
-        return Convert.to(getValue(column), type);
-    }
-}
+    }}

@@ -1,7 +1,6 @@
 // One row of a result.
 package io.rustydb;
 
-import java.math.BigDecimal;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -13,7 +12,7 @@ import java.util.Map;
  * throw a {@link RustyDBException}: 42703 for a column that is not there, 42804 for a type that
  * does not convert, 22003 for a number that does not fit.
  */
-public final class Row {
+public final class Row implements ColumnValues {
     private final Header header;
     private final List<Value> values;
 
@@ -36,6 +35,7 @@ public final class Row {
     }
 
     /** The exact value. */
+    @Override
     public Value getValue(int column) {
         if (column < 1 || column > values.size()) {
             throw RustyDBException.local("42703", "NOT_FOUND",
@@ -45,6 +45,7 @@ public final class Row {
     }
 
     /** The exact value. */
+    @Override
     public Value getValue(String column) {
         return values.get(header.find(column));
     }
@@ -57,96 +58,6 @@ public final class Row {
     /** Whether the value is null. */
     public boolean isNull(String column) {
         return getValue(column) instanceof Value.Null;
-    }
-
-    /** PostgreSQL's text form of a value of any type, or null. */
-    public String getString(int column) {
-        return getValue(column).asText();
-    }
-
-    /** PostgreSQL's text form of a value of any type, or null. */
-    public String getString(String column) {
-        return getValue(column).asText();
-    }
-
-    /** A bool. */
-    public boolean getBoolean(int column) {
-        return Convert.toBoolean(getValue(column));
-    }
-
-    /** A bool. */
-    public boolean getBoolean(String column) {
-        return Convert.toBoolean(getValue(column));
-    }
-
-    /** A whole number of 32 bits. */
-    public int getInt(int column) {
-        return Convert.toInt(getValue(column));
-    }
-
-    /** A whole number of 32 bits. */
-    public int getInt(String column) {
-        return Convert.toInt(getValue(column));
-    }
-
-    /** A whole number of 64 bits. */
-    public long getLong(int column) {
-        return Convert.toLong(getValue(column));
-    }
-
-    /** A whole number of 64 bits. */
-    public long getLong(String column) {
-        return Convert.toLong(getValue(column));
-    }
-
-    /** The nearest floating-point number. */
-    public double getDouble(int column) {
-        return Convert.toDouble(getValue(column));
-    }
-
-    /** The nearest floating-point number. */
-    public double getDouble(String column) {
-        return Convert.toDouble(getValue(column));
-    }
-
-    /** A number with its scale, or null. */
-    public BigDecimal getBigDecimal(int column) {
-        return Convert.toBigDecimal(getValue(column));
-    }
-
-    /** A number with its scale, or null. */
-    public BigDecimal getBigDecimal(String column) {
-        return Convert.toBigDecimal(getValue(column));
-    }
-
-    /** A bytea, or null. */
-    public byte[] getBytes(int column) {
-        return Convert.toBytes(getValue(column));
-    }
-
-    /** A bytea, or null. */
-    public byte[] getBytes(String column) {
-        return Convert.toBytes(getValue(column));
-    }
-
-    /** The natural Java object of the value, or null. */
-    public Object getObject(int column) {
-        return Convert.to(getValue(column), Object.class);
-    }
-
-    /** The natural Java object of the value, or null. */
-    public Object getObject(String column) {
-        return Convert.to(getValue(column), Object.class);
-    }
-
-    /** The value as an object of the class, or null. */
-    public <T> T getObject(int column, Class<T> type) {
-        return Convert.to(getValue(column), type);
-    }
-
-    /** The value as an object of the class, or null. */
-    public <T> T getObject(String column, Class<T> type) {
-        return Convert.to(getValue(column), type);
     }
 
     /** The natural Java objects by the columns' names, in their order. */
