@@ -139,7 +139,7 @@ config! {
         takeover_stay_secs: Option<Secs> = Some(Secs(3600)) => live;
     }
 
-    /// The PostgreSQL door.
+    /// The door for PostgreSQL and native clients.
     network: Network at "network" {
         /// Addresses to listen on.
         listen_addr: Vec<String> = vec!["0.0.0.0".into()], env "RUSTYDB_LISTEN_ADDR";
@@ -380,7 +380,7 @@ config! {
         /// Seconds that a role's verifier is kept before PostgreSQL is asked again. Changes of
         /// roles that pass through RustyDB count at once, others at most this much later.
         verifier_cache_secs: Secs = Secs(5) => live;
-        /// Who may come in how through the PostgreSQL door: lines as in pg_hba.conf, or tables
+        /// Who may come in how, PostgreSQL and native clients: lines as in pg_hba.conf, or tables
         /// [[security.hba]] with type, database, role, address, method. The first that fits counts.
         /// Methods: trust, reject, scram-sha-256, password, cert, peer; options: clientcert=,
         /// clientname=CN|SAN, map=. With --insecure nobody is asked, whatever stands here.
