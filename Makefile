@@ -4,7 +4,7 @@ CARGO ?= cargo
 ARGS ?=
 DENY_VERSION := 0.20.2
 
-.PHONY: help run build test regress soak check fmt lint deny doc fuzz bench config-file postgres \
+.PHONY: help run build test regress soak check fmt lint deny doc fuzz bench config-file openapi-file postgres \
 	drivers pgbouncer
 
 help: ## List the targets
@@ -52,6 +52,9 @@ bench: postgres pgbouncer build ## Measure RustyDB beside PostgreSQL and PgBounc
 
 config-file: ## Write config/rustydb.toml anew from the keys in src/config
 	UPDATE_EXPECT=1 $(CARGO) test --lib the_checked_in_file_is_the_default_file
+
+openapi-file: ## Write docs/openapi.json anew from the routes
+	UPDATE_EXPECT=1 $(CARGO) test --lib the_checked_in_description_is_that_of_the_routes
 
 postgres:
 	@scripts/ensure-postgres

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, Flag, Inputs, Loaded, Reloader, default_file};
+use crate::frontend::http::openapi;
 use crate::server::{self, Start};
 use crate::shell;
 use crate::supervisor::{StartError, data_dir};
@@ -56,6 +57,8 @@ enum Command {
     /// Run SQL: an interactive shell over the native protocol, or -c, -f, standard input.
     #[command(long_about = SQL_HELP)]
     Sql(SqlOptions),
+    /// Print the description of the HTTP API: OpenAPI 3.1 in JSON.
+    Openapi,
     /// Ask a running server how it is: exit code 0 healthy, 1 degraded, 2 unhealthy, 3 unreachable.
     Status(Options),
 }
@@ -171,6 +174,7 @@ pub fn run() -> ExitCode {
             options.load().and_then(|loaded| print(&loaded.show()))
         }
         Some(Command::Status(options)) => status(&options),
+        Some(Command::Openapi) => print(&openapi()),
         Some(Command::Sql(options)) => Ok(shell::run(&options.request(&matches))),
     };
     match result {

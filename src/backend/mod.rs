@@ -9,7 +9,7 @@ mod expect;
 mod gather;
 mod roster;
 mod servers;
-mod statements;
+pub mod statements;
 
 use std::io;
 use std::ops::Range;

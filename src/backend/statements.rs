@@ -2,7 +2,7 @@
 //! prepared once and served to every session of the lane.
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use std::hash::{BuildHasher, BuildHasherDefault};
 use std::sync::Arc;
 
 use crate::query::{Class, NameHasher};
@@ -25,6 +25,18 @@ pub struct Statement {
 }
 
 impl Statement {
+    /// One that sessions may share.
+    pub fn shared(
+        hasher: &impl BuildHasher,
+        body: Box<[u8]>,
+        context: u64,
+        class: Class,
+        version: u64,
+    ) -> Self {
+        let hash = hasher.hash_one((&body, context));
+        Self { body, context, hash, class, version, raw: false }
+    }
+
     fn is(&self, body: &[u8], context: u64) -> bool {
         self.context == context && *self.body == *body
     }

@@ -239,6 +239,10 @@ config! {
         request_timeout_secs: Secs = Secs(30), env "RUSTYDB_API_TIMEOUT" => live;
         /// Longest request body.
         max_body_size: ByteSize = ByteSize(10 << 20) => live;
+        /// Entries of a list's page when the request does not say how many.
+        default_page_size: u32 = 50 => live;
+        /// Entries of a list's page at most; who asks for more gets so many.
+        max_page_size: u32 = 1000 => live;
         /// Longest single row that is turned into JSON.
         max_row_size: ByteSize = ByteSize(16 << 20) => live;
         /// Seconds after which a client that takes nothing of its answer is disconnected.

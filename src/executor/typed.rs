@@ -1,18 +1,21 @@
-//! One statement with parameters, read by a program and not by a PostgreSQL client: the extended
-//! protocol in two batches. The first learns the types, so that values can be bound and read with
-//! them; the second runs. Rows are looked at where they arrived.
+//! One statement with parameters, read by a program and not by a PostgreSQL client. When its types
+//! are known, it is one round trip: what it runs with, the statement, its values. Else a first one
+//! asks for the types, so that values can be bound and read with them. Rows are looked at where
+//! they arrived.
 
+use std::collections::VecDeque;
+use std::hash::RandomState;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 
 use crate::backend::BackendConn;
+use crate::backend::statements::{ServerName, Statement};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::backend::{self as replies, Report, tag};
 use crate::proto::frontend::{self, tag as request};
-
-/// Name of the statement. Not the unnamed one, which a look-up in the catalog would replace.
-const STATEMENT: &str = "rustydb";
+use crate::query::Class;
 
 /// Longest message that is not a row: a report or a description of 1664 columns.
 const LONGEST: usize = 1 << 20;
@@ -43,7 +46,7 @@ pub struct ColumnInfo {
 }
 
 /// A warning or notice.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct Notice {
     /// `NOTICE`, `WARNING`, …
     pub severity: String,
@@ -73,23 +76,125 @@ pub enum Event {
     Done,
 }
 
-/// Prepares a statement and describes it. With `read_only`, a read-only transaction is
-/// begun first in the same batch; it is rolled back when the connection is released.
-pub async fn prepare(conn: &mut BackendConn, sql: &str, read_only: bool) -> Result<Prepared> {
-    if sql.contains('\0') {
-        return Err(Error::sql(b"22021", "the statement contains the character U+0000"));
+/// Settings of one transaction, such as the role that it runs as: they are made in the round trip
+/// of the statement, and end with its transaction.
+#[derive(Clone, Debug)]
+pub struct Local {
+    statement: Arc<Statement>,
+    values: Vec<Option<Vec<u8>>>,
+}
+
+/// Settings that a [`Local`] may have.
+pub const MAX_LOCAL: usize = 16;
+
+impl Local {
+    /// Names and values; further ones than [`MAX_LOCAL`] are left out. `None` = there are none.
+    pub fn new(hasher: &RandomState, settings: &[(&str, &str)]) -> Option<Self> {
+        let settings = &settings[..settings.len().min(MAX_LOCAL)];
+        if settings.is_empty() {
+            return None;
+        }
+        let call = |at: usize| format!("set_config(${},${},true)", 2 * at + 1, 2 * at + 2);
+        let calls: Vec<_> = (0..settings.len()).map(call).collect();
+        let types = vec![TEXT; 2 * settings.len()];
+        let body = statement_body(&format!("select {}", calls.join(",")), &types);
+        let statement = Statement::shared(hasher, body, CONTEXT, Class::default(), 0);
+        let bytes = |text: &str| Some(text.as_bytes().to_vec());
+        let values = settings.iter().flat_map(|(name, value)| [bytes(name), bytes(value)]);
+        Some(Self { statement: Arc::new(statement), values: values.collect() })
     }
-    let mut batch = BytesMut::new();
-    let mut requests = Vec::new();
-    if read_only {
-        frontend::query("BEGIN READ ONLY", &mut batch).map_err(Error::internal)?;
-        requests.push(request::QUERY);
+}
+
+/// Type of the names and values of settings.
+const TEXT: u32 = 25;
+
+/// Keeps the statements of this module apart from those of PostgreSQL clients on a connection.
+pub const CONTEXT: u64 = 0x7479_7065_6400;
+
+/// What follows the name in Parse.
+pub fn statement_body(sql: &str, types: &[u32]) -> Box<[u8]> {
+    let mut body = Vec::with_capacity(sql.len() + 3 + 4 * types.len());
+    body.extend_from_slice(sql.as_bytes());
+    body.push(0);
+    let count = u16::try_from(types.len()).unwrap_or(u16::MAX);
+    body.extend_from_slice(&count.to_be_bytes());
+    types.iter().for_each(|oid| body.extend_from_slice(&oid.to_be_bytes()));
+    body.into()
+}
+
+/// A round trip in the making.
+struct Batch<'a> {
+    conn: &'a mut BackendConn,
+    most: usize,
+    out: BytesMut,
+    /// Statements that the connection gains.
+    parsed: VecDeque<Arc<Statement>>,
+}
+
+impl<'a> Batch<'a> {
+    /// On a connection that keeps `most` statements.
+    fn new(conn: &'a mut BackendConn, most: usize) -> Self {
+        let mut out = Vec::new();
+        conn.state.leftovers.drain(..).for_each(|name| frontend::put_close(&mut out, &name));
+        Self { conn, most, out: BytesMut::from(&out[..]), parsed: VecDeque::new() }
     }
-    frontend::parse(STATEMENT, sql, [], &mut batch).map_err(Error::internal)?;
-    frontend::describe(b'S', STATEMENT, &mut batch).map_err(Error::internal)?;
-    frontend::sync(&mut batch);
-    requests.push(request::SYNC);
-    conn.send(&batch, &requests).await?;
+
+    /// The name of a statement, which is prepared if the connection does not have it.
+    fn name(&mut self, statement: &Arc<Statement>) -> ServerName {
+        let kept = &mut self.conn.state.statements;
+        if let Some(name) = kept.name_of(statement) {
+            return name;
+        }
+        let mut out = Vec::with_capacity(statement.body.len() + 64);
+        while let Some((_, name)) = kept.evict(self.most, statement) {
+            frontend::put_close(&mut out, name.as_bytes());
+        }
+        let name = kept.insert(statement.clone());
+        frontend::put_parse(&mut out, name.as_bytes(), &statement.body);
+        self.out.extend_from_slice(&out);
+        self.parsed.push_back(statement.clone());
+        name
+    }
+
+    fn run(
+        &mut self,
+        statement: &Arc<Statement>,
+        values: &[Option<Vec<u8>>],
+        max_rows: u32,
+    ) -> Result<()> {
+        let name = self.name(statement);
+        let name = std::str::from_utf8(name.as_bytes()).map_err(Error::internal)?;
+        let write = |value: &Option<Vec<u8>>, out: &mut BytesMut| match value {
+            Some(text) => {
+                out.extend_from_slice(text);
+                Ok(postgres_protocol::IsNull::No)
+            }
+            None => Ok(postgres_protocol::IsNull::Yes),
+        };
+        frontend::bind("", name, [0i16], values, write, [0i16], &mut self.out)
+            .map_err(|_| Error::new(ErrorKind::PayloadTooLarge, "the parameters are too long"))?;
+        let limit = i32::try_from(max_rows).unwrap_or(i32::MAX);
+        frontend::execute("", limit, &mut self.out).map_err(Error::internal)
+    }
+
+    async fn send(mut self) -> Result<VecDeque<Arc<Statement>>> {
+        frontend::sync(&mut self.out);
+        self.conn.send(&self.out, &[request::SYNC]).await?;
+        Ok(self.parsed)
+    }
+}
+
+/// Asks for the types of a statement; it is prepared on the connection afterwards.
+pub async fn describe(
+    conn: &mut BackendConn,
+    statement: &Arc<Statement>,
+    most: usize,
+) -> Result<Prepared> {
+    let mut batch = Batch::new(conn, most);
+    let name = batch.name(statement);
+    let name = std::str::from_utf8(name.as_bytes()).map_err(Error::internal)?;
+    frontend::describe(b'S', name, &mut batch.out).map_err(Error::internal)?;
+    let parsed = batch.send().await?;
     let mut prepared = Prepared::default();
     let mut error = None;
     while conn.state.pending() > 0 {
@@ -103,7 +208,9 @@ pub async fn prepare(conn: &mut BackendConn, sql: &str, read_only: bool) -> Resu
             _ => {}
         }
     }
-    error.map_or(Ok(prepared), Err)
+    let Some(error) = error else { return Ok(prepared) };
+    parsed.iter().for_each(|statement| conn.state.statements.remove(statement));
+    Err(error)
 }
 
 fn columns(body: &[u8]) -> Result<Vec<ColumnInfo>> {
@@ -124,39 +231,38 @@ fn take_error(conn: &BackendConn, before: Option<Error>) -> Result<Error> {
     if conn.state.fatal { Err(error) } else { Ok(error) }
 }
 
-/// Binds text values to the prepared statement and runs it, for at most `max_rows` rows (0 = all).
+/// Runs a statement with text values, for at most `max_rows` rows (0 = all); the events follow.
 pub async fn execute(
     conn: &mut BackendConn,
-    parameters: &[Option<Vec<u8>>],
+    statement: &Arc<Statement>,
+    local: Option<&Local>,
+    values: &[Option<Vec<u8>>],
     max_rows: u32,
-) -> Result<()> {
-    let mut batch = BytesMut::new();
-    let bound = frontend::bind(
-        "",
-        STATEMENT,
-        [0i16],
-        parameters,
-        |value, out| match value {
-            Some(text) => {
-                out.extend_from_slice(text);
-                Ok(postgres_protocol::IsNull::No)
-            }
-            None => Ok(postgres_protocol::IsNull::Yes),
-        },
-        [0i16],
-        &mut batch,
-    );
-    bound.map_err(|_| Error::new(ErrorKind::PayloadTooLarge, "the parameters are too long"))?;
-    let limit = i32::try_from(max_rows).unwrap_or(i32::MAX);
-    frontend::execute("", limit, &mut batch).map_err(Error::internal)?;
-    frontend::sync(&mut batch);
-    conn.send(&batch, &[request::SYNC]).await
+    most: usize,
+) -> Result<Events> {
+    let mut batch = Batch::new(conn, most);
+    if let Some(local) = local {
+        batch.run(&local.statement, &local.values, 0)?;
+    }
+    batch.run(statement, values, max_rows)?;
+    let parsed = batch.send().await?;
+    Ok(Events {
+        error: None,
+        parsed,
+        in_local: local.is_some(),
+        statement: Some(statement.clone()),
+    })
 }
 
 /// The events of a running statement.
 #[derive(Debug, Default)]
 pub struct Events {
     error: Option<Error>,
+    /// Statements that the connection gains when it says so.
+    parsed: VecDeque<Arc<Statement>>,
+    /// What comes belongs to the settings before the statement.
+    in_local: bool,
+    statement: Option<Arc<Statement>>,
 }
 
 impl Events {
@@ -169,7 +275,16 @@ impl Events {
         longest_row: usize,
     ) -> Poll<Result<Event>> {
         loop {
-            let event = match ready!(conn.poll_message(cx, longest_row.max(LONGEST)))? {
+            let tag = ready!(conn.poll_message(cx, longest_row.max(LONGEST)))?;
+            let event = match tag {
+                tag::PARSE_COMPLETE => {
+                    self.parsed.pop_front();
+                    continue;
+                }
+                tag::DATA_ROW | tag::COMMAND_COMPLETE if self.in_local => {
+                    self.in_local = tag == tag::DATA_ROW;
+                    continue;
+                }
                 tag::DATA_ROW if self.error.is_none() => Event::Row,
                 tag::COMMAND_COMPLETE => {
                     let tag =
@@ -182,7 +297,9 @@ impl Events {
                     None => continue,
                 },
                 tag::ERROR => {
-                    self.error = Some(take_error(conn, self.error.take())?);
+                    let error = take_error(conn, self.error.take())?;
+                    self.forget(conn, &error);
+                    self.error = Some(error);
                     continue;
                 }
                 // There is no place for COPY's bytes in a typed result. The connection is given
@@ -199,6 +316,23 @@ impl Events {
             return Poll::Ready(Ok(event));
         }
     }
+}
+
+impl Events {
+    /// What was to be prepared was not, or is not as it was any more.
+    fn forget(&mut self, conn: &mut BackendConn, error: &Error) {
+        self.parsed.drain(..).for_each(|gone| conn.state.statements.remove(&gone));
+        let Some(statement) = self.statement.take().filter(|_| is_stale(error)) else { return };
+        if let Some(name) = conn.state.statements.name_of(&statement) {
+            conn.state.leftovers.push(name.as_bytes().into());
+            conn.state.statements.remove(&statement);
+        }
+    }
+}
+
+/// "cached plan must not change result type", and a statement that is not there.
+pub fn is_stale(error: &Error) -> bool {
+    matches!(error.sqlstate().as_str(), "0A000" | "26000")
 }
 
 fn copy_refused() -> Error {

@@ -32,7 +32,11 @@ pub struct Column {
 
 impl Session {
     /// Looks up what the catalog does not know yet, over the session's own connection.
-    pub async fn describe(&mut self, catalog: &Catalog, prepared: &Prepared) -> Result<Described> {
+    pub(super) async fn describe(
+        &mut self,
+        catalog: &Catalog,
+        prepared: &Prepared,
+    ) -> Result<Described> {
         let database = self.entry.database.clone();
         let columns = &prepared.columns;
         let oids: Vec<u32> = prepared

@@ -9,17 +9,19 @@ mod describe;
 mod own;
 mod registry;
 mod statistics;
+mod typed;
 
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 pub use crate::executor::relay::Client;
-pub use crate::executor::typed::{ColumnInfo, Event, Notice, Prepared};
+pub use crate::executor::typed::{Event, Notice};
 pub use describe::{Column, Described};
 pub use registry::{CancelElsewhere, Entry, Sessions, Stop};
 pub use statistics::SessionView;
+pub use typed::Known;
 
 use crate::auth::Identity;
 use crate::backend::{Credentials, Told};
@@ -28,13 +30,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::executor::mux::{APPLICATION_NAME, Limits, Mux, MuxSetup, Wait};
 use crate::executor::probe;
 use crate::executor::relay::{self, Dropped, Link, Pause};
-use crate::executor::typed::{self, Events};
+use crate::executor::typed::{Events, Local};
 use crate::executor::{Executor, Work};
 use crate::pool::{Demand, LaneKey, Lease};
 use crate::proto::backend::{Severity, TxStatus, put_error, put_ready};
 use crate::query::{SettingValue, Settings};
 use crate::types::{Database, Protocol};
 use registry::Newcomer;
+use typed::KnownStatements;
 
 /// Time for a client to take the errors of requests that found no connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -61,12 +64,14 @@ pub struct Opener {
     config: Live,
     /// The same for all sessions, so that equal statements are found.
     hasher: RandomState,
+    known: Arc<KnownStatements>,
 }
 
 impl Opener {
     /// Sessions of this registry that work through this executor.
     pub fn new(sessions: Arc<Sessions>, executor: Executor, config: Live) -> Self {
-        Self { sessions, executor, config, hasher: RandomState::new() }
+        let (hasher, known) = (RandomState::new(), Arc::default());
+        Self { sessions, executor, config, hasher, known }
     }
 
     /// Opens a session for a proven identity.
@@ -86,6 +91,13 @@ pub struct Session {
     lease: Option<Lease>,
     work: Option<Work>,
     events: Events,
+    known: Arc<KnownStatements>,
+    /// The statement of a program that runs.
+    running: Option<Arc<Known>>,
+    local: Option<Local>,
+    /// A program may have left something behind.
+    dirty: bool,
+    most_statements: usize,
     demand: Demand,
     mux: Mux,
     unpin_after: Duration,
@@ -109,7 +121,7 @@ pub enum End {
 impl Session {
     fn open(opener: &Opener, opening: Opening) -> Self {
         let Opening { identity, database, mut options, protocol, peer } = opening;
-        let Opener { sessions, executor, config, hasher } = opener;
+        let Opener { sessions, executor, config, hasher, known } = opener;
         let config = config.now();
         options.sort();
         let role = identity.role;
@@ -157,6 +169,11 @@ impl Session {
             lease: None,
             work: None,
             events: Events::default(),
+            known: known.clone(),
+            running: None,
+            local: None,
+            dirty: false,
+            most_statements: config.pool.statement_cache_size,
             demand: Demand { lane, credentials },
             mux,
             unpin_after: Duration::from_millis(config.pool.unpin_after_ms.into()),
@@ -420,46 +437,6 @@ impl Session {
             self.sessions.log_holders(error);
         }
         acquired
-    }
-
-    /// Prepares a statement of a typed client.
-    pub async fn prepare(&mut self, sql: &str, read_only: bool) -> Result<Prepared> {
-        self.work =
-            Some(self.executor.admit(self.entry.protocol, sql.as_bytes(), &self.entry.tally));
-        if self.lease.is_none() {
-            let lease = self.executor.acquire(&self.demand, &self.entry.slot).await;
-            self.lease = Some(self.noted(lease)?);
-            let conn = held(&mut self.lease)?.conn();
-            let sql = conn.state.applied.transition(self.mux.settings());
-            if !sql.is_empty() {
-                conn.simple(&sql, |_| {}).await?;
-                conn.state.applied = self.mux.settings().clone();
-            }
-        }
-        let conn = held(&mut self.lease)?.conn();
-        let prepared = typed::prepare(conn, sql, read_only).await;
-        self.note_failure(prepared)
-    }
-
-    /// Runs the prepared statement with text values; the events follow.
-    pub async fn execute(&mut self, values: &[Option<Vec<u8>>], max_rows: u32) -> Result<()> {
-        self.events = Events::default();
-        typed::execute(held(&mut self.lease)?.conn(), values, max_rows).await
-    }
-
-    /// The next event of the running statement; the values of a row are in [`Session::row`].
-    pub fn poll_event(&mut self, cx: &mut Context<'_>, longest_row: usize) -> Poll<Result<Event>> {
-        let conn = held(&mut self.lease)?.conn();
-        let event = std::task::ready!(self.events.poll(cx, conn, longest_row));
-        if let (Ok(Event::Complete { command, rows }), Some(work)) = (&event, &mut self.work) {
-            work.completed(crate::proto::backend::CommandTag { command, rows: *rows });
-        }
-        Poll::Ready(self.note_failure(event))
-    }
-
-    /// Body of the DataRow that the last event was.
-    pub fn row(&mut self) -> &[u8] {
-        self.lease.as_mut().map_or(&[], |lease| lease.conn().body())
     }
 
     /// A handle that can cancel while the session is borrowed.

@@ -61,11 +61,52 @@ struct OutColumn {
     shape: Shape,
 }
 
+/// Writes the rows of a result as JSON.
+pub struct RowWriter {
+    columns: Vec<OutColumn>,
+    as_arrays: bool,
+    style: Style,
+}
+
+impl RowWriter {
+    /// For rows of these columns.
+    pub fn new(columns: &[Column], as_arrays: bool, style: Style) -> Self {
+        let column = |column: &Column| {
+            let mut key = Vec::new();
+            values::write_string(&mut key, column.name.as_bytes());
+            key.push(b':');
+            OutColumn { key, shape: column.info.shape.clone() }
+        };
+        Self { columns: columns.iter().map(column).collect(), as_arrays, style }
+    }
+
+    /// Writes the body of a DataRow.
+    pub fn write(&self, row: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let (open, close) = if self.as_arrays { (b'[', b']') } else { (b'{', b'}') };
+        out.push(open);
+        let row = DataRow::parse(row).map_err(Error::backend_lost)?;
+        for (at, (value, column)) in row.zip(&self.columns).enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            if !self.as_arrays {
+                out.extend_from_slice(&column.key);
+            }
+            match value.map_err(Error::backend_lost)? {
+                Some(text) => values::write_value(out, text, &column.shape, self.style),
+                None => out.extend_from_slice(b"null"),
+            }
+        }
+        out.push(close);
+        Ok(())
+    }
+}
+
 /// A running statement and its answer.
 pub struct Rows {
     session: Session,
     layout: Layout,
-    columns: Vec<OutColumn>,
+    writer: RowWriter,
     longest_row: usize,
     out: Vec<u8>,
     /// What comes after the rows of a document, apart from what is only known then.
@@ -99,17 +140,11 @@ impl Rows {
         begun: Instant,
         deadline: Option<tokio::time::Instant>,
     ) -> Self {
-        let column = |column: &Column| {
-            let mut key = Vec::new();
-            values::write_string(&mut key, column.name.as_bytes());
-            key.push(b':');
-            OutColumn { key, shape: column.info.shape.clone() }
-        };
         let query_id = uuid::Uuid::now_v7().to_string();
         let mut rows = Self {
             session,
             layout,
-            columns: columns.iter().map(column).collect(),
+            writer: RowWriter::new(columns, layout.rows_as_arrays, layout.style),
             longest_row,
             out: Vec::with_capacity(1 << 10),
             query_id,
@@ -201,26 +236,11 @@ impl Rows {
             self.has_more = true;
             return Ok(());
         }
-        let Self { session, columns, layout, out, rows, .. } = self;
-        let objects = !layout.rows_as_arrays;
+        let Self { session, writer, layout, out, rows, .. } = self;
         if *rows > 0 && layout.format == Format::Json {
             out.push(b',');
         }
-        out.push(if objects { b'{' } else { b'[' });
-        let row = DataRow::parse(session.row()).map_err(Error::backend_lost)?;
-        for (at, (value, column)) in row.zip(columns.iter()).enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            if objects {
-                out.extend_from_slice(&column.key);
-            }
-            match value.map_err(Error::backend_lost)? {
-                Some(text) => values::write_value(out, text, &column.shape, layout.style),
-                None => out.extend_from_slice(b"null"),
-            }
-        }
-        out.push(if objects { b'}' } else { b']' });
+        writer.write(session.row(), out)?;
         if layout.format == Format::Ndjson {
             out.push(b'\n');
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::{self, HeaderMap};
 use axum::http::request::Parts;
 use base64::Engine;
@@ -15,7 +15,8 @@ use super::error::ApiError;
 use super::{HttpDoor, Peer, RequestId};
 use crate::auth::Identity;
 use crate::error::{Error, ErrorKind};
-use crate::types::{Role, Secret};
+use crate::session::{Opening, Session};
+use crate::types::{Protocol, Role, Secret};
 
 /// Parameters that make text values of PostgreSQL unambiguous, and JSON of them possible.
 const SESSION_PARAMETERS: [(&str, &str); 6] = [
@@ -38,9 +39,21 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Start-up parameters of a session for JSON.
-    pub fn session_parameters() -> Vec<(String, String)> {
-        SESSION_PARAMETERS.map(|(name, value)| (name.into(), value.into())).to_vec()
+    /// A session of the caller's in a database; `None` = `api.database`.
+    pub fn session(&self, door: &HttpDoor, database: Option<&str>) -> Result<Session, Error> {
+        let config = door.config.now();
+        let database = database.unwrap_or(&config.api.database);
+        if database.contains('\0') {
+            return Err(Error::new(ErrorKind::ValidationError, "database contains U+0000"));
+        }
+        let options = SESSION_PARAMETERS.map(|(name, value)| (name.into(), value.into())).to_vec();
+        Ok(door.opener.open(Opening {
+            identity: self.identity.clone(),
+            database: database.into(),
+            options,
+            protocol: Protocol::Http,
+            peer: self.peer.clone(),
+        }))
     }
 }
 
@@ -90,6 +103,46 @@ fn basic(headers: &HeaderMap) -> Result<Option<(Role, Secret)>, Error> {
     let text = String::from_utf8(decoded).map_err(|_| malformed())?;
     let (name, password) = text.split_once(':').ok_or_else(malformed)?;
     Ok(Some((name.into(), Secret::new(password))))
+}
+
+/// The parameters of the query string.
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<HttpDoor>> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _door: &Arc<HttpDoor>,
+    ) -> Result<Self, Self::Rejection> {
+        match Query::<T>::try_from_uri(&parts.uri) {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(e) => {
+                let text = format!("the query string is not valid: {}", e.body_text());
+                Err(Error::new(ErrorKind::ValidationError, text).into())
+            }
+        }
+    }
+}
+
+/// The parameters of the path.
+pub struct InPath<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<HttpDoor>> for InPath<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        door: &Arc<HttpDoor>,
+    ) -> Result<Self, Self::Rejection> {
+        match Path::<T>::from_request_parts(parts, door).await {
+            Ok(Path(params)) => Ok(Self(params)),
+            Err(e) => {
+                let text = format!("the path is not valid: {}", e.body_text());
+                Err(Error::new(ErrorKind::ValidationError, text).into())
+            }
+        }
+    }
 }
 
 /// A JSON body, within `api.max_body_size` and `api.request_timeout_secs`.

@@ -5,8 +5,11 @@
 
 mod body;
 mod counted;
+mod description;
 mod error;
 mod extract;
+mod fetch;
+mod paging;
 mod routes;
 
 use std::net::IpAddr;
@@ -76,6 +79,11 @@ pub struct HttpDoor {
     pub drain: DrainWatch,
 }
 
+/// The description of the API: OpenAPI 3.1 in JSON.
+pub fn openapi() -> String {
+    routes::document()
+}
+
 /// Which listener a router is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Face {
@@ -89,7 +97,7 @@ impl HttpDoor {
     /// The router of a listener.
     pub fn router(self: &Arc<Self>, face: Face) -> Router {
         let routes = match face {
-            Face::Api => routes::api(),
+            Face::Api => routes::api().0,
             Face::Metrics => routes::metrics_only(),
         };
         routes
@@ -350,8 +358,12 @@ async fn method_not_allowed(request: Request) -> Response {
 }
 
 /// A plain JSON answer.
-fn json(status: StatusCode, value: &serde_json::Value) -> Response {
-    let mut response = Response::new(Body::from(value.to_string()));
+fn answer(status: StatusCode, value: &impl serde::Serialize) -> Response {
+    let body = match serde_json::to_vec(value) {
+        Ok(body) => body,
+        Err(e) => return error::response(Error::internal(e)),
+    };
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);

@@ -2,29 +2,38 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use axum::routing::get;
+use utoipa_axum::routes;
 
 use super::super::HttpDoor;
 use super::super::error::ApiResult;
 use super::super::extract::Caller;
+use super::Routes;
 use crate::error::{Error, ErrorKind};
 
 /// Routes that ask for a password.
-pub fn routes() -> Router<Arc<HttpDoor>> {
-    Router::new().route("/api/v1/metrics", get(guarded))
+pub fn routes() -> Routes {
+    Routes::new().routes(routes!(get_metrics))
 }
 
 /// Routes of the metrics listener.
-pub fn open_routes() -> Router<Arc<HttpDoor>> {
-    Router::new().route("/metrics", get(open))
+pub fn open_routes() -> Routes {
+    Routes::new().route("/metrics", get(open))
 }
 
-async fn guarded(State(door): State<Arc<HttpDoor>>, _caller: Caller) -> ApiResult {
+/// Get metrics
+///
+/// Every metric of the server in Prometheus' text format.
+#[utoipa::path(
+    get, path = "/api/v1/metrics", tag = "server",
+    responses((status = 200, description = "The metrics.", body = String,
+        content_type = "text/plain"))
+)]
+async fn get_metrics(State(door): State<Arc<HttpDoor>>, _caller: Caller) -> ApiResult {
     if !door.config.now().monitoring.enable_metrics {
         let text = "metrics are off";
         return Err(Error::new(ErrorKind::NotFound, text)

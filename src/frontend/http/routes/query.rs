@@ -3,55 +3,64 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
-use axum::routing::post;
-use axum::{Extension, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use super::super::body::{Fill, Format, Layout, Rows, RowsBody, timed_out};
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, JsonBody};
 use super::super::{HttpDoor, InWork};
+use super::Routes;
 use crate::catalog::TypeInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::{self, Style};
-use crate::session::{Described, Opening, Session};
-use crate::types::Protocol;
+use crate::session::{Described, Known, Notice, Session};
 
 /// Routes of this file.
-pub fn routes() -> Router<Arc<HttpDoor>> {
-    Router::new().route("/api/v1/query", post(query))
+pub fn routes() -> Routes {
+    Routes::new().routes(routes!(execute_query))
 }
 
-#[derive(Deserialize)]
+/// A statement to be run.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct QueryRequest {
     /// One statement.
+    #[schema(examples("select $1::int + 1 as two"))]
     sql: String,
     /// Values of `$1`, `$2`, …
     #[serde(default)]
+    #[schema(value_type = Vec<serde_json::Value>, examples(json!([1])))]
     params: Vec<Box<RawValue>>,
     /// Another database than `api.database`.
     database: Option<String>,
-    /// Stops the statement; 0 = at once is not meant, so it is refused.
+    /// Milliseconds after which the statement is stopped.
+    #[schema(minimum = 1)]
     timeout_ms: Option<u64>,
     /// Rows at most; `has_more` tells whether there were others.
+    #[schema(minimum = 1)]
     max_rows: Option<u32>,
+    /// Rows as objects, or as arrays in the order of the columns.
     #[serde(default)]
     row_format: RowFormat,
+    /// How numeric values are written: numbers lose digits in many programs.
     #[serde(default)]
     numeric: NumberOrString,
+    /// How int8 values are written: as numbers, unless said otherwise.
     int8: Option<NumberOrString>,
     /// Runs in a read-only transaction.
     #[serde(default)]
     read_only: bool,
 }
 
-#[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, Deserialize, ToSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum RowFormat {
     #[default]
@@ -59,12 +68,53 @@ enum RowFormat {
     Array,
 }
 
-#[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, Deserialize, ToSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum NumberOrString {
     Number,
     #[default]
     String,
+}
+
+/// What a statement returned. Columns of it: name, type, number of the type, whether NULL can be.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "describes what the rows' body writes piece by piece")]
+struct QueryResult {
+    /// Number of the query.
+    #[schema(format = "uuid")]
+    query_id: String,
+    /// The columns.
+    columns: Vec<QueryColumn>,
+    /// The rows.
+    rows: Vec<serde_json::Value>,
+    /// How many rows there are here.
+    row_count: u64,
+    /// Rows that were inserted, changed or deleted.
+    affected_rows: u64,
+    /// Whether max_rows left rows out.
+    has_more: bool,
+    /// The command; null when max_rows left rows out.
+    #[schema(required)]
+    command: Option<String>,
+    /// From the request to the end of the result.
+    execution_time_ms: f64,
+    /// Warnings and notices of PostgreSQL, 100 at most.
+    notices: Vec<Notice>,
+}
+
+/// A column of a result.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "describes what the rows' body writes piece by piece")]
+struct QueryColumn {
+    /// Name.
+    name: String,
+    /// Name of the type.
+    #[serde(rename = "type")]
+    type_name: String,
+    /// Number of the type.
+    type_oid: u32,
+    /// Whether it can be NULL, as far as is known.
+    nullable: bool,
 }
 
 impl QueryRequest {
@@ -95,7 +145,16 @@ impl QueryRequest {
     }
 }
 
-async fn query(
+/// Run a statement
+///
+/// Runs one SQL statement with parameters as the caller's role. With `Accept:
+/// application/x-ndjson` rows are streamed, one line each, as they come.
+#[utoipa::path(
+    post, path = "/api/v1/query", tag = "query", request_body = QueryRequest,
+    responses((status = 200, description = "The result.",
+        content((QueryResult = "application/json"), (String = "application/x-ndjson"))))
+)]
+async fn execute_query(
     State(door): State<Arc<HttpDoor>>,
     Extension(in_work): Extension<InWork>,
     caller: Caller,
@@ -109,7 +168,7 @@ async fn query(
     let deadline = deadline(&request, format, config.api.request_timeout_secs.duration());
     let id = caller.id.clone();
     let started = start(&door, caller, &request);
-    let (session, described) = match deadline {
+    let (session, known) = match deadline {
         // Dropping the session on the way cancels what it does.
         Some(at) => tokio::time::timeout_at(at, started).await.map_err(|_| timed_out())??,
         None => started.await?,
@@ -118,7 +177,7 @@ async fn query(
     let max_rows = request.max_rows.map(u64::from);
     let layout = Layout { format, rows_as_arrays, max_rows, style: request.style() };
     let longest = config.api.max_row_size.len();
-    let columns = &described.columns;
+    let columns = &known.described.columns;
     let mut rows = Box::new(Rows::new(session, layout, columns, longest, begun, deadline));
     let fill = std::future::poll_fn(|cx| rows.poll_fill(cx)).await?;
     let query_id = rows.query_id().to_owned();
@@ -158,28 +217,18 @@ async fn start(
     door: &HttpDoor,
     caller: Caller,
     request: &QueryRequest,
-) -> Result<(Session, Described)> {
-    let config = door.config.now();
-    let database = request.database.as_deref().unwrap_or(&config.api.database);
-    if database.contains('\0') {
-        return Err(Error::new(ErrorKind::ValidationError, "database contains U+0000"));
-    }
-    let opening = Opening {
-        identity: caller.identity,
-        database: database.into(),
-        options: Caller::session_parameters(),
-        protocol: Protocol::Http,
-        peer: caller.peer,
-    };
-    let mut session = door.opener.open(opening);
+) -> Result<(Session, Arc<Known>)> {
+    let mut session = caller.session(door, request.database.as_deref())?;
     session.ended_by("error");
-    let prepared = session.prepare(&request.sql, request.read_only).await?;
-    let described = session.describe(&door.catalog, &prepared).await?;
-    let values = bind(&request.params, &described)?;
+    if request.read_only {
+        session.run_with(&[("transaction_read_only", "on")]);
+    }
+    let known = session.prepare(&door.catalog, &request.sql, &[]).await?;
+    let values = bind(&request.params, &known.described)?;
     // One more than asked for, which is not returned, tells whether there are more.
     session.execute(&values, request.max_rows.map_or(0, |n| n.saturating_add(1))).await?;
     session.ended_by("client_gone");
-    Ok((session, described))
+    Ok((session, known))
 }
 
 /// The parameters as text, each as its type wants it.

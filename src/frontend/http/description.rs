@@ -1,0 +1,125 @@
+//! The description of the API in OpenAPI 3.1, made from the routes themselves.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    ComponentsBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder,
+    PathItem, Ref, RefOr, Response, ResponseBuilder, ServerBuilder,
+};
+
+/// A group of operations.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    tag: &'static str,
+    about: &'static str,
+}
+
+/// Groups in the order in which documentation shows them.
+const GROUPS: [Group; 10] = [
+    Group { tag: "query", about: "Run SQL: one statement, many, explained, prepared." },
+    Group { tag: "tables", about: "Tables and their rows." },
+    Group { tag: "schema", about: "Schemas, databases, views, indexes, procedures." },
+    Group { tag: "transactions", about: "Transactions over several requests, and locks." },
+    Group { tag: "auth", about: "Log-in, tokens, keys." },
+    Group { tag: "admin", about: "Configuration, users, roles, maintenance." },
+    Group { tag: "pools", about: "Pools and their connections to PostgreSQL." },
+    Group { tag: "sessions", about: "The sessions of clients." },
+    Group { tag: "server", about: "What this server is and can do." },
+    Group { tag: "health", about: "Probes; they ask for no password." },
+];
+
+/// Operations that anybody may call.
+const OPEN: &[&str] = &["/health/", "/api/v1/health", "/api/v1/openapi.json"];
+
+/// The body of every answer that is not a success.
+#[derive(Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// What went wrong.
+    error: ErrorFields,
+}
+
+/// The parts of an error.
+#[derive(Serialize, ToSchema)]
+struct ErrorFields {
+    /// Word for programs.
+    #[schema(examples("VALIDATION_ERROR"))]
+    code: String,
+    /// Text for people.
+    message: String,
+    /// More about it, by code.
+    #[schema(value_type = Object)]
+    details: serde_json::Value,
+    /// SQLSTATE: PostgreSQL's, or that of the code.
+    #[schema(examples("42601"), min_length = 5, max_length = 5)]
+    sqlstate: String,
+    /// Where in the statement, in characters from 1.
+    #[schema(required = false, nullable = false)]
+    position: Option<u32>,
+    /// What to do.
+    #[schema(required = false, nullable = false)]
+    hint: Option<String>,
+    /// Number of the request, also in the header X-Request-Id and in the log.
+    request_id: String,
+    /// When.
+    #[schema(format = DateTime)]
+    timestamp: String,
+}
+
+/// What routes are added to.
+pub fn base() -> OpenApi {
+    let tag =
+        |group: &Group| TagBuilder::new().name(group.tag).description(Some(group.about)).build();
+    let about = "SQL, tables and administration of RustyDB, one server in front of PostgreSQL.";
+    let license = LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build();
+    let info = InfoBuilder::new()
+        .title("RustyDB")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(about))
+        .license(Some(license))
+        .build();
+    let basic = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
+    let components = ComponentsBuilder::new()
+        .schema("ErrorBody", <ErrorBody as utoipa::PartialSchema>::schema())
+        .schema("ErrorFields", <ErrorFields as utoipa::PartialSchema>::schema())
+        .security_scheme("basic", basic)
+        .build();
+    OpenApiBuilder::new()
+        .info(info)
+        .servers(Some([ServerBuilder::new().url("/").description(Some("This server.")).build()]))
+        .tags(Some(GROUPS.iter().map(tag)))
+        .components(Some(components))
+        .build()
+}
+
+/// Adds to every operation what is true of all of them.
+pub fn finish(mut api: OpenApi) -> OpenApi {
+    for (path, item) in &mut api.paths.paths {
+        let is_open = OPEN.iter().any(|open| path.starts_with(open));
+        for operation in operations(item) {
+            let failure = RefOr::T(failure());
+            operation.responses.responses.entry("default".into()).or_insert(failure);
+            operation.security = Some(match is_open {
+                true => vec![SecurityRequirement::default()],
+                false => vec![SecurityRequirement::new::<_, [&str; 0], &str>("basic", [])],
+            });
+        }
+    }
+    api
+}
+
+fn failure() -> Response {
+    let schema = Ref::from_schema_name("ErrorBody");
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new()
+        .description("It was refused, or failed: the body says why.")
+        .content("application/json", content)
+        .build()
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
+    [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+}

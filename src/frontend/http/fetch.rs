@@ -1,0 +1,101 @@
+//! RustyDB's own statements for the endpoints: run as the caller, their rows in memory.
+//!
+//! For answers of a bounded size only; what can be large is streamed ([`super::body`]).
+
+use std::future::poll_fn;
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::HttpDoor;
+use super::body::{RowWriter, timed_out};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::json::Style;
+use crate::session::{Event, Session};
+
+/// Bytes of an answer.
+const MOST: usize = 16 << 20;
+
+/// The answer to a statement.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// Rows as JSON objects.
+    pub rows: Vec<Box<RawValue>>,
+    /// The command's tag without numbers.
+    pub command: String,
+    /// Rows that were returned or changed.
+    pub affected: u64,
+}
+
+impl Fetched {
+    /// The rows as values of a type that has their columns as fields.
+    pub fn typed<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
+        self.rows.iter().map(|row| parse(row)).collect()
+    }
+
+    /// The only row; none is the error that there is no such thing.
+    pub fn one<T: DeserializeOwned>(&self, missing: impl FnOnce() -> String) -> Result<T> {
+        match self.rows.first() {
+            Some(row) => parse(row),
+            None => Err(Error::new(ErrorKind::NotFound, missing())),
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(row: &RawValue) -> Result<T> {
+    serde_json::from_str(row.get()).map_err(Error::internal)
+}
+
+/// Runs one statement; the parameters are text that PostgreSQL reads as the types it finds.
+pub async fn run(
+    door: &HttpDoor,
+    session: &mut Session,
+    sql: &str,
+    params: &[Option<&str>],
+) -> Result<Fetched> {
+    let limit = door.config.now().api.request_timeout_secs.duration();
+    // Dropping the session on the way cancels what it does.
+    let run = tokio::time::timeout(limit, run_within(door, session, sql, params));
+    run.await.map_err(|_| timed_out())?
+}
+
+async fn run_within(
+    door: &HttpDoor,
+    session: &mut Session,
+    sql: &str,
+    params: &[Option<&str>],
+) -> Result<Fetched> {
+    session.ended_by("error");
+    let known = session.prepare(&door.catalog, sql, &[]).await?;
+    let bytes = |value: &Option<&str>| value.map(|text| text.as_bytes().to_vec());
+    let values: Vec<_> = params.iter().map(bytes).collect();
+    session.execute(&values, 0).await?;
+    let writer = RowWriter::new(&known.described.columns, false, Style::default());
+    let longest = door.config.now().api.max_row_size.len();
+    let (mut fetched, mut size) = (Fetched::default(), 0);
+    loop {
+        match poll_fn(|cx| session.poll_event(cx, longest)).await? {
+            Event::Row => {
+                let mut row = Vec::new();
+                writer.write(session.row(), &mut row)?;
+                size += row.len();
+                if size > MOST {
+                    let text = "the answer is too large";
+                    return Err(Error::new(ErrorKind::PayloadTooLarge, text)
+                        .with_hint("ask for a smaller page, or for less of each entry"));
+                }
+                let row = String::from_utf8(row).map_err(Error::internal)?;
+                fetched.rows.push(RawValue::from_string(row).map_err(Error::internal)?);
+            }
+            Event::Complete { command, rows } => {
+                fetched.command = command;
+                fetched.affected = rows;
+            }
+            Event::Notice(_) | Event::Suspended => {}
+            Event::Done => {
+                session.ended_by("closed");
+                return Ok(fetched);
+            }
+        }
+    }
+}

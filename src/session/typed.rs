@@ -1,0 +1,261 @@
+//! Sessions of programs: statements with their types, run one at a time. Between two transactions
+//! the connection goes back as it is when a statement is known to leave nothing behind, so that
+//! the statements prepared on it serve the next session too.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{Described, Event, Session, held};
+use crate::backend::statements::Statement;
+use crate::catalog::{Catalog, DatabaseNames, SequenceRule};
+use crate::error::{Error, Result};
+use crate::executor::typed::{self, Local};
+use crate::pool::LaneKey;
+use crate::proto::backend::{CommandTag, TxStatus};
+use crate::query::{Class, Effects, classify};
+
+/// Statements whose types are remembered.
+const MAX_KNOWN: usize = 4096;
+
+/// Bytes of their texts.
+const MAX_BYTES: usize = 32 << 20;
+
+/// How long the types of a statement are believed in: tables may change behind our back.
+const FRESH_FOR: Duration = Duration::from_secs(60);
+
+/// A statement and what is known of it.
+#[derive(Debug)]
+pub struct Known {
+    statement: Arc<Statement>,
+    /// Its parameters and columns.
+    pub described: Described,
+    lane: Arc<LaneKey>,
+    definitions: u64,
+    at: Instant,
+    used: AtomicU64,
+}
+
+impl Known {
+    fn is_current(&self, names: &DatabaseNames) -> bool {
+        self.definitions == names.definitions()
+            && self.statement.version == names.version()
+            && self.at.elapsed() < FRESH_FOR
+    }
+}
+
+/// The statements that sessions of programs have run, so that their types are asked for once.
+#[derive(Debug, Default)]
+pub struct KnownStatements {
+    hasher: RandomState,
+    kept: Mutex<Kept>,
+    uses: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_hash: HashMap<u64, Arc<Known>>,
+    bytes: usize,
+}
+
+impl KnownStatements {
+    fn hash(&self, lane: &LaneKey, body: &[u8]) -> u64 {
+        self.hasher.hash_one((lane, body))
+    }
+
+    fn find(&self, lane: &LaneKey, body: &[u8], names: &DatabaseNames) -> Option<Arc<Known>> {
+        let known = self.kept.lock().by_hash.get(&self.hash(lane, body))?.clone();
+        let same = *known.lane == *lane && *known.statement.body == *body;
+        if !same || !known.is_current(names) {
+            return None;
+        }
+        known.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        Some(known)
+    }
+
+    fn keep(&self, known: &Arc<Known>) {
+        known.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        let hash = self.hash(&known.lane, &known.statement.body);
+        let mut kept = self.kept.lock();
+        kept.remove(hash);
+        let length = known.statement.body.len();
+        if kept.by_hash.len() >= MAX_KNOWN || kept.bytes + length > MAX_BYTES {
+            kept.make_room();
+        }
+        kept.bytes += length;
+        kept.by_hash.insert(hash, known.clone());
+    }
+
+    fn forget(&self, known: &Known) {
+        self.kept.lock().remove(self.hash(&known.lane, &known.statement.body));
+    }
+}
+
+impl Kept {
+    fn remove(&mut self, hash: u64) {
+        if let Some(gone) = self.by_hash.remove(&hash) {
+            self.bytes -= gone.statement.body.len();
+        }
+    }
+
+    /// Forgets the half that was not used for longest.
+    fn make_room(&mut self) {
+        let used = |known: &Arc<Known>| known.used.load(Ordering::Relaxed);
+        let mut uses: Vec<u64> = self.by_hash.values().map(used).collect();
+        let middle = uses.len() / 2;
+        let (_, middle, _) = uses.select_nth_unstable(middle);
+        let middle = *middle;
+        self.by_hash.retain(|_, known| used(known) > middle);
+        self.bytes = self.by_hash.values().map(|known| known.statement.body.len()).sum();
+    }
+}
+
+/// Whether a statement may leave something behind that the next session must not find.
+fn leaves_something(class: &Class, names: &DatabaseNames) -> bool {
+    let mut left = class.effects.only(Effects::HOLDING.and(Effects::DISCARD_ALL));
+    if left.has(Effects::SEQUENCE) {
+        names.sequence_used();
+        if names.keeps_sequences() == SequenceRule::Forget {
+            left = left.without(Effects::SEQUENCE);
+        }
+    }
+    !(left.is_none()
+        && class.changes.is_empty()
+        && class.custom_settings.is_empty()
+        && class.refers_to.is_empty())
+}
+
+impl Session {
+    /// Makes the statements that follow run with these settings, each in the transaction that it
+    /// belongs to.
+    pub fn run_with(&mut self, settings: &[(&str, &str)]) {
+        self.local = Local::new(&self.known.hasher, settings);
+    }
+
+    /// Makes ready to run a statement; `types` are those of its parameters where PostgreSQL is not
+    /// to find them itself (0 = it is).
+    pub async fn prepare(
+        &mut self,
+        catalog: &Catalog,
+        sql: &str,
+        types: &[u32],
+    ) -> Result<Arc<Known>> {
+        if sql.contains('\0') {
+            return Err(Error::sql(b"22021", "the statement contains the character U+0000"));
+        }
+        let admitted = self.executor.admit(self.entry.protocol, sql.as_bytes(), &self.entry.tally);
+        self.work = Some(admitted);
+        self.attach_typed().await?;
+        let names = self.mux.database().clone();
+        self.executor.refresh(&names);
+        let body = typed::statement_body(sql, types);
+        let lane = self.demand.lane.clone();
+        // What a transaction has defined is nobody else's yet.
+        let is_alone = self.dirty || held(&mut self.lease)?.conn().state.tx != TxStatus::Idle;
+        if !is_alone && let Some(known) = self.known.find(&lane, &body, &names) {
+            self.running = Some(known.clone());
+            return Ok(known);
+        }
+        let definitions = names.definitions();
+        let (version, list) = names.current();
+        let class = classify(sql.as_bytes(), &list);
+        let context = match class.timeless && !is_alone {
+            true => typed::CONTEXT,
+            false => self.known.uses.fetch_add(1, Ordering::Relaxed).wrapping_add(1 << 63),
+        };
+        let hasher = &self.known.hasher;
+        let statement = Arc::new(Statement::shared(hasher, body, context, class, version));
+        let most = self.most_statements;
+        let conn = held(&mut self.lease)?.conn();
+        let prepared = typed::describe(conn, &statement, most).await;
+        let prepared = self.note_failure(prepared)?;
+        let described = self.describe(catalog, &prepared).await?;
+        let (at, used) = (Instant::now(), AtomicU64::new(0));
+        let known = Arc::new(Known { statement, described, lane, definitions, at, used });
+        if context == typed::CONTEXT {
+            self.known.keep(&known);
+        }
+        self.running = Some(known.clone());
+        Ok(known)
+    }
+
+    async fn attach_typed(&mut self) -> Result<()> {
+        if self.lease.is_some() {
+            return Ok(());
+        }
+        let lease = self.executor.acquire(&self.demand, &self.entry.slot).await;
+        self.lease = Some(self.noted(lease)?);
+        let conn = held(&mut self.lease)?.conn();
+        let sql = conn.state.applied.transition(self.mux.settings());
+        if !sql.is_empty() {
+            conn.simple(&sql, |_| {}).await?;
+            conn.state.applied = self.mux.settings().clone();
+        }
+        Ok(())
+    }
+
+    /// Runs the prepared statement with text values; the events follow.
+    pub async fn execute(&mut self, values: &[Option<Vec<u8>>], max_rows: u32) -> Result<()> {
+        let Some(known) = &self.running else {
+            return Err(Error::internal("no statement was prepared"));
+        };
+        let (statement, local) = (&known.statement, self.local.as_ref());
+        let conn = held(&mut self.lease)?.conn();
+        let most = self.most_statements;
+        self.events = typed::execute(conn, statement, local, values, max_rows, most).await?;
+        Ok(())
+    }
+
+    /// The next event of the running statement; the values of a row are in [`Session::row`].
+    pub fn poll_event(&mut self, cx: &mut Context<'_>, longest_row: usize) -> Poll<Result<Event>> {
+        let conn = held(&mut self.lease)?.conn();
+        let event = std::task::ready!(self.events.poll(cx, conn, longest_row));
+        match &event {
+            Ok(Event::Complete { command, rows }) => self.completed(command, *rows),
+            Ok(Event::Done) => self.settle(),
+            Ok(_) => {}
+            Err(error) => {
+                if let Some(known) = self.running.take_if(|_| typed::is_stale(error)) {
+                    self.known.forget(&known);
+                }
+                self.settle();
+            }
+        }
+        Poll::Ready(self.note_failure(event))
+    }
+
+    fn completed(&mut self, command: &str, rows: u64) {
+        if let Some(work) = &mut self.work {
+            work.completed(CommandTag { command, rows });
+        }
+        let defines = |known: &Arc<Known>| known.statement.class.effects.has(Effects::DDL);
+        if self.running.as_ref().is_some_and(defines) {
+            self.mux.database().defined();
+        }
+    }
+
+    /// At the end of a statement: outside of a transaction the connection goes back.
+    fn settle(&mut self) {
+        let names = self.mux.database();
+        let leaves = |known: &Arc<Known>| leaves_something(&known.statement.class, names);
+        self.dirty |= self.running.as_ref().is_none_or(leaves);
+        let dirty = self.dirty;
+        let goes = |lease: &mut crate::pool::Lease| {
+            let conn = lease.conn();
+            !dirty && conn.is_reusable() && conn.state.tx == TxStatus::Idle
+        };
+        if let Some(lease) = self.lease.take_if(goes) {
+            lease.release();
+        }
+    }
+
+    /// Body of the DataRow that the last event was.
+    pub fn row(&mut self) -> &[u8] {
+        self.lease.as_mut().map_or(&[], |lease| lease.conn().body())
+    }
+}
