@@ -3,6 +3,7 @@
 
 mod body;
 mod classify;
+pub mod ddl;
 mod effects;
 mod lexer;
 mod names;

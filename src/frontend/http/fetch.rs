@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::HttpDoor;
 use super::body::{RowWriter, timed_out};
+use super::paging::{List, Page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::Style;
 use crate::session::{Event, Session};
@@ -98,4 +99,47 @@ async fn run_within(
             }
         }
     }
+}
+
+/// A row of a statement that counts all of them in the column `total`.
+#[derive(serde::Deserialize)]
+struct Counted<T> {
+    #[serde(flatten)]
+    entry: T,
+    total: u64,
+}
+
+/// A page of a list: the statement's last two parameters are limit and offset, and its column
+/// `total` counts the entries of all pages.
+pub async fn page<T: DeserializeOwned>(
+    door: &HttpDoor,
+    session: &mut Session,
+    sql: &str,
+    params: &[Option<&str>],
+    page: Page,
+) -> Result<List<T>> {
+    let (limit, offset) = (page.limit.to_string(), page.offset.to_string());
+    let params: Vec<_> =
+        params.iter().copied().chain([Some(limit.as_str()), Some(offset.as_str())]).collect();
+    let rows = run(door, session, sql, &params).await?.typed::<Counted<T>>()?;
+    // Beyond the last page there is no row that could say how many there are.
+    let total = rows.first().map(|row| row.total).or((page.offset == 0).then_some(0));
+    Ok(page.list(rows.into_iter().map(|row| row.entry).collect(), total))
+}
+
+/// Runs statements that belong together: all of them, or none.
+pub async fn all_or_none(
+    door: &HttpDoor,
+    session: &mut Session,
+    statements: &[String],
+) -> Result<()> {
+    if let [only] = statements {
+        return run(door, session, only, &[]).await.map(drop);
+    }
+    run(door, session, "BEGIN", &[]).await?;
+    for statement in statements {
+        // What a failure leaves is rolled back with the session.
+        run(door, session, statement, &[]).await?;
+    }
+    run(door, session, "COMMIT", &[]).await.map(drop)
 }

@@ -4,13 +4,15 @@ mod health;
 mod metrics;
 mod openapi;
 mod query;
+mod schema;
+mod tables;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{HeaderValue, header};
-use axum::middleware::map_response;
-use axum::response::Response;
+use axum::middleware::{Next, from_fn};
 use axum::routing::MethodRouter;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -22,18 +24,33 @@ use super::{HttpDoor, description};
 /// What a file of this folder gives.
 type Routes = OpenApiRouter<Arc<HttpDoor>>;
 
-/// The same under an older path: the answer says where it is now.
+/// The same under another path: the answer says where it is meant to be.
 fn aliased<S>(canonical: &'static str, routes: MethodRouter<S>) -> MethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    routes.layer(map_response(move |mut response: Response| async move {
-        let headers = response.headers_mut();
-        headers.insert("deprecation", HeaderValue::from_static("true"));
-        if let Ok(link) = format!("<{canonical}>; rel=\"successor-version\"").parse() {
-            headers.insert(header::LINK, link);
+    aliased_to(routes, move |_| canonical.into())
+}
+
+/// The same where the path has parameters.
+fn aliased_to<S>(
+    routes: MethodRouter<S>,
+    canonical: impl Fn(&str) -> String + Clone + Send + Sync + 'static,
+) -> MethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    routes.layer(from_fn(move |request: Request, next: Next| {
+        let link = format!("<{}>; rel=\"successor-version\"", canonical(request.uri().path()));
+        async move {
+            let mut response = next.run(request).await;
+            let headers = response.headers_mut();
+            headers.insert("deprecation", HeaderValue::from_static("true"));
+            if let Ok(link) = link.parse() {
+                headers.insert(header::LINK, link);
+            }
+            response
         }
-        response
     }))
 }
 
@@ -41,6 +58,8 @@ where
 pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
     let (router, described) = OpenApiRouter::with_openapi(description::base())
         .merge(query::routes())
+        .merge(tables::routes())
+        .merge(schema::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
         .merge(health::routes())

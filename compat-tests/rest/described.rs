@@ -1,0 +1,33 @@
+//! The description of the API, as clients get it.
+
+use crate::api::{Api, admin};
+use crate::harness::shared::guarded;
+
+#[test]
+fn the_description_is_served_to_everybody() {
+    let answer = Api::nobody(guarded()).get("/api/v1/openapi.json");
+    assert_eq!(answer.header("content-type"), "application/json");
+    let described = answer.expect(200);
+    assert_eq!(described["info"]["title"], "RustyDB");
+    let checked_in = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+    let checked_in: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(checked_in).unwrap()).unwrap();
+    assert_eq!(described, checked_in);
+}
+
+/// Whatever needs no body or name answers, and what needs a password asks for it.
+#[test]
+fn every_described_list_is_there() {
+    let described = admin().get("/api/v1/openapi.json").expect(200);
+    let nobody = Api::nobody(guarded());
+    for (path, item) in described["paths"].as_object().unwrap() {
+        if item["get"].is_null() || path.contains('{') {
+            continue;
+        }
+        let answer = admin().get(path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        let is_open = item["get"]["security"] == serde_json::json!([{}]);
+        let expected = if is_open { 200 } else { 401 };
+        assert_eq!(nobody.get(path).status, expected, "{path}");
+    }
+}
