@@ -6,3 +6,4 @@ mod harness;
 mod api;
 mod described;
 mod schema;
+mod transactions;

@@ -243,6 +243,10 @@ config! {
         default_page_size: u32 = 50 => live;
         /// Entries of a list's page at most; who asks for more gets so many.
         max_page_size: u32 = 1000 => live;
+        /// Transactions over several HTTP requests that may be open at once.
+        max_open_transactions: usize = 1000 => live;
+        /// Seconds after which such a transaction is rolled back when nobody uses it.
+        transaction_idle_timeout_secs: Secs = Secs(60) => live;
         /// Longest single row that is turned into JSON.
         max_row_size: ByteSize = ByteSize(16 << 20) => live;
         /// Seconds after which a client that takes nothing of its answer is disconnected.

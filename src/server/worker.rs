@@ -123,6 +123,7 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         config: shared.live.clone(),
         metrics: shared.metrics.clone(),
         health: shared.health.clone(),
+        transactions: Arc::default(),
         drain: shared.drain.clone(),
     });
     Adapters { postgres, http }

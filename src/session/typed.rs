@@ -247,6 +247,8 @@ impl Session {
         let dirty = self.dirty;
         let goes = |lease: &mut crate::pool::Lease| {
             let conn = lease.conn();
+            // The last message has been understood.
+            conn.inbound.consume_scanned();
             !dirty && conn.is_reusable() && conn.state.tx == TxStatus::Idle
         };
         if let Some(lease) = self.lease.take_if(goes) {
@@ -257,5 +259,16 @@ impl Session {
     /// Body of the DataRow that the last event was.
     pub fn row(&mut self) -> &[u8] {
         self.lease.as_mut().map_or(&[], |lease| lease.conn().body())
+    }
+}
+
+impl Session {
+    /// Whether a transaction is open, failed or not, and can be gone on with.
+    pub fn is_in_transaction(&mut self) -> bool {
+        self.lease.as_mut().is_some_and(|lease| {
+            let conn = lease.conn();
+            conn.inbound.consume_scanned();
+            conn.is_reusable() && conn.state.tx != TxStatus::Idle
+        })
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use super::RequestId;
 use super::error;
+use super::open::Hold;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Permit;
 use crate::proto::backend::DataRow;
@@ -104,7 +105,8 @@ impl RowWriter {
 
 /// A running statement and its answer.
 pub struct Rows {
-    session: Session,
+    /// Absent when everything has been read.
+    hold: Option<Hold>,
     layout: Layout,
     writer: RowWriter,
     longest_row: usize,
@@ -133,7 +135,7 @@ pub enum Fill {
 impl Rows {
     /// For a session that executes; `deadline` stops the statement.
     pub fn new(
-        session: Session,
+        hold: Hold,
         layout: Layout,
         columns: &[Column],
         longest_row: usize,
@@ -142,7 +144,7 @@ impl Rows {
     ) -> Self {
         let query_id = uuid::Uuid::now_v7().to_string();
         let mut rows = Self {
-            session,
+            hold: Some(hold),
             layout,
             writer: RowWriter::new(columns, layout.rows_as_arrays, layout.style),
             longest_row,
@@ -198,7 +200,8 @@ impl Rows {
             if self.out.len() >= CHUNK {
                 return Poll::Ready(Ok(Fill::More));
             }
-            let event = match self.session.poll_event(cx, self.longest_row) {
+            let longest = self.longest_row;
+            let event = match self.session()?.poll_event(cx, longest) {
                 Poll::Ready(event) => event.map_err(|e| self.blame(e))?,
                 Poll::Pending => {
                     give_up_when_late(self, cx)?;
@@ -221,7 +224,8 @@ impl Rows {
                 // PostgreSQL names the command only when it is complete.
                 Event::Suspended => self.command = None,
                 Event::Done => {
-                    self.session.ended_by("closed");
+                    self.session()?.ended_by("closed");
+                    self.hold.take().into_iter().for_each(Hold::finish);
                     if self.layout.format == Format::Json {
                         self.end_document();
                     }
@@ -231,12 +235,17 @@ impl Rows {
         }
     }
 
+    fn session(&mut self) -> Result<&mut Session> {
+        self.hold.as_mut().ok_or_else(over)?.session()
+    }
+
     fn write_row(&mut self) -> Result<()> {
         if self.layout.max_rows == Some(self.rows) {
             self.has_more = true;
             return Ok(());
         }
-        let Self { session, writer, layout, out, rows, .. } = self;
+        let Self { hold, writer, layout, out, rows, .. } = self;
+        let session = hold.as_mut().ok_or_else(over)?.session()?;
         if *rows > 0 && layout.format == Format::Json {
             out.push(b',');
         }
@@ -264,7 +273,12 @@ impl Rows {
 
     /// A cancellation that our own deadline caused is a time-out.
     fn blame(&mut self, error: Error) -> Error {
-        self.session.ended_by("error");
+        if let Some(mut hold) = self.hold.take() {
+            if let Ok(session) = hold.session() {
+                session.ended_by("error");
+            }
+            hold.finish();
+        }
         match self.timed_out && error.kind() == ErrorKind::Cancelled {
             true => timed_out(),
             false => error,
@@ -275,6 +289,10 @@ impl Rows {
     pub fn take(&mut self) -> Bytes {
         std::mem::take(&mut self.out).into()
     }
+}
+
+fn over() -> Error {
+    Error::internal("the result has been read already")
 }
 
 /// The error of a statement that took too long.
@@ -291,7 +309,8 @@ fn give_up_when_late(rows: &mut Rows, cx: &mut Context<'_>) -> Result<()> {
             return Err(timed_out());
         }
         rows.timed_out = true;
-        let entry = rows.session.entry_handle();
+        let Some(Ok(session)) = rows.hold.as_mut().map(Hold::session) else { return Ok(()) };
+        let entry = session.entry_handle();
         tokio::spawn(async move { entry.cancel().await });
         deadline.as_mut().reset(tokio::time::Instant::now() + CANCEL_GRACE);
     }

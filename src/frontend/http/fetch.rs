@@ -5,14 +5,16 @@
 use std::future::poll_fn;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::HttpDoor;
 use super::body::{RowWriter, timed_out};
 use super::paging::{List, Page};
+use super::values::bind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::Style;
-use crate::session::{Event, Session};
+use crate::session::{Described, Event, Session};
 
 /// Bytes of an answer.
 const MOST: usize = 16 << 20;
@@ -26,6 +28,8 @@ pub struct Fetched {
     pub command: String,
     /// Rows that were returned or changed.
     pub affected: u64,
+    /// Whether it is a statement that returns rows.
+    pub returns_rows: bool,
 }
 
 impl Fetched {
@@ -54,37 +58,61 @@ pub async fn run(
     sql: &str,
     params: &[Option<&str>],
 ) -> Result<Fetched> {
+    let bytes = |value: &Option<&str>| value.map(|text| text.as_bytes().to_vec());
+    let values = params.iter().map(bytes).collect();
+    within(door, run_within(door, session, sql, |_| Ok(values))).await
+}
+
+/// Runs one statement of a client with JSON parameters.
+pub async fn run_bound(
+    door: &HttpDoor,
+    session: &mut Session,
+    sql: &str,
+    params: &[Value],
+) -> Result<Fetched> {
+    let raw = |value: &Value| RawValue::from_string(value.to_string()).map_err(Error::internal);
+    let params: Result<Vec<_>> = params.iter().map(raw).collect();
+    let params = params?;
+    within(door, run_within(door, session, sql, |described| bind(&params, described))).await
+}
+
+/// Dropping the session on the way cancels what it does.
+async fn within(door: &HttpDoor, run: impl Future<Output = Result<Fetched>>) -> Result<Fetched> {
     let limit = door.config.now().api.request_timeout_secs.duration();
-    // Dropping the session on the way cancels what it does.
-    let run = tokio::time::timeout(limit, run_within(door, session, sql, params));
-    run.await.map_err(|_| timed_out())?
+    tokio::time::timeout(limit, run).await.map_err(|_| timed_out())?
+}
+
+/// Refuses an answer that is too large to be held.
+pub fn check_size(bytes: usize) -> Result<()> {
+    match bytes > MOST {
+        true => Err(Error::new(ErrorKind::PayloadTooLarge, "the answer is too large")
+            .with_hint("ask for a smaller page, or for less of each entry")),
+        false => Ok(()),
+    }
 }
 
 async fn run_within(
     door: &HttpDoor,
     session: &mut Session,
     sql: &str,
-    params: &[Option<&str>],
+    bind: impl FnOnce(&Described) -> Result<Vec<Option<Vec<u8>>>>,
 ) -> Result<Fetched> {
     session.ended_by("error");
     let known = session.prepare(&door.catalog, sql, &[]).await?;
-    let bytes = |value: &Option<&str>| value.map(|text| text.as_bytes().to_vec());
-    let values: Vec<_> = params.iter().map(bytes).collect();
+    let values = bind(&known.described)?;
     session.execute(&values, 0).await?;
-    let writer = RowWriter::new(&known.described.columns, false, Style::default());
+    let columns = &known.described.columns;
+    let writer = RowWriter::new(columns, false, Style::default());
     let longest = door.config.now().api.max_row_size.len();
-    let (mut fetched, mut size) = (Fetched::default(), 0);
+    let mut fetched = Fetched { returns_rows: !columns.is_empty(), ..Fetched::default() };
+    let mut size = 0;
     loop {
         match poll_fn(|cx| session.poll_event(cx, longest)).await? {
             Event::Row => {
                 let mut row = Vec::new();
                 writer.write(session.row(), &mut row)?;
                 size += row.len();
-                if size > MOST {
-                    let text = "the answer is too large";
-                    return Err(Error::new(ErrorKind::PayloadTooLarge, text)
-                        .with_hint("ask for a smaller page, or for less of each entry"));
-                }
+                check_size(size)?;
                 let row = String::from_utf8(row).map_err(Error::internal)?;
                 fetched.rows.push(RawValue::from_string(row).map_err(Error::internal)?);
             }

@@ -9,8 +9,10 @@ mod description;
 mod error;
 mod extract;
 mod fetch;
+mod open;
 mod paging;
 mod routes;
+mod values;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 
 use counted::Counted;
+pub use open::OpenTransactions;
 
 use crate::auth::Authenticator;
 use crate::catalog::Catalog;
@@ -75,6 +78,8 @@ pub struct HttpDoor {
     pub metrics: Arc<Metrics>,
     /// Health.
     pub health: Arc<Health>,
+    /// Transactions over several requests.
+    pub transactions: Arc<OpenTransactions>,
     /// The shutdown.
     pub drain: DrainWatch,
 }

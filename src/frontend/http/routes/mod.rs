@@ -1,11 +1,13 @@
 //! The routes, one file for each domain. A new domain adds one line here.
 
+mod batch;
 mod health;
 mod metrics;
 mod openapi;
 mod query;
 mod schema;
 mod tables;
+mod transactions;
 
 use std::sync::Arc;
 
@@ -58,7 +60,9 @@ where
 pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
     let (router, described) = OpenApiRouter::with_openapi(description::base())
         .merge(query::routes())
+        .merge(batch::routes())
         .merge(tables::routes())
+        .merge(transactions::routes())
         .merge(schema::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())

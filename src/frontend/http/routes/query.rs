@@ -16,12 +16,13 @@ use utoipa_axum::routes;
 use super::super::body::{Fill, Format, Layout, Rows, RowsBody, timed_out};
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, JsonBody};
+use super::super::open::Hold;
+use super::super::values::bind;
 use super::super::{HttpDoor, InWork};
 use super::Routes;
-use crate::catalog::TypeInfo;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::json::{self, Style};
-use crate::session::{Described, Known, Notice, Session};
+use crate::proto::json::Style;
+use crate::session::{Known, Notice, Session};
 
 /// Routes of this file.
 pub fn routes() -> Routes {
@@ -55,6 +56,8 @@ struct QueryRequest {
     numeric: NumberOrString,
     /// How int8 values are written: as numbers, unless said otherwise.
     int8: Option<NumberOrString>,
+    /// Runs in this transaction, as the header X-Transaction-Id says too.
+    transaction_id: Option<u64>,
     /// Runs in a read-only transaction.
     #[serde(default)]
     read_only: bool,
@@ -167,8 +170,13 @@ async fn execute_query(
     let format = accepted(&headers)?;
     let deadline = deadline(&request, format, config.api.request_timeout_secs.duration());
     let id = caller.id.clone();
-    let started = start(&door, caller, &request);
-    let (session, known) = match deadline {
+    let transaction = transaction_of(&headers, request.transaction_id)?;
+    if transaction.is_some() && (request.read_only || request.database.is_some()) {
+        let text = "read_only and database are the transaction's, not the statement's";
+        return Err(Error::new(ErrorKind::ValidationError, text).into());
+    }
+    let started = start(&door, caller, transaction, &request);
+    let (hold, known) = match deadline {
         // Dropping the session on the way cancels what it does.
         Some(at) => tokio::time::timeout_at(at, started).await.map_err(|_| timed_out())??,
         None => started.await?,
@@ -178,7 +186,7 @@ async fn execute_query(
     let layout = Layout { format, rows_as_arrays, max_rows, style: request.style() };
     let longest = config.api.max_row_size.len();
     let columns = &known.described.columns;
-    let mut rows = Box::new(Rows::new(session, layout, columns, longest, begun, deadline));
+    let mut rows = Box::new(Rows::new(hold, layout, columns, longest, begun, deadline));
     let fill = std::future::poll_fn(|cx| rows.poll_fill(cx)).await?;
     let query_id = rows.query_id().to_owned();
     let body = match fill {
@@ -198,6 +206,24 @@ async fn execute_query(
     Ok(response)
 }
 
+/// The transaction that a request names, in its body or in a header.
+pub(super) fn transaction_of(headers: &HeaderMap, in_body: Option<u64>) -> Result<Option<u64>> {
+    let Some(value) = headers.get("x-transaction-id") else { return Ok(in_body) };
+    let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    match (number, in_body) {
+        (Some(number), None) => Ok(Some(number)),
+        (Some(number), Some(other)) if number == other => Ok(Some(number)),
+        (None, _) => {
+            let text = "the header X-Transaction-Id is not the number of a transaction";
+            Err(Error::new(ErrorKind::ValidationError, text))
+        }
+        _ => {
+            let text = "X-Transaction-Id and transaction_id name two transactions";
+            Err(Error::new(ErrorKind::ValidationError, text))
+        }
+    }
+}
+
 /// A stream of rows may take as long as its reader wants, unless the request says otherwise.
 fn deadline(
     request: &QueryRequest,
@@ -212,13 +238,31 @@ fn deadline(
     tokio::time::Instant::now().checked_add(limit)
 }
 
-/// Opens a session, learns the types, binds the parameters and runs the statement.
+/// Takes a session, learns the types, binds the parameters and runs the statement.
 async fn start(
     door: &HttpDoor,
     caller: Caller,
+    transaction: Option<u64>,
     request: &QueryRequest,
-) -> Result<(Session, Arc<Known>)> {
-    let mut session = caller.session(door, request.database.as_deref())?;
+) -> Result<(Hold, Arc<Known>)> {
+    let mut hold = match transaction {
+        Some(id) => Hold::Lent(door.transactions.borrow(id, &caller.identity)?),
+        None => Hold::Own(caller.session(door, request.database.as_deref())?),
+    };
+    match begin(door, hold.session()?, request).await {
+        Ok(known) => Ok((hold, known)),
+        Err(error) => {
+            hold.finish();
+            Err(error)
+        }
+    }
+}
+
+async fn begin(
+    door: &HttpDoor,
+    session: &mut Session,
+    request: &QueryRequest,
+) -> Result<Arc<Known>> {
     session.ended_by("error");
     if request.read_only {
         session.run_with(&[("transaction_read_only", "on")]);
@@ -228,27 +272,7 @@ async fn start(
     // One more than asked for, which is not returned, tells whether there are more.
     session.execute(&values, request.max_rows.map_or(0, |n| n.saturating_add(1))).await?;
     session.ended_by("client_gone");
-    Ok((session, known))
-}
-
-/// The parameters as text, each as its type wants it.
-fn bind(params: &[Box<RawValue>], described: &Described) -> Result<Vec<Option<Vec<u8>>>> {
-    let (given, wanted) = (params.len(), described.parameters.len());
-    if given != wanted {
-        let text = format!("the statement has {wanted} parameters, params has {given}");
-        return Err(Error::sql(b"08P01", text).with_kind(ErrorKind::ValidationError));
-    }
-    let pairs = params.iter().zip(&described.parameters).enumerate();
-    pairs.map(|(at, (value, info))| bind_one(at + 1, value.get(), info)).collect()
-}
-
-fn bind_one(number: usize, json: &str, info: &TypeInfo) -> Result<Option<Vec<u8>>> {
-    let mut text = Vec::new();
-    match json::write_param(&mut text, json, &info.shape) {
-        Ok(true) => Ok(Some(text)),
-        Ok(false) => Ok(None),
-        Err(e) => Err(Error::sql(b"22023", format!("parameter ${number} ({}): {e}", info.name))),
-    }
+    Ok(known)
 }
 
 /// The first content type of Accept that can be produced.

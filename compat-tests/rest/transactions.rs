@@ -1,0 +1,257 @@
+//! Transactions over several requests, batches, plans and locks.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::api::{Api, admin};
+use crate::harness::shared::guarded;
+use crate::harness::{Server, eventually};
+
+fn sql(api: &Api<'_>, sql: &str) -> Value {
+    api.post("/api/v1/query", json!({ "sql": sql })).expect(200)["rows"].clone()
+}
+
+fn within(api: &Api<'_>, id: &Value, sql: &str) -> crate::api::Answer {
+    api.post("/api/v1/query", json!({ "sql": sql, "transaction_id": id }))
+}
+
+fn begin(api: &Api<'_>, how: Value) -> Value {
+    api.post("/api/v1/transactions", how).expect(201)["transaction_id"].clone()
+}
+
+#[test]
+fn a_transaction_goes_on_from_request_to_request() {
+    let api = admin();
+    sql(&api, "create table over_requests (a int unique deferrable initially deferred)");
+    let begun = api
+        .post("/api/v1/transactions", json!({ "isolation_level": "repeatable_read", "name": "n" }))
+        .expect(201);
+    assert_eq!(
+        (&begun["isolation_level"], &begun["state"], &begun["name"]),
+        (&"repeatable_read".into(), &"open".into(), &"n".into())
+    );
+    let id = begun["transaction_id"].clone();
+    within(&api, &id, "insert into over_requests values (1)").expect(200);
+    assert_eq!(sql(&api, "select count(*) as n from over_requests"), json!([{ "n": 0 }]));
+    let header = id.to_string();
+    let headers = [("x-transaction-id", header.as_str()), ("content-type", "application/json")];
+    let count = br#"{"sql":"select count(*) as n from over_requests"}"#;
+    let answer = api.send("POST", "/api/v1/query", &headers, count).expect(200);
+    assert_eq!(answer["rows"], json!([{ "n": 1 }]));
+
+    let path = |rest: &str| format!("/api/v1/transactions/{id}{rest}");
+    api.post(&path("/savepoints"), json!({ "name": "one" })).expect(201);
+    within(&api, &id, "insert into over_requests values (2)").expect(200);
+    let made = api.post(&path("/savepoints"), json!({ "name": "two" })).expect(201);
+    assert_eq!(made["savepoints"], json!(["one", "two"]));
+    within(&api, &id, "insert into nowhere values (3)").refused(404, "NOT_FOUND");
+    within(&api, &id, "select 1").refused(409, "TRANSACTION_FAILED");
+    let back = api.post(&path("/savepoints/one/rollback"), json!(null)).expect(200);
+    assert_eq!(back["savepoints"], json!(["one"]));
+    api.post(&path("/savepoints/two/rollback"), json!(null)).refused(404, "NOT_FOUND");
+    within(&api, &id, "select 1").refused(409, "TRANSACTION_FAILED");
+    api.post(&path("/savepoints/one/rollback"), json!(null)).expect(200);
+    assert_eq!(api.delete(&path("/savepoints/one")).expect(200)["savepoints"], json!([]));
+    let seen = api.get(&path("")).expect(200);
+    assert!(seen["backend_pid"].is_number() && seen["queries_executed"].as_u64() > Some(5));
+    let all = api.get("/api/v1/transactions").expect(200);
+    assert!(all["items"].as_array().unwrap().iter().any(|t| t["transaction_id"] == id));
+    assert_eq!(api.get("/api/v1/transactions/active").header("deprecation"), "true");
+
+    let ended = api.post(&path("/commit"), json!(null)).expect(200);
+    assert_eq!(ended["status"], "committed");
+    api.post(&path("/commit"), json!(null)).refused(404, "NOT_FOUND");
+    within(&api, &id, "select 1").refused(404, "NOT_FOUND");
+    assert_eq!(sql(&api, "select a from over_requests"), json!([{ "a": 1 }]));
+
+    // What fails at the commit, and what had failed before it.
+    let id = begin(&api, json!({}));
+    within(&api, &id, "insert into over_requests values (1)").expect(200);
+    api.post(&format!("/api/v1/transactions/{id}/commit"), json!(null)).refused(409, "CONFLICT");
+    let id = begin(&api, json!({}));
+    within(&api, &id, "select 1/0").refused(400, "VALIDATION_ERROR");
+    let commit = format!("/api/v1/transactions/{id}/commit");
+    api.post(&commit, json!(null)).refused(409, "TRANSACTION_FAILED");
+    api.get(&format!("/api/v1/transactions/{id}")).refused(404, "NOT_FOUND");
+
+    // The client may end it itself.
+    let id = begin(&api, json!({}));
+    within(&api, &id, "rollback").expect(200);
+    within(&api, &id, "select 1").refused(404, "NOT_FOUND");
+}
+
+#[test]
+fn a_transaction_is_of_one_kind_and_of_one_role() {
+    let api = admin();
+    let id = begin(&api, json!({ "read_only": true }));
+    within(&api, &id, "create table never (a int)").refused(409, "READ_ONLY");
+    let path = format!("/api/v1/transactions/{id}");
+    assert_eq!(
+        api.post(&format!("{path}/rollback"), json!(null)).expect(200)["status"],
+        "rolled_back"
+    );
+    let id = begin(&api, json!({}));
+    let path = format!("/api/v1/transactions/{id}");
+    let level = json!({ "isolation_level": "serializable" });
+    let set = api.put(&format!("{path}/isolation"), level.clone()).expect(200);
+    assert_eq!(set["isolation_level"], "serializable");
+    within(&api, &id, "select count(*) from pg_class").expect(200);
+    api.put(&format!("{path}/isolation"), json!({ "isolation_level": "read_committed" }))
+        .refused(409, "CONFLICT");
+    sql(&api, "create role stranger login password 'stranger-pass'");
+    let stranger = Api::of(guarded(), "stranger", "stranger-pass");
+    stranger.get(&path).refused(404, "NOT_FOUND");
+    stranger.post(&format!("{path}/rollback"), json!(null)).refused(404, "NOT_FOUND");
+    within(&stranger, &id, "select 1").refused(404, "NOT_FOUND");
+    api.post(&format!("{path}/rollback"), json!(null)).expect(200);
+    api.get("/api/v1/transactions/x").refused(400, "VALIDATION_ERROR");
+    api.get("/api/v1/transactions/99999999999999999999").refused(400, "VALIDATION_ERROR");
+    api.post("/api/v1/transactions", json!({ "isolation_level": "chaos" }))
+        .refused(400, "VALIDATION_ERROR");
+    let headers = [("x-transaction-id", "seven"), ("content-type", "application/json")];
+    api.send("POST", "/api/v1/query", &headers, br#"{"sql":"select 1"}"#)
+        .refused(400, "VALIDATION_ERROR");
+}
+
+#[test]
+fn one_statement_at_a_time() {
+    let id = begin(&admin(), json!({}));
+    let sleeper = {
+        let id = id.clone();
+        std::thread::spawn(move || within(&admin(), &id, "select pg_sleep(2)").expect(200))
+    };
+    std::thread::sleep(Duration::from_millis(700));
+    within(&admin(), &id, "select 1").refused(409, "CONFLICT");
+    let seen = admin().get(&format!("/api/v1/transactions/{id}")).expect(200);
+    assert_eq!(seen["state"], "busy");
+    sleeper.join().unwrap();
+    within(&admin(), &id, "select 1").expect(200);
+    admin().post(&format!("/api/v1/transactions/{id}/rollback"), json!(null)).expect(200);
+}
+
+#[test]
+fn nobody_holds_a_transaction_for_ever() {
+    let server = Server::builder()
+        .arg("--set=api.transaction_idle_timeout_secs=1")
+        .arg("--set=api.max_open_transactions=2")
+        .start();
+    let api = Api::of(&server, "rustydb", &server.password);
+    sql(&api, "create table held (a int)");
+    let one = begin(&api, json!({}));
+    within(&api, &one, "insert into held values (1)").expect(200);
+    let timed = begin(&api, json!({ "timeout_secs": 2 }));
+    api.post("/api/v1/transactions", json!({})).refused(409, "LIMIT_REACHED");
+    // Used often enough, one lives until its own time is over.
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(500));
+        within(&api, &timed, "select 1").expect(200);
+    }
+    within(&api, &one, "select 1").refused(404, "NOT_FOUND");
+    std::thread::sleep(Duration::from_millis(900));
+    within(&api, &timed, "select 1").refused(404, "NOT_FOUND");
+    assert_eq!(sql(&api, "select count(*) as n from held"), json!([{ "n": 0 }]));
+    let busy = "select count(*) as n from pg_stat_activity where state like 'idle in%'";
+    assert_eq!(sql(&api, busy), json!([{ "n": 0 }]));
+}
+
+#[test]
+fn a_batch_is_done_or_not() {
+    let api = admin();
+    sql(&api, "create table batched (a int primary key)");
+    let insert = |a: i32| json!({ "sql": "insert into batched values ($1)", "params": [a] });
+    let batch = |statements: Value| api.post("/api/v1/batch", statements).expect(200);
+    let done = batch(json!({ "statements": [insert(1), "select a from batched", "select" ] }));
+    assert_eq!((&done["succeeded"], &done["failed"]), (&3.into(), &0.into()));
+    assert_eq!(done["results"][0]["affected_rows"], 1);
+    assert_eq!(done["results"][1]["rows"], json!([{ "a": 1 }]));
+    let failed = batch(json!({ "statements": [insert(2), insert(1), insert(3)] }));
+    assert_eq!((&failed["succeeded"], &failed["failed"]), (&0.into(), &3.into()));
+    assert_eq!(failed["results"].as_array().unwrap().len(), 2);
+    assert_eq!(failed["results"][1]["error"]["sqlstate"], "23505");
+    let loose = json!({ "statements": [insert(2), insert(1), insert(3)], "atomic": false,
+        "stop_on_error": false });
+    let loose = batch(loose);
+    assert_eq!((&loose["succeeded"], &loose["failed"]), (&2.into(), &1.into()));
+    let ends = batch(json!({ "statements": [insert(4), "commit", "select 1/0"] }));
+    assert_eq!(ends["succeeded"], 0);
+    assert_eq!(sql(&api, "select count(*) as n from batched"), json!([{ "n": 3 }]));
+
+    let id = begin(&api, json!({}));
+    let part = batch(json!({ "statements": [insert(8), insert(1)], "transaction_id": id }));
+    assert_eq!((&part["succeeded"], &part["failed"]), (&1.into(), &1.into()));
+    within(&api, &id, "select 1").refused(409, "TRANSACTION_FAILED");
+    api.post(&format!("/api/v1/transactions/{id}/rollback"), json!(null)).expect(200);
+
+    for bad in [
+        json!({ "statements": [] }),
+        json!({ "statements": vec!["select 1"; 1001] }),
+        json!({ "statements": [7] }),
+        json!({ "statements": ["select 1"], "atomik": true }),
+    ] {
+        api.post("/api/v1/batch", bad).refused(400, "VALIDATION_ERROR");
+    }
+}
+
+#[test]
+fn plans() {
+    let api = admin();
+    sql(&api, "create table planned (a int)");
+    let ask = |request: Value| api.post("/api/v1/query/explain", request);
+    let plan = ask(json!({ "sql": "select * from planned where a = $1", "params": [1] }));
+    assert_eq!(plan.expect(200)["plan"][0]["Plan"]["Node Type"], "Seq Scan");
+    let insert = "insert into planned values (1)";
+    let plan = ask(json!({ "sql": insert, "analyze": true, "buffers": true, "format": "text" }));
+    assert!(plan.expect(200)["plan"].as_str().unwrap().contains("Insert on planned"));
+    assert_eq!(sql(&api, "select count(*) as n from planned"), json!([{ "n": 0 }]));
+    ask(json!({ "sql": "select 1; drop table planned" })).refused(400, "VALIDATION_ERROR");
+    ask(json!({ "sql": "select" , "params": [1] })).refused(400, "VALIDATION_ERROR");
+}
+
+#[test]
+fn locks_are_seen() {
+    let api = admin();
+    sql(&api, "create table locked (a int)");
+    let id = begin(&api, json!({}));
+    within(&api, &id, "lock table locked in access exclusive mode").expect(200);
+    let waiter = std::thread::spawn(|| sql(&admin(), "select * from locked"));
+    eventually("somebody waits", Duration::from_secs(10), || {
+        let waits = admin().get("/api/v1/transactions/locks/waits").expect(200);
+        let here = |edge: &Value| {
+            edge["waiting_query"].as_str().is_some_and(|query| query.contains("from locked"))
+        };
+        let nodes = waits["nodes"].as_array().unwrap().len();
+        nodes >= 2 && waits["edges"].as_array().unwrap().iter().any(here)
+    });
+    let locks = api.get("/api/v1/transactions/locks?relation=locked&granted=true").expect(200);
+    assert!(locks["items"].as_array().unwrap().iter().any(|l| l["mode"] == "AccessExclusiveLock"));
+    let waiting = api.get("/api/v1/transactions/locks?relation=locked&granted=false").expect(200);
+    assert_eq!(waiting["items"][0]["blocked_by"].as_array().unwrap().len(), 1);
+    let found = api.post("/api/v1/transactions/deadlocks/detect", json!(null)).expect(200);
+    assert!(found["cycles"].is_array());
+    api.post(&format!("/api/v1/transactions/{id}/rollback"), json!(null)).expect(200);
+    assert_eq!(waiter.join().unwrap(), json!([]));
+}
+
+#[test]
+fn two_phases() {
+    let server =
+        Server::builder().arg("--set=backend.embedded.extra_conf=max_prepared_transactions=2");
+    let server = server.start();
+    let api = Api::of(&server, "rustydb", &server.password);
+    sql(&api, "create table phased (a int)");
+    for (a, end, rows) in [(1, "commit", 1), (2, "rollback", 1)] {
+        let id = begin(&api, json!({}));
+        within(&api, &id, &format!("insert into phased values ({a})")).expect(200);
+        let path = format!("/api/v1/transactions/{id}/prepare");
+        let prepared = api.post(&path, json!({ "gid": "it's one" })).expect(200);
+        assert_eq!(prepared["status"], "prepared");
+        within(&api, &id, "select 1").refused(404, "NOT_FOUND");
+        let list = api.get("/api/v1/transactions/prepared").expect(200);
+        assert_eq!(list["items"][0]["gid"], "it's one");
+        let path = format!("/api/v1/transactions/prepared/it%27s%20one/{end}");
+        api.post(&path, json!(null)).expect(200);
+        api.post(&path, json!(null)).refused(404, "NOT_FOUND");
+        assert_eq!(sql(&api, "select count(*) as n from phased"), json!([{ "n": rows }]));
+    }
+}

@@ -1,0 +1,332 @@
+//! `POST /api/v1/batch`: many statements, together or one by one; and the plans of statements.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use super::super::error::{self, ApiResult};
+use super::super::extract::{Caller, JsonBody};
+use super::super::fetch::{self, Fetched};
+use super::super::open::Hold;
+use super::super::{HttpDoor, answer};
+use super::Routes;
+use super::query::transaction_of;
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::Session;
+
+/// Statements of a batch.
+const MAX_STATEMENTS: usize = 1000;
+
+/// Routes of this file.
+pub fn routes() -> Routes {
+    Routes::new().routes(routes!(execute_batch)).routes(routes!(explain_query))
+}
+
+/// Statements to be run.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct BatchRequest {
+    /// The statements in order.
+    #[schema(min_items = 1, max_items = 1000)]
+    statements: Vec<BatchStatement>,
+    /// All in one transaction: one that fails undoes the others.
+    #[serde(default = "yes")]
+    atomic: bool,
+    /// Whether a statement that fails is the last one; of an atomic batch it always is.
+    #[serde(default = "yes")]
+    stop_on_error: bool,
+    /// Runs in this transaction, as the header X-Transaction-Id says too; then atomic does not
+    /// matter.
+    transaction_id: Option<u64>,
+    /// Another database than api.database.
+    database: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A statement of a batch.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+enum BatchStatement {
+    /// The statement alone.
+    Text(String),
+    /// With parameters.
+    WithParams(ParamStatement),
+}
+
+/// A statement with parameters.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ParamStatement {
+    /// One statement.
+    sql: String,
+    /// Values of `$1`, `$2`, …
+    #[serde(default)]
+    #[schema(value_type = Vec<serde_json::Value>)]
+    params: Vec<serde_json::Value>,
+}
+
+impl BatchStatement {
+    fn parts(&self) -> (&str, &[serde_json::Value]) {
+        match self {
+            BatchStatement::Text(sql) => (sql, &[]),
+            BatchStatement::WithParams(statement) => (&statement.sql, &statement.params),
+        }
+    }
+}
+
+/// What a statement of a batch gave.
+#[derive(Serialize, ToSchema)]
+struct BatchResult {
+    /// Its place, from 0.
+    index: usize,
+    /// Whether it succeeded.
+    success: bool,
+    /// Rows that were inserted, changed or deleted.
+    affected_rows: u64,
+    /// Rows that were returned.
+    row_count: u64,
+    /// The rows, if it returns any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>, nullable = false)]
+    rows: Option<Vec<Box<RawValue>>>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>, nullable = false)]
+    error: Option<serde_json::Value>,
+}
+
+/// What a batch gave.
+#[derive(Serialize, ToSchema)]
+struct BatchAnswer {
+    /// One for each statement that was run.
+    results: Vec<BatchResult>,
+    /// How many succeeded; of an atomic batch that failed, none.
+    succeeded: usize,
+    /// How many failed, were undone, or were not run.
+    failed: usize,
+    /// From the request to the end.
+    execution_time_ms: f64,
+}
+
+/// Run many statements
+///
+/// In one transaction unless said otherwise. A statement that fails is told in its place; the
+/// status is 200 all the same.
+#[utoipa::path(
+    post, path = "/api/v1/batch", tag = "query", request_body = BatchRequest,
+    responses((status = 200, description = "What each statement gave.", body = BatchAnswer))
+)]
+async fn execute_batch(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    headers: HeaderMap,
+    JsonBody(batch): JsonBody<BatchRequest>,
+) -> ApiResult {
+    let begun = Instant::now();
+    let count = batch.statements.len();
+    if !(1..=MAX_STATEMENTS).contains(&count) {
+        let text = format!("a batch has 1 to {MAX_STATEMENTS} statements");
+        return Err(Error::new(ErrorKind::ValidationError, text).into());
+    }
+    let transaction = transaction_of(&headers, batch.transaction_id)?;
+    let mut hold = match transaction {
+        Some(id) => Hold::Lent(door.transactions.borrow(id, &caller.identity)?),
+        None => Hold::Own(caller.session(&door, batch.database.as_deref())?),
+    };
+    let own = batch.atomic && transaction.is_none();
+    let mut results = Vec::with_capacity(count);
+    let undone = run_all(&door, &caller, hold.session()?, &batch, own, &mut results).await;
+    hold.finish();
+    let undone = undone?;
+    let succeeded = results.iter().filter(|result| result.success && !undone).count();
+    let execution_time_ms = begun.elapsed().as_secs_f64() * 1000.0;
+    let failed = count - succeeded;
+    Ok(answer(StatusCode::OK, &BatchAnswer { results, succeeded, failed, execution_time_ms }))
+}
+
+/// Runs the statements; says whether all of them were undone.
+async fn run_all(
+    door: &HttpDoor,
+    caller: &Caller,
+    session: &mut Session,
+    batch: &BatchRequest,
+    own: bool,
+    results: &mut Vec<BatchResult>,
+) -> Result<bool> {
+    if own {
+        fetch::run(door, session, "BEGIN", &[]).await?;
+    }
+    let mut size = 0;
+    for (index, statement) in batch.statements.iter().enumerate() {
+        let (sql, params) = statement.parts();
+        let ran = match own && ends_transaction(sql) {
+            true => Err(Error::sql(b"2D000", "an atomic batch is a transaction already")
+                .with_kind(ErrorKind::ValidationError)
+                .with_hint("leave out BEGIN, COMMIT and ROLLBACK, or send \"atomic\": false")),
+            false => fetch::run_bound(door, session, sql, params).await,
+        };
+        let ran = ran.and_then(|fetched| {
+            size += fetched.rows.iter().map(|row| row.get().len()).sum::<usize>();
+            fetch::check_size(size).map(|()| fetched)
+        });
+        let failed = ran.is_err();
+        results.push(result(caller, index, ran));
+        if failed && own {
+            fetch::run(door, session, "ROLLBACK", &[]).await?;
+            return Ok(true);
+        }
+        if failed && batch.stop_on_error {
+            return Ok(false);
+        }
+    }
+    if own {
+        fetch::run(door, session, "COMMIT", &[]).await?;
+    }
+    Ok(false)
+}
+
+/// Whether a statement would end the transaction that RustyDB has begun.
+fn ends_transaction(sql: &str) -> bool {
+    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or("");
+    let ends = ["begin", "start", "commit", "end", "rollback", "abort"];
+    ends.iter().any(|verb| verb.eq_ignore_ascii_case(word))
+        && !sql.to_ascii_lowercase().contains("savepoint")
+}
+
+fn result(caller: &Caller, index: usize, ran: Result<Fetched>) -> BatchResult {
+    match ran {
+        Ok(fetched) => {
+            let reads = fetched.returns_rows;
+            BatchResult {
+                index,
+                success: true,
+                affected_rows: if fetched.command == "SELECT" { 0 } else { fetched.affected },
+                row_count: fetched.rows.len() as u64,
+                rows: reads.then_some(fetched.rows),
+                error: None,
+            }
+        }
+        Err(failure) => BatchResult {
+            index,
+            success: false,
+            affected_rows: 0,
+            row_count: 0,
+            rows: None,
+            error: Some(error::body(&failure, &caller.id)["error"].take()),
+        },
+    }
+}
+
+/// A statement whose plan is asked for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ExplainRequest {
+    /// One statement.
+    sql: String,
+    /// Values of `$1`, `$2`, …
+    #[serde(default)]
+    #[schema(value_type = Vec<serde_json::Value>)]
+    params: Vec<serde_json::Value>,
+    /// Runs the statement, and rolls it back.
+    #[serde(default)]
+    analyze: bool,
+    /// Counts buffers.
+    #[serde(default)]
+    buffers: bool,
+    /// How the plan is written.
+    #[serde(default)]
+    format: PlanFormat,
+    /// Another database than api.database.
+    database: Option<String>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, ToSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum PlanFormat {
+    #[default]
+    Json,
+    Text,
+    Xml,
+    Yaml,
+}
+
+/// A plan.
+#[derive(Serialize, ToSchema)]
+struct Plan {
+    /// A document in JSON; else text.
+    #[schema(value_type = Value)]
+    plan: Box<RawValue>,
+}
+
+/// Explain a statement
+///
+/// `EXPLAIN`. With `analyze` the statement is run in a transaction that is rolled back.
+#[utoipa::path(
+    post, path = "/api/v1/query/explain", tag = "query", request_body = ExplainRequest,
+    responses((status = 200, description = "The plan.", body = Plan))
+)]
+async fn explain_query(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    JsonBody(request): JsonBody<ExplainRequest>,
+) -> ApiResult {
+    let format = match request.format {
+        PlanFormat::Json => "JSON",
+        PlanFormat::Text => "TEXT",
+        PlanFormat::Xml => "XML",
+        PlanFormat::Yaml => "YAML",
+    };
+    let ExplainRequest { sql, analyze, buffers, .. } = &request;
+    let sql = format!("EXPLAIN (FORMAT {format}, ANALYZE {analyze}, BUFFERS {buffers}) {sql}");
+    let mut session = caller.session(&door, request.database.as_deref())?;
+    fetch::run(&door, &mut session, "BEGIN", &[]).await?;
+    let explained = fetch::run_bound(&door, &mut session, &sql, &request.params).await;
+    fetch::run(&door, &mut session, "ROLLBACK", &[]).await?;
+    let plan = plan(&explained?, request.format)?;
+    Ok(answer(StatusCode::OK, &Plan { plan }))
+}
+
+fn plan(explained: &Fetched, format: PlanFormat) -> Result<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(rename = "QUERY PLAN")]
+        line: Box<RawValue>,
+    }
+    let lines: Vec<Line> = explained.typed()?;
+    if format == PlanFormat::Json {
+        let plan = lines.into_iter().next().map(|line| line.line);
+        return plan.ok_or_else(|| Error::internal("EXPLAIN gave no plan"));
+    }
+    let lines: serde_json::Result<Vec<String>> =
+        lines.iter().map(|line| serde_json::from_str(line.line.get())).collect();
+    let text = serde_json::to_string(&lines.map_err(Error::internal)?.join("\n"));
+    RawValue::from_string(text.map_err(Error::internal)?).map_err(Error::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_of_transactions() {
+        for (sql, expected) in [
+            (" Commit;", true),
+            ("rollback", true),
+            ("BEGIN", true),
+            ("rollback to savepoint a", false),
+            ("select 1 as commit", false),
+            ("", false),
+        ] {
+            assert_eq!(ends_transaction(sql), expected, "{sql}");
+        }
+    }
+}

@@ -1,0 +1,811 @@
+//! Transactions over several requests, two-phase commit, and locks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use time::format_description::well_known::Rfc3339;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
+
+use super::super::error::ApiResult;
+use super::super::extract::{Caller, InPath, JsonBody, Params};
+use super::super::open::{About, Borrowed, Open};
+use super::super::paging::{List, Page};
+use super::super::{HttpDoor, answer, fetch};
+use super::{Routes, aliased};
+use crate::error::{Error, ErrorKind, Result};
+use crate::query::ddl::quote_name;
+use crate::query::quote_literal;
+
+/// Savepoints of a transaction.
+const MAX_SAVEPOINTS: usize = 1000;
+
+/// Routes of this file.
+pub fn routes() -> Routes {
+    Routes::new()
+        .routes(routes!(list_transactions, begin_transaction))
+        .route(
+            "/api/v1/transactions/active",
+            aliased("/api/v1/transactions", axum::routing::get(list_transactions)),
+        )
+        .routes(routes!(get_transaction))
+        .routes(routes!(commit_transaction))
+        .routes(routes!(rollback_transaction))
+        .routes(routes!(list_savepoints, create_savepoint))
+        .routes(routes!(delete_savepoint))
+        .routes(routes!(rollback_to_savepoint))
+        .routes(routes!(get_isolation, update_isolation))
+        .routes(routes!(prepare_transaction))
+        .routes(routes!(list_prepared_transactions))
+        .routes(routes!(commit_prepared_transaction))
+        .routes(routes!(rollback_prepared_transaction))
+        .routes(routes!(get_locks))
+        .routes(routes!(list_lock_waits))
+        .routes(routes!(detect_deadlocks))
+}
+
+/// How far transactions are kept apart.
+#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Isolation {
+    /// PostgreSQL takes it as read_committed.
+    ReadUncommitted,
+    ReadCommitted,
+    RepeatableRead,
+    Serializable,
+}
+
+impl Isolation {
+    fn sql(self) -> &'static str {
+        match self {
+            Isolation::ReadUncommitted => "READ UNCOMMITTED",
+            Isolation::ReadCommitted => "READ COMMITTED",
+            Isolation::RepeatableRead => "REPEATABLE READ",
+            Isolation::Serializable => "SERIALIZABLE",
+        }
+    }
+}
+
+/// A transaction that is to begin.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct BeginTransaction {
+    /// The role's default unless said otherwise.
+    isolation_level: Option<Isolation>,
+    /// Whether it may only read.
+    read_only: Option<bool>,
+    /// Whether it waits for a moment at which it cannot fail (serializable and read only).
+    deferrable: Option<bool>,
+    /// Seconds after which it is rolled back, used or not.
+    #[schema(minimum = 1)]
+    timeout_secs: Option<u32>,
+    /// Name for people.
+    #[schema(max_length = 128)]
+    name: Option<String>,
+    /// Another database than api.database.
+    database: Option<String>,
+}
+
+/// A transaction.
+#[derive(Serialize, ToSchema)]
+struct Transaction {
+    /// Its number.
+    transaction_id: u64,
+    /// Role that began it.
+    user: String,
+    /// Name for people.
+    #[schema(required)]
+    name: Option<String>,
+    /// The database.
+    database: String,
+    /// busy: a request uses it; open: none does.
+    state: &'static str,
+    /// read_committed, repeatable_read, serializable.
+    isolation_level: String,
+    /// Whether it may only read.
+    read_only: bool,
+    /// When it began.
+    #[schema(format = DateTime)]
+    started_at: String,
+    /// Milliseconds since then.
+    duration_ms: u64,
+    /// PostgreSQL's process; null while it is busy.
+    #[schema(required)]
+    backend_pid: Option<u32>,
+    /// Number of the session; null while it is busy.
+    #[schema(required)]
+    session_id: Option<u32>,
+    /// Statements that ran in it.
+    queries_executed: u64,
+    /// Savepoints, the newest last.
+    savepoints: Vec<String>,
+}
+
+impl From<&Open> for Transaction {
+    fn from(open: &Open) -> Self {
+        let seen = open.seen();
+        Self {
+            transaction_id: open.id,
+            user: open.owner.to_string(),
+            name: open.about.name.clone(),
+            database: open.about.database.clone(),
+            state: if seen.busy { "busy" } else { "open" },
+            isolation_level: open.about.isolation.clone(),
+            read_only: open.about.read_only,
+            started_at: open.started_at.format(&Rfc3339).unwrap_or_default(),
+            duration_ms: u64::try_from(open.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            backend_pid: seen.backend_pid,
+            session_id: seen.session_id,
+            queries_executed: seen.statements,
+            savepoints: seen.savepoints,
+        }
+    }
+}
+
+/// How a transaction ended.
+#[derive(Serialize, ToSchema)]
+struct Ended {
+    /// Its number.
+    transaction_id: u64,
+    /// committed, rolled_back, prepared.
+    status: &'static str,
+    /// Milliseconds that it took.
+    duration_ms: u64,
+}
+
+/// Runs a command in a transaction; what the command leaves is given back.
+async fn command(door: &HttpDoor, mut borrowed: Borrowed, sql: &str) -> Result<String> {
+    let ran = fetch::run(door, borrowed.session()?, sql, &[]).await;
+    borrowed.give_back();
+    Ok(ran?.command)
+}
+
+/// Begin a transaction
+///
+/// Further requests take part by `transaction_id`, or by the header `X-Transaction-Id`. One that
+/// is not used for `api.transaction_idle_timeout_secs` is rolled back.
+#[utoipa::path(
+    post, path = "/api/v1/transactions", tag = "transactions", request_body = BeginTransaction,
+    responses((status = 201, description = "It has begun.", body = Transaction))
+)]
+async fn begin_transaction(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    JsonBody(begin): JsonBody<BeginTransaction>,
+) -> ApiResult {
+    if begin.timeout_secs == Some(0) {
+        let text = "timeout_secs must be at least 1";
+        return Err(Error::new(ErrorKind::ValidationError, text).into());
+    }
+    if begin.name.as_ref().is_some_and(|name| name.len() > 128) {
+        let text = "name is longer than 128 bytes";
+        return Err(Error::new(ErrorKind::ValidationError, text).into());
+    }
+    let mut session = caller.session(&door, begin.database.as_deref())?;
+    let mut sql = String::from("BEGIN");
+    if let Some(isolation) = begin.isolation_level {
+        sql += &format!(" ISOLATION LEVEL {}", isolation.sql());
+    }
+    if let Some(read_only) = begin.read_only {
+        sql += if read_only { " READ ONLY" } else { " READ WRITE" };
+    }
+    if let Some(deferrable) = begin.deferrable {
+        sql += if deferrable { " DEFERRABLE" } else { " NOT DEFERRABLE" };
+    }
+    fetch::run(&door, &mut session, &sql, &[]).await?;
+    let effective = effective(&door, &mut session).await?;
+    let about = About {
+        isolation: effective.isolation,
+        read_only: effective.read_only,
+        name: begin.name,
+        database: session.entry().database.to_string(),
+        limit: begin.timeout_secs.map(|secs| Duration::from_secs(secs.into())),
+    };
+    let open = door.transactions.keep(&door, &caller.identity, about, session)?;
+    Ok(answer(StatusCode::CREATED, &Transaction::from(&*open)))
+}
+
+struct Effective {
+    isolation: String,
+    read_only: bool,
+}
+
+/// Asked with SHOW: a SELECT would be the first query, after which the level cannot be set.
+async fn effective(door: &HttpDoor, session: &mut crate::session::Session) -> Result<Effective> {
+    let isolation = show(door, session, "transaction_isolation").await?.replace(' ', "_");
+    let read_only = show(door, session, "transaction_read_only").await? == "on";
+    Ok(Effective { isolation, read_only })
+}
+
+async fn show(
+    door: &HttpDoor,
+    session: &mut crate::session::Session,
+    name: &str,
+) -> Result<String> {
+    let shown = fetch::run(door, session, &format!("SHOW {name}"), &[]).await?;
+    let row: BTreeMap<String, String> = shown.one(|| format!("there is no setting {name}"))?;
+    Ok(row.into_values().next().unwrap_or_default())
+}
+
+/// List transactions
+///
+/// The open ones of the caller; of everybody for a superuser.
+#[utoipa::path(
+    get, path = "/api/v1/transactions", tag = "transactions", params(Page),
+    responses((status = 200, description = "A page of them.", body = List<Transaction>))
+)]
+async fn list_transactions(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    page: Page,
+) -> ApiResult {
+    let all = door.transactions.list(&caller.identity);
+    let all: Vec<_> = all.iter().map(|open| Transaction::from(&**open)).collect();
+    Ok(answer(StatusCode::OK, &page.of_all(all)))
+}
+
+/// Get a transaction
+///
+/// One that the caller has begun.
+#[utoipa::path(
+    get, path = "/api/v1/transactions/{id}", tag = "transactions",
+    params(("id" = u64, Path, description = "Its number.")),
+    responses((status = 200, description = "The transaction.", body = Transaction))
+)]
+async fn get_transaction(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(id): InPath<u64>,
+) -> ApiResult {
+    let open = door.transactions.find(id, &caller.identity)?;
+    Ok(answer(StatusCode::OK, &Transaction::from(&*open)))
+}
+
+/// Commit a transaction
+///
+/// One in which a statement has failed is rolled back, and the answer is 409.
+#[utoipa::path(
+    post, path = "/api/v1/transactions/{id}/commit", tag = "transactions",
+    params(("id" = u64, Path, description = "Its number.")),
+    responses((status = 200, description = "It is committed.", body = Ended))
+)]
+async fn commit_transaction(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(id): InPath<u64>,
+) -> ApiResult {
+    let open = door.transactions.find(id, &caller.identity)?;
+    let borrowed = door.transactions.borrow(id, &caller.identity)?;
+    if command(&door, borrowed, "COMMIT").await? != "COMMIT" {
+        let text = "a statement of the transaction had failed, so it was rolled back";
+        return Err(Error::new(ErrorKind::TransactionFailed, text).into());
+    }
+    Ok(answer(StatusCode::OK, &ended(&open, "committed")))
+}
+
+fn ended(open: &Open, status: &'static str) -> Ended {
+    let duration_ms = u64::try_from(open.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ended { transaction_id: open.id, status, duration_ms }
+}
+
+/// Roll a transaction back
+///
+/// Nothing of it stays.
+#[utoipa::path(
+    post, path = "/api/v1/transactions/{id}/rollback", tag = "transactions",
+    params(("id" = u64, Path, description = "Its number.")),
+    responses((status = 200, description = "It is rolled back.", body = Ended))
+)]
+async fn rollback_transaction(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(id): InPath<u64>,
+) -> ApiResult {
+    let open = door.transactions.find(id, &caller.identity)?;
+    let borrowed = door.transactions.borrow(id, &caller.identity)?;
+    command(&door, borrowed, "ROLLBACK").await?;
+    Ok(answer(StatusCode::OK, &ended(&open, "rolled_back")))
+}
+
+/// A savepoint that is to be.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CreateSavepoint {
+    /// Name.
+    name: String,
+}
+
+/// Savepoints of a transaction.
+#[derive(Serialize, ToSchema)]
+struct Savepoints {
+    /// The transaction.
+    transaction_id: u64,
+    /// Names, the newest last.
+    savepoints: Vec<String>,
+}
+
+fn savepoints(borrowed: &Open) -> Savepoints {
+    Savepoints { transaction_id: borrowed.id, savepoints: borrowed.seen().savepoints }
+}
+
+/// List savepoints
+///
+/// Those that were made over HTTP, the newest last.
+#[utoipa::path(
+    get, path = "/api/v1/transactions/{id}/savepoints", tag = "transactions",
+    params(("id" = u64, Path, description = "Number of the transaction.")),
+    responses((status = 200, description = "Their names.", body = Savepoints))
+)]
+async fn list_savepoints(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(id): InPath<u64>,
+) -> ApiResult {
+    let open = door.transactions.find(id, &caller.identity)?;
+    Ok(answer(StatusCode::OK, &savepoints(&open)))
+}
+
+/// Make a savepoint
+///
+/// `SAVEPOINT`.
+#[utoipa::path(
+    post, path = "/api/v1/transactions/{id}/savepoints", tag = "transactions",
+    params(("id" = u64, Path, description = "Number of the transaction.")),
+    request_body = CreateSavepoint,
+    responses((status = 201, description = "It is there.", body = Savepoints))
+)]
+async fn create_savepoint(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(id): InPath<u64>,
+    JsonBody(new): JsonBody<CreateSavepoint>,
+) -> ApiResult {
+    let name = quote_name(&new.name)?;
+    let open = door.transactions.find(id, &caller.identity)?;
+    if open.seen().savepoints.len() >= MAX_SAVEPOINTS {
+        let text = format!("a transaction has at most {MAX_SAVEPOINTS} savepoints");
+        return Err(Error::new(ErrorKind::LimitReached, text).into());
+    }
+    let mut borrowed = door.transactions.borrow(id, &caller.identity)?;
+    let made = fetch::run(&door, borrowed.session()?, &format!("SAVEPOINT {name}"), &[]).await;
+    if made.is_ok() {
+        borrowed.savepoints(|list| list.push(new.name));
+    }
+    borrowed.give_back();
+    made?;
+    Ok(answer(StatusCode::CREATED, &savepoints(&open)))
+}
+
+/// Release a savepoint
+///
+/// `RELEASE SAVEPOINT`: what came after it stays.
+#[utoipa::path(
+    delete, path = "/api/v1/transactions/{id}/savepoints/{name}", tag = "transactions",
+    params(("id" = u64, Path, description = "Number of the transaction."),
+        ("name" = String, Path, description = "Name of the savepoint.")),
+    responses((status = 200, description = "It is gone.", body = Savepoints))
+)]
+async fn delete_savepoint(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath((id, name)): InPath<(u64, String)>,
+) -> ApiResult {
+    to_savepoint(&door, &caller, id, &name, "RELEASE SAVEPOINT").await
+}
+
+/// Roll back to a savepoint
+///
+/// `ROLLBACK TO SAVEPOINT`: what came after it is undone; the savepoint stays.
+#[utoipa::path(
+    post, path = "/api/v1/transactions/{id}/savepoints/{name}/rollback", tag = "transactions",
+    params(("id" = u64, Path, description = "Number of the transaction."),
+        ("name" = String, Path, description = "Name of the savepoint.")),
+    responses((status = 200, description = "It is as it was then.", body = Savepoints))
+)]
+async fn rollback_to_savepoint(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath((id, name)): InPath<(u64, String)>,
+) -> ApiResult {
+    to_savepoint(&door, &caller, id, &name, "ROLLBACK TO SAVEPOINT").await
+}
+
+async fn to_savepoint(
+    door: &HttpDoor,
+    caller: &Caller,
+    id: u64,
+    name: &str,
+    verb: &str,
+) -> ApiResult {
+    let sql = format!("{verb} {}", quote_name(name)?);
+    let mut borrowed = door.transactions.borrow(id, &caller.identity)?;
+    let ran = fetch::run(door, borrowed.session()?, &sql, &[]).await;
+    if ran.is_ok() {
+        let keeps = usize::from(verb.starts_with("ROLLBACK"));
+        borrowed.savepoints(|list| {
+            if let Some(at) = list.iter().rposition(|known| known == name) {
+                list.truncate(at + keeps);
+            }
+        });
+    }
+    let answered = savepoints(borrowed.open());
+    borrowed.give_back();
+    ran.map_err(|error| match error.sqlstate().as_str() {
+        "3B001" => error.with_kind(ErrorKind::NotFound),
+        _ => error,
+    })?;
+    Ok(answer(StatusCode::OK, &answered))
+}
+
+/// How far a transaction is kept apart from others.
+#[derive(Serialize, ToSchema)]
+struct IsolationLevel {
+    /// The transaction.
+    transaction_id: u64,
+    /// read_committed, repeatable_read, serializable.
+    isolation_level: String,
+    /// Whether it may only read.
+    read_only: bool,
+}
+
+/// A new isolation level.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct UpdateIsolation {
+    /// The level.
+    isolation_level: Isolation,
+}
+
+/// Get the isolation level
+///
+/// As PostgreSQL has it.
+#[utoipa::path(
+    get, path = "/api/v1/transactions/{id}/isolation", tag = "transactions",
+    params(("id" = u64, Path, description = "Number of the transaction.")),
+    responses((status = 200, description = "The level.", body = IsolationLevel))
+)]
+async fn get_isolation(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(id): InPath<u64>,
+) -> ApiResult {
+    isolation(&door, &caller, id, None).await
+}
+
+/// Set the isolation level
+///
+/// `SET TRANSACTION`; PostgreSQL allows it before the first query only.
+#[utoipa::path(
+    put, path = "/api/v1/transactions/{id}/isolation", tag = "transactions",
+    params(("id" = u64, Path, description = "Number of the transaction.")),
+    request_body = UpdateIsolation,
+    responses((status = 200, description = "The level.", body = IsolationLevel))
+)]
+async fn update_isolation(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(id): InPath<u64>,
+    JsonBody(update): JsonBody<UpdateIsolation>,
+) -> ApiResult {
+    isolation(&door, &caller, id, Some(update.isolation_level)).await
+}
+
+async fn isolation(
+    door: &HttpDoor,
+    caller: &Caller,
+    id: u64,
+    change: Option<Isolation>,
+) -> ApiResult {
+    let mut borrowed = door.transactions.borrow(id, &caller.identity)?;
+    let session = borrowed.session()?;
+    let changed = match change {
+        Some(level) => {
+            let sql = format!("SET TRANSACTION ISOLATION LEVEL {}", level.sql());
+            fetch::run(door, session, &sql, &[]).await.map(drop)
+        }
+        None => Ok(()),
+    };
+    let level = match changed {
+        Ok(()) => effective(door, session).await,
+        Err(error) => Err(error),
+    };
+    borrowed.give_back();
+    let Effective { isolation, read_only } = level?;
+    let level = IsolationLevel { transaction_id: id, isolation_level: isolation, read_only };
+    Ok(answer(StatusCode::OK, &level))
+}
+
+/// A name for a prepared transaction.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PrepareTransaction {
+    /// Its name among all prepared transactions.
+    #[schema(min_length = 1, max_length = 199)]
+    gid: String,
+}
+
+/// Prepare a transaction
+///
+/// `PREPARE TRANSACTION`: the first phase of a two-phase commit. PostgreSQL must be configured with
+/// `max_prepared_transactions`.
+#[utoipa::path(
+    post, path = "/api/v1/transactions/{id}/prepare", tag = "transactions",
+    params(("id" = u64, Path, description = "Its number.")), request_body = PrepareTransaction,
+    responses((status = 200, description = "It is prepared.", body = Ended))
+)]
+async fn prepare_transaction(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(id): InPath<u64>,
+    JsonBody(prepare): JsonBody<PrepareTransaction>,
+) -> ApiResult {
+    let sql = format!("PREPARE TRANSACTION {}", gid(&prepare.gid)?);
+    let open = door.transactions.find(id, &caller.identity)?;
+    let borrowed = door.transactions.borrow(id, &caller.identity)?;
+    if command(&door, borrowed, &sql).await? != "PREPARE TRANSACTION" {
+        let text = "a statement of the transaction had failed, so it was rolled back";
+        return Err(Error::new(ErrorKind::TransactionFailed, text).into());
+    }
+    Ok(answer(StatusCode::OK, &ended(&open, "prepared")))
+}
+
+fn gid(gid: &str) -> Result<String> {
+    match (1..200).contains(&gid.len()) && !gid.contains('\0') {
+        true => Ok(quote_literal(gid)),
+        false => Err(Error::new(ErrorKind::ValidationError, "gid must have 1 to 199 bytes")),
+    }
+}
+
+/// A prepared transaction.
+#[derive(Serialize, Deserialize, ToSchema)]
+struct Prepared {
+    /// Its name.
+    gid: String,
+    /// When it was prepared.
+    #[schema(format = DateTime)]
+    prepared: String,
+    /// Role that prepared it.
+    owner: String,
+    /// Its database.
+    database: String,
+}
+
+/// List prepared transactions
+///
+/// Those that wait for the second phase, of the whole cluster.
+#[utoipa::path(
+    get, path = "/api/v1/transactions/prepared", tag = "transactions", params(Page),
+    responses((status = 200, description = "A page of them.", body = List<Prepared>))
+)]
+async fn list_prepared_transactions(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    page: Page,
+) -> ApiResult {
+    let mut session = caller.session(&door, None)?;
+    let sql = "SELECT gid, prepared, owner::text AS owner, database::text AS database, \
+               count(*) OVER () AS total FROM pg_catalog.pg_prepared_xacts \
+               ORDER BY prepared LIMIT $1::int8 OFFSET $2::int8";
+    let list = fetch::page::<Prepared>(&door, &mut session, sql, &[], page).await?;
+    Ok(answer(StatusCode::OK, &list))
+}
+
+/// How a prepared transaction ended.
+#[derive(Serialize, ToSchema)]
+struct PreparedEnded {
+    /// Its name.
+    gid: String,
+    /// committed, rolled_back.
+    status: &'static str,
+}
+
+/// Commit a prepared transaction
+///
+/// `COMMIT PREPARED`.
+#[utoipa::path(
+    post, path = "/api/v1/transactions/prepared/{gid}/commit", tag = "transactions",
+    params(("gid" = String, Path, description = "Its name.")),
+    responses((status = 200, description = "It is committed.", body = PreparedEnded))
+)]
+async fn commit_prepared_transaction(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(name): InPath<String>,
+) -> ApiResult {
+    let sql = format!("COMMIT PREPARED {}", gid(&name)?);
+    fetch::run(&door, &mut caller.session(&door, None)?, &sql, &[]).await?;
+    Ok(answer(StatusCode::OK, &PreparedEnded { gid: name, status: "committed" }))
+}
+
+/// Roll a prepared transaction back
+///
+/// `ROLLBACK PREPARED`.
+#[utoipa::path(
+    post, path = "/api/v1/transactions/prepared/{gid}/rollback", tag = "transactions",
+    params(("gid" = String, Path, description = "Its name.")),
+    responses((status = 200, description = "It is rolled back.", body = PreparedEnded))
+)]
+async fn rollback_prepared_transaction(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(name): InPath<String>,
+) -> ApiResult {
+    let sql = format!("ROLLBACK PREPARED {}", gid(&name)?);
+    fetch::run(&door, &mut caller.session(&door, None)?, &sql, &[]).await?;
+    Ok(answer(StatusCode::OK, &PreparedEnded { gid: name, status: "rolled_back" }))
+}
+
+/// A lock.
+#[derive(Serialize, Deserialize, ToSchema)]
+struct Lock {
+    /// Its number.
+    lock_id: String,
+    /// What is locked: relation, tuple, transactionid, advisory, …
+    locktype: String,
+    /// The relation.
+    #[schema(required)]
+    relation: Option<String>,
+    /// AccessShareLock, …
+    mode: String,
+    /// Whether it is held; else it is waited for.
+    granted: bool,
+    /// PostgreSQL's process.
+    #[schema(required)]
+    pid: Option<i32>,
+    /// Milliseconds that it has waited.
+    #[schema(required)]
+    waiting_ms: Option<i64>,
+    /// Processes that it waits for.
+    blocked_by: Vec<i32>,
+}
+
+/// Which locks.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct LockQuery {
+    /// Those of this relation.
+    relation: Option<String>,
+    /// Those that are held, or those that are waited for.
+    granted: Option<bool>,
+    /// Another database than api.database.
+    database: Option<String>,
+}
+
+/// List locks
+///
+/// What PostgreSQL's sessions hold or wait for, those that wait first.
+#[utoipa::path(
+    get, path = "/api/v1/transactions/locks", tag = "transactions", params(LockQuery, Page),
+    responses((status = 200, description = "A page of them.", body = List<Lock>))
+)]
+async fn get_locks(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    Params(query): Params<LockQuery>,
+    page: Page,
+) -> ApiResult {
+    let mut session = caller.session(&door, query.database.as_deref())?;
+    let granted = query.granted.map(|granted| granted.to_string());
+    let sql = include_str!("../../../../sql/api/locks.sql");
+    let params = [query.relation.as_deref(), granted.as_deref()];
+    let list = fetch::page::<Lock>(&door, &mut session, sql, &params, page).await?;
+    Ok(answer(StatusCode::OK, &list))
+}
+
+/// A pair of processes.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+struct Wait {
+    /// Process that waits.
+    waiting: i32,
+    /// Process that it waits for.
+    holding: i32,
+    /// Role of the one.
+    #[schema(required)]
+    waiting_user: Option<String>,
+    /// Role of the other.
+    #[schema(required)]
+    holding_user: Option<String>,
+    /// Statement of the one.
+    #[schema(required)]
+    waiting_query: Option<String>,
+    /// Statement of the other.
+    #[schema(required)]
+    holding_query: Option<String>,
+}
+
+/// Who waits for whom.
+#[derive(Serialize, ToSchema)]
+struct WaitGraph {
+    /// The processes.
+    nodes: Vec<i32>,
+    /// From the one that waits to the one that it waits for.
+    edges: Vec<Wait>,
+}
+
+async fn waits(door: &HttpDoor, caller: &Caller) -> Result<Vec<Wait>> {
+    let mut session = caller.session(door, None)?;
+    let sql = include_str!("../../../../sql/api/lock_waits.sql");
+    fetch::run(door, &mut session, sql, &[]).await?.typed()
+}
+
+/// Get who waits for whom
+///
+/// The graph of PostgreSQL's processes that wait for locks.
+#[utoipa::path(
+    get, path = "/api/v1/transactions/locks/waits", tag = "transactions",
+    responses((status = 200, description = "The graph.", body = WaitGraph))
+)]
+async fn list_lock_waits(State(door): State<Arc<HttpDoor>>, caller: Caller) -> ApiResult {
+    let edges = waits(&door, &caller).await?;
+    let mut nodes: Vec<i32> = edges.iter().flat_map(|edge| [edge.waiting, edge.holding]).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    Ok(answer(StatusCode::OK, &WaitGraph { nodes, edges }))
+}
+
+/// Circles of processes that wait for each other.
+#[derive(Serialize, ToSchema)]
+struct Deadlocks {
+    /// Each circle, by PostgreSQL's processes.
+    cycles: Vec<Vec<i32>>,
+}
+
+/// Look for deadlocks
+///
+/// Circles in the graph of waiting processes. PostgreSQL breaks each after its deadlock_timeout.
+#[utoipa::path(
+    post, path = "/api/v1/transactions/deadlocks/detect", tag = "transactions",
+    responses((status = 200, description = "The circles there are now.", body = Deadlocks))
+)]
+async fn detect_deadlocks(State(door): State<Arc<HttpDoor>>, caller: Caller) -> ApiResult {
+    let edges = waits(&door, &caller).await?;
+    let edges: Vec<_> = edges.iter().map(|edge| (edge.waiting, edge.holding)).collect();
+    Ok(answer(StatusCode::OK, &Deadlocks { cycles: cycles(&edges) }))
+}
+
+/// The circles of a graph, each once, beginning with its lowest number.
+fn cycles(edges: &[(i32, i32)]) -> Vec<Vec<i32>> {
+    let mut next: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    edges.iter().for_each(|(from, to)| next.entry(*from).or_default().push(*to));
+    let mut found = Vec::new();
+    for start in next.keys() {
+        // The shortest way back, through higher numbers only.
+        let mut before: BTreeMap<i32, i32> = BTreeMap::new();
+        let mut queue = std::collections::VecDeque::from([*start]);
+        'search: while let Some(at) = queue.pop_front() {
+            for to in next.get(&at).into_iter().flatten() {
+                if to == start {
+                    let mut cycle = vec![at];
+                    while let Some(from) = before.get(cycle.last().unwrap_or(start)) {
+                        cycle.push(*from);
+                    }
+                    cycle.reverse();
+                    found.push(cycle);
+                    break 'search;
+                }
+                if to > start && !before.contains_key(to) {
+                    before.insert(*to, at);
+                    queue.push_back(*to);
+                }
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn circles() {
+        assert_eq!(cycles(&[(1, 2), (2, 3)]), Vec::<Vec<i32>>::new());
+        assert_eq!(cycles(&[(1, 2), (2, 3), (3, 1), (9, 1)]), [[1, 2, 3]]);
+        assert_eq!(cycles(&[(2, 1), (1, 2), (4, 5), (5, 4), (1, 4)]), [[1, 2], [4, 5]]);
+        assert_eq!(cycles(&[(1, 1)]), [[1]]);
+    }
+}

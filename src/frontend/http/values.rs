@@ -1,0 +1,28 @@
+//! JSON values as the parameters of a statement.
+
+use serde_json::value::RawValue;
+
+use crate::catalog::TypeInfo;
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::json;
+use crate::session::Described;
+
+/// The parameters as text, each as its type wants it.
+pub fn bind(params: &[Box<RawValue>], described: &Described) -> Result<Vec<Option<Vec<u8>>>> {
+    let (given, wanted) = (params.len(), described.parameters.len());
+    if given != wanted {
+        let text = format!("the statement has {wanted} parameters, params has {given}");
+        return Err(Error::sql(b"08P01", text).with_kind(ErrorKind::ValidationError));
+    }
+    let pairs = params.iter().zip(&described.parameters).enumerate();
+    pairs.map(|(at, (value, info))| bind_one(at + 1, value.get(), info)).collect()
+}
+
+fn bind_one(number: usize, json: &str, info: &TypeInfo) -> Result<Option<Vec<u8>>> {
+    let mut text = Vec::new();
+    match json::write_param(&mut text, json, &info.shape) {
+        Ok(true) => Ok(Some(text)),
+        Ok(false) => Ok(None),
+        Err(e) => Err(Error::sql(b"22023", format!("parameter ${number} ({}): {e}", info.name))),
+    }
+}
