@@ -1,6 +1,7 @@
 //! A client's requests on their way: names of prepared statements are those of the connection,
 //! and a statement that the connection lacks is prepared just before it is needed.
 
+use std::ffi::CStr;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -97,7 +98,7 @@ impl Message<'_> {
 }
 
 fn cstr(bytes: &[u8]) -> Option<&[u8]> {
-    Some(&bytes[..bytes.iter().position(|b| *b == 0)?])
+    CStr::from_bytes_until_nul(bytes).ok().map(CStr::to_bytes)
 }
 
 /// The name by which a statement is remembered.
