@@ -8,12 +8,16 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
 use socket2::SockRef;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::io::{Interest, ReadBuf};
+
+/// Time between attempts to write while no descriptor is left.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// The socket.
 #[derive(Debug)]
@@ -160,7 +164,10 @@ impl Socket {
         let room = match &mut self.room {
             Some(room) => room,
             none => {
-                let io = watch(self.io.get_ref().try_clone()?, Interest::WRITABLE)?;
+                let Ok(same) = self.io.get_ref().try_clone() else {
+                    return wake_soon(cx);
+                };
+                let io = watch(same, Interest::WRITABLE)?;
                 none.insert(Box::new(Room { io, was_awaited: true }))
             }
         };
@@ -216,6 +223,16 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.get_ref().as_fd()
     }
+}
+
+/// There is no descriptor left to wait with: it is tried again in a moment.
+fn wake_soon<T>(cx: &Context<'_>) -> Poll<T> {
+    let waker = cx.waker().clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(RETRY).await;
+        waker.wake();
+    });
+    Poll::Pending
 }
 
 /// Registers a socket with the event loop of the calling thread.

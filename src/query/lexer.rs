@@ -198,9 +198,11 @@ impl<'a> Lexer<'a> {
 
     /// The word that begins at the position.
     fn word_ahead(&self) -> &'a [u8] {
-        let rest = &self.sql[self.at..];
-        let length = rest.iter().position(|byte| !WORD_PART[usize::from(*byte)]);
-        &rest[..length.unwrap_or(rest.len())]
+        let mut end = self.at;
+        while self.sql.get(end).is_some_and(|byte| WORD_PART[usize::from(*byte)]) {
+            end += 1;
+        }
+        &self.sql[self.at..end]
     }
 
     fn pass_number(&mut self) {

@@ -180,7 +180,9 @@ impl Mux {
             let effects = Effects::UNCLEAR.and(Effects::SEQUENCE);
             Class { effects, ..Class::default() }
         } else {
-            self.read(message.body(), idle)?
+            // A NUL before the last byte, and PostgreSQL refuses the message.
+            let body = message.body();
+            self.read(body.strip_suffix(&[0]).unwrap_or(body), idle)?
         };
         self.unnamed = None;
         if let Some(excess) = self.named.excess_of_sql(&class, message.whole) {
@@ -201,9 +203,8 @@ impl Mux {
         Ok(())
     }
 
-    /// Reads a text, at the beginning of a body.
-    fn read(&self, body: &[u8], idle: &mut dyn FnMut()) -> Result<Class, Refused> {
-        let text = cstr(body).unwrap_or(body);
+    /// Reads a text.
+    fn read(&self, text: &[u8], idle: &mut dyn FnMut()) -> Result<Class, Refused> {
         let class = classify(text, &self.names);
         self.refuse_transactions(&class)?;
         if class.effects.has(Effects::DDL) && changes_database(text) {
@@ -277,7 +278,7 @@ impl Mux {
                 return Ok(());
             }
         }
-        let class = self.read(body, idle)?;
+        let class = self.read(cstr(body).unwrap_or(body), idle)?;
         let body: Box<[u8]> = body.into();
         // Before the batch begins, while a failure of ours does no harm.
         self.refer_by_name(conn, &mut message, &class);
