@@ -47,13 +47,20 @@ pub struct Refused(pub Error);
 /// The scanner's rule for requests that are looked at.
 pub fn rule(tag: u8) -> (Want, usize) {
     let (_, longest) = frontend::session_rule(tag);
-    let want = match tag {
-        tag::QUERY | tag::PARSE => Want::Prefix(LONGEST_TEXT),
-        tag::BIND | tag::DESCRIBE | tag::CLOSE => Want::Prefix(LONGEST_NAMES),
-        tag::FUNCTION_CALL => Want::Prefix(4),
-        _ => Want::Header,
-    };
-    (want, longest)
+    match looked_at(tag) {
+        0 => (Want::Header, longest),
+        most => (Want::Prefix(most), longest),
+    }
+}
+
+/// How much of a request's body is looked at.
+fn looked_at(tag: u8) -> usize {
+    match tag {
+        tag::QUERY | tag::PARSE => LONGEST_TEXT,
+        tag::BIND | tag::DESCRIBE | tag::CLOSE => LONGEST_NAMES,
+        tag::FUNCTION_CALL => 4,
+        _ => 0,
+    }
 }
 
 /// A message at the beginning of the bytes that are not understood yet.
@@ -119,10 +126,7 @@ impl Mux {
         idle: &mut dyn FnMut(),
     ) -> Result<usize, Refused> {
         let seen = buf.unscanned().len().saturating_sub(HEADER).min(whole);
-        let longest = match rule(tag).0 {
-            Want::Prefix(most) | Want::Body(most) => most,
-            Want::Header => 0,
-        };
+        let longest = looked_at(tag);
         let long = whole > longest && longest > 0;
         let body = if long { seen.min(longest) } else { whole.min(seen) };
         let mut message = Message { buf, body, whole };
