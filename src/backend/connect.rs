@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::{BackendConn, CancelKey};
 use crate::auth::scram::{self, ClientChannel, ClientExchange, ClientSecret, ScramKeys};
 use crate::error::{Error, ErrorKind};
-use crate::net::{ClientTls, Stream};
+use crate::net::{ClientTls, Socket, Stream};
 use crate::proto::backend::{Report, tag};
 use crate::proto::{Cursor, Malformed, frontend};
 use crate::types::{BackendAddr, Secret};
@@ -133,7 +133,7 @@ impl Target {
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        let mut stream = Stream::Tcp(stream);
+        let mut stream = Stream::Tcp(Socket::new(stream.into_std()?)?);
         let Some(tls) = &self.tls else { return Ok((stream, None)) };
         stream.write_all(&SSL_REQUEST).await?;
         let mut answer = Vec::with_capacity(1);
@@ -152,7 +152,8 @@ impl Target {
 }
 
 async fn open_unix(path: &Path) -> io::Result<Stream> {
-    UnixStream::connect(path).await.map(Stream::Unix)
+    let stream = UnixStream::connect(path).await?;
+    Socket::new(stream.into_std()?).map(Stream::Unix)
 }
 
 fn unreachable(cause: io::Error) -> ConnectError {

@@ -236,11 +236,13 @@ impl Expectations {
     }
 
     /// Takes the ParseComplete messages that must stand at this place of the stream.
+    #[inline]
     pub fn take_owed(&mut self) -> u32 {
         std::mem::take(&mut self.owed)
     }
 
     /// After a Flush: those that need not wait for another reply.
+    #[inline]
     pub fn flush_owed(&mut self) -> u32 {
         if !self.flush {
             return 0;
@@ -262,6 +264,7 @@ impl Expectations {
     }
 
     /// Entries that no reply will answer make way for the one that the next reply answers.
+    #[inline]
     fn come_to_front(&mut self) {
         loop {
             match self.front() {
@@ -274,6 +277,7 @@ impl Expectations {
     }
 
     /// The requests that PostgreSQL skips after an error, last first.
+    #[inline]
     pub fn take_undone(&mut self) -> Vec<Expect> {
         std::mem::take(&mut self.undone)
     }
@@ -287,6 +291,7 @@ impl Expectations {
     }
 
     /// Whether the next reply answers a request of our own, whatever it is.
+    #[inline]
     pub fn is_ours(&self) -> bool {
         matches!(self.front(), Some(Kind::Apply | Kind::Attempt))
     }
@@ -302,8 +307,11 @@ impl Expectations {
         if matches!(reply, tag::NOTICE | tag::PARAMETER_STATUS) {
             return Reply::Pass;
         }
-        self.come_to_front();
-        let front = self.front();
+        let mut front = self.front();
+        if matches!(front, Some(Kind::ParseCached | Kind::CopyEnd)) {
+            self.come_to_front();
+            front = self.front();
+        }
         match (reply, front) {
             (tag::PARSE_COMPLETE, Some(Kind::ParseInjected))
             | (tag::CLOSE_COMPLETE, Some(Kind::CloseInjected)) => {

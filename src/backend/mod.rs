@@ -274,7 +274,8 @@ impl BackendConn {
     /// A connection to nothing, for tests of what holds connections.
     #[cfg(test)]
     pub(crate) fn to_nothing(pid: u32) -> Self {
-        let (stream, _) = tokio::net::UnixStream::pair().unwrap();
+        let (stream, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stream = crate::net::Socket::new(stream).unwrap();
         let target = Target::nowhere();
         let cancel = Arc::new(CancelKey { target: target.clone(), pid, key: Vec::new() });
         Self { cancel, ..Self::new(Stream::Unix(stream), target) }
@@ -324,9 +325,8 @@ impl BackendConn {
                     return Poll::Ready(Err(Error::backend_lost(cause)));
                 }
             };
-            ready!(self.stream.poll_readable(cx)).map_err(Error::backend_lost)?;
             let room = missing.max(READ_SMALL);
-            let read = ready!(self.stream.poll_read_into(cx, self.inbound.tail(room)));
+            let read = ready!(self.stream.poll_read_into(cx, || self.inbound.tail(room)));
             if read.map_err(Error::backend_lost)? == 0 {
                 let cause = io::Error::from(io::ErrorKind::UnexpectedEof);
                 return Poll::Ready(Err(Error::backend_lost(cause)));
@@ -413,6 +413,9 @@ impl BackendConn {
     /// Takes in what arrived while nobody was reading: parameter changes and notices are
     /// learnt, an error or a closed socket means that the connection is of no use any more.
     pub fn absorb_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.stream.may_have_input() {
+            return true;
+        }
         loop {
             match self.poll_message(cx, READ_LARGE) {
                 Poll::Pending => {
@@ -458,6 +461,7 @@ mod tests {
     /// Runs a statement of our own while so many notifications of `payload` bytes come.
     async fn notified(times: usize, payload: usize) -> (Result<(), Error>, BackendConn) {
         let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
+        let ours = crate::net::Socket::new(ours.into_std().unwrap()).unwrap();
         let mut conn = BackendConn::new(Stream::Unix(ours), Target::nowhere());
         let body = [&7u32.to_be_bytes()[..], b"channel\0", &vec![b'x'; payload], b"\0"].concat();
         let mut answer = message(tag::NOTIFICATION, &body).repeat(times);

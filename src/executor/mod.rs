@@ -92,7 +92,7 @@ impl Executor {
     /// Counts a request as in work until the value is dropped; `sql` is its text, or the beginning
     /// of it.
     pub fn admit(&self, protocol: Protocol, sql: &[u8], tally: &Arc<Tally>) -> Work {
-        if changes_database(sql) {
+        if !sql.is_empty() && changes_database(sql) {
             self.pool.close_idle();
         }
         self.metrics.query_active.inc();

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::coop::has_budget_remaining;
+
 use super::mux::{Mux, Refused, rule};
 use super::replies::{put_owed, scan_replies, tell_parameters};
 use super::{Executor, Work};
@@ -243,12 +245,19 @@ pub async fn run(
     client: &mut Client,
     mut stop: impl FnMut(&mut Context<'_>, bool) -> bool,
 ) -> Pause {
+    let mut awaits_client = false;
     poll_fn(|cx| {
-        let mut relay = Relay { link: &mut link, client, waits: Waits::default() };
-        match relay.poll(cx) {
-            Poll::Ready(pause) => Poll::Ready(pause),
-            Poll::Pending if stop(cx, relay.is_idle()) => Poll::Ready(Pause::Stopped),
-            Poll::Pending => Poll::Pending,
+        let waits =
+            Waits { client: awaits_client && !client.stream.may_have_input(), backend: false };
+        let mut relay = Relay { link: &mut link, client, waits };
+        if let Poll::Ready(pause) = relay.poll(cx) {
+            return Poll::Ready(pause);
+        }
+        // Who has used up its time slice was not written down.
+        awaits_client = relay.waits.client && has_budget_remaining();
+        match stop(cx, relay.is_idle()) {
+            true => Poll::Ready(Pause::Stopped),
+            false => Poll::Pending,
         }
     })
     .await
@@ -278,7 +287,8 @@ struct Relay<'a, 'b> {
 }
 
 /// Which sockets had nothing to read since the task was woken. The event loop, which alone knows
-/// better, runs only after the task: asking again before that is in vain.
+/// better, runs only after the task: asking again before that is in vain. The client's socket is
+/// asked only when the event loop has told of something since the task was written down there.
 #[derive(Default)]
 struct Waits {
     client: bool,
@@ -370,17 +380,8 @@ impl Relay<'_, '_> {
         let Some(conn) = self.link.lease.as_mut().map(Lease::conn) else {
             return Ok(Flow::Blocked);
         };
-        let bytes = conn.inbound.scanned();
-        if !bytes.is_empty() {
-            return match self.client.stream.poll_write(cx, bytes) {
-                Poll::Pending => Ok(Flow::Blocked),
-                Poll::Ready(Ok(n)) if n > 0 => {
-                    self.client.sent += n as u64;
-                    conn.inbound.consume(n);
-                    Ok(Flow::Moved)
-                }
-                Poll::Ready(_) => Err(Pause::ClientGone),
-            };
+        if !conn.inbound.scanned().is_empty() {
+            return self.write_down(cx);
         }
         if self.waits.backend {
             return Ok(Flow::Blocked);
@@ -405,7 +406,27 @@ impl Relay<'_, '_> {
         if conn.state.is_idle() {
             conn.gather.end(&conn.stream);
         }
+        self.write_down(cx)?;
         Ok(Flow::Moved)
+    }
+
+    fn write_down(&mut self, cx: &mut Context<'_>) -> Result<Flow, Pause> {
+        let Some(conn) = self.link.lease.as_mut().map(Lease::conn) else {
+            return Ok(Flow::Blocked);
+        };
+        let bytes = conn.inbound.scanned();
+        if bytes.is_empty() {
+            return Ok(Flow::Blocked);
+        }
+        match self.client.stream.poll_write(cx, bytes) {
+            Poll::Pending => Ok(Flow::Blocked),
+            Poll::Ready(Ok(n)) if n > 0 => {
+                self.client.sent += n as u64;
+                conn.inbound.consume(n);
+                Ok(Flow::Moved)
+            }
+            Poll::Ready(_) => Err(Pause::ClientGone),
+        }
     }
 
     /// Client → backend.
@@ -441,6 +462,9 @@ impl Relay<'_, '_> {
             return Ok(Flow::Moved);
         }
         self.scan_up()?;
+        if !self.client.inbound.scanned().is_empty() {
+            self.write_up(cx)?;
+        }
         Ok(Flow::Moved)
     }
 
@@ -475,7 +499,7 @@ impl Relay<'_, '_> {
     fn scan_up(&mut self) -> Result<(), Pause> {
         let Some(conn) = self.link.lease.as_mut().map(Lease::conn) else { return Ok(()) };
         let between = conn.state.is_idle() && conn.state.tx == TxStatus::Idle;
-        if between && self.client.scanner.at_boundary() {
+        if between && !self.link.mux.is_attached(&conn.state) && self.client.scanner.at_boundary() {
             // After a RESET the session has the value of its own start-up packet.
             let batch = self.link.mux.attach(&mut conn.state);
             if !batch.is_empty() {
@@ -599,7 +623,7 @@ fn read(
     into: &mut FrameBuf,
     room: usize,
 ) -> Poll<io::Result<usize>> {
-    let read = stream.poll_read_into(cx, into.tail(room));
+    let read = stream.poll_read_into(cx, || into.tail(room));
     if read.is_pending() {
         into.detach();
     }

@@ -52,6 +52,15 @@ pub fn scan_replies(
                 inbound.mark_scanned(n);
                 continue;
             }
+            Step::Begin { tag: replies::tag::DATA_ROW | replies::tag::COPY_DATA, body }
+                if !ours =>
+            {
+                // Another reply came before it, from which everything was learnt.
+                let there = body.min(inbound.unscanned().len() - HEADER);
+                scanner.took(there);
+                inbound.mark_scanned(HEADER + there);
+                continue;
+            }
             Step::Begin { tag, .. } => (tag, None),
             Step::Whole { tag, body } => (tag, Some(body)),
             Step::More(whole) => {

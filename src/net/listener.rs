@@ -14,9 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
-use super::{Inherited, Stream};
+use super::socket::watch;
+use super::{Inherited, Socket as Connected, Stream};
 use crate::config::{Network, Secs};
 
 /// A bound socket that is not served yet.
@@ -179,49 +181,33 @@ impl Door {
 
     /// A listener on the event loop of the calling thread.
     pub fn listen(&self) -> io::Result<Listener> {
-        match self {
-            Door::Tcp(listener) => TcpListener::from_std(listener.try_clone()?)
-                .map(|tcp| Listener::new(ListenerSocket::Tcp(tcp))),
-            Door::Unix(listener, file) => {
-                let listener = UnixListener::from_std(listener.try_clone()?)?;
-                Ok(Listener::new(ListenerSocket::Unix(listener, file.clone())))
-            }
-        }
+        let io = watch(self.duplicate()?.into(), Interest::READABLE)?;
+        Ok(Listener { io, file: self.file(), inherited: None })
     }
 }
 
 /// A socket that accepts.
 #[derive(Debug)]
 pub struct Listener {
-    socket: ListenerSocket,
+    io: AsyncFd<Socket>,
+    /// Of a Unix socket: it is removed at last.
+    file: Option<Arc<SocketFile>>,
     /// What accepted sockets have from this one, as Linux lets them inherit it.
     inherited: Option<SocketOptions>,
-}
-
-#[derive(Debug)]
-enum ListenerSocket {
-    Tcp(TcpListener),
-    Unix(UnixListener, #[expect(dead_code, reason = "removes the file at last")] Arc<SocketFile>),
 }
 
 /// What the configuration says about sockets: TCP_NODELAY, and the silence before a probe.
 type SocketOptions = (bool, Option<Duration>);
 
 impl Listener {
-    fn new(socket: ListenerSocket) -> Self {
-        Self { socket, inherited: None }
-    }
-
     /// The next client. Errors of single connections and of exhausted descriptors are waited out:
     /// a listener that gives up would be a server that is up and deaf.
     pub async fn accept(&self) -> Stream {
         loop {
-            let accepted = match &self.socket {
-                ListenerSocket::Tcp(tcp) => tcp.accept().await.map(|(s, _)| Stream::Tcp(s)),
-                ListenerSocket::Unix(unix, _) => unix.accept().await.map(|(s, _)| Stream::Unix(s)),
-            };
-            match accepted {
-                Ok(stream) => return stream,
+            let accepted = self.io.async_io(Interest::READABLE, Socket::accept).await;
+            match accepted.and_then(|(socket, _)| Connected::accepted(socket)) {
+                Ok(socket) if self.file.is_some() => return Stream::Unix(socket),
+                Ok(socket) => return Stream::Tcp(socket),
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
                     tracing::warn!(error = %e, "cannot accept a connection");
@@ -234,12 +220,14 @@ impl Listener {
     /// Sets what the configuration says about sockets on an accepted one. Those to come inherit
     /// it, which saves each of them three system calls.
     pub fn configure(&mut self, accepted: &Stream, network: &Network) {
-        let ListenerSocket::Tcp(listener) = &self.socket else { return };
+        if self.file.is_some() {
+            return;
+        }
         let idle = network.keepalive_secs.map(|Secs(secs)| Duration::from_secs(secs));
         let options = (network.tcp_nodelay, idle);
         if self.inherited != Some(options) {
-            set_options(&SockRef::from(listener), options);
-            accepted.tcp().inspect(|stream| set_options(&SockRef::from(*stream), options));
+            set_options(&SockRef::from(self.io.get_ref()), options);
+            accepted.tcp().inspect(|socket| set_options(&SockRef::from(*socket), options));
             self.inherited = Some(options);
         }
     }

@@ -3,11 +3,13 @@
 
 mod inherited;
 mod listener;
+mod socket;
 mod stream;
 mod tls;
 
 pub use inherited::Inherited;
 pub use listener::{BindError, Door, Listener, SocketFile, bind_tcp, bind_unix};
+pub use socket::Socket;
 pub use stream::{ReadAhead, Stream, Transport};
 pub use tls::{Alpn, ClientTls, PeerCertificate, Served, ServerTls, TlsFacts};
 

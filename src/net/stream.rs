@@ -2,14 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
+use super::socket::Socket;
 use super::tls::{ClientTls, Served, TlsFacts, TlsStream};
 
 /// Bytes that a new client usually sends at once.
@@ -19,9 +20,9 @@ const AHEAD: usize = 512;
 #[derive(Debug)]
 pub enum Stream {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(Socket),
     /// Unix socket.
-    Unix(UnixStream),
+    Unix(Socket),
     /// TCP with TLS. Boxed: the others are small, and most.
     Tls(Box<TlsStream>),
     /// No socket, but something that stands in for one.
@@ -45,23 +46,31 @@ impl Stream {
     /// Whether there may be something to read, without taking a buffer for it.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Stream::Tcp(stream) => stream.poll_read_ready(cx),
-            Stream::Unix(stream) => stream.poll_read_ready(cx),
+            Stream::Tcp(socket) | Stream::Unix(socket) => socket.poll_readable(cx).map_ok(|_| ()),
             Stream::Tls(stream) => stream.poll_readable(cx),
             // There is no socket to ask: who reads will see.
             Stream::Custom(_) => Poll::Ready(Ok(())),
         }
     }
 
-    /// Reads once into the free capacity of `into`; `Ok(0)` = the peer has closed.
-    pub fn poll_read_into(
+    /// Reads once into the free capacity of the vector that `into` gives, which is asked for when
+    /// there may be something to read; `Ok(0)` = the peer has closed.
+    pub fn poll_read_into<'a>(
         &mut self,
         cx: &mut Context<'_>,
-        into: &mut Vec<u8>,
+        into: impl FnOnce() -> &'a mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
+        let readable = match self {
+            Stream::Tcp(socket) | Stream::Unix(socket) => Some(ready!(socket.poll_readable(cx))?),
+            Stream::Tls(_) | Stream::Custom(_) => None,
+        };
+        let into = into();
         let length = into.len();
         let mut free = ReadBuf::uninit(into.spare_capacity_mut());
-        ready!(self.poll_read(cx, &mut free))?;
+        match readable.and_then(|mut readable| readable.receive(&mut free)) {
+            Some(read) => read?,
+            None => ready!(self.poll_read(cx, &mut free))?,
+        }
         let filled = free.filled().len();
         // SAFETY: `ReadBuf` counts as filled only what has been initialised, and it lies in the
         // spare capacity, so `length + filled` is within capacity and initialised.
@@ -71,8 +80,7 @@ impl Stream {
 
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, into),
+            Stream::Tcp(socket) | Stream::Unix(socket) => socket.poll_read(cx, into),
             Stream::Tls(stream) => stream.poll_read(cx, into),
             Stream::Custom(stream) => stream.poll_read(cx, into),
         }
@@ -81,8 +89,7 @@ impl Stream {
     /// Writes once. After `Pending` the next call must begin with the same bytes.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tcp(socket) | Stream::Unix(socket) => socket.poll_write(cx, bytes),
             Stream::Tls(stream) => stream.poll_write(cx, bytes),
             Stream::Custom(stream) => stream.poll_write(cx, bytes),
         }
@@ -90,7 +97,7 @@ impl Stream {
 
     /// Reads once; `Ok(0)` = the peer has closed.
     pub async fn read_into(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
-        std::future::poll_fn(|cx| self.poll_read_into(cx, into)).await
+        std::future::poll_fn(|cx| self.poll_read_into(cx, || &mut *into)).await
     }
 
     /// Writes everything.
@@ -131,10 +138,8 @@ impl Stream {
 
     /// Says that nothing more will be written.
     pub async fn shutdown(&mut self) -> io::Result<()> {
-        use tokio::io::AsyncWriteExt;
         match self {
-            Stream::Tcp(stream) => stream.shutdown().await,
-            Stream::Unix(stream) => stream.shutdown().await,
+            Stream::Tcp(socket) | Stream::Unix(socket) => socket.shutdown(),
             Stream::Tls(stream) => std::future::poll_fn(|cx| stream.poll_shutdown(cx)).await,
             Stream::Custom(_) => Ok(()),
         }
@@ -176,10 +181,10 @@ impl Stream {
 
     /// The first byte that the peer sends, which stays there to be read; `None` = it has closed.
     pub async fn peek(&self) -> io::Result<Option<u8>> {
-        let Stream::Tcp(stream) = self else { return Err(io::ErrorKind::Unsupported.into()) };
-        let mut byte = [0];
-        let n = stream.peek(&mut byte).await?;
-        Ok((n > 0).then_some(byte[0]))
+        match self {
+            Stream::Tcp(socket) => socket.peek().await,
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Begins a TLS handshake; returns the channel binding of the server's certificate too.
@@ -202,7 +207,7 @@ impl Stream {
         // is an int that lives until the call returns.
         let set = unsafe {
             nix::libc::setsockopt(
-                std::os::fd::AsRawFd::as_raw_fd(tcp),
+                tcp.as_fd().as_raw_fd(),
                 nix::libc::SOL_SOCKET,
                 nix::libc::SO_RCVLOWAT,
                 (&raw const value).cast(),
@@ -220,6 +225,15 @@ impl Stream {
         self.kernel_reports(nix::poll::PollFlags::from_bits_retain(nix::libc::POLLRDHUP))
     }
 
+    /// Whether there may be something to read, as far as the event loop knows. Nobody is woken when
+    /// that changes.
+    pub fn may_have_input(&self) -> bool {
+        match self {
+            Stream::Tcp(socket) | Stream::Unix(socket) => socket.is_told(),
+            Stream::Tls(_) | Stream::Custom(_) => true,
+        }
+    }
+
     /// Whether the kernel has something to read, or the end, whatever the event loop knows.
     /// Bytes that are decrypted already are not among them: `poll_readable` finds those.
     pub fn has_input(&self) -> bool {
@@ -227,38 +241,32 @@ impl Stream {
     }
 
     fn kernel_reports(&self, flags: nix::poll::PollFlags) -> bool {
-        let Some(socket) = self.as_fd() else { return false };
-        let mut poll = [nix::poll::PollFd::new(socket, flags)];
+        let Some(socket) = self.socket() else { return false };
+        let mut poll = [nix::poll::PollFd::new(socket.as_fd(), flags)];
         matches!(nix::poll::poll(&mut poll, 0u8), Ok(n) if n > 0)
     }
 
-    fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        use std::os::fd::AsFd;
-        Some(match self {
-            Stream::Tcp(stream) => stream.as_fd(),
-            Stream::Unix(stream) => stream.as_fd(),
-            Stream::Tls(stream) => stream.socket().as_fd(),
-            Stream::Custom(_) => return None,
-        })
+    fn socket(&self) -> Option<&Socket> {
+        match self {
+            Stream::Tcp(socket) | Stream::Unix(socket) => Some(socket),
+            Stream::Tls(stream) => Some(stream.socket()),
+            Stream::Custom(_) => None,
+        }
     }
 
     /// Moves the socket to the event loop of the calling thread.
     pub fn rebind(self) -> io::Result<Self> {
         match self {
-            Stream::Tcp(stream) => TcpStream::from_std(stream.into_std()?).map(Stream::Tcp),
-            Stream::Unix(stream) => UnixStream::from_std(stream.into_std()?).map(Stream::Unix),
+            Stream::Tcp(socket) => socket.rebind().map(Stream::Tcp),
+            Stream::Unix(socket) => socket.rebind().map(Stream::Unix),
             Stream::Tls(stream) => stream.rebind().map(|stream| Stream::Tls(Box::new(stream))),
             Stream::Custom(stream) => Ok(Stream::Custom(stream)),
         }
     }
 
     /// The TCP socket, if it is one.
-    pub(super) fn tcp(&self) -> Option<&TcpStream> {
-        match self {
-            Stream::Tcp(stream) => Some(stream),
-            Stream::Unix(_) | Stream::Custom(_) => None,
-            Stream::Tls(stream) => Some(stream.socket()),
-        }
+    pub(super) fn tcp(&self) -> Option<&Socket> {
+        self.socket().filter(|_| !matches!(self, Stream::Unix(_)))
     }
 
     /// Version and cipher suite of TLS, for instance `TLSv1.3/TLS_AES_256_GCM_SHA384`; `None` = it
@@ -272,13 +280,13 @@ impl Stream {
 
     /// Address of the peer; `None` for a Unix socket.
     pub fn peer_address(&self) -> Option<SocketAddr> {
-        self.tcp().and_then(|stream| stream.peer_addr().ok())
+        self.tcp().and_then(Socket::peer_address)
     }
 
     /// Number of the operating system's user at the other end of a Unix socket.
     pub fn peer_user(&self) -> Option<u32> {
         match self {
-            Stream::Unix(stream) => stream.peer_cred().ok().map(|peer| peer.uid()),
+            Stream::Unix(socket) => socket.peer_user(),
             _ => None,
         }
     }
@@ -317,8 +325,7 @@ impl AsyncWrite for Stream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Tcp(socket) | Stream::Unix(socket) => socket.poll_write_vectored(cx, slices),
             stream @ (Stream::Tls(_) | Stream::Custom(_)) => {
                 let first = slices.iter().find(|slice| !slice.is_empty());
                 Stream::poll_write(stream, cx, first.map_or(&[][..], |slice| slice))
@@ -337,8 +344,7 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tcp(socket) | Stream::Unix(socket) => Poll::Ready(socket.shutdown()),
             Stream::Tls(stream) => stream.poll_shutdown(cx),
             Stream::Custom(_) => Poll::Ready(Ok(())),
         }

@@ -143,7 +143,7 @@ impl Pool {
         match result {
             Ok(conn) => {
                 metrics.acquire_duration.observe(begun.elapsed().as_secs_f64());
-                Ok(self.lend(conn, demand, slot))
+                Ok(self.lend(conn, demand, slot, thread::current().id()))
             }
             Err(error) => {
                 match error.kind() {
@@ -165,19 +165,25 @@ impl Pool {
             let (from, conn) = self.0.inner.lock().take_fresh(&demand.lane, worker)?;
             if let Some(conn) = self.ready(conn, from, worker) {
                 self.0.metrics().acquire_duration.observe(0.0);
-                return Some(self.lend(conn, demand, slot));
+                return Some(self.lend(conn, demand, slot, worker));
             }
         }
     }
 
-    fn lend(&self, conn: Box<BackendConn>, demand: &Demand, slot: &Arc<CancelSlot>) -> Lease {
+    fn lend(
+        &self,
+        conn: Box<BackendConn>,
+        demand: &Demand,
+        slot: &Arc<CancelSlot>,
+        worker: ThreadId,
+    ) -> Lease {
         self.0.metrics().acquired.inc();
         slot.set(Some(conn.cancel.clone()));
         Lease {
             conn: Some(conn),
             used: false,
             pool: self.clone(),
-            worker: thread::current().id(),
+            worker,
             slot: slot.clone(),
             lane: demand.lane.clone(),
         }

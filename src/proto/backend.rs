@@ -250,13 +250,21 @@ pub struct CommandTag<'a> {
 /// Reads CommandComplete.
 pub fn command_complete(body: &[u8]) -> Result<CommandTag<'_>, Malformed> {
     let text = Cursor(body).cstr()?;
-    let text = std::str::from_utf8(text).map_err(|_| Malformed("command tag is not UTF-8"))?;
-    let bytes = text.as_bytes();
-    let digits = bytes.iter().rev().take_while(|b| b.is_ascii_digit()).count();
-    let (before, number) = text.split_at(text.len() - digits);
-    let rows = if before.ends_with(' ') { number.parse().unwrap_or(0) } else { 0 };
-    let tail = bytes.iter().rev().take_while(|b| matches!(b, b' ' | b'0'..=b'9')).count();
-    Ok(CommandTag { command: &text[..text.len() - tail], rows })
+    let last = text.iter().rposition(|b| !matches!(b, b' ' | b'0'..=b'9'));
+    let (command, numbers) = text.split_at(last.map_or(0, |last| last + 1));
+    let digits = numbers.iter().rposition(|b| *b == b' ').map_or(&[][..], |at| &numbers[at + 1..]);
+    let add = |n: u64, digit: &u8| n.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    let rows = digits.iter().try_fold(0, add).unwrap_or(0);
+    let command = match command {
+        // The most frequent ones need no check.
+        b"SELECT" => "SELECT",
+        b"INSERT" => "INSERT",
+        b"UPDATE" => "UPDATE",
+        b"BEGIN" => "BEGIN",
+        b"COMMIT" => "COMMIT",
+        other => std::str::from_utf8(other).map_err(|_| Malformed("command tag is not UTF-8"))?,
+    };
+    Ok(CommandTag { command, rows })
 }
 
 pub(super) fn put(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
@@ -388,6 +396,11 @@ mod tests {
             ("INSERT 0 7", "INSERT", 7),
             ("CREATE TABLE", "CREATE TABLE", 0),
             ("COPY 12", "COPY", 12),
+            ("COPY 18446744073709551615", "COPY", u64::MAX),
+            ("COPY 18446744073709551616", "COPY", 0),
+            ("COPY12 ", "COPY", 0),
+            ("COPY12", "COPY", 0),
+            ("12", "", 0),
             ("", "", 0),
         ] {
             let body = format!("{text}\0");

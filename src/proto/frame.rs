@@ -129,7 +129,7 @@ mod spare {
     }
 
     pub(super) fn keep(mut piece: Vec<u8>) {
-        if piece.capacity() == 0 || piece.capacity() > LONGEST {
+        if piece.capacity() > LONGEST {
             return;
         }
         piece.clear();
@@ -232,7 +232,7 @@ impl FrameBuf {
 
     fn make_headroom(&mut self) {
         if self.data.is_empty() {
-            self.data.resize(HEADROOM, 0);
+            self.data.extend_from_slice(&[0; HEADROOM]);
             self.start = HEADROOM;
             self.scanned = HEADROOM;
         }
@@ -250,7 +250,7 @@ impl FrameBuf {
 
     /// Gives the memory back; the window must be empty.
     pub fn detach(&mut self) {
-        if self.is_empty() {
+        if self.is_empty() && self.data.capacity() > 0 {
             spare::keep(std::mem::take(self).data);
         }
     }
@@ -258,11 +258,6 @@ impl FrameBuf {
     /// The vector to append to, with room for at least `room` bytes. The leftover is moved to the
     /// front first, which is cheap: it is at most a header or one small wanted body.
     pub fn tail(&mut self, room: usize) -> &mut Vec<u8> {
-        if self.data.capacity() - self.data.len() < room && self.start > 0 {
-            self.data.drain(..self.start);
-            self.scanned -= self.start;
-            self.start = 0;
-        }
         if self.data.is_empty() {
             let whole = room + HEADROOM;
             if self.data.capacity() == 0 {
@@ -270,8 +265,12 @@ impl FrameBuf {
             }
             self.data.reserve_exact(whole);
             self.make_headroom();
+        } else if self.data.capacity() - self.data.len() < room {
+            self.data.drain(..self.start);
+            self.scanned -= self.start;
+            self.start = 0;
+            self.data.reserve(room);
         }
-        self.data.reserve(room);
         &mut self.data
     }
 

@@ -64,7 +64,7 @@ impl<'a> Reader<'a> {
         while let Some(token) = self.lexer.next() {
             match token {
                 Token::Symbol(b';' | b'(') => {}
-                Token::Word(word, _) => {
+                Token::Word(word) => {
                     self.statements += 1;
                     self.statement(word);
                 }
@@ -87,6 +87,9 @@ impl<'a> Reader<'a> {
 
     /// Reads one statement, whose first word this is, up to its semicolon.
     fn statement(&mut self, first: &[u8]) {
+        if first.eq_ignore_ascii_case(b"select") {
+            return self.rest();
+        }
         let mut lower = [0; 12];
         let Some(lower) = lower.get_mut(..first.len()) else {
             self.add(Effects::UNCLEAR);
@@ -95,7 +98,7 @@ impl<'a> Reader<'a> {
         lower.copy_from_slice(first);
         lower.make_ascii_lowercase();
         match &*lower {
-            b"select" | b"update" | b"delete" | b"values" | b"table" => self.rest(),
+            b"update" | b"delete" | b"values" | b"table" => self.rest(),
             b"insert" | b"copy" | b"merge" | b"with" | b"explain" => {
                 self.add(Effects::INSERTS);
                 self.rest();
@@ -155,23 +158,27 @@ impl<'a> Reader<'a> {
     fn rest(&mut self) {
         let mut into = false;
         let mut has_name = false;
-        while let Some(token) = self.lexer.next() {
+        loop {
+            let names = self.names;
+            let (words, token) = self.lexer.next_noted(|word| names.may_matter(word));
+            has_name |= words;
+            into &= !words;
             match token {
-                Token::Word(word, hash) => {
+                Some(Token::Word(word)) => {
                     has_name = true;
-                    if word.len() <= 10 {
+                    if names.may_matter(word) {
                         self.keyword(word, into);
+                        self.name(names.of_word(word), word);
                     }
                     into = word.eq_ignore_ascii_case(b"into");
-                    self.name(self.names.of_hash(hash), word);
                 }
-                Token::Quoted(name) => {
+                Some(Token::Quoted(name)) => {
                     has_name = true;
-                    self.name(self.names.of(name), name);
+                    self.name(names.of(name), name);
                 }
-                Token::Text(text) => self.constant(text),
-                Token::Symbol(b';') => break,
-                Token::Number | Token::Symbol(_) => {}
+                Some(Token::Text(text)) => self.constant(text),
+                Some(Token::Symbol(b';')) | None => break,
+                Some(Token::Number | Token::Symbol(_)) => {}
             }
         }
         if has_name && !self.names.is_complete() {
@@ -179,9 +186,9 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Looks at what may be one of [`KEYWORDS`].
     fn keyword(&mut self, word: &[u8], after_into: bool) {
         match word.len() {
-            4 if word.eq_ignore_ascii_case(b"into") => self.add(Effects::NONE),
             4 if after_into && word.eq_ignore_ascii_case(b"temp") => self.temporary(),
             9 if after_into && word.eq_ignore_ascii_case(b"temporary") => self.temporary(),
             6 if word.eq_ignore_ascii_case(b"insert") => self.add(Effects::INSERTS),
@@ -258,7 +265,7 @@ impl<'a> Reader<'a> {
         while let Some(token) = self.lexer.next() {
             match token {
                 Token::Symbol(b';') => break,
-                Token::Word(word, hash) => {
+                Token::Word(word) => {
                     let is_temp = word.eq_ignore_ascii_case(b"temp")
                         || word.eq_ignore_ascii_case(b"temporary");
                     if is_temp && near > 0 {
@@ -266,7 +273,7 @@ impl<'a> Reader<'a> {
                         self.class.effects = self.class.effects.without(Effects::DDL);
                         self.add(Effects::TEMP);
                     }
-                    self.name(self.names.of_hash(hash), word);
+                    self.name(self.names.of_word(word), word);
                     near -= i32::from(near > 0);
                 }
                 Token::Quoted(name) => self.name(self.names.of(name), name),
@@ -287,7 +294,7 @@ impl<'a> Reader<'a> {
                     let class = super::classify_body(body, self.names);
                     self.add(class.effects);
                 }
-                Token::Word(word, hash) => self.name(self.names.of_hash(hash), word),
+                Token::Word(word) => self.name(self.names.of_word(word), word),
                 Token::Quoted(name) => self.name(self.names.of(name), name),
                 _ => {}
             }
@@ -304,7 +311,7 @@ impl<'a> Reader<'a> {
         for token in self.lexer.by_ref() {
             match token {
                 Token::Symbol(b';') => break,
-                Token::Word(word, _) => {
+                Token::Word(word) => {
                     if word.eq_ignore_ascii_case(b"hold") && previous.eq_ignore_ascii_case(b"with")
                     {
                         with = true;
@@ -353,7 +360,7 @@ impl<'a> Reader<'a> {
     fn refer(&mut self, kind: fn(Box<str>) -> Reference) {
         let mut ahead = self.lexer.clone();
         let name = match ahead.next() {
-            Some(Token::Word(word, _)) => String::from_utf8_lossy(word).to_ascii_lowercase(),
+            Some(Token::Word(word)) => String::from_utf8_lossy(word).to_ascii_lowercase(),
             Some(Token::Quoted(name)) => String::from_utf8_lossy(name).replace("\"\"", "\""),
             _ => return,
         };
@@ -486,7 +493,7 @@ impl<'a> Reader<'a> {
         let mut token = Some(first);
         loop {
             match token {
-                Some(Token::Word(word, _)) => {
+                Some(Token::Word(word)) => {
                     name.push_str(&std::str::from_utf8(word).ok()?.to_ascii_lowercase());
                 }
                 Some(Token::Quoted(word)) if !word.contains(&b'"') && !word.contains(&b'.') => {

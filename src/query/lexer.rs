@@ -5,8 +5,8 @@
 /// A piece of SQL text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token<'a> {
-    /// A keyword or a name without quotes; the hash is that of its lower case.
-    Word(&'a [u8], u64),
+    /// A keyword or a name without quotes.
+    Word(&'a [u8]),
     /// A name in double quotes, as it stands between them.
     Quoted(&'a [u8]),
     /// A string constant of any kind, as it stands between its quotes.
@@ -20,7 +20,7 @@ pub enum Token<'a> {
 impl Token<'_> {
     /// Whether it is this keyword, which is given in lower case.
     pub fn is_word(&self, keyword: &[u8]) -> bool {
-        matches!(self, Token::Word(word, _) if word.eq_ignore_ascii_case(keyword))
+        matches!(self, Token::Word(word) if word.eq_ignore_ascii_case(keyword))
     }
 }
 
@@ -29,7 +29,16 @@ const STEP: u64 = 0x0000_0100_0000_01b3;
 
 /// The hash of a name as PostgreSQL keeps it. Collisions only make the reader more careful.
 pub fn hash_name(name: &[u8]) -> u64 {
-    name.iter().fold(SEED, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(STEP))
+    hash(name.iter().copied())
+}
+
+/// The hash of the name that a word without quotes stands for.
+pub(super) fn hash_word(word: &[u8]) -> u64 {
+    hash(word.iter().map(u8::to_ascii_lowercase))
+}
+
+fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(SEED, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(STEP))
 }
 
 /// Walks over SQL text.
@@ -43,14 +52,38 @@ pub struct Lexer<'a> {
     pub unsure: bool,
 }
 
-/// The lower case of each byte that a word may have after its first, else 0.
-const WORD_PART: [u8; 256] = {
-    let mut table = [0; 256];
+/// Whether a word may have a byte after its first.
+const WORD_PART: [bool; 256] = {
+    let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        if is_word_part(byte as u8) {
-            table[byte] = (byte as u8).to_ascii_lowercase();
-        }
+        table[byte] = is_word_part(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
+/// What a byte begins, for who passes over most tokens.
+#[derive(Clone, Copy)]
+enum Begins {
+    /// A blank, or a symbol that is one token whatever follows.
+    Plain,
+    Word,
+    Number,
+    /// What has to be looked at.
+    Other,
+}
+
+const BEGINS: [Begins; 256] = {
+    let mut table = [Begins::Plain; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'\'' | b'"' | b'$' | b';' | b'-' | b'/' => Begins::Other,
+            b'0'..=b'9' => Begins::Number,
+            other if is_word_start(other) => Begins::Word,
+            _ => Begins::Plain,
+        };
         byte += 1;
     }
     table
@@ -79,20 +112,19 @@ impl<'a> Lexer<'a> {
         self.sql.get(self.at + ahead).copied().unwrap_or(0)
     }
 
-    fn skip_blanks(&mut self) {
-        while self.sql.get(self.at) == Some(&b' ') {
-            self.at += 1;
-        }
+    /// The first byte of the next token.
+    fn skip_blanks(&mut self) -> Option<u8> {
         loop {
-            match (self.byte(0), self.byte(1)) {
-                (b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, _) => self.at += 1,
-                (b'-', b'-') => {
+            let byte = *self.sql.get(self.at)?;
+            match byte {
+                b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => self.at += 1,
+                b'-' if self.byte(1) == b'-' => {
                     let rest = &self.sql[self.at..];
                     let line = rest.iter().position(|b| matches!(b, b'\n' | b'\r'));
                     self.at += line.unwrap_or(rest.len());
                 }
-                (b'/', b'*') => self.skip_comment(),
-                _ => return,
+                b'/' if self.byte(1) == b'*' => self.skip_comment(),
+                _ => return Some(byte),
             }
         }
     }
@@ -164,20 +196,51 @@ impl<'a> Lexer<'a> {
         Token::Text(&body[..length])
     }
 
-    fn word(&mut self) -> Token<'a> {
-        let from = self.at;
-        let mut hash = SEED;
-        let mut length = 0;
-        for byte in &self.sql[from..] {
-            let lower = WORD_PART[usize::from(*byte)];
-            if lower == 0 {
-                break;
-            }
-            hash = (hash ^ u64::from(lower)).wrapping_mul(STEP);
-            length += 1;
+    /// The word that begins at the position.
+    fn word_ahead(&self) -> &'a [u8] {
+        let mut end = self.at;
+        while self.sql.get(end).is_some_and(|byte| WORD_PART[usize::from(*byte)]) {
+            end += 1;
         }
-        self.at += length;
-        let word = &self.sql[from..self.at];
+        &self.sql[self.at..end]
+    }
+
+    fn pass_number(&mut self) {
+        while matches!(self.byte(0), b'0'..=b'9' | b'.' | b'_' | b'a'..=b'z' | b'A'..=b'Z') {
+            self.at += 1;
+        }
+    }
+
+    /// Passes over symbols but the semicolon, over numbers, and over words for which `matters` is
+    /// false; says whether there were such words, and returns the first token that is left. That
+    /// may still be one of those.
+    pub fn next_noted(&mut self, matters: impl Fn(&[u8]) -> bool) -> (bool, Option<Token<'a>>) {
+        let mut words = false;
+        while let Some(byte) = self.sql.get(self.at) {
+            match BEGINS[usize::from(*byte)] {
+                Begins::Plain => self.at += 1,
+                Begins::Number => self.pass_number(),
+                Begins::Word => {
+                    let word = self.word_ahead();
+                    // A single letter may belong to the constant that follows.
+                    if word.len() == 1 || matters(word) {
+                        break;
+                    }
+                    self.at += word.len();
+                    words = true;
+                }
+                Begins::Other => break,
+            }
+        }
+        (words, self.next())
+    }
+
+    fn word(&mut self) -> Token<'a> {
+        let word = self.word_ahead();
+        self.at += word.len();
+        if word.len() > 1 {
+            return Token::Word(word);
+        }
         match (word, self.byte(0), self.byte(1)) {
             (b"e" | b"E", b'\'', _) => Token::Text(self.quoted(b'\'', true)),
             (b"b" | b"B" | b"x" | b"X" | b"n" | b"N", b'\'', _) => {
@@ -190,7 +253,7 @@ impl<'a> Lexer<'a> {
                 let quote = self.byte(0);
                 Token::Text(self.quoted(quote, false))
             }
-            _ => Token::Word(word, hash),
+            _ => Token::Word(word),
         }
     }
 }
@@ -199,22 +262,18 @@ impl<'a> Iterator for Lexer<'a> {
     type Item = Token<'a>;
 
     fn next(&mut self) -> Option<Token<'a>> {
-        self.skip_blanks();
+        let first = self.skip_blanks();
         self.begin = self.at;
-        let byte = *self.sql.get(self.at)?;
-        Some(match byte {
+        Some(match first? {
             b'\'' => Token::Text(self.quoted(b'\'', false)),
             b'"' => Token::Quoted(self.quoted(b'"', false)),
             b'$' => self.dollar(),
-            _ if is_word_start(byte) => self.word(),
+            byte if is_word_start(byte) => self.word(),
             b'0'..=b'9' => {
-                while matches!(self.byte(0), b'0'..=b'9' | b'.' | b'_' | b'a'..=b'z' | b'A'..=b'Z')
-                {
-                    self.at += 1;
-                }
+                self.pass_number();
                 Token::Number
             }
-            _ => {
+            byte => {
                 self.at += 1;
                 Token::Symbol(byte)
             }
@@ -229,8 +288,8 @@ mod tests {
     fn words(sql: &str) -> Vec<String> {
         let mut lexer = Lexer::new(sql.as_bytes());
         let tokens = lexer.by_ref().map(|token| match token {
-            Token::Word(word, hash) => {
-                assert_eq!(hash, hash_name(&word.to_ascii_lowercase()));
+            Token::Word(word) => {
+                assert_eq!(hash_word(word), hash_name(&word.to_ascii_lowercase()));
                 String::from_utf8_lossy(word).into_owned()
             }
             Token::Quoted(name) => format!("\"{}\"", String::from_utf8_lossy(name)),

@@ -113,6 +113,7 @@ mod tests {
     #[tokio::test]
     async fn it_ends_with_the_work_the_deadline_the_client_or_the_session() {
         let (client, peer) = tokio::net::UnixStream::pair().unwrap();
+        let client = crate::net::Socket::new(client.into_std().unwrap()).unwrap();
         let (client, entry) = (Stream::Unix(client), entry());
         let long = (Duration::from_secs(60), ErrorKind::ConnectionFailure);
         let short = (Duration::from_millis(10), ErrorKind::ServiceUnavailable);

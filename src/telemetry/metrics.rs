@@ -61,14 +61,14 @@ impl StatementKind {
 
     /// The kind of a command tag without its numbers.
     pub fn of_command(command: &str) -> Self {
-        match command.split(' ').next().unwrap_or("") {
-            "SELECT" | "SHOW" | "FETCH" | "EXPLAIN" => Self::Select,
-            "INSERT" => Self::Insert,
-            "UPDATE" | "MERGE" => Self::Update,
-            "DELETE" => Self::Delete,
-            "COPY" => Self::Copy,
-            "CREATE" | "ALTER" | "DROP" | "TRUNCATE" | "COMMENT" | "GRANT" | "REVOKE"
-            | "REINDEX" | "SECURITY" | "IMPORT" | "REASSIGN" => Self::Ddl,
+        match command.as_bytes().split(|b| *b == b' ').next().unwrap_or(b"") {
+            b"SELECT" | b"SHOW" | b"FETCH" | b"EXPLAIN" => Self::Select,
+            b"INSERT" => Self::Insert,
+            b"UPDATE" | b"MERGE" => Self::Update,
+            b"DELETE" => Self::Delete,
+            b"COPY" => Self::Copy,
+            b"CREATE" | b"ALTER" | b"DROP" | b"TRUNCATE" | b"COMMENT" | b"GRANT" | b"REVOKE"
+            | b"REINDEX" | b"SECURITY" | b"IMPORT" | b"REASSIGN" => Self::Ddl,
             _ => Self::Other,
         }
     }

@@ -589,6 +589,13 @@ impl Mux {
         }
     }
 
+    /// Whether [`Mux::attach`] has nothing to do.
+    pub fn is_attached(&self, conn: &ConnState) -> bool {
+        Arc::ptr_eq(&conn.applied, &self.settings)
+            && conn.leftovers.is_empty()
+            && self.carried.is_empty()
+    }
+
     /// Takes the session to a connection: returns the messages that must go before its first
     /// request, empty when nothing differs.
     pub fn attach(&mut self, conn: &mut ConnState) -> Vec<u8> {
@@ -603,13 +610,20 @@ impl Mux {
             put_sync(&mut batch);
             conn.expect.push(Kind::Apply.into());
         }
-        if !Arc::ptr_eq(&conn.applied, &self.settings) && conn.applied != self.settings {
-            let sql = conn.applied.transition(&self.settings);
-            conn.unnamed = None;
-            put_query(&mut batch, sql.as_bytes());
-            conn.expect.push(Kind::Apply.into());
+        if !Arc::ptr_eq(&conn.applied, &self.settings) {
+            if conn.applied != self.settings {
+                let sql = conn.applied.transition(&self.settings);
+                conn.unnamed = None;
+                put_query(&mut batch, sql.as_bytes());
+                conn.expect.push(Kind::Apply.into());
+                conn.applied = self.settings.clone();
+            } else if Arc::as_ptr(&conn.applied) < Arc::as_ptr(&self.settings) {
+                // Of equal ones, sessions and connections soon have the same.
+                self.settings = conn.applied.clone();
+            } else {
+                conn.applied = self.settings.clone();
+            }
         }
-        conn.applied = self.settings.clone();
         if !self.carried.is_empty() && !self.pins.has(Effects::PREPARE) {
             self.carry_on(conn, &mut batch);
         }

@@ -1,6 +1,7 @@
 //! A client's requests on their way: names of prepared statements are those of the connection,
 //! and a statement that the connection lacks is prepared just before it is needed.
 
+use std::ffi::CStr;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -46,13 +47,20 @@ pub struct Refused(pub Error);
 /// The scanner's rule for requests that are looked at.
 pub fn rule(tag: u8) -> (Want, usize) {
     let (_, longest) = frontend::session_rule(tag);
-    let want = match tag {
-        tag::QUERY | tag::PARSE => Want::Prefix(LONGEST_TEXT),
-        tag::BIND | tag::DESCRIBE | tag::CLOSE => Want::Prefix(LONGEST_NAMES),
-        tag::FUNCTION_CALL => Want::Prefix(4),
-        _ => Want::Header,
-    };
-    (want, longest)
+    match looked_at(tag) {
+        0 => (Want::Header, longest),
+        most => (Want::Prefix(most), longest),
+    }
+}
+
+/// How much of a request's body is looked at.
+fn looked_at(tag: u8) -> usize {
+    match tag {
+        tag::QUERY | tag::PARSE => LONGEST_TEXT,
+        tag::BIND | tag::DESCRIBE | tag::CLOSE => LONGEST_NAMES,
+        tag::FUNCTION_CALL => 4,
+        _ => 0,
+    }
 }
 
 /// A message at the beginning of the bytes that are not understood yet.
@@ -97,7 +105,7 @@ impl Message<'_> {
 }
 
 fn cstr(bytes: &[u8]) -> Option<&[u8]> {
-    Some(&bytes[..bytes.iter().position(|b| *b == 0)?])
+    CStr::from_bytes_until_nul(bytes).ok().map(CStr::to_bytes)
 }
 
 /// The name by which a statement is remembered.
@@ -118,10 +126,7 @@ impl Mux {
         idle: &mut dyn FnMut(),
     ) -> Result<usize, Refused> {
         let seen = buf.unscanned().len().saturating_sub(HEADER).min(whole);
-        let longest = match rule(tag).0 {
-            Want::Prefix(most) | Want::Body(most) => most,
-            Want::Header => 0,
-        };
+        let longest = looked_at(tag);
         let long = whole > longest && longest > 0;
         let body = if long { seen.min(longest) } else { whole.min(seen) };
         let mut message = Message { buf, body, whole };
@@ -179,7 +184,9 @@ impl Mux {
             let effects = Effects::UNCLEAR.and(Effects::SEQUENCE);
             Class { effects, ..Class::default() }
         } else {
-            self.read(message.body(), idle)?
+            // A NUL before the last byte, and PostgreSQL refuses the message.
+            let body = message.body();
+            self.read(body.strip_suffix(&[0]).unwrap_or(body), idle)?
         };
         self.unnamed = None;
         if let Some(excess) = self.named.excess_of_sql(&class, message.whole) {
@@ -200,9 +207,8 @@ impl Mux {
         Ok(())
     }
 
-    /// Reads a text, at the beginning of a body.
-    fn read(&self, body: &[u8], idle: &mut dyn FnMut()) -> Result<Class, Refused> {
-        let text = cstr(body).unwrap_or(body);
+    /// Reads a text.
+    fn read(&self, text: &[u8], idle: &mut dyn FnMut()) -> Result<Class, Refused> {
         let class = classify(text, &self.names);
         self.refuse_transactions(&class)?;
         if class.effects.has(Effects::DDL) && changes_database(text) {
@@ -276,7 +282,7 @@ impl Mux {
                 return Ok(());
             }
         }
-        let class = self.read(body, idle)?;
+        let class = self.read(cstr(body).unwrap_or(body), idle)?;
         let body: Box<[u8]> = body.into();
         // Before the batch begins, while a failure of ours does no harm.
         self.refer_by_name(conn, &mut message, &class);

@@ -248,7 +248,7 @@ impl Driver {
         // A buffer grows with what has come, not with what is announced.
         let room = self.inbound.len().clamp(READ_SMALL, READ_LARGE);
         self.inbound.reserve(room);
-        match self.stream.poll_read_into(cx, &mut self.inbound) {
+        match self.stream.poll_read_into(cx, || &mut self.inbound) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(n)) if n > 0 => self.intake.received(&self.core, n),
             Poll::Ready(_) => {

@@ -7,14 +7,13 @@ mod identity;
 mod server;
 
 use std::io::{self, BufRead, Write};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::{Connection, ServerConfig, ServerConnection};
-use tokio::io::{AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::ReadBuf;
 
+use super::Socket;
 pub use certificate::PeerCertificate;
 pub use client::ClientTls;
 pub use server::{Served, ServerTls};
@@ -46,7 +45,7 @@ const MOST_AT_ONCE: usize = 64 << 10;
 /// A TCP connection with TLS.
 #[derive(Debug)]
 pub struct TlsStream {
-    socket: TcpStream,
+    socket: Socket,
     session: Connection,
     /// Bytes of the writer that are encrypted already, while some of that waits for the socket.
     promised: usize,
@@ -65,14 +64,8 @@ pub struct TlsFacts {
     pub binding: Option<Vec<u8>>,
 }
 
-/// The socket as rustls wants it.
-struct Raw<'a>(&'a TcpStream);
-
-impl io::Read for Raw<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(into)
-    }
-}
+/// The socket as rustls wants it for writing.
+struct Raw<'a>(&'a Socket);
 
 impl io::Write for Raw<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -96,10 +89,10 @@ impl TlsStream {
     /// The server's side of a handshake; `first` are bytes that were read already. With the error
     /// comes the socket: its peer may not have read the alert yet.
     pub(super) async fn accept(
-        socket: TcpStream,
+        socket: Socket,
         (served, config): (&Served, Arc<ServerConfig>),
         mut first: &[u8],
-    ) -> Result<(Self, TlsFacts), (TcpStream, io::Error)> {
+    ) -> Result<(Self, TlsFacts), (Socket, io::Error)> {
         let begun = ServerConnection::new(config);
         let begun = begun.map_err(io::Error::other).and_then(|mut session| {
             // To read nothing would mean the end.
@@ -132,7 +125,7 @@ impl TlsStream {
 
     /// The client's side; returns the channel binding of the server's certificate too.
     pub(super) async fn connect(
-        socket: TcpStream,
+        socket: Socket,
         tls: &ClientTls,
         host: &str,
     ) -> io::Result<(Self, Option<Vec<u8>>)> {
@@ -164,8 +157,8 @@ impl TlsStream {
     /// Reads from the socket once and decrypts; 0 = the socket has ended.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.socket.poll_read_ready(cx))?;
-            match self.session.read_tls(&mut Raw(&self.socket)) {
+            let mut readable = ready!(self.socket.poll_readable(cx))?;
+            match self.session.read_tls(&mut readable) {
                 Err(e) if would_block(&e) => {}
                 Err(e) => return Poll::Ready(Err(e)),
                 Ok(n) => return Poll::Ready(self.process().map(|()| n)),
@@ -242,13 +235,9 @@ impl TlsStream {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.session.wants_write() {
-            ready!(self.socket.poll_write_ready(cx))?;
-            match self.session.write_tls(&mut Raw(&self.socket)) {
-                Err(e) if would_block(&e) => {}
-                Err(e) => return Poll::Ready(Err(e)),
-                Ok(_) => {}
-            }
+        let Self { socket, session, .. } = self;
+        while session.wants_write() {
+            ready!(socket.poll_send(cx, |socket| session.write_tls(&mut Raw(socket))))?;
         }
         Poll::Ready(Ok(()))
     }
@@ -257,10 +246,10 @@ impl TlsStream {
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.session.send_close_notify();
         ready!(self.poll_flush(cx))?;
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Poll::Ready(self.socket.shutdown())
     }
 
-    pub(super) fn socket(&self) -> &TcpStream {
+    pub(super) fn socket(&self) -> &Socket {
         &self.socket
     }
 
@@ -275,7 +264,7 @@ impl TlsStream {
 
     /// Moves the socket to the event loop of the calling thread.
     pub(super) fn rebind(self) -> io::Result<Self> {
-        Ok(Self { socket: TcpStream::from_std(self.socket.into_std()?)?, ..self })
+        Ok(Self { socket: self.socket.rebind()?, ..self })
     }
 }
 
