@@ -1,5 +1,7 @@
 //! Messages to PostgreSQL and their replies.
 
+use std::convert::Infallible;
+
 use super::{Done, Failure, Translator};
 use crate::frontend::native::errors;
 use crate::proto::backend::{Column, DataRow, TxStatus, row_description, tag};
@@ -54,12 +56,24 @@ pub(super) struct Description {
 }
 
 fn put(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
-    out.push(tag);
-    let at = out.len();
-    out.extend_from_slice(&[0; 4]);
-    body(out);
+    let done: Result<(), Infallible> = try_put(out, tag, |out| {
+        body(out);
+        Ok(())
+    });
+    let Ok(()) = done;
+}
+
+fn try_put<E>(
+    out: &mut Vec<u8>,
+    tag: u8,
+    body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    out.extend_from_slice(&[tag, 0, 0, 0, 0]);
+    let at = out.len() - 4;
+    body(out)?;
     let length = u32::try_from(out.len() - at).unwrap_or(u32::MAX);
     out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+    Ok(())
 }
 
 /// Writes Parse of the unnamed statement.
@@ -80,6 +94,24 @@ pub(super) fn put_bind(out: &mut Vec<u8>, parameters: &[u8], formats: &Formats) 
         out.extend_from_slice(parameters);
         formats.put(out);
     });
+}
+
+/// Writes the same for values that are still to be written.
+///
+/// # Errors
+/// As [`put_parameters`].
+pub(super) fn put_bind_of(
+    out: &mut Vec<u8>,
+    params: &[Value],
+    types: &[u32],
+    formats: &Formats,
+) -> Result<(), Failure> {
+    try_put(out, ask::BIND, |out| {
+        out.extend_from_slice(&[0, 0]);
+        put_parameters(out, params, types)?;
+        formats.put(out);
+        Ok(())
+    })
 }
 
 /// Writes Execute of the unnamed portal.
@@ -132,23 +164,38 @@ pub(super) fn parameter_types(params: &[Value], given: &[u32]) -> Vec<u32> {
 
 /// The part of Bind that has the parameters: formats and values.
 pub(super) fn parameters(params: &[Value], types: &[u32]) -> Result<Vec<u8>, Failure> {
+    let mut out = Vec::with_capacity(4 + 16 * params.len());
+    put_parameters(&mut out, params, types)?;
+    Ok(out)
+}
+
+/// Appends that part.
+///
+/// # Errors
+/// A value has no form for PostgreSQL; `out` has some of the part then.
+pub(super) fn put_parameters(
+    out: &mut Vec<u8>,
+    params: &[Value],
+    types: &[u32],
+) -> Result<(), Failure> {
     let Ok(count) = u16::try_from(params.len()) else {
         return Err(errors::too_large("more than 65535 parameters", "pass arrays"));
     };
-    let mut out = count.to_be_bytes().to_vec();
-    let mut values = Vec::new();
+    out.extend_from_slice(&count.to_be_bytes());
+    let formats = out.len();
+    out.resize(formats + 2 * params.len(), 0);
+    out.extend_from_slice(&count.to_be_bytes());
     for (at, value) in params.iter().enumerate() {
         let declared = types.get(at).copied().unwrap_or(0);
-        let format = parameter::put(&mut values, value, declared).map_err(|bad| {
+        let format = parameter::put(out, value, declared).map_err(|bad| {
             let mut failure = errors::of_value(bad);
             failure.detail = Some(format!("parameter ${}", at + 1));
             failure
         })?;
-        out.extend_from_slice(&format.to_be_bytes());
+        let place = formats + 2 * at;
+        out[place..place + 2].copy_from_slice(&format.to_be_bytes());
     }
-    out.extend_from_slice(&count.to_be_bytes());
-    out.extend_from_slice(&values);
-    Ok(out)
+    Ok(())
 }
 
 impl Translator {

@@ -2,15 +2,18 @@
 //! sees to it that the statement is prepared on whichever connection it runs.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::exchange::{parameters, put_bind, put_describe, put_execute, put_parse};
+use super::exchange::{parameters, put_bind_of, put_describe, put_execute, put_parse};
 use super::known::Formats;
 use super::query::Run;
 use super::{Done, Failure, Translator};
 use crate::frontend::native::core::status;
 use crate::frontend::native::errors;
 use crate::proto::frontend;
-use crate::proto::native::{Column, Message, Prepared, QueryOptions, StatementInfo, Value, decode};
+use crate::proto::native::{
+    Column, Message, Prepared, QueryOptions, Reader, StatementInfo, Value, Violation, Wire,
+};
 
 /// Statements of one session.
 const MOST: usize = 1024;
@@ -20,6 +23,10 @@ const MOST_BYTES: usize = 16 << 20;
 
 /// Longest name, in bytes, as PostgreSQL has it.
 const LONGEST_NAME: usize = 63;
+
+// Numbers of the message that is read here.
+const PREPARED_STATEMENT: u32 = 5;
+const EXECUTE: u32 = 1;
 
 struct Statement {
     sql: String,
@@ -34,7 +41,7 @@ struct Statement {
 /// The statements of a session.
 #[derive(Default)]
 pub(super) struct Statements {
-    by_name: HashMap<String, Statement>,
+    by_name: HashMap<Arc<str>, Statement>,
     bytes: usize,
 }
 
@@ -59,6 +66,19 @@ fn may_go_ahead(sql: &str, has_columns: bool) -> bool {
     has_columns || word.is_some_and(|word| changes.iter().any(|w| w.eq_ignore_ascii_case(word)))
 }
 
+/// Name and parameters of an Execute without options; `None` = it is something else.
+fn plain_execute(body: &[u8]) -> Result<Option<(&str, Vec<Value>)>, Violation> {
+    let mut input = Reader::new(body);
+    if (input.variant()?, input.variant()?) != (PREPARED_STATEMENT, EXECUTE) {
+        return Ok(None);
+    }
+    let name = input.text()?;
+    let params = Vec::decode(&mut input)?;
+    let options = Option::<QueryOptions>::decode(&mut input)?;
+    input.finish()?;
+    Ok(options.is_none().then_some((name, params)))
+}
+
 fn unknown(name: &str) -> Failure {
     let text = format!("prepared statement \"{name}\" does not exist");
     errors::refusal("26000", "NOT_FOUND", text)
@@ -67,27 +87,23 @@ fn unknown(name: &str) -> Failure {
 impl Translator {
     /// Sends the statement of an Execute that needs nothing around it, and returns its name; `None`
     /// = it is to be carried out in the usual way, where an error of it is told.
-    pub(super) fn send_plain(&mut self, body: &[u8]) -> Option<String> {
-        let Ok(Message::PreparedStatement(Prepared::Execute { name, params, options: None })) =
-            decode::<Message>(body)
-        else {
-            return None;
-        };
-        let statement = self.statements.by_name.get(&name)?;
+    pub(super) fn send_plain(&mut self, body: &[u8]) -> Option<Arc<str>> {
+        let (name, params) = plain_execute(body).ok().flatten()?;
+        let (name, statement) = self.statements.by_name.get_key_value(name)?;
         // After an error the columns are asked for anew, in the usual way.
         let formats = statement.formats.as_ref()?;
         if !statement.may_go_ahead || params.len() != statement.types.len() {
             return None;
         }
-        let parameters = parameters(&params, &statement.types).ok()?;
-        self.core.send(|out| {
+        let sent = self.core.try_send(|out| {
             put_parse(out, &statement.sql, &statement.types);
-            put_bind(out, &parameters, formats);
+            put_bind_of(out, &params, &statement.types, formats)?;
             put_describe(out, b'P');
             put_execute(out, 0);
             frontend::put_sync(out);
+            Ok::<(), Failure>(())
         });
-        Some(name)
+        sent.is_ok().then(|| name.clone())
     }
 
     pub(super) async fn prepared(&mut self, id: u64, request: Prepared) -> Result<(), Failure> {
@@ -100,7 +116,7 @@ impl Translator {
                 self.execute(id, &name, params, options).await
             }
             Prepared::Describe { name } => {
-                let Some(statement) = self.statements.by_name.get(&name) else {
+                let Some(statement) = self.statements.by_name.get(&*name) else {
                     return Err(unknown(&name));
                 };
                 let info = StatementInfo {
@@ -135,7 +151,7 @@ impl Translator {
             let text = "the name of a statement has 1 to 63 bytes";
             return Err(errors::refusal("22023", "VALIDATION_ERROR", text));
         }
-        if self.statements.by_name.contains_key(&name) {
+        if self.statements.by_name.contains_key(&*name) {
             let text = format!("prepared statement \"{name}\" already exists");
             return Err(errors::refusal("42P05", "CONFLICT", text));
         }
@@ -158,7 +174,7 @@ impl Translator {
             columns: statement.columns.clone(),
         };
         self.statements.bytes += statement.sql.len();
-        self.statements.by_name.insert(name, statement);
+        self.statements.by_name.insert(name.into(), statement);
         Ok(info)
     }
 
@@ -244,6 +260,36 @@ impl Translator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::native::Writer;
+
+    #[test]
+    fn a_plain_execute_is_read_as_the_message_is() {
+        let of = |params: &[Value], options: Option<QueryOptions>| {
+            let request = Prepared::Execute { name: "n".into(), params: params.into(), options };
+            let mut body = Vec::new();
+            Message::PreparedStatement(request).encode(&mut Writer::new(&mut body));
+            body
+        };
+        let params = [Value::Int4(7), Value::Text("x".into())];
+        let plain = of(&params, None);
+        assert_eq!(plain_execute(&plain), Ok(Some(("n", params.to_vec()))));
+        for end in 0..plain.len() {
+            assert!(plain_execute(&plain[..end]).is_err());
+        }
+        assert!(plain_execute(&[&plain[..], b"\0"].concat()).is_err());
+        let options = QueryOptions {
+            timeout_ms: 1,
+            max_rows: 0,
+            read_only: false,
+            traceparent: None,
+            tracestate: None,
+        };
+        assert_eq!(plain_execute(&of(&params, Some(options))), Ok(None));
+        let describe = Prepared::Describe { name: "n".into() };
+        let mut body = Vec::new();
+        Message::PreparedStatement(describe).encode(&mut Writer::new(&mut body));
+        assert_eq!(plain_execute(&body), Ok(None));
+    }
 
     #[test]
     fn what_may_go_ahead() {
