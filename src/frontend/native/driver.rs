@@ -196,14 +196,14 @@ impl Driver {
             }
         }
         if wrote {
-            state.out.progress_at = Instant::now();
+            state.out.progress_at = state.out.now;
         }
         Ok(wrote)
     }
 
     /// Notes what is held until the next wake-up, and gives back what is not needed for that.
     pub(super) fn rest(&mut self, core: &Core) {
-        if self.inbound.is_empty() {
+        if self.inbound.is_empty() && self.inbound.capacity() > 0 {
             spare::keep(std::mem::take(&mut self.inbound));
         }
         if self.scratch.capacity() > 0 {

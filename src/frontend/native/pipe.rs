@@ -75,7 +75,7 @@ impl Bytes {
 
     /// Gives the memory back, if there is nothing in it.
     pub(super) fn detach(&mut self) {
-        if self.is_empty() {
+        if self.is_empty() && self.data.capacity() > 0 {
             spare::keep(std::mem::take(self).data);
         }
     }

@@ -4,16 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::exchange::{parameters, put_bind_of, put_describe, put_execute, put_parse};
+use super::exchange::{Unfit, parameters, put_bind_of, put_describe, put_execute, put_parse};
 use super::known::Formats;
 use super::query::Run;
 use super::{Done, Failure, Translator};
 use crate::frontend::native::core::status;
 use crate::frontend::native::errors;
 use crate::proto::frontend;
-use crate::proto::native::{
-    Column, Message, Prepared, QueryOptions, Reader, StatementInfo, Value, Violation, Wire,
-};
+use crate::proto::native::{Column, Message, Prepared, QueryOptions, Reader, StatementInfo, Value};
 
 /// Statements of one session.
 const MOST: usize = 1024;
@@ -66,19 +64,6 @@ fn may_go_ahead(sql: &str, has_columns: bool) -> bool {
     has_columns || word.is_some_and(|word| changes.iter().any(|w| w.eq_ignore_ascii_case(word)))
 }
 
-/// Name and parameters of an Execute without options; `None` = it is something else.
-fn plain_execute(body: &[u8]) -> Result<Option<(&str, Vec<Value>)>, Violation> {
-    let mut input = Reader::new(body);
-    if (input.variant()?, input.variant()?) != (PREPARED_STATEMENT, EXECUTE) {
-        return Ok(None);
-    }
-    let name = input.text()?;
-    let params = Vec::decode(&mut input)?;
-    let options = Option::<QueryOptions>::decode(&mut input)?;
-    input.finish()?;
-    Ok(options.is_none().then_some((name, params)))
-}
-
 fn unknown(name: &str) -> Failure {
     let text = format!("prepared statement \"{name}\" does not exist");
     errors::refusal("26000", "NOT_FOUND", text)
@@ -88,20 +73,29 @@ impl Translator {
     /// Sends the statement of an Execute that needs nothing around it, and returns its name; `None`
     /// = it is to be carried out in the usual way, where an error of it is told.
     pub(super) fn send_plain(&mut self, body: &[u8]) -> Option<Arc<str>> {
-        let (name, params) = plain_execute(body).ok().flatten()?;
+        let mut input = Reader::new(body);
+        let kind = (input.variant().ok()?, input.variant().ok()?);
+        if kind != (PREPARED_STATEMENT, EXECUTE) {
+            return None;
+        }
+        let name = input.text().ok()?;
         let (name, statement) = self.statements.by_name.get_key_value(name)?;
         // After an error the columns are asked for anew, in the usual way.
         let formats = statement.formats.as_ref()?;
-        if !statement.may_go_ahead || params.len() != statement.types.len() {
+        if !statement.may_go_ahead {
             return None;
         }
         let sent = self.core.try_send(|out| {
             put_parse(out, &statement.sql, &statement.types);
-            put_bind_of(out, &params, &statement.types, formats)?;
+            put_bind_of(out, &mut input, &statement.types, formats)?;
+            // No options, and nothing after that.
+            if input.rest() != [0] {
+                return Err(Unfit);
+            }
             put_describe(out, b'P');
             put_execute(out, 0);
             frontend::put_sync(out);
-            Ok::<(), Failure>(())
+            Ok(())
         });
         sent.is_ok().then(|| name.clone())
     }
@@ -260,36 +254,6 @@ impl Translator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::native::Writer;
-
-    #[test]
-    fn a_plain_execute_is_read_as_the_message_is() {
-        let of = |params: &[Value], options: Option<QueryOptions>| {
-            let request = Prepared::Execute { name: "n".into(), params: params.into(), options };
-            let mut body = Vec::new();
-            Message::PreparedStatement(request).encode(&mut Writer::new(&mut body));
-            body
-        };
-        let params = [Value::Int4(7), Value::Text("x".into())];
-        let plain = of(&params, None);
-        assert_eq!(plain_execute(&plain), Ok(Some(("n", params.to_vec()))));
-        for end in 0..plain.len() {
-            assert!(plain_execute(&plain[..end]).is_err());
-        }
-        assert!(plain_execute(&[&plain[..], b"\0"].concat()).is_err());
-        let options = QueryOptions {
-            timeout_ms: 1,
-            max_rows: 0,
-            read_only: false,
-            traceparent: None,
-            tracestate: None,
-        };
-        assert_eq!(plain_execute(&of(&params, Some(options))), Ok(None));
-        let describe = Prepared::Describe { name: "n".into() };
-        let mut body = Vec::new();
-        Message::PreparedStatement(describe).encode(&mut Writer::new(&mut body));
-        assert_eq!(plain_execute(&body), Ok(None));
-    }
 
     #[test]
     fn what_may_go_ahead() {
