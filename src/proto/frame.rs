@@ -110,8 +110,13 @@ const HEADROOM: usize = 128;
 
 /// Memory of windows that are empty, kept by each thread for its next ones: a request needs one for
 /// as long as it takes, and the allocator is slower than this.
-mod spare {
+pub mod spare {
     use std::cell::RefCell;
+
+    use super::HEADROOM;
+
+    /// Room of a usual window, in bytes.
+    const WINDOW: usize = (8 << 10) + HEADROOM;
 
     /// Pieces that a thread keeps.
     const MOST: usize = 16;
@@ -128,8 +133,14 @@ mod spare {
         SPARE.with_borrow_mut(|spare| spare.pop_if(|piece| piece.capacity() >= capacity))
     }
 
-    pub(super) fn keep(mut piece: Vec<u8>) {
-        if piece.capacity() > LONGEST {
+    /// An empty piece with room for 8 KiB at least.
+    pub fn window() -> Vec<u8> {
+        take(WINDOW).unwrap_or_else(|| Vec::with_capacity(WINDOW))
+    }
+
+    /// Keeps a piece that nobody needs any more; one of an unusual size is given back.
+    pub fn keep(mut piece: Vec<u8>) {
+        if !(WINDOW..=LONGEST).contains(&piece.capacity()) {
             return;
         }
         piece.clear();

@@ -225,21 +225,24 @@ impl Session {
 
     /// Serves a PostgreSQL client until one side ends.
     pub async fn relay(&mut self, client: &mut Client) -> End {
+        // What is seldom waited for is boxed: an idle client should not carry the room for it.
         loop {
             let pause = self.relay_once(client).await;
             self.count(client);
             let (ended, end) = match pause {
-                Pause::NeedsBackend | Pause::NeedsSettings => match self.attach(client).await {
-                    Some(Ok(())) => continue,
-                    Some(Err(error)) => match refuse(client, &error).await {
-                        true => continue,
-                        false => ("error", End::Told(error)),
-                    },
-                    None => ("client_gone", End::Closed),
-                },
+                Pause::NeedsBackend | Pause::NeedsSettings => {
+                    match Box::pin(self.attach(client)).await {
+                        Some(Ok(())) => continue,
+                        Some(Err(error)) => match refuse(client, &error).await {
+                            true => continue,
+                            false => ("error", End::Told(error)),
+                        },
+                        None => ("client_gone", End::Closed),
+                    }
+                }
                 Pause::Held => continue,
                 pause @ (Pause::NeedsProbe | Pause::Rests) => {
-                    match self.probe(client, &pause).await {
+                    match Box::pin(self.probe(client, &pause)).await {
                         Some(Ok(())) => continue,
                         Some(Err(error)) => ("error", End::Told(error)),
                         None => ("client_gone", End::Closed),

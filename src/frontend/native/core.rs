@@ -2,7 +2,8 @@
 //! (requests) and the relay (PostgreSQL). One task polls all three, so the lock is never waited
 //! for, and nobody has to wake anybody.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -91,6 +92,44 @@ pub(super) struct Ahead {
     pub(super) is_cancelled: bool,
 }
 
+/// Ids of requests, in ascending order: clients count up, and are answered in nearly that order, so
+/// that what happens, happens at the ends.
+#[derive(Debug, Default)]
+pub(super) struct Ids(VecDeque<u64>);
+
+impl Ids {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.0.back().is_some_and(|last| *last >= id) && self.0.binary_search(&id).is_ok()
+    }
+
+    /// Puts an id in that is not there.
+    pub(super) fn insert(&mut self, id: u64) {
+        let at = self.0.partition_point(|other| *other < id);
+        self.0.insert(at, id);
+    }
+
+    /// Takes an id out; false = it is not there.
+    pub(super) fn remove(&mut self, id: u64) -> bool {
+        let found = self.0.binary_search(&id);
+        found.is_ok_and(|at| self.0.remove(at).is_some())
+    }
+
+    /// Gives the memory back, if there is nothing in it.
+    fn detach(&mut self) {
+        if self.0.is_empty() && self.0.capacity() > 0 {
+            self.0 = VecDeque::new();
+        }
+    }
+}
+
 /// The parts of a bulk insert that have come.
 #[derive(Debug)]
 pub(super) struct BulkParts {
@@ -114,7 +153,7 @@ pub(super) struct State {
     pub(super) out: Outbox,
     pub(super) queue: Queue<Request>,
     /// Ids without a final reply.
-    pub(super) pending: HashSet<u64>,
+    pub(super) pending: Ids,
     pub(super) bulks: HashMap<u64, BulkParts>,
     pub(super) current: Option<Current>,
     /// What comes after it for certain, in this order.
@@ -128,8 +167,6 @@ pub(super) struct State {
     pub(super) tx: TxStatus,
     /// The client wants to go when everything is answered.
     pub(super) is_closing: bool,
-    /// The client is gone.
-    pub(super) is_gone: bool,
     /// The relay has ended: what it has said is still passed on, nothing new begins.
     pub(super) has_lost_relay: bool,
     /// The client hears of notices, parameters and channels.
@@ -159,7 +196,7 @@ impl Core {
             pipe: Pipe::default(),
             out,
             queue: Queue::default(),
-            pending: HashSet::new(),
+            pending: Ids::default(),
             bulks: HashMap::new(),
             current: None,
             ahead: VecDeque::new(),
@@ -168,7 +205,6 @@ impl Core {
             window: ReceiveWindow::new(window),
             tx: TxStatus::Idle,
             is_closing: false,
-            is_gone: false,
             has_lost_relay: false,
             notifies,
             is_blocked: false,
@@ -190,7 +226,8 @@ impl Core {
                 return Poll::Pending;
             }
             let in_transaction = state.tx != TxStatus::Idle;
-            match state.queue.pop(Instant::now(), in_transaction) {
+            let now = state.out.now;
+            match state.queue.pop(now, in_transaction) {
                 Some(request) => {
                     self.metrics.native.queued.dec();
                     state.may_have_met = false;
@@ -199,11 +236,7 @@ impl Core {
                     Poll::Ready(Some(request))
                 }
                 None if state.is_closing => Poll::Ready(None),
-                None => {
-                    state.pipe.detach();
-                    state.ahead = VecDeque::new();
-                    Poll::Pending
-                }
+                None => Poll::Pending,
             }
         })
         .await
@@ -220,7 +253,8 @@ impl Core {
         if waits {
             return None;
         }
-        let request = state.queue.pop_if(Instant::now(), fits)?;
+        let now = state.out.now;
+        let request = state.queue.pop_if(now, fits)?;
         self.metrics.native.queued.dec();
         state.free(request.payload);
         let ahead = Ahead { id: request.id, is_sent: false, is_cancelled: false };
@@ -284,13 +318,34 @@ impl Core {
 
     /// Hands bytes to the relay.
     pub(super) fn send(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let done: Result<(), Infallible> = self.try_send(|out| {
+            write(out);
+            Ok(())
+        });
+        let Ok(()) = done;
+    }
+
+    /// Hands bytes to the relay, unless they could not be written.
+    ///
+    /// # Errors
+    /// What `write` says; nothing was sent then.
+    pub(super) fn try_send<E>(
+        &self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut state = self.lock();
-        write(state.pipe.up.tail());
+        let out = state.pipe.up.tail();
+        let before = out.len();
+        if let Err(error) = write(out) {
+            out.truncate(before);
+            return Err(error);
+        }
         state.progress = true;
         state.calls_driver |= state.is_cancelled();
         if let Some(current) = &mut state.current {
             current.is_running = true;
         }
+        Ok(())
     }
 
     /// Feeds PostgreSQL's replies to `take` until it returns something. Notices, notifications and
@@ -302,21 +357,25 @@ impl Core {
         poll_fn(|_| {
             let mut state = self.lock();
             let state = &mut *state;
-            loop {
-                state.pass_on_asides();
-                let Some(reply) = state.pipe.front() else { return Poll::Pending };
+            while let Some(reply) = state.pipe.front() {
+                let whole = reply.whole;
+                if is_aside(reply.tag) {
+                    state.pass_on_asides();
+                    continue;
+                }
                 if reply.tag == tag::READY_FOR_QUERY
                     && let Some(Ok(tx)) = reply.body.map(TxStatus::parse)
                 {
                     state.tx = tx;
                 }
                 let taken = take(reply.tag, reply.body);
-                state.pipe.pop();
+                state.pipe.pop(whole);
                 state.progress = true;
                 if let Some(taken) = taken {
                     return Poll::Ready(taken);
                 }
             }
+            Poll::Pending
         })
         .await
     }
@@ -347,7 +406,7 @@ impl State {
 
     fn block(&mut self) {
         self.is_blocked = true;
-        self.out.credit_at = Instant::now();
+        self.out.credit_at = self.out.now;
         self.calls_driver = true;
     }
 
@@ -359,14 +418,27 @@ impl State {
     /// An error of PostgreSQL that nobody has taken.
     pub(super) fn take_last_words(&mut self) -> Option<Box<native::ErrorBody>> {
         while let Some(reply) = self.pipe.front() {
-            let is_error = reply.tag == tag::ERROR;
+            let (is_error, whole) = (reply.tag == tag::ERROR, reply.whole);
             let body = reply.body.unwrap_or_default().to_vec();
-            self.pipe.pop();
+            self.pipe.pop(whole);
             if is_error {
                 return Some(errors::of_postgres(&body, false, false));
             }
         }
         None
+    }
+
+    /// Gives back what an idle connection does not need.
+    pub(super) fn rest(&mut self) {
+        self.pipe.detach();
+        self.out.ready.detach();
+        if self.current.is_none() {
+            self.pending.detach();
+            self.queue.detach();
+            if self.ahead.is_empty() && self.ahead.capacity() > 0 {
+                self.ahead = VecDeque::new();
+            }
+        }
     }
 
     /// Since when the client has taken nothing of what waits for it.
@@ -397,21 +469,25 @@ impl State {
 
     /// Passes on what PostgreSQL says without being asked, as far as it is at the front.
     fn pass_on_asides(&mut self) {
-        while let Some(reply) = self.pipe.front() {
-            let body = reply.body.unwrap_or_default();
+        while let Some(reply) = self.pipe.front().filter(|reply| is_aside(reply.tag)) {
+            let (body, whole) = (reply.body.unwrap_or_default(), reply.whole);
             let notification = match reply.tag {
                 tag::NOTICE => notice(body),
                 tag::PARAMETER_STATUS => parameter(body),
-                tag::NOTIFICATION => event(body),
-                _ => return,
+                _ => event(body),
             };
             if let Some(notification) = notification.filter(|_| self.notifies) {
                 self.out.later(0, &Message::Notification(notification), true);
             }
-            self.pipe.pop();
+            self.pipe.pop(whole);
             self.progress = true;
         }
     }
+}
+
+/// Whether PostgreSQL says this without being asked.
+fn is_aside(tag: u8) -> bool {
+    matches!(tag, tag::NOTICE | tag::PARAMETER_STATUS | tag::NOTIFICATION)
 }
 
 fn text(bytes: &[u8]) -> String {

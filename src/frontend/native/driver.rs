@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use prometheus::IntGauge;
 use tokio::time::Sleep;
 
-use super::core::Core;
+use super::core::{Core, State};
 use super::errors;
 use super::handshake::known;
 use super::intake::Intake;
 use crate::config::Live;
 use crate::net::{DrainWatch, Stage, Stream};
+use crate::proto::frame::spare;
 use crate::proto::native::frame::{self, HEADER, SERVER_ID, flags};
-use crate::proto::native::{ErrorBody, Message, Notification};
+use crate::proto::native::{Agreed, ErrorBody, Message, Notification};
 use crate::session::Entry;
 
 /// Room for a first read, and the most that is read at once.
@@ -67,19 +68,21 @@ impl Share {
         Self { all, mine: 0, gauge }
     }
 
-    /// Notes what this connection holds; true = it has to wait before it takes more.
-    fn hold(&mut self, bytes: i64, most: i64) -> bool {
+    /// Notes what this connection holds; true = it has to wait before it takes more, because all
+    /// together hold more than `most`.
+    fn hold(&mut self, bytes: i64, most: impl FnOnce() -> i64) -> bool {
         let before = std::mem::replace(&mut self.mine, bytes);
         let delta = bytes - before;
-        let all = match delta {
-            0 => self.all.bytes.load(Ordering::Relaxed),
-            delta => {
-                self.gauge.add(delta);
-                self.all.bytes.fetch_add(delta, Ordering::Relaxed) + delta
-            }
-        };
+        if delta != 0 {
+            self.gauge.add(delta);
+            self.all.bytes.fetch_add(delta, Ordering::Relaxed);
+        }
+        if bytes <= MODEST {
+            return false;
+        }
+        let all = self.all.bytes.load(Ordering::Relaxed);
         let connections = self.all.connections.load(Ordering::Relaxed).max(1);
-        all > most && bytes > MODEST && bytes >= all / connections
+        all > most() && bytes >= all / connections
     }
 }
 
@@ -96,18 +99,19 @@ pub(super) struct Parts {
     pub(super) stream: Stream,
     /// What was read of it already.
     pub(super) ahead: Vec<u8>,
-    pub(super) core: Arc<Core>,
+    pub(super) agreed: Agreed,
     pub(super) intake: Intake,
     pub(super) entry: Arc<Entry>,
     pub(super) config: Live,
     pub(super) drain: DrainWatch,
     pub(super) inflight: Arc<Inflight>,
+    pub(super) gauge: IntGauge,
 }
 
 /// The socket's side of a connection.
 pub(super) struct Driver {
     pub(super) stream: Stream,
-    core: Arc<Core>,
+    agreed: Agreed,
     intake: Intake,
     entry: Arc<Entry>,
     config: Live,
@@ -118,6 +122,7 @@ pub(super) struct Driver {
     /// What came before the session was open was not looked at yet.
     has_ahead: bool,
     scratch: Vec<u8>,
+    now: Instant,
     heard: Instant,
     heartbeats: u32,
     heartbeat_id: u64,
@@ -131,11 +136,10 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
         let now = Instant::now();
-        let gauge = parts.core.metrics.native.inflight_bytes.clone();
-        let share = Share::new(parts.inflight, gauge);
+        let share = Share::new(parts.inflight, parts.gauge);
         Self {
             stream: parts.stream,
-            core: parts.core,
+            agreed: parts.agreed,
             intake: parts.intake,
             entry: parts.entry,
             config: parts.config,
@@ -145,6 +149,7 @@ impl Driver {
             has_ahead: !parts.ahead.is_empty(),
             inbound: parts.ahead,
             scratch: Vec::new(),
+            now,
             heard: now,
             heartbeats: 0,
             heartbeat_id: SERVER_ID,
@@ -157,24 +162,27 @@ impl Driver {
     }
 
     /// Bytes of the client, and what is due.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        self.tell_drain();
-        let pause = self.note_share();
-        if !pause && !self.core.lock().out.is_full() {
-            match self.read(cx) {
-                Err(over) => return Poll::Ready(over),
-                Ok(()) => {
-                    self.note_share();
-                }
-            }
+    pub(super) fn poll(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<Over> {
+        self.now = Instant::now();
+        self.tell_drain(core);
+        let (pause, is_full) = {
+            let mut state = core.lock();
+            state.out.now = self.now;
+            (self.note_share(&state), state.out.is_full())
+        };
+        if !pause
+            && !is_full
+            && let Err(over) = self.read(core, cx)
+        {
+            return Poll::Ready(over);
         }
-        self.poll_cancel(cx);
-        self.poll_timer(cx, pause)
+        self.poll_cancel(core, cx);
+        self.poll_timer(core, cx, pause)
     }
 
     /// Writes what waits for the socket; true = something was written.
-    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, Over> {
-        let mut state = self.core.lock();
+    pub(super) fn flush(&mut self, core: &Core, cx: &mut Context<'_>) -> Result<bool, Over> {
+        let mut state = core.lock();
         let mut wrote = false;
         while !state.out.ready.is_empty() {
             match self.stream.poll_write(cx, state.out.ready.rest()) {
@@ -182,36 +190,39 @@ impl Driver {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     state.out.ready.take(n);
                     wrote = true;
-                    self.intake.sent(&self.core, n);
+                    self.intake.sent(core, n);
                 }
                 Poll::Ready(_) => return Err(Over::Gone),
             }
         }
         if wrote {
-            state.out.progress_at = Instant::now();
+            state.out.progress_at = state.out.now;
         }
         Ok(wrote)
     }
 
-    /// Gives back what an idle connection does not need.
-    pub(super) fn rest(&mut self) {
-        self.core.lock().out.ready.detach();
-        if self.inbound.is_empty() {
-            self.inbound = Vec::new();
+    /// Notes what is held until the next wake-up, and gives back what is not needed for that.
+    pub(super) fn rest(&mut self, core: &Core) {
+        if self.inbound.is_empty() && self.inbound.capacity() > 0 {
+            spare::keep(std::mem::take(&mut self.inbound));
         }
-        self.scratch = Vec::new();
+        if self.scratch.capacity() > 0 {
+            self.scratch = Vec::new();
+        }
+        let mut state = core.lock();
+        state.rest();
+        self.note_share(&state);
     }
 
-    fn note_share(&mut self) -> bool {
-        let held = {
-            let state = self.core.lock();
-            state.out.bytes() as i64 + state.window.held() + self.inbound.len() as i64
-        };
-        let most = self.config.now().native.max_inflight_bytes.0;
-        self.share.hold(held, i64::try_from(most).unwrap_or(i64::MAX))
+    fn note_share(&mut self, state: &State) -> bool {
+        let held = state.out.bytes() as i64 + state.window.held() + self.inbound.len() as i64;
+        let config = &self.config;
+        self.share.hold(held, || {
+            i64::try_from(config.now().native.max_inflight_bytes.0).unwrap_or(i64::MAX)
+        })
     }
 
-    fn tell_drain(&mut self) {
+    fn tell_drain(&mut self, core: &Core) {
         if self.told_drain || self.drain.stage() < Stage::Draining {
             return;
         }
@@ -221,64 +232,63 @@ impl Driver {
             grace_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
             reason: "the server is shutting down".into(),
         };
-        self.core.lock().out.later(0, &Message::Notification(shutdown), true);
+        core.lock().out.later(0, &Message::Notification(shutdown), true);
     }
 
     /// Reads, and looks whether there is more: that is read when this has been dealt with.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), Over> {
+    fn read(&mut self, core: &Core, cx: &mut Context<'_>) -> Result<(), Over> {
         if std::mem::take(&mut self.has_ahead) {
-            self.core.lock().calls_driver = true;
-            return self.take_frames();
+            core.lock().calls_driver = true;
+            return self.take_frames(core);
         }
-        if !self.read_once(cx)? {
+        if !self.read_once(core, cx)? {
             return Ok(());
         }
         if self.stream.poll_readable(cx).is_ready() {
-            self.core.lock().calls_driver = true;
+            core.lock().calls_driver = true;
         }
         Ok(())
     }
 
-    fn read_once(&mut self, cx: &mut Context<'_>) -> Result<bool, Over> {
-        match self.stream.poll_readable(cx) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(Err(_)) => return Err(Over::Gone),
-            Poll::Ready(Ok(())) => {}
+    fn read_once(&mut self, core: &Core, cx: &mut Context<'_>) -> Result<bool, Over> {
+        if self.inbound.capacity() == 0 {
+            self.inbound = spare::window();
         }
         // A buffer grows with what has come, not with what is announced.
         let room = self.inbound.len().clamp(READ_SMALL, READ_LARGE);
         self.inbound.reserve(room);
         match self.stream.poll_read_into(cx, || &mut self.inbound) {
             Poll::Pending => return Ok(false),
-            Poll::Ready(Ok(n)) if n > 0 => self.intake.received(&self.core, n),
-            Poll::Ready(_) => {
+            Poll::Ready(Ok(n)) if n > 0 => self.intake.received(core, n),
+            Poll::Ready(Ok(_)) => {
                 if !self.inbound.is_empty() {
-                    self.core.metrics.native.error("truncated_frame");
+                    core.metrics.native.error("truncated_frame");
                 }
                 return Err(Over::Gone);
             }
+            Poll::Ready(Err(_)) => return Err(Over::Gone),
         }
-        self.heard = Instant::now();
+        self.heard = self.now;
         self.heartbeats = 0;
-        self.take_frames()?;
+        self.take_frames(core)?;
         Ok(true)
     }
 
-    fn take_frames(&mut self) -> Result<(), Over> {
-        let mut inbound = std::mem::take(&mut self.inbound);
+    fn take_frames(&mut self, core: &Core) -> Result<(), Over> {
+        let mut state = core.lock();
         let mut at = 0;
-        let agreed = *self.core.lock().out.agreed();
+        let agreed = &self.agreed;
         let result = loop {
-            let found = match frame::split(&inbound[at..], agreed.max_message_size) {
+            let found = match frame::split(&self.inbound[at..], agreed.max_message_size) {
                 Ok(found) => found,
                 Err(refused) => break Err(Over::Broken(0, errors::of_violation(refused))),
             };
             let Some((header, payload)) = found else { break Ok(()) };
             at += HEADER + payload.len();
             let begun = header.has(flags::COMPRESSED).then(Instant::now);
-            let opened = frame::open(&header, payload, &agreed, &mut self.scratch);
+            let opened = frame::open(&header, payload, agreed, &mut self.scratch);
             if let Some(begun) = begun {
-                let duration = self.core.metrics.native.duration(known(agreed.compression));
+                let duration = core.metrics.native.duration(known(agreed.compression));
                 duration.observe(begun.elapsed().as_secs_f64());
             }
             let body = match opened {
@@ -287,32 +297,31 @@ impl Driver {
                     break Err(Over::Broken(header.message_id, errors::of_violation(refused)));
                 }
             };
-            if let Err(error) = self.intake.frame(&self.core, &header, payload, body, self.heard) {
+            if let Err(error) = self.intake.frame(core, &mut state, &header, payload, body) {
                 break Err(Over::Broken(header.message_id, error));
             }
         };
-        inbound.drain(..at);
-        if inbound.is_empty() && inbound.capacity() > READ_LARGE {
-            inbound = Vec::new();
+        self.inbound.drain(..at);
+        if self.inbound.is_empty() && self.inbound.capacity() > READ_LARGE {
+            self.inbound = Vec::new();
         }
-        self.inbound = inbound;
         result
     }
 
     /// Has PostgreSQL cancel the present request, if the client or the time wants it.
-    fn poll_cancel(&mut self, cx: &mut Context<'_>) {
-        let now = Instant::now();
+    fn poll_cancel(&mut self, core: &Core, cx: &mut Context<'_>) {
+        let now = self.now;
         if let Some(cancel) = &mut self.cancel
             && cancel.as_mut().poll(cx).is_ready()
         {
             self.cancel = None;
             self.cancel_next = Some(now + CANCEL_AGAIN);
-            let mut state = self.core.lock();
+            let mut state = core.lock();
             state.is_cancelling = false;
             state.progress = true;
         }
         let wanted = {
-            let mut state = self.core.lock();
+            let mut state = core.lock();
             match &mut state.current {
                 None => {
                     self.cancel_next = None;
@@ -333,13 +342,13 @@ impl Driver {
         if wanted && due && self.cancel.is_none() {
             let entry = self.entry.clone();
             {
-                let mut state = self.core.lock();
+                let mut state = core.lock();
                 state.may_have_met |= state.ahead.iter().any(|ahead| ahead.is_sent);
             }
             let mut cancel: Pin<Box<dyn Future<Output = ()> + Send>> =
                 Box::pin(async move { entry.cancel().await });
             if cancel.as_mut().poll(cx).is_pending() {
-                self.core.lock().is_cancelling = true;
+                core.lock().is_cancelling = true;
                 self.cancel = Some(cancel);
             } else {
                 self.cancel_next = Some(now + CANCEL_AGAIN);
@@ -347,10 +356,14 @@ impl Driver {
         }
     }
 
-    fn poll_timer(&mut self, cx: &mut Context<'_>, paused: bool) -> Poll<Over> {
+    fn poll_timer(&mut self, core: &Core, cx: &mut Context<'_>, paused: bool) -> Poll<Over> {
+        // The timer goes off before anything is due, unless something has come up since it was set.
+        if self.now < self.timer_at && !paused && !self.has_limits(&core.lock()) {
+            return Poll::Pending;
+        }
         loop {
             let now = Instant::now();
-            let next = match self.due(now, paused) {
+            let next = match self.due(core, now, paused) {
                 Ok(next) => next,
                 Err(over) => return Poll::Ready(over),
             };
@@ -365,13 +378,19 @@ impl Driver {
         }
     }
 
+    /// Whether something may be due before the next heartbeat.
+    fn has_limits(&self, state: &State) -> bool {
+        let has_deadline = state.current.as_ref().is_some_and(|now| now.deadline.is_some());
+        has_deadline || self.cancel_next.is_some() || state.stalled_since().is_some()
+    }
+
     /// Does what is due, and says when to look again.
-    fn due(&mut self, now: Instant, paused: bool) -> Result<Instant, Over> {
+    fn due(&mut self, core: &Core, now: Instant, paused: bool) -> Result<Instant, Over> {
         let config = self.config.now();
         let native = &config.native;
         let interval = native.heartbeat_interval_ms.duration();
         let mut heartbeat = self.heard + interval * (self.heartbeats + 1);
-        let mut state = self.core.lock();
+        let mut state = core.lock();
         if now >= heartbeat {
             if self.heartbeats >= 2 {
                 return Err(Over::Silent("heartbeat"));

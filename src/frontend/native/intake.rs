@@ -75,18 +75,18 @@ impl Intake {
     pub(super) fn frame(
         &mut self,
         core: &Core,
+        state: &mut State,
         header: &Header,
         sent: &[u8],
         body: &[u8],
-        now: Instant,
     ) -> Result<(), Fatal> {
+        let now = state.out.now;
         let native = &core.metrics.native.received;
         let Some(&variant) = body.first() else {
             return Err(errors::violation("a frame has no message"));
         };
         native.message(variant);
         native.raw.inc_by(body.len() as u64);
-        let mut state = core.lock();
         let is_urgent = header.has(flags::URGENT);
         let payload = if is_urgent { 0 } else { header.length };
         if is_urgent && variant != WINDOW_UPDATE {
@@ -100,19 +100,19 @@ impl Intake {
         match variant {
             HEARTBEAT | PING | PONG | CANCEL | WINDOW_UPDATE | CLOSE => {
                 state.free(payload);
-                self.control(core, &mut state, (header, body), now)
+                self.control(core, state, (header, body), now)
             }
             BULK if body.get(1) != Some(&0) => {
-                self.bulk_part(core, &mut state, header, (sent, body), payload)
+                self.bulk_part(core, state, header, (sent, body), payload)
             }
             STREAMING if !matches!(body.get(1), Some(0 | 5)) => {
                 state.free(payload);
-                self.end_stream(core, &mut state, header.message_id, body)
+                self.end_stream(core, state, header.message_id, body)
             }
             HANDSHAKE | AUTH => Err(errors::violation("the session is open already")),
             QUERY | PREPARED | BULK | STREAMING | NOTIFICATION | BEGIN | COMMIT | ROLLBACK
             | SAVEPOINT | SESSION | SUBSCRIBE | UNSUBSCRIBE | BATCH | SIMPLE | EXTENSION => {
-                self.request(core, &mut state, header, (sent, body), now)
+                self.request(core, state, header, (sent, body), now)
             }
             _ => {
                 // Says what is wrong with it, if it is no message at all.
@@ -244,7 +244,7 @@ impl Intake {
         if id == 0 || id & SERVER_ID != 0 {
             return Err(errors::violation("the id of a request is 0, or one of the server's"));
         }
-        if state.pending.contains(&id) || state.bulks.contains_key(&id) {
+        if state.pending.contains(id) || state.bulks.contains_key(&id) {
             return Err(errors::violation("the id of a request that is not finished"));
         }
         let pipelines = self.capabilities & capabilities::PIPELINING != 0;
@@ -313,6 +313,9 @@ impl Intake {
         };
         if self.capabilities & needed != needed {
             return Err(errors::not_supported("the capability for this message was not agreed"));
+        }
+        if state.pending.is_empty() && variant != BULK {
+            return Ok(());
         }
         let config = self.config.now();
         let native = &config.native;
@@ -424,11 +427,8 @@ fn order_of(header: &Header, body: &[u8]) -> Order {
 impl State {
     /// A request has its final reply: its id is free.
     pub(super) fn finish(&mut self, core: &Core, id: u64) {
-        if self.pending.remove(&id) {
+        if self.pending.remove(id) {
             core.metrics.native.pending.dec();
-        }
-        if self.pending.is_empty() {
-            self.pending = std::collections::HashSet::new();
         }
         self.out.close_stream(id);
         self.end_bulk(core, id);

@@ -248,12 +248,13 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: Vec<u8>, mut ready: Box<Rea
     let mut driver = Driver::new(Parts {
         stream,
         ahead,
-        core: core.clone(),
+        agreed,
         intake: Intake::new(door.config.clone(), capabilities, stream_window),
         entry,
         config: door.config.clone(),
         drain: door.drain.clone(),
         inflight: door.native.inflight.clone(),
+        gauge: metrics.native.inflight_bytes.clone(),
     });
     let mut client =
         Box::new(Client::new(Stream::Custom(Box::new(pipe::RelayEnd(core.clone()))), &[]));
@@ -281,11 +282,13 @@ async fn run(
     mut requests: std::pin::Pin<&mut impl Future<Output = Result<(), (u64, Box<ErrorBody>)>>>,
     mut relay: std::pin::Pin<&mut impl Future<Output = End>>,
 ) -> Ended {
-    let (mut idle, mut end) = (false, None);
+    let mut end = None;
     poll_fn(|cx| {
         let mut knows_rest = false;
+        // Whatever has woken the task, each part looks; after that only those that are called.
+        let (mut calls_driver, mut calls_relay) = (true, true);
         loop {
-            if let Poll::Ready(over) = driver.poll(cx) {
+            if calls_driver && let Poll::Ready(over) = driver.poll(core, cx) {
                 return Poll::Ready(match over {
                     Over::Gone => Ended::Quietly,
                     Over::Broken(id, error) => Ended::Told(id, error),
@@ -303,8 +306,13 @@ async fn run(
                 });
             }
             // What those two did is seen by the relay, and what is for the driver is called so.
-            core.lock().progress = false;
-            if end.is_none()
+            {
+                let mut state = core.lock();
+                calls_relay |= state.pipe.calls_relay();
+                state.progress = false;
+            }
+            if calls_relay
+                && end.is_none()
                 && let Poll::Ready(relay_end) = relay.as_mut().poll(cx)
             {
                 end = Some(relay_end);
@@ -313,18 +321,22 @@ async fn run(
             }
             let (progress, waiting) = {
                 let mut state = core.lock();
-                let called = std::mem::take(&mut state.calls_driver);
-                let progress = std::mem::take(&mut state.progress) | called;
+                calls_driver = std::mem::take(&mut state.calls_driver);
+                let progress = std::mem::take(&mut state.progress) | calls_driver;
                 (progress, state.out.ready.rest().len())
             };
+            calls_relay = false;
             // Small frames go out together, when there is nothing more to put to them.
             if !progress || waiting >= COALESCE {
-                match driver.flush(cx) {
+                match driver.flush(core, cx) {
                     // Who waited for room may go on.
-                    Ok(true) if waiting >= COALESCE => continue,
+                    Ok(true) if waiting >= COALESCE => {
+                        calls_driver = true;
+                        continue;
+                    }
                     // The driver has to see that the client does not take what is left.
-                    Ok(_) if !knows_rest && !core.lock().out.ready.is_empty() => {
-                        knows_rest = true;
+                    Ok(_) if !knows_rest && core.lock().stalled_since().is_some() => {
+                        (knows_rest, calls_driver) = (true, true);
                         continue;
                     }
                     Ok(_) => {}
@@ -335,10 +347,7 @@ async fn run(
                 return Poll::Ready(after_relay(core, end));
             }
             if !progress {
-                idle = idle || core.lock().current.is_none();
-                if std::mem::take(&mut idle) {
-                    driver.rest();
-                }
+                driver.rest(core);
                 return Poll::Pending;
             }
         }

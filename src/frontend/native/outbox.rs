@@ -40,6 +40,8 @@ pub(super) struct Outbox {
     stream_window: u32,
     agreed: Agreed,
     dropped: u64,
+    /// The time, as the driver last looked: near enough for limits of seconds.
+    pub(super) now: Instant,
     /// When the client last took bytes, or none waited for it.
     pub(super) progress_at: Instant,
     /// When the client last granted credit, or nothing waited for that.
@@ -54,6 +56,7 @@ impl Outbox {
         stream_window: u32,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let now = Instant::now();
         Self {
             ready: Bytes::default(),
             held: VecDeque::new(),
@@ -62,8 +65,9 @@ impl Outbox {
             stream_window,
             agreed,
             dropped: 0,
-            progress_at: Instant::now(),
-            credit_at: Instant::now(),
+            now,
+            progress_at: now,
+            credit_at: now,
             metrics,
         }
     }
@@ -80,7 +84,8 @@ impl Outbox {
 
     /// Bytes that are held for the client.
     pub(super) fn bytes(&self) -> usize {
-        self.ready.rest().len() + self.held.iter().map(|held| held.bytes.len()).sum::<usize>()
+        let held = self.held.iter().map(|held| held.bytes.len());
+        self.ready.rest().len() + held.sum::<usize>()
     }
 
     /// Whether the next frame of a reply may be sent; `stream` = the id of its stream, or 0.
@@ -104,8 +109,11 @@ impl Outbox {
 
     /// There is no stream with this id any more.
     pub(super) fn close_stream(&mut self, id: u64) {
-        self.streams.remove(&id);
+        // A map hashes even to find that there is nothing in it.
         if self.streams.is_empty() {
+            return;
+        }
+        if self.streams.remove(&id).is_some() && self.streams.is_empty() {
             self.streams = HashMap::new();
         }
     }
@@ -118,7 +126,7 @@ impl Outbox {
             id => self.streams.get_mut(&id),
         };
         let fits = window.is_none_or(|window| window.grant(credit));
-        self.credit_at = Instant::now();
+        self.credit_at = self.now;
         self.release();
         fits
     }
@@ -162,7 +170,7 @@ impl Outbox {
             self.drop_oldest_event();
         }
         if self.held.is_empty() {
-            self.credit_at = Instant::now();
+            self.credit_at = self.now;
         }
         self.held.push_back(Held { bytes, payload, is_event });
         self.release();
@@ -201,7 +209,7 @@ impl Outbox {
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<u32, Violation> {
         if self.ready.is_empty() {
-            self.progress_at = Instant::now();
+            self.progress_at = self.now;
         }
         let out = self.ready.tail();
         let start = frame::begin(out);

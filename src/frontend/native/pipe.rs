@@ -9,7 +9,7 @@ use tokio::io::ReadBuf;
 
 use super::core::Core;
 use crate::net::Transport;
-use crate::proto::frame::HEADER;
+use crate::proto::frame::{HEADER, spare};
 
 /// Bytes of replies that wait to be translated; beyond them the backend is not read. Bytes for
 /// PostgreSQL beyond which the translator waits.
@@ -30,8 +30,8 @@ pub(super) struct Pipe {
     down: Bytes,
     /// Bytes of a reply that is too long, which are still to come.
     skip: usize,
-    /// No more requests will come.
-    pub(super) ended: bool,
+    /// The last reply of the relay found no room.
+    was_full: bool,
 }
 
 /// Bytes of which a beginning was taken already. Empty, it holds no memory.
@@ -54,6 +54,9 @@ impl Bytes {
 
     /// To append to.
     pub(super) fn tail(&mut self) -> &mut Vec<u8> {
+        if self.data.capacity() == 0 {
+            self.data = spare::window();
+        }
         &mut self.data
     }
 
@@ -72,8 +75,8 @@ impl Bytes {
 
     /// Gives the memory back, if there is nothing in it.
     pub(super) fn detach(&mut self) {
-        if self.is_empty() {
-            *self = Self::default();
+        if self.is_empty() && self.data.capacity() > 0 {
+            spare::keep(std::mem::take(self).data);
         }
     }
 
@@ -92,7 +95,7 @@ pub(super) struct Reply<'a> {
     /// Its body; nothing if it was too long to be kept.
     pub(super) body: Option<&'a [u8]>,
     /// How many bytes it takes in the pipe.
-    whole: usize,
+    pub(super) whole: usize,
 }
 
 impl Pipe {
@@ -109,10 +112,15 @@ impl Pipe {
         Some(Reply { tag, body: Some(bytes), whole: HEADER + body })
     }
 
-    /// Forgets the first reply.
-    pub(super) fn pop(&mut self) {
-        let Some(whole) = self.front().map(|reply| reply.whole) else { return };
+    /// Forgets the first reply, which takes this many bytes.
+    pub(super) fn pop(&mut self, whole: usize) {
         self.down.take(whole);
+    }
+
+    /// Whether the relay would find something that it has not seen: bytes for PostgreSQL, or room
+    /// for a reply where there was none.
+    pub(super) fn calls_relay(&self) -> bool {
+        !self.up.is_empty() || (self.was_full && self.has_room())
     }
 
     /// Gives memory back that is not in use.
@@ -203,7 +211,7 @@ impl Transport for RelayEnd {
     fn poll_read(&mut self, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.lock();
         let rest = state.pipe.up.rest();
-        if rest.is_empty() && !state.pipe.ended {
+        if rest.is_empty() {
             return Poll::Pending;
         }
         let taken = rest.len().min(into.remaining());
@@ -217,17 +225,20 @@ impl Transport for RelayEnd {
 
     fn poll_write(&mut self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.0.lock();
-        match state.pipe.write(bytes) {
+        let taken = state.pipe.write(bytes);
+        state.pipe.was_full = taken == 0;
+        match taken {
             0 => Poll::Pending,
-            taken => {
+            _ => {
                 state.progress = true;
                 Poll::Ready(Ok(taken))
             }
         }
     }
 
+    /// The driver sees that itself, and ends the task.
     fn is_closed(&self) -> bool {
-        self.0.lock().is_gone
+        false
     }
 }
 
@@ -245,7 +256,8 @@ mod tests {
     fn tags(pipe: &mut Pipe) -> Vec<(u8, Option<usize>)> {
         std::iter::from_fn(|| {
             let found = pipe.front().map(|reply| (reply.tag, reply.body.map(<[u8]>::len)));
-            pipe.pop();
+            let whole = pipe.front().map_or(0, |reply| reply.whole);
+            pipe.pop(whole);
             found
         })
         .collect()

@@ -148,11 +148,16 @@ impl<T> Queue<T> {
             self.heap.pop().map(|ranked| ranked.waiting.item)
         };
         if self.heap.is_empty() {
-            // An idle connection holds no memory for it.
-            self.heap = BinaryHeap::new();
             self.ranked = None;
         }
         popped
+    }
+
+    /// Gives the memory back, if there is nothing in it.
+    pub(super) fn detach(&mut self) {
+        if self.heap.is_empty() && self.heap.capacity() > 0 {
+            self.heap = BinaryHeap::new();
+        }
     }
 
     /// Takes the next one out outside of a transaction, if it fits and need not wait for others.

@@ -7,6 +7,7 @@
 //! can meet the next, whose error is then marked as worth a retry.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Failure, Translator};
@@ -21,7 +22,7 @@ pub(super) enum Turn {
     /// It is to be carried out.
     Request(Request),
     /// It was sent.
-    Sent { id: u64, statement: String, began: Instant },
+    Sent { id: u64, statement: Arc<str>, began: Instant },
 }
 
 impl Turn {
@@ -74,13 +75,14 @@ impl Translator {
 
     /// Sends a request, if it needs nothing around it.
     fn send_request(&mut self, request: Request) -> Turn {
-        let is_free = {
+        let (is_free, began) = {
             let state = self.core.lock();
-            state.tx == crate::proto::backend::TxStatus::Idle && !state.is_cancelled()
+            let is_idle = state.tx == crate::proto::backend::TxStatus::Idle;
+            (is_idle && !state.is_cancelled(), state.out.now)
         };
         let body = request.frame.plain_body().filter(|_| is_free && is_execute(&request));
         match body.and_then(|body| self.send_plain(body)) {
-            Some(statement) => Turn::Sent { id: request.id, statement, began: Instant::now() },
+            Some(statement) => Turn::Sent { id: request.id, statement, began },
             None => Turn::Request(request),
         }
     }

@@ -1,10 +1,12 @@
 //! Messages to PostgreSQL and their replies.
 
+use std::convert::Infallible;
+
 use super::{Done, Failure, Translator};
 use crate::frontend::native::errors;
 use crate::proto::backend::{Column, DataRow, TxStatus, row_description, tag};
 use crate::proto::frontend::{self, tag as ask};
-use crate::proto::native::Value;
+use crate::proto::native::{Reader, Value, Wire};
 use crate::proto::typed::{self, parameter};
 
 use super::known::Formats;
@@ -54,12 +56,24 @@ pub(super) struct Description {
 }
 
 fn put(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
-    out.push(tag);
-    let at = out.len();
-    out.extend_from_slice(&[0; 4]);
-    body(out);
+    let done: Result<(), Infallible> = try_put(out, tag, |out| {
+        body(out);
+        Ok(())
+    });
+    let Ok(()) = done;
+}
+
+fn try_put<E>(
+    out: &mut Vec<u8>,
+    tag: u8,
+    body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    out.extend_from_slice(&[tag, 0, 0, 0, 0]);
+    let at = out.len() - 4;
+    body(out)?;
     let length = u32::try_from(out.len() - at).unwrap_or(u32::MAX);
     out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+    Ok(())
 }
 
 /// Writes Parse of the unnamed statement.
@@ -81,6 +95,38 @@ pub(super) fn put_bind(out: &mut Vec<u8>, parameters: &[u8], formats: &Formats) 
         formats.put(out);
     });
 }
+
+/// Writes the same with values that are read from a frame one by one: as many as there are types.
+///
+/// # Errors
+/// There is another number of values, or one cannot be read or has no form for PostgreSQL.
+pub(super) fn put_bind_of(
+    out: &mut Vec<u8>,
+    values: &mut Reader<'_>,
+    types: &[u32],
+    formats: &Formats,
+) -> Result<(), Unfit> {
+    try_put(out, ask::BIND, |out| {
+        out.extend_from_slice(&[0, 0]);
+        let given = values.count(size_of::<Value>()).map_err(|_| Unfit)?;
+        let count = u16::try_from(types.len()).map_err(|_| Unfit)?;
+        if given != types.len() {
+            return Err(Unfit);
+        }
+        let at = begin_parameters(out, count);
+        for (number, declared) in types.iter().enumerate() {
+            let value = Value::decode(values).map_err(|_| Unfit)?;
+            let format = parameter::put(out, &value, *declared).map_err(|_| Unfit)?;
+            put_format(out, at, number, format);
+        }
+        formats.put(out);
+        Ok(())
+    })
+}
+
+/// A request that is not sent in the short way.
+#[derive(Debug)]
+pub(super) struct Unfit;
 
 /// Writes Execute of the unnamed portal.
 pub(super) fn put_execute(out: &mut Vec<u8>, rows: u32) {
@@ -132,23 +178,48 @@ pub(super) fn parameter_types(params: &[Value], given: &[u32]) -> Vec<u32> {
 
 /// The part of Bind that has the parameters: formats and values.
 pub(super) fn parameters(params: &[Value], types: &[u32]) -> Result<Vec<u8>, Failure> {
+    let mut out = Vec::with_capacity(4 + 16 * params.len());
+    put_parameters(&mut out, params, types)?;
+    Ok(out)
+}
+
+/// Appends that part.
+///
+/// # Errors
+/// A value has no form for PostgreSQL; `out` has some of the part then.
+pub(super) fn put_parameters(
+    out: &mut Vec<u8>,
+    params: &[Value],
+    types: &[u32],
+) -> Result<(), Failure> {
     let Ok(count) = u16::try_from(params.len()) else {
         return Err(errors::too_large("more than 65535 parameters", "pass arrays"));
     };
-    let mut out = count.to_be_bytes().to_vec();
-    let mut values = Vec::new();
-    for (at, value) in params.iter().enumerate() {
-        let declared = types.get(at).copied().unwrap_or(0);
-        let format = parameter::put(&mut values, value, declared).map_err(|bad| {
+    let at = begin_parameters(out, count);
+    for (number, value) in params.iter().enumerate() {
+        let declared = types.get(number).copied().unwrap_or(0);
+        let format = parameter::put(out, value, declared).map_err(|bad| {
             let mut failure = errors::of_value(bad);
-            failure.detail = Some(format!("parameter ${}", at + 1));
+            failure.detail = Some(format!("parameter ${}", number + 1));
             failure
         })?;
-        out.extend_from_slice(&format.to_be_bytes());
+        put_format(out, at, number, format);
     }
+    Ok(())
+}
+
+/// Leaves room for the formats, which go before the values; returns where.
+fn begin_parameters(out: &mut Vec<u8>, count: u16) -> usize {
     out.extend_from_slice(&count.to_be_bytes());
-    out.extend_from_slice(&values);
-    Ok(out)
+    let at = out.len();
+    out.resize(at + 2 * usize::from(count), 0);
+    out.extend_from_slice(&count.to_be_bytes());
+    at
+}
+
+fn put_format(out: &mut [u8], at: usize, number: usize, format: u16) {
+    let place = at + 2 * number;
+    out[place..place + 2].copy_from_slice(&format.to_be_bytes());
 }
 
 impl Translator {
@@ -367,9 +438,10 @@ fn is_plain_error(body: &[u8]) -> bool {
 /// Reads CommandComplete.
 pub(super) fn complete(body: Option<&[u8]>) -> Done {
     let body = body.unwrap_or_default();
-    let rows = crate::proto::backend::command_complete(body).map_or(0, |tag| tag.rows);
-    let tag = body.split(|byte| *byte == 0).next().unwrap_or_default();
-    Done { tag: String::from_utf8_lossy(tag).into_owned(), rows }
+    let tag = body.strip_suffix(b"\0").unwrap_or(body);
+    let tag = String::from_utf8_lossy(tag).into_owned();
+    let number = tag.rsplit_once(' ').and_then(|(_, number)| number.parse().ok());
+    Done { rows: number.unwrap_or(0), tag }
 }
 
 fn texts(body: &[u8]) -> Vec<Option<String>> {
@@ -377,4 +449,43 @@ fn texts(body: &[u8]) -> Vec<Option<String>> {
     row.map_while(Result::ok)
         .map(|value| value.map(|text| String::from_utf8_lossy(text).into_owned()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::native::Writer;
+
+    #[test]
+    fn values_of_a_frame_are_bound_as_decoded_ones() {
+        let values = vec![Value::Int4(7), Value::Null, Value::Text("x".into()), Value::Bool(true)];
+        let types = [23, 20, 25, 16];
+        let mut frame = Vec::new();
+        values.encode(&mut Writer::new(&mut frame));
+        let (mut direct, mut decoded) = (Vec::new(), Vec::new());
+        let bind = |out: &mut Vec<u8>, frame: &[u8], types: &[u32]| {
+            put_bind_of(out, &mut Reader::new(frame), types, &Formats::Binary)
+        };
+        bind(&mut direct, &frame, &types).unwrap();
+        put_bind(&mut decoded, &parameters(&values, &types).unwrap(), &Formats::Binary);
+        assert_eq!(direct, decoded);
+        let mut out = Vec::new();
+        assert!(bind(&mut out, &frame, &types[..3]).is_err(), "one value too many");
+        for end in 0..frame.len() {
+            assert!(bind(&mut out, &frame[..end], &types).is_err());
+        }
+    }
+
+    #[test]
+    fn what_was_done_and_how_often() {
+        for (body, tag, rows) in [
+            (&b"SELECT 12\0"[..], "SELECT 12", 12),
+            (b"INSERT 0 3\0", "INSERT 0 3", 3),
+            (b"CREATE TABLE\0", "CREATE TABLE", 0),
+            (b"", "", 0),
+        ] {
+            let done = complete(Some(body));
+            assert_eq!((done.tag.as_str(), done.rows), (tag, rows));
+        }
+    }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use super::core::{Core, status};
+use super::core::{Core, Request, status};
 use super::errors;
 use super::greeting::Proven;
 use super::types::DatabaseTypes;
@@ -50,6 +50,8 @@ pub(super) struct Translator {
     types: DatabaseTypes,
     transactions: Arc<AtomicU64>,
     capabilities: u32,
+    /// The longest payload of a frame.
+    longest: usize,
     session: u64,
     role: String,
     statements: Statements,
@@ -82,7 +84,9 @@ impl Translator {
         capabilities: u32,
         entry: &Entry,
     ) -> Self {
+        let longest = core.lock().out.agreed().max_message_size as usize;
         Self {
+            longest,
             core,
             config,
             types,
@@ -112,7 +116,18 @@ impl Translator {
         self.core.metrics.native.state("ready");
         while let Some(turn) = self.next_turn().await {
             let id = turn.id();
-            Box::pin(self.carry_out(turn)).await.map_err(|error| (id, error))?;
+            let done = match turn {
+                Turn::Request(request) => Box::pin(self.carry_out(request)).await,
+                Turn::Sent { began, statement, .. } => {
+                    self.began = began;
+                    let answer = Box::pin(self.answer_sent(id, &statement));
+                    match answer.await {
+                        Ok(()) => Ok(()),
+                        Err(failure) => Box::pin(self.report(id, failure)).await,
+                    }
+                }
+            };
+            done.map_err(|error| (id, error))?;
             self.core.lock().finish(&self.core, id);
         }
         Ok(())
@@ -131,25 +146,27 @@ impl Translator {
         self.answer(proven.id, &Message::AuthReply(success)).await
     }
 
-    async fn carry_out(&mut self, turn: Turn) -> Result<(), Failure> {
-        let id = turn.id();
-        let result = match turn {
-            Turn::Sent { began, statement, .. } => {
-                self.began = began;
-                self.answer_sent(id, &statement).await
-            }
-            Turn::Request(request) => {
-                self.began = Instant::now();
-                let agreed = *self.core.lock().out.agreed();
-                let message = request.frame.message(&agreed);
-                drop(request);
-                match message {
-                    Ok(message) => self.dispatch(id, message).await,
-                    Err(violation) => Err(errors::of_violation(violation)),
-                }
-            }
+    async fn carry_out(&mut self, request: Request) -> Result<(), Failure> {
+        let id = request.id;
+        self.began = Instant::now();
+        let agreed = *self.core.lock().out.agreed();
+        let message = request.frame.message(&agreed);
+        drop(request);
+        let result = match message {
+            Ok(message) => self.dispatch(id, message).await,
+            Err(violation) => Err(errors::of_violation(violation)),
         };
-        let Err(mut failure) = result else { return Ok(()) };
+        match result {
+            Ok(()) => Ok(()),
+            Err(failure) => self.report(id, failure).await,
+        }
+    }
+
+    /// Tells the client that a request has failed.
+    ///
+    /// # Errors
+    /// The connection cannot go on.
+    async fn report(&mut self, id: u64, mut failure: Failure) -> Result<(), Failure> {
         if failure.severity != Severity::Error {
             return Err(failure);
         }

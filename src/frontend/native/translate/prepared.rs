@@ -2,15 +2,16 @@
 //! sees to it that the statement is prepared on whichever connection it runs.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::exchange::{parameters, put_bind, put_describe, put_execute, put_parse};
+use super::exchange::{Unfit, parameters, put_bind_of, put_describe, put_execute, put_parse};
 use super::known::Formats;
 use super::query::Run;
 use super::{Done, Failure, Translator};
 use crate::frontend::native::core::status;
 use crate::frontend::native::errors;
 use crate::proto::frontend;
-use crate::proto::native::{Column, Message, Prepared, QueryOptions, StatementInfo, Value, decode};
+use crate::proto::native::{Column, Message, Prepared, QueryOptions, Reader, StatementInfo, Value};
 
 /// Statements of one session.
 const MOST: usize = 1024;
@@ -20,6 +21,10 @@ const MOST_BYTES: usize = 16 << 20;
 
 /// Longest name, in bytes, as PostgreSQL has it.
 const LONGEST_NAME: usize = 63;
+
+// Numbers of the message that is read here.
+const PREPARED_STATEMENT: u32 = 5;
+const EXECUTE: u32 = 1;
 
 struct Statement {
     sql: String,
@@ -34,7 +39,7 @@ struct Statement {
 /// The statements of a session.
 #[derive(Default)]
 pub(super) struct Statements {
-    by_name: HashMap<String, Statement>,
+    by_name: HashMap<Arc<str>, Statement>,
     bytes: usize,
 }
 
@@ -67,27 +72,32 @@ fn unknown(name: &str) -> Failure {
 impl Translator {
     /// Sends the statement of an Execute that needs nothing around it, and returns its name; `None`
     /// = it is to be carried out in the usual way, where an error of it is told.
-    pub(super) fn send_plain(&mut self, body: &[u8]) -> Option<String> {
-        let Ok(Message::PreparedStatement(Prepared::Execute { name, params, options: None })) =
-            decode::<Message>(body)
-        else {
-            return None;
-        };
-        let statement = self.statements.by_name.get(&name)?;
-        // After an error the columns are asked for anew, in the usual way.
-        let formats = statement.formats.as_ref()?;
-        if !statement.may_go_ahead || params.len() != statement.types.len() {
+    pub(super) fn send_plain(&mut self, body: &[u8]) -> Option<Arc<str>> {
+        let mut input = Reader::new(body);
+        let kind = (input.variant().ok()?, input.variant().ok()?);
+        if kind != (PREPARED_STATEMENT, EXECUTE) {
             return None;
         }
-        let parameters = parameters(&params, &statement.types).ok()?;
-        self.core.send(|out| {
+        let name = input.text().ok()?;
+        let (name, statement) = self.statements.by_name.get_key_value(name)?;
+        // After an error the columns are asked for anew, in the usual way.
+        let formats = statement.formats.as_ref()?;
+        if !statement.may_go_ahead {
+            return None;
+        }
+        let sent = self.core.try_send(|out| {
             put_parse(out, &statement.sql, &statement.types);
-            put_bind(out, &parameters, formats);
+            put_bind_of(out, &mut input, &statement.types, formats)?;
+            // No options, and nothing after that.
+            if input.rest() != [0] {
+                return Err(Unfit);
+            }
             put_describe(out, b'P');
             put_execute(out, 0);
             frontend::put_sync(out);
+            Ok(())
         });
-        Some(name)
+        sent.is_ok().then(|| name.clone())
     }
 
     pub(super) async fn prepared(&mut self, id: u64, request: Prepared) -> Result<(), Failure> {
@@ -100,7 +110,7 @@ impl Translator {
                 self.execute(id, &name, params, options).await
             }
             Prepared::Describe { name } => {
-                let Some(statement) = self.statements.by_name.get(&name) else {
+                let Some(statement) = self.statements.by_name.get(&*name) else {
                     return Err(unknown(&name));
                 };
                 let info = StatementInfo {
@@ -135,7 +145,7 @@ impl Translator {
             let text = "the name of a statement has 1 to 63 bytes";
             return Err(errors::refusal("22023", "VALIDATION_ERROR", text));
         }
-        if self.statements.by_name.contains_key(&name) {
+        if self.statements.by_name.contains_key(&*name) {
             let text = format!("prepared statement \"{name}\" already exists");
             return Err(errors::refusal("42P05", "CONFLICT", text));
         }
@@ -158,7 +168,7 @@ impl Translator {
             columns: statement.columns.clone(),
         };
         self.statements.bytes += statement.sql.len();
-        self.statements.by_name.insert(name, statement);
+        self.statements.by_name.insert(name.into(), statement);
         Ok(info)
     }
 

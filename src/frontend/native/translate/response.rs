@@ -6,6 +6,7 @@ use super::exchange::{ColumnInfo, complete};
 use super::{Done, Failure, Translator};
 use crate::frontend::native::errors;
 use crate::proto::backend::{TxStatus, tag};
+use crate::proto::frame::spare;
 use crate::proto::native::{Column, Wire, Writer};
 use crate::proto::typed::{self, Types};
 
@@ -42,6 +43,12 @@ pub(super) struct Rows {
 }
 
 impl Rows {
+    fn make_room(&mut self) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = spare::window();
+        }
+    }
+
     /// Takes out what is there; without the last row, if that does not fit beside the others.
     pub(super) fn take(&mut self, most: usize) -> (Vec<u8>, u64) {
         self.total += self.count;
@@ -104,7 +111,7 @@ impl Response {
 impl Translator {
     /// A result of this request that is empty so far.
     pub(super) fn response(&self, id: u64, index: u32, more: bool) -> Response {
-        let most = self.core.lock().out.agreed().max_message_size as usize;
+        let most = self.longest;
         let in_parts = self.has(crate::proto::native::capabilities::STREAMING);
         Response {
             index,
@@ -176,6 +183,7 @@ impl Translator {
                         let Some(body) = body else {
                             return Some(Seen::Broken(too_large_row()));
                         };
+                        rows.make_room();
                         rows.last = rows.bytes.len();
                         if encoder.put_row(&mut rows.bytes, types, plan, body).is_err() {
                             let failure = errors::of_error_text("a DataRow that cannot be read");
@@ -268,7 +276,9 @@ impl Translator {
             return Err(too_large_row());
         }
         let done = Done::default();
-        self.put(response, &bytes, count, &done, true).await
+        self.put(response, &bytes, count, &done, true).await?;
+        spare::keep(bytes);
+        Ok(())
     }
 
     /// Sends the rest, and what the statement gave.
@@ -287,7 +297,9 @@ impl Translator {
             return Err(errors::too_large(text, "use Streaming"));
         }
         let more = response.more;
-        self.put(&mut response, &bytes, count, done, more).await
+        self.put(&mut response, &bytes, count, done, more).await?;
+        spare::keep(bytes);
+        Ok(())
     }
 
     async fn put(
