@@ -7,6 +7,7 @@
 mod harness;
 
 mod bad_input;
+mod batch;
 mod client;
 mod libraries;
 mod life;

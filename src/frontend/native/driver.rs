@@ -314,10 +314,7 @@ impl Driver {
         let wanted = {
             let mut state = self.core.lock();
             match &mut state.current {
-                None => {
-                    self.cancel_next = None;
-                    false
-                }
+                None => false,
                 Some(current) => {
                     if current.deadline.is_some_and(|deadline| now >= deadline)
                         && !current.timed_out
@@ -329,6 +326,9 @@ impl Driver {
                 }
             }
         };
+        if !wanted {
+            self.cancel_next = None;
+        }
         let due = self.cancel_next.is_none_or(|next| now >= next);
         if wanted && due && self.cancel.is_none() {
             let entry = self.entry.clone();

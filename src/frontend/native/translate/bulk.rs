@@ -102,7 +102,7 @@ impl Translator {
             Err(failure) => {
                 if begins && failure.severity == Severity::Error {
                     self.settle().await.or(Ok::<(), Failure>(()))?;
-                    self.forget_cancel();
+                    self.forget_cancel().await;
                     self.command("ROLLBACK").await?;
                 }
                 Err(failure)

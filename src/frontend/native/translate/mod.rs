@@ -9,6 +9,7 @@ mod known;
 mod prepared;
 mod query;
 mod response;
+mod restrict;
 mod session;
 mod stream;
 

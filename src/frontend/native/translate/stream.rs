@@ -80,29 +80,12 @@ impl Translator {
             chunk_rows: chunk_rows.into(),
             chunk_bytes: native.min(most / 2),
         };
-        let read_only = query.options.as_ref().is_some_and(|options| options.read_only);
-        let was = match read_only {
-            true => Some(self.begin_read_only().await?),
-            false => None,
-        };
+        let was = self.enter_read_only(query.options.as_ref()).await?;
         let result = match self.stream_rows(&query, &mut stream).await {
             Ok(done) => self.settle().await.map(|()| done),
             Err(failure) => Err(failure),
         };
-        let done = match (result, was) {
-            (Err(failure), Some(was)) if failure.severity == Severity::Error => {
-                self.settle().await.or(Ok::<(), Failure>(()))?;
-                self.end_read_only(was, false).await?;
-                return Err(failure);
-            }
-            (Err(failure), _) => return Err(failure),
-            (Ok(done), was) => {
-                if let Some(was) = was {
-                    self.end_read_only(was, true).await?;
-                }
-                done
-            }
-        };
+        let done = self.leave_read_only(was, result).await?;
         self.end_stream(id, done.rows, &done.tag).await
     }
 
@@ -271,7 +254,7 @@ impl Translator {
             Err(failure) => {
                 if begins && failure.severity == Severity::Error {
                     self.settle().await.or(Ok::<(), Failure>(()))?;
-                    self.forget_cancel();
+                    self.forget_cancel().await;
                     self.command("ROLLBACK").await?;
                 }
                 Err(failure)
