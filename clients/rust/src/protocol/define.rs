@@ -68,6 +68,12 @@ macro_rules! define {
             ),*
         }
 
+        impl $name {
+            /// The names of the variants, and their numbers on the wire.
+            pub const VARIANTS: &'static [(&'static str, u32)] =
+                &[$((stringify!($variant), $number)),*];
+        }
+
         impl $crate::protocol::wire::Wire for $name {
             fn encode(&self, out: &mut $crate::protocol::wire::Writer<'_>) {
                 match self {
