@@ -9,6 +9,7 @@ mod harness;
 mod bad_input;
 mod batch;
 mod client;
+mod codecs;
 mod libraries;
 mod life;
 mod login;

@@ -15,6 +15,7 @@ use super::core::Core;
 use super::errors;
 use super::handshake::known;
 use super::intake::Intake;
+use super::transcode::in_bincode;
 use crate::config::Live;
 use crate::net::{DrainWatch, Stage, Stream};
 use crate::proto::native::frame::{self, HEADER, SERVER_ID, flags};
@@ -287,7 +288,10 @@ impl Driver {
                     break Err(Over::Broken(header.message_id, errors::of_violation(refused)));
                 }
             };
-            if let Err(error) = self.intake.frame(&self.core, &header, payload, body, self.heard) {
+            let taken = in_bincode(agreed.encoding, body).and_then(|body| {
+                self.intake.frame(&self.core, &header, payload, &body, self.heard)
+            });
+            if let Err(error) = taken {
                 break Err(Over::Broken(header.message_id, error));
             }
         };

@@ -9,6 +9,7 @@
 mod core;
 mod driver;
 mod errors;
+mod extensions;
 mod flow;
 mod greeting;
 mod handshake;
@@ -16,6 +17,7 @@ mod intake;
 mod outbox;
 mod pipe;
 mod queue;
+mod transcode;
 mod translate;
 mod types;
 
@@ -41,10 +43,14 @@ use driver::{Driver, Over, Parts};
 use greeting::{Greeting, Proven, Unwelcome, database_of, sealed};
 use intake::Intake;
 use outbox::{COALESCE, Outbox};
-use translate::Translator;
+use translate::{Extensions, Translator};
 use types::DatabaseTypes;
 
 pub use driver::Inflight;
+pub use extensions::{
+    Caller, Extension, ExtensionBody, ExtensionHandler, ExtensionRegistry, ExtensionReply,
+    ExtensionState, MOST_EXTENSIONS,
+};
 pub use types::TypeStore;
 
 /// Time for a client that said goodbye to get the rest of its replies.
@@ -57,6 +63,8 @@ pub struct NativeShared {
     pub types: Arc<TypeStore>,
     /// Bytes that connections hold.
     pub inflight: Arc<Inflight>,
+    /// What can be agreed on beside the capabilities.
+    pub extensions: Arc<ExtensionRegistry>,
     connections: AtomicU64,
     transactions: Arc<AtomicU64>,
 }
@@ -89,6 +97,7 @@ struct Ready {
     session: Session,
     proven: Option<Box<Proven>>,
     capabilities: u32,
+    extensions: Vec<String>,
     windows: (u32, u32),
     sent: u32,
     agreed: Agreed,
@@ -175,9 +184,16 @@ async fn greet(
     let (session, shares) = open(door, peer, &proven).map_err(|error| {
         Unwelcome::Told(proven.id, Box::new(errors::of_error(&error, Severity::Fatal)))
     })?;
-    let capabilities = hello.capabilities;
-    let proven = Some(Box::new(proven));
-    Ok(Box::new(Ready { session, proven, capabilities, windows, sent, agreed, _shares: shares }))
+    Ok(Box::new(Ready {
+        session,
+        proven: Some(Box::new(proven)),
+        capabilities: hello.capabilities,
+        extensions: hello.extensions.into_iter().map(|agreed| agreed.name).collect(),
+        windows,
+        sent,
+        agreed,
+        _shares: shares,
+    }))
 }
 
 fn open(door: &PgDoor, peer: String, proven: &Proven) -> Result<(Session, Places), Error> {
@@ -221,7 +237,10 @@ enum Ended {
 
 async fn serve(door: &PgDoor, stream: Stream, ahead: Vec<u8>, mut ready: Box<Ready>) {
     // The session stays where it is: moved out, it would leave its place behind.
-    let Ready { session, proven, capabilities, windows, sent, agreed, .. } = &mut *ready;
+    let Ready { session, proven, capabilities, windows, sent, agreed, extensions, .. } =
+        &mut *ready;
+    let extensions =
+        Extensions { agreed: std::mem::take(extensions), registry: door.native.extensions.clone() };
     let (capabilities, agreed) = (*capabilities, *agreed);
     let Some(proven) = proven.take() else { return };
     let config = door.config.now();
@@ -236,13 +255,12 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: Vec<u8>, mut ready: Box<Rea
     let entry = session.entry_handle();
     let types =
         DatabaseTypes { store: door.native.types.clone(), database: entry.database.clone() };
-    let transactions = door.native.transactions.clone();
     let mut translator = Translator::new(
         core.clone(),
         door.config.clone(),
         types,
-        transactions,
-        capabilities,
+        door.native.transactions.clone(),
+        (capabilities, extensions),
         &entry,
     );
     let mut driver = Driver::new(Parts {

@@ -5,6 +5,7 @@ mod ahead;
 mod batch;
 mod bulk;
 mod exchange;
+mod extension;
 mod known;
 mod prepared;
 mod query;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::core::{Core, status};
 use super::errors;
+use super::extensions::ExtensionRegistry;
 use super::greeting::Proven;
 use super::types::DatabaseTypes;
 use crate::config::Live;
@@ -51,6 +53,7 @@ pub(super) struct Translator {
     types: DatabaseTypes,
     transactions: Arc<AtomicU64>,
     capabilities: u32,
+    extensions: Extensions,
     session: u64,
     role: String,
     statements: Statements,
@@ -67,6 +70,14 @@ pub(super) struct Translator {
     began: Instant,
 }
 
+/// Extensions of one connection.
+pub(super) struct Extensions {
+    /// Names of those that were agreed on.
+    pub(super) agreed: Vec<String>,
+    /// All there are.
+    pub(super) registry: Arc<ExtensionRegistry>,
+}
+
 /// What a command gave.
 #[derive(Debug, Default)]
 struct Done {
@@ -80,7 +91,7 @@ impl Translator {
         config: Live,
         types: DatabaseTypes,
         transactions: Arc<AtomicU64>,
-        capabilities: u32,
+        (capabilities, extensions): (u32, Extensions),
         entry: &Entry,
     ) -> Self {
         Self {
@@ -89,6 +100,7 @@ impl Translator {
             types,
             transactions,
             capabilities,
+            extensions,
             session: entry.id.0,
             role: entry.role.as_str().to_owned(),
             statements: Statements::default(),
@@ -195,10 +207,7 @@ impl Translator {
                 self.batch(id, statements, atomic, stop_on_error).await
             }
             Message::Simple(request) => self.simple_request(id, request).await,
-            Message::Extension { name, .. } => {
-                let text = format!("the extension \"{name}\" was not agreed");
-                Err(errors::not_supported(text))
-            }
+            Message::Extension { name, payload } => self.extension(id, name, payload).await,
             _ => Err(errors::violation("a message that is no request")),
         }
     }
