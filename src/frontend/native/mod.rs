@@ -17,6 +17,7 @@ mod intake;
 mod outbox;
 mod pipe;
 mod queue;
+mod trace;
 mod transcode;
 mod translate;
 mod types;

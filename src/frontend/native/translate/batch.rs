@@ -79,7 +79,7 @@ impl Translator {
     ) -> Result<(), Failure> {
         let last = queries.len() - 1;
         for (at, query) in queries.iter().enumerate() {
-            let failure = match self.member(id, at, query, at != last).await {
+            let mut failure = match self.member(id, at, query, at != last).await {
                 Ok((response, done)) => {
                     self.conclude_response(response, &done).await?;
                     continue;
@@ -96,6 +96,7 @@ impl Translator {
             {
                 return Err(later);
             }
+            self.mark(id, &mut failure);
             let message = Message::Error(failure);
             let write = |out: &mut Vec<u8>| message.encode(&mut Writer::new(out));
             self.core.reply(true, id, 0, write).await.map_err(errors::of_violation)?;

@@ -23,6 +23,7 @@ use super::core::{Core, status};
 use super::errors;
 use super::extensions::ExtensionRegistry;
 use super::greeting::Proven;
+use super::trace::trace_id;
 use super::types::DatabaseTypes;
 use crate::config::Live;
 use crate::proto::backend::TxStatus;
@@ -68,6 +69,8 @@ pub(super) struct Translator {
     is_unsynced: bool,
     /// When the present request began.
     began: Instant,
+    /// The trace that its client says it belongs to.
+    trace: Option<String>,
 }
 
 /// Extensions of one connection.
@@ -111,6 +114,7 @@ impl Translator {
             is_owed: false,
             is_unsynced: false,
             began: Instant::now(),
+            trace: None,
         }
     }
 
@@ -146,6 +150,7 @@ impl Translator {
 
     async fn carry_out(&mut self, turn: Turn) -> Result<(), Failure> {
         let id = turn.id();
+        self.trace = None;
         let result = match turn {
             Turn::Sent { began, statement, .. } => {
                 self.began = began;
@@ -172,10 +177,21 @@ impl Translator {
         {
             return Err(later);
         }
-        if failure.sqlstate.starts_with("XX") && failure.trace_id.is_none() {
-            failure.trace_id = Some(format!("{:016x}{id:016x}", self.session));
-        }
+        self.mark(id, &mut failure);
         self.answer(id, &Message::Error(failure)).await
+    }
+
+    /// Gives an error the number under which the log has it.
+    fn mark(&self, id: u64, failure: &mut Failure) {
+        let is_ours = failure.sqlstate.starts_with("XX");
+        let own = || is_ours.then(|| format!("{:016x}{id:016x}", self.session));
+        let Some(trace_id) = self.trace.clone().or_else(own) else { return };
+        let sqlstate = failure.sqlstate.as_str();
+        match is_ours {
+            true => tracing::error!(trace_id, session = self.session, sqlstate, "request failed"),
+            false => tracing::info!(trace_id, session = self.session, sqlstate, "request failed"),
+        }
+        failure.trace_id = Some(trace_id);
     }
 
     async fn dispatch(&mut self, id: u64, message: Message) -> Result<(), Failure> {
@@ -277,7 +293,9 @@ impl Translator {
     }
 
     /// Takes what concerns the whole request from its options.
-    fn apply(&self, options: Option<&QueryOptions>) {
+    fn apply(&mut self, options: Option<&QueryOptions>) {
+        let parent = options.and_then(|options| options.traceparent.as_deref());
+        self.trace = parent.and_then(trace_id).map(str::to_owned);
         let Some(timeout) = options.map(|options| options.timeout_ms).filter(|ms| *ms > 0) else {
             return;
         };
