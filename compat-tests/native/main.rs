@@ -10,6 +10,7 @@ mod bad_input;
 mod batch;
 mod client;
 mod codecs;
+mod edges;
 mod libraries;
 mod life;
 mod login;
