@@ -15,7 +15,7 @@ impl Translator {
         name: String,
         payload: Vec<u8>,
     ) -> Result<(), Failure> {
-        if !self.extensions.agreed.iter().any(|agreed| *agreed == name) {
+        if !self.extensions.agreed.contains(&name) {
             let text = format!("the extension \"{name}\" was not agreed");
             return Err(errors::not_supported(text));
         }
