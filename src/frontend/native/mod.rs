@@ -37,7 +37,7 @@ use crate::limits::Share;
 use crate::net::{ReadAhead, Stage, Stream, TlsFacts};
 use crate::proto::native::frame::flags;
 use crate::proto::native::{Agreed, ErrorBody, Message, Severity, capabilities};
-use crate::session::{Client, End, Opening, Session, Stop};
+use crate::session::{Client, End, Opening, Session};
 use crate::telemetry::metrics::Raised;
 use crate::types::{Database, Protocol, Role};
 use driver::{Driver, Over, Parts};
@@ -217,7 +217,8 @@ fn open(door: &PgDoor, peer: String, proven: &Proven) -> Result<(Session, Places
         door.opener.open(Opening { identity, database, options, protocol: Protocol::Native, peer });
     // After the session is registered, so that a drain finds one or the other.
     if door.drain.stage() >= Stage::Draining {
-        return Err(Stop::Drain.error());
+        let text = "the database system is shutting down";
+        return Err(Error::new(ErrorKind::ServiceUnavailable, text));
     }
     tracing::debug!(
         role = %proven.identity.role,

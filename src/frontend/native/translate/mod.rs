@@ -168,6 +168,7 @@ impl Translator {
             }
         };
         let Err(mut failure) = result else { return Ok(()) };
+        self.mark(id, &mut failure);
         if failure.severity != Severity::Error {
             return Err(failure);
         }
@@ -177,7 +178,6 @@ impl Translator {
         {
             return Err(later);
         }
-        self.mark(id, &mut failure);
         self.answer(id, &Message::Error(failure)).await
     }
 
