@@ -35,8 +35,8 @@ impl Stored {
         Self { header: *header, payload: payload.to_vec() }
     }
 
-    /// Its body, unless that is compressed. Its checksum was looked at when it came. In another form
-    /// than bincode it begins as no message of bincode does.
+    /// Its body, unless that is compressed. Its checksum was looked at when it came. In another
+    /// form than bincode it begins as no message of bincode does.
     pub(super) fn plain_body(&self) -> Option<&[u8]> {
         let trailer = if self.header.has(flags::CHECKSUM) { 4 } else { 0 };
         let length = self.payload.len().checked_sub(trailer)?;
