@@ -38,7 +38,7 @@ struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Plain(Shape),
-    /// It has no send function.
+    /// It has no send or no receive function.
     TextOnly,
     Domain(u32),
     /// A row of these types.

@@ -82,13 +82,14 @@ pub trait Types {
     /// The shape; [`Shape::Other`] if the type is not known.
     fn shape(&self, oid: u32) -> Shape;
 
-    /// Whether PostgreSQL can send a value of the type, and everything within it, in binary.
+    /// Whether PostgreSQL can send and receive a value of the type, and everything within it, in
+    /// binary.
     fn can_be_binary(&self, oid: u32) -> bool {
         has_send(oid)
     }
 }
 
-/// Whether a built-in type has a send function; those that have none are named here.
+/// Whether a built-in type has a send and a receive function; those that have none are named here.
 pub fn has_send(oid: u32) -> bool {
     let without = [Type::ACLITEM, Type::ACLITEM_ARRAY, Type::GTS_VECTOR, Type::GTS_VECTOR_ARRAY];
     !without.iter().any(|known| known.oid() == oid)

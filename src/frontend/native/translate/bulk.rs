@@ -15,6 +15,7 @@ use crate::frontend::native::pipe::ROOM;
 use crate::proto::backend::{TxStatus, tag};
 use crate::proto::frontend;
 use crate::proto::native::{Bulk, OnConflict, Severity, Value, Violation};
+use crate::proto::typed::Types;
 use crate::proto::typed::parameter::put_copy_field;
 use crate::proto::typed::text::{BadValue, put_copy_row};
 
@@ -124,7 +125,9 @@ impl Translator {
         let settled = self.settle().await;
         match described.and_then(|described| settled.map(|()| described)) {
             Ok(described) => {
-                Ok(Some(described.columns.into_iter().map(|column| column.oid).collect()))
+                let oids: Vec<u32> = described.columns.iter().map(|column| column.oid).collect();
+                let has_binary = oids.iter().all(|oid| self.types.can_be_binary(*oid));
+                Ok(Some(oids).filter(|_| has_binary))
             }
             Err(failure) if is_free && failure.severity == Severity::Error => Ok(None),
             Err(mut failure) => {
