@@ -8,6 +8,7 @@ SELECT t.oid,
             WHEN t.typtype = 'e' THEN 'text'
             WHEN t.typtype = 'r' THEN 'range'
             WHEN t.typtype = 'm' THEN 'multirange'
+            WHEN t.typsend = 0 OR t.typreceive = 0 THEN 'text only'
             WHEN t.typname = 'citext' AND t.typcategory = 'S' THEN 'text'
             ELSE 'other'
        END,

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use rustydb_client::protocol::Wire as _;
 use rustydb_client::protocol::frame::{self, HEADER, Header, MAX_PAYLOAD, flags};
 use rustydb_client::protocol::*;
 
@@ -110,6 +109,10 @@ impl<S: Read + Write> Wire<S> {
                     compression: reply.compression,
                     checksum: reply.capabilities & capabilities::CHECKSUM != 0,
                     max_message_size: reply.max_message_size,
+                    encoding: Encoding::OPTIONAL
+                        .into_iter()
+                        .find(|form| reply.extensions.iter().any(|e| e.name == form.name()))
+                        .unwrap_or_default(),
                     ..Agreed::default()
                 };
                 *reply
@@ -131,7 +134,7 @@ impl<S: Read + Write> Wire<S> {
     pub fn frame(&self, id: u64, flags: u16, message: &Message) -> Vec<u8> {
         let mut bytes = Vec::new();
         let start = frame::begin(&mut bytes);
-        message.encode(&mut Writer::new(&mut bytes));
+        self.agreed.encoding.encode(message, &mut bytes).unwrap();
         frame::finish(&mut bytes, start, flags, id, &self.agreed).unwrap();
         bytes
     }
@@ -142,7 +145,8 @@ impl<S: Read + Write> Wire<S> {
             if let Some((header, payload)) = frame::split(&self.inbound, MAX_PAYLOAD).unwrap() {
                 let mut scratch = Vec::new();
                 let body = frame::open(&header, payload, &self.agreed, &mut scratch).unwrap();
-                let message = decode(body).unwrap_or_else(|e| panic!("{e}: {body:02x?}"));
+                let message = self.agreed.encoding.decode(body);
+                let message = message.unwrap_or_else(|e| panic!("{e}: {body:02x?}"));
                 self.inbound.drain(..HEADER + header.length as usize);
                 return Some(Reply { header, message });
             }

@@ -12,8 +12,13 @@ const SKIPPED: i32 = 77;
 /// Longest time that the tests of a library may take, the packages' arrival included.
 const PATIENCE: Duration = Duration::from_secs(480);
 
-/// Runs `clients/<language>/test` against a server of its own, in clear and with TLS.
+/// Runs `clients/<language>/test`.
 fn library(language: &str) {
+    run(&format!("{language}/test"));
+}
+
+/// Runs a program of `clients/` against a server of its own, in clear and with TLS.
+fn run(program: &str) {
     let folder = temp_dir();
     let authority = Authority::new("the tests' authority");
     let files = authority.issue(folder.path(), "server", "localhost", &["localhost", "127.0.0.1"]);
@@ -26,7 +31,7 @@ fn library(language: &str) {
         let (password, port) = (&server.password, server.port);
         format!("rustydb://rustydb:{password}@{host}:{port}/rustydb{more}")
     };
-    let script = format!("{}/clients/{language}/test", env!("CARGO_MANIFEST_DIR"));
+    let script = format!("{}/clients/{program}", env!("CARGO_MANIFEST_DIR"));
     let log = folder.path().join("log");
     let out = std::fs::File::create(&log).unwrap();
     let mut command = Command::new("nice");
@@ -55,7 +60,7 @@ fn library(language: &str) {
     match status.and_then(|status| status.code()) {
         Some(0) => {}
         Some(SKIPPED) => eprintln!("skipped: {}", said.trim()),
-        code => panic!("clients/{language}/test ended with {code:?}:\n{said}\n{}", server.log()),
+        code => panic!("clients/{program} ended with {code:?}:\n{said}\n{}", server.log()),
     }
 }
 
@@ -77,4 +82,9 @@ fn python() {
 #[test]
 fn rust() {
     library("rust");
+}
+
+#[test]
+fn rust_as_its_readme_says() {
+    run("rust/readme");
 }

@@ -7,7 +7,10 @@
 mod harness;
 
 mod bad_input;
+mod batch;
 mod client;
+mod codecs;
+mod edges;
 mod libraries;
 mod life;
 mod login;

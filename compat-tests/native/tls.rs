@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustydb_client::protocol::*;
 use tempfile::TempDir;
 
 use crate::client::{Wire, hello, query, start};
-use crate::harness::pki::Authority;
+use crate::harness::pki::{Authority, Files};
 use crate::harness::{Server, temp_dir};
 
 struct Secured {
@@ -37,14 +37,26 @@ fn secured(settings: &[&str]) -> Secured {
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 fn connect(server: &Server, root: &Path, alpn: &[&[u8]]) -> Tls {
+    connect_as(server, root, alpn, None)
+}
+
+/// Over TLS, with a certificate of the client's own.
+fn connect_as(server: &Server, root: &Path, alpn: &[&[u8]], certificate: Option<&Files>) -> Tls {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(root).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        Some(files) => {
+            let chain = vec![CertificateDer::from_pem_file(&files.cert).unwrap()];
+            let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), server.connect())
@@ -92,4 +104,37 @@ fn scram_plus_is_offered_over_tls() {
         panic!()
     };
     assert!(data.starts_with(b"r=abc"));
+}
+
+#[test]
+fn a_certificate_of_the_client_is_a_log_in() {
+    let folder = temp_dir();
+    let clients = Authority::new("client authority");
+    let ca = clients.write(folder.path(), "clients");
+    let own = clients.issue(folder.path(), "own", "rustydb", &[]);
+    let other = clients.issue(folder.path(), "other", "somebody", &[]);
+    let ca = format!("security.ca_cert_path={}", ca.display());
+    let secured = secured(&["security.hba=hostssl all all all cert", &ca]);
+    let log_in = |certificate: Option<&Files>, method| {
+        let stream = connect_as(&secured.server, &secured.root, &[b"rustydb/1"], certificate);
+        let mut wire = Wire::over(stream, &PREFACE);
+        assert_eq!(wire.handshake(hello()).auth_methods, [AuthMethod::Certificate]);
+        let begin = start("rustydb", method);
+        wire.send(2, 0, &Message::Auth(Auth::Start(Box::new(begin))));
+        wire.send(2, 0, &Message::Auth(Auth::Certificate));
+        wire
+    };
+    let mut wire = log_in(Some(&own), AuthMethod::Certificate);
+    let reply = wire.read().message;
+    assert!(matches!(reply, Message::AuthReply(AuthReply::Success { .. })), "{reply:?}");
+    assert_eq!(wire.rows("SELECT current_user::text", vec![]), [[Value::Text("rustydb".into())]]);
+    // Somebody else's, and none at all.
+    for certificate in [Some(&other), None] {
+        let error = log_in(certificate, AuthMethod::Certificate).fatal();
+        assert_eq!(error.sqlstate, "28000", "{error:?}");
+        assert_eq!(error.code, "AUTHENTICATION_FAILED");
+    }
+    // A certificate does not do for who claims another method.
+    let error = log_in(Some(&own), AuthMethod::ScramSha256).fatal();
+    assert_eq!(error.sqlstate, "28000", "{error:?}");
 }

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 pub use hba::{ClientCert, ClientName, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry};
 pub use live::{Changes, Live, Reloader, Setting};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
-pub use native::{ChecksumMode, Compressions, QueueFullPolicy};
+pub use native::{ChecksumMode, Compressions, NativeExtension, NativeExtensions, QueueFullPolicy};
 pub use overrides::{PoolOverride, PoolOverrides};
 pub use value::{
     BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis,
@@ -223,6 +223,9 @@ config! {
         /// When a client gives its connection back, unless pool.users or pool.databases says
         /// otherwise: "session", "transaction" or "statement".
         pooling_mode: PoolingMode = PoolingMode::Transaction => live;
+        /// Extensions that clients may agree on: codec.json and codec.msgpack (all messages in that
+        /// form), rustydb.echo (gives back what it gets).
+        extensions: NativeExtensions = NativeExtensions::default() => live;
     }
 
     /// The HTTP door.

@@ -24,6 +24,32 @@ choice! {
         /// The newest of the lowest priority is refused instead, if it is less important.
         DropLowest = "drop_lowest",
     }
+
+    /// Extensions of the protocol that are built in.
+    NativeExtension {
+        /// All messages are JSON.
+        Json = "codec.json",
+        /// All messages are MessagePack.
+        MessagePack = "codec.msgpack",
+        /// Gives back what it gets.
+        Echo = "rustydb.echo",
+    }
+}
+
+/// Extensions that clients can agree on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NativeExtensions(pub Vec<NativeExtension>);
+
+impl Value for NativeExtensions {
+    fn read(raw: &Toml) -> Result<Self, String> {
+        let words = Vec::<String>::read(raw)?;
+        let known: Result<_, _> = words.iter().map(|word| NativeExtension::of(word)).collect();
+        known.map(Self).map_err(|_| "a list of codec.json, codec.msgpack, rustydb.echo".into())
+    }
+
+    fn write(&self) -> Toml {
+        Toml::Array(self.0.iter().map(|known| Toml::String(known.word().into())).collect())
+    }
 }
 
 /// How bodies may be compressed.
@@ -86,6 +112,15 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_of_extensions() {
+        let read = |text: &str| NativeExtensions::read(&Toml::String(text.into()));
+        let both = NativeExtensions(vec![NativeExtension::MessagePack, NativeExtension::Json]);
+        assert_eq!(read("codec.msgpack,codec.json"), Ok(both.clone()));
+        assert_eq!(NativeExtensions::read(&both.write()), Ok(both));
+        assert!(read("codec.protobuf").is_err());
+    }
 
     #[test]
     fn lists_of_compressions() {

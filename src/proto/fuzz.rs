@@ -60,7 +60,7 @@ pub fn backend_message(data: &[u8]) {
 }
 
 /// The native protocol has its own.
-pub use super::native::fuzz::{native_frame, native_message, native_value};
+pub use super::native::fuzz::{native_codec, native_frame, native_message, native_value};
 
 #[cfg(test)]
 mod tests {

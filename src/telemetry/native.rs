@@ -154,8 +154,9 @@ impl NativeMetrics {
         self.rejected.with_label_values(&[reason]).inc();
     }
 
-    /// Counts a connection that enters a state.
+    /// Counts a connection that enters a state, and says so in the log.
     pub fn state(&self, state: &str) {
+        tracing::debug!(state, "a native connection");
         self.states.with_label_values(&[state]).inc();
     }
 }

@@ -18,7 +18,7 @@ use super::pipe::{Pipe, ROOM};
 use super::queue::Queue;
 use crate::proto::backend::{Report, TxStatus, parameter_status, tag};
 use crate::proto::native::frame::{self, Header, flags};
-use crate::proto::native::{Agreed, Message, NoticeSeverity, Notification, Violation, decode};
+use crate::proto::native::{Agreed, Message, NoticeSeverity, Notification, Violation};
 use crate::proto::{Cursor, native};
 use crate::telemetry::Metrics;
 
@@ -36,7 +36,8 @@ impl Stored {
         Self { header: *header, payload: payload.to_vec() }
     }
 
-    /// Its body, unless that is compressed. Its checksum was looked at when it came.
+    /// Its body, unless that is compressed. Its checksum was looked at when it came. In another
+    /// form than bincode it begins as no message of bincode does.
     pub(super) fn plain_body(&self) -> Option<&[u8]> {
         let trailer = if self.header.has(flags::CHECKSUM) { 4 } else { 0 };
         let length = self.payload.len().checked_sub(trailer)?;
@@ -49,7 +50,7 @@ impl Stored {
     /// There is none in it.
     pub(super) fn message(&self, agreed: &Agreed) -> Result<Message, Violation> {
         let mut scratch = Vec::new();
-        decode(frame::open(&self.header, &self.payload, agreed, &mut scratch)?)
+        agreed.encoding.decode(frame::open(&self.header, &self.payload, agreed, &mut scratch)?)
     }
 }
 

@@ -15,6 +15,7 @@ use super::core::{Core, State};
 use super::errors;
 use super::handshake::known;
 use super::intake::Intake;
+use super::transcode::in_bincode;
 use crate::config::Live;
 use crate::net::{DrainWatch, Stage, Stream};
 use crate::proto::frame::spare;
@@ -297,7 +298,9 @@ impl Driver {
                     break Err(Over::Broken(header.message_id, errors::of_violation(refused)));
                 }
             };
-            if let Err(error) = self.intake.frame(core, &mut state, &header, payload, body) {
+            let taken = in_bincode(agreed.encoding, body)
+                .and_then(|body| self.intake.frame(core, &mut state, &header, payload, &body));
+            if let Err(error) = taken {
                 break Err(Over::Broken(header.message_id, error));
             }
         };
@@ -323,10 +326,7 @@ impl Driver {
         let wanted = {
             let mut state = core.lock();
             match &mut state.current {
-                None => {
-                    self.cancel_next = None;
-                    false
-                }
+                None => false,
                 Some(current) => {
                     if current.deadline.is_some_and(|deadline| now >= deadline)
                         && !current.timed_out
@@ -338,6 +338,9 @@ impl Driver {
                 }
             }
         };
+        if !wanted {
+            self.cancel_next = None;
+        }
         let due = self.cancel_next.is_none_or(|next| now >= next);
         if wanted && due && self.cancel.is_none() {
             let entry = self.entry.clone();

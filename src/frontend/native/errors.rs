@@ -13,6 +13,7 @@ pub(super) fn of_error(error: &Error, severity: Severity) -> ErrorBody {
     body.hint = error.hint().map(str::to_owned);
     body.position = error.position();
     body.retryable = error.is_retryable();
+    body.retry_after_ms = retry_after(state.as_str());
     add_fields(&mut body, error.origin());
     body
 }
@@ -40,6 +41,15 @@ pub(super) fn of_violation(violation: Violation) -> Box<ErrorBody> {
     if !violation.is_fatal() {
         body.hint = Some("send fewer rows per message".into());
     }
+    body
+}
+
+/// A limit of the connection was reached, which ends as requests are answered.
+pub(super) fn busy(code: &str, text: &str) -> Box<ErrorBody> {
+    /// As long as a statement of the usual kind takes.
+    const PRESENTLY_MS: u32 = 100;
+    let mut body = refusal("53400", code, text);
+    (body.retryable, body.retry_after_ms) = (true, Some(PRESENTLY_MS));
     body
 }
 
@@ -108,8 +118,16 @@ pub(super) fn of_postgres(body: &[u8], timed_out: bool, in_transaction: bool) ->
         "08006" => !in_transaction,
         _ => Error::new(kind, "").with_sqlstate(state).is_retryable(),
     };
+    error.retry_after_ms = retry_after(state.as_str());
     add_fields(&mut error, body);
     error
+}
+
+/// How long to wait before something is tried again that has no room, or nobody to do it, now.
+fn retry_after(state: &str) -> Option<u32> {
+    /// Connections come and go, and PostgreSQL is looked for, in about this time.
+    const SOON_MS: u32 = 1000;
+    matches!(state, "53300" | "57P03" | "08001").then_some(SOON_MS)
 }
 
 /// The same, before it is known in which state it came.
@@ -163,6 +181,11 @@ mod tests {
         };
         assert!(of("40001", false, true).retryable);
         assert!(of("08006", false, false).retryable && !of("08006", false, true).retryable);
+        assert_eq!(of("53300", false, false).retry_after_ms, Some(1000));
+        assert_eq!(of("57P03", false, true).retry_after_ms, Some(1000));
+        assert_eq!(of("40001", false, true).retry_after_ms, None);
+        let busy = busy("QUEUE_FULL", "full");
+        assert_eq!((busy.retryable, busy.retry_after_ms), (true, Some(100)));
         assert_eq!(of("57014", true, false).code, "TIMEOUT");
         assert_eq!(of("57014", false, false).code, "CANCELLED");
         assert_eq!(of_postgres(b"?", false, false).sqlstate, "XX000");

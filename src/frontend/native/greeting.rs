@@ -14,7 +14,7 @@ use crate::net::{ReadAhead, Stream, TlsFacts};
 use crate::proto::native::frame::{self, HEADER, Header, flags};
 use crate::proto::native::{
     Agreed, Auth, AuthMethod, AuthReply, AuthStart, ErrorBody, Handshake, Message, ServerHello,
-    Severity, Wire, Writer, decode,
+    Severity,
 };
 use crate::types::Secret;
 
@@ -70,8 +70,9 @@ impl Greeting<'_> {
             return Err(told(errors::violation("the first message is not ClientHello")));
         };
         let methods = self.methods();
+        let registry = &self.door.native.extensions;
         let (reply, agreed) =
-            handshake::negotiate(&hello, config, connection_id, methods).map_err(told)?;
+            handshake::negotiate(&hello, config, connection_id, methods, registry).map_err(told)?;
         tracing::debug!(
             connection = connection_id,
             client = hello.client_name,
@@ -280,9 +281,9 @@ impl Greeting<'_> {
         let mut scratch = Vec::new();
         let body =
             frame::open(&header, &payload, &self.agreed, &mut scratch).map_err(broken(id))?;
-        received.message(body.first().copied().unwrap_or(u8::MAX));
         received.raw.inc_by(body.len() as u64);
-        let message = decode(body).map_err(broken(id))?;
+        let message = self.agreed.encoding.decode(body).map_err(broken(id))?;
+        received.message(message.number());
         Ok((header, message))
     }
 
@@ -292,7 +293,7 @@ impl Greeting<'_> {
         self.sent += payload;
         let sent = &self.door.metrics.native.sent;
         sent.wire.inc_by(bytes.len() as u64);
-        sent.message(bytes.get(HEADER).copied().unwrap_or(u8::MAX));
+        sent.message(message.number());
         self.stream.write_all(&bytes).await
     }
 }
@@ -301,9 +302,9 @@ impl Greeting<'_> {
 pub(super) fn sealed(flags: u16, id: u64, message: &Message, agreed: &Agreed) -> (Vec<u8>, u32) {
     let mut bytes = Vec::new();
     let start = frame::begin(&mut bytes);
-    message.encode(&mut Writer::new(&mut bytes));
-    let payload = frame::finish(&mut bytes, start, flags, id, agreed).unwrap_or(0);
-    (bytes, payload)
+    let put = agreed.encoding.encode(message, &mut bytes);
+    let sealed = put.and_then(|()| frame::finish(&mut bytes, start, flags, id, agreed));
+    (bytes, sealed.unwrap_or(0))
 }
 
 /// Why a log-in did not succeed.

@@ -1,6 +1,7 @@
 //! What a client and the server agree on before anything else.
 
 use super::errors;
+use super::extensions::ExtensionRegistry;
 use crate::config::{ChecksumMode, Config};
 use crate::proto::native::{
     Agreed, AuthMethod, ClientHello, CompressionType, ErrorBody, SMALLEST_WINDOW, ServerHello,
@@ -26,6 +27,7 @@ pub(super) fn negotiate(
     config: &Config,
     connection_id: u64,
     auth_methods: Vec<AuthMethod>,
+    registry: &ExtensionRegistry,
 ) -> Result<(ServerHello, Agreed), Box<ErrorBody>> {
     check(hello)?;
     let native = &config.native;
@@ -41,6 +43,7 @@ pub(super) fn negotiate(
     if checksum {
         agreed_capabilities |= capabilities::CHECKSUM;
     }
+    let (extensions, encoding) = registry.agree(&hello.extensions, &native.extensions.0);
     let reply = ServerHello {
         version: VERSION,
         server_name: "RustyDB".into(),
@@ -48,7 +51,7 @@ pub(super) fn negotiate(
         connection_id,
         compression,
         capabilities: agreed_capabilities,
-        extensions: Vec::new(),
+        extensions,
         max_message_size,
         max_sql_length: size(config.network.max_request_size.0),
         max_pending_requests: native.max_pending_requests,
@@ -60,7 +63,7 @@ pub(super) fn negotiate(
         auth_methods,
     };
     let threshold = native.compression_threshold.len();
-    Ok((reply, Agreed { compression, threshold, checksum, max_message_size }))
+    Ok((reply, Agreed { compression, threshold, checksum, max_message_size, encoding }))
 }
 
 fn check(hello: &ClientHello) -> Result<(), Box<ErrorBody>> {
@@ -131,7 +134,7 @@ mod tests {
         hello: &ClientHello,
         config: &Config,
     ) -> Result<(ServerHello, Agreed), Box<ErrorBody>> {
-        negotiate(hello, config, 7, vec![AuthMethod::Trust])
+        negotiate(hello, config, 7, vec![AuthMethod::Trust], &ExtensionRegistry::default())
     }
 
     #[test]
@@ -144,7 +147,7 @@ mod tests {
         );
         assert_eq!((reply.max_message_size, reply.max_sql_length), (16 << 20, 1 << 20));
         assert_eq!(reply.capabilities & capabilities::SUBSCRIPTIONS, 0);
-        assert!(agreed.checksum);
+        assert!(agreed.checksum && reply.extensions.is_empty());
         config.native.compression = Compressions(vec![Compression::None, Compression::Lz4]);
         config.native.checksum = ChecksumMode::Off;
         let (reply, agreed) = answer(&hello(), &config).unwrap();

@@ -319,11 +319,7 @@ impl Intake {
         }
         let config = self.config.now();
         let native = &config.native;
-        let limit = |code: &str, text: &str| {
-            let mut body = errors::refusal("53400", code, text);
-            body.retryable = true;
-            Err(body)
-        };
+        let limit = |code: &str, text: &str| Err(errors::busy(code, text));
         if state.pending.len() >= native.max_pending_requests as usize {
             let text = "too many requests without a reply on this connection";
             return limit("TOO_MANY_PENDING_REQUESTS", text);

@@ -9,6 +9,7 @@
 mod core;
 mod driver;
 mod errors;
+mod extensions;
 mod flow;
 mod greeting;
 mod handshake;
@@ -16,6 +17,8 @@ mod intake;
 mod outbox;
 mod pipe;
 mod queue;
+mod trace;
+mod transcode;
 mod translate;
 mod types;
 
@@ -34,17 +37,21 @@ use crate::limits::Share;
 use crate::net::{ReadAhead, Stage, Stream, TlsFacts};
 use crate::proto::native::frame::flags;
 use crate::proto::native::{Agreed, ErrorBody, Message, Severity, capabilities};
-use crate::session::{Client, End, Opening, Session, Stop};
+use crate::session::{Client, End, Opening, Session};
 use crate::telemetry::metrics::Raised;
 use crate::types::{Database, Protocol, Role};
 use driver::{Driver, Over, Parts};
 use greeting::{Greeting, Proven, Unwelcome, database_of, sealed};
 use intake::Intake;
 use outbox::{COALESCE, Outbox};
-use translate::Translator;
+use translate::{Extensions, Translator};
 use types::DatabaseTypes;
 
 pub use driver::Inflight;
+pub use extensions::{
+    Caller, Extension, ExtensionBody, ExtensionHandler, ExtensionRegistry, ExtensionReply,
+    ExtensionState, MOST_EXTENSIONS,
+};
 pub use types::TypeStore;
 
 /// Time for a client that said goodbye to get the rest of its replies.
@@ -57,6 +64,8 @@ pub struct NativeShared {
     pub types: Arc<TypeStore>,
     /// Bytes that connections hold.
     pub inflight: Arc<Inflight>,
+    /// What can be agreed on beside the capabilities.
+    pub extensions: Arc<ExtensionRegistry>,
     connections: AtomicU64,
     transactions: Arc<AtomicU64>,
 }
@@ -89,6 +98,7 @@ struct Ready {
     session: Session,
     proven: Option<Box<Proven>>,
     capabilities: u32,
+    extensions: Vec<String>,
     windows: (u32, u32),
     sent: u32,
     agreed: Agreed,
@@ -175,9 +185,16 @@ async fn greet(
     let (session, shares) = open(door, peer, &proven).map_err(|error| {
         Unwelcome::Told(proven.id, Box::new(errors::of_error(&error, Severity::Fatal)))
     })?;
-    let capabilities = hello.capabilities;
-    let proven = Some(Box::new(proven));
-    Ok(Box::new(Ready { session, proven, capabilities, windows, sent, agreed, _shares: shares }))
+    Ok(Box::new(Ready {
+        session,
+        proven: Some(Box::new(proven)),
+        capabilities: hello.capabilities,
+        extensions: hello.extensions.into_iter().map(|agreed| agreed.name).collect(),
+        windows,
+        sent,
+        agreed,
+        _shares: shares,
+    }))
 }
 
 fn open(door: &PgDoor, peer: String, proven: &Proven) -> Result<(Session, Places), Error> {
@@ -200,7 +217,8 @@ fn open(door: &PgDoor, peer: String, proven: &Proven) -> Result<(Session, Places
         door.opener.open(Opening { identity, database, options, protocol: Protocol::Native, peer });
     // After the session is registered, so that a drain finds one or the other.
     if door.drain.stage() >= Stage::Draining {
-        return Err(Stop::Drain.error());
+        let text = "the database system is shutting down";
+        return Err(Error::new(ErrorKind::ServiceUnavailable, text));
     }
     tracing::debug!(
         role = %proven.identity.role,
@@ -221,7 +239,10 @@ enum Ended {
 
 async fn serve(door: &PgDoor, stream: Stream, ahead: Vec<u8>, mut ready: Box<Ready>) {
     // The session stays where it is: moved out, it would leave its place behind.
-    let Ready { session, proven, capabilities, windows, sent, agreed, .. } = &mut *ready;
+    let Ready { session, proven, capabilities, windows, sent, agreed, extensions, .. } =
+        &mut *ready;
+    let extensions =
+        Extensions { agreed: std::mem::take(extensions), registry: door.native.extensions.clone() };
     let (capabilities, agreed) = (*capabilities, *agreed);
     let Some(proven) = proven.take() else { return };
     let config = door.config.now();
@@ -236,13 +257,12 @@ async fn serve(door: &PgDoor, stream: Stream, ahead: Vec<u8>, mut ready: Box<Rea
     let entry = session.entry_handle();
     let types =
         DatabaseTypes { store: door.native.types.clone(), database: entry.database.clone() };
-    let transactions = door.native.transactions.clone();
     let mut translator = Translator::new(
         core.clone(),
         door.config.clone(),
         types,
-        transactions,
-        capabilities,
+        door.native.transactions.clone(),
+        (capabilities, extensions),
         &entry,
     );
     let mut driver = Driver::new(Parts {

@@ -164,7 +164,11 @@ impl Outbox {
         let start = frame::begin(&mut bytes);
         message.encode(&mut Writer::new(&mut bytes));
         self.count(&bytes[start + frame::HEADER..]);
-        let sealed = frame::finish(&mut bytes, start, flags::RESPONSE, id, &self.agreed);
+        let sealed = self
+            .agreed
+            .encoding
+            .transcode(&mut bytes, start + frame::HEADER)
+            .and_then(|()| frame::finish(&mut bytes, start, flags::RESPONSE, id, &self.agreed));
         let Ok(payload) = sealed else { return };
         if is_event && self.held.len() >= MOST_FRAMES {
             self.drop_oldest_event();
@@ -219,6 +223,11 @@ impl Outbox {
         let sent = &self.metrics.native.sent;
         sent.message(out.get(body).copied().unwrap_or(u8::MAX));
         sent.raw.inc_by(size as u64);
+        if let Err(refused) = self.agreed.encoding.transcode(out, body) {
+            out.truncate(start);
+            return Err(refused);
+        }
+        let size = out.len() - body;
         let compression = known(self.agreed.compression);
         let compresses = compression != Compression::None && size >= self.agreed.threshold;
         let begun = compresses.then(Instant::now);

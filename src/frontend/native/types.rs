@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use postgres_types::Type;
 
-use crate::proto::typed::{FIRST_OWN_OID, Shape, Types, builtin};
+use crate::proto::typed::{FIRST_OWN_OID, Shape, Types, builtin, has_send};
 use crate::types::Database;
 
 /// Types kept over all databases; when full, all are forgotten.
@@ -16,6 +16,9 @@ const MAX_TYPES: usize = 10_000;
 
 /// How long a type is believed in before it is looked up again.
 const FRESH_FOR: Duration = Duration::from_secs(60);
+
+/// Types within one type that are looked at.
+const MAX_INNER: usize = 1000;
 
 /// Deepest nesting of domains that is followed.
 const MAX_DEPTH: usize = 16;
@@ -35,6 +38,8 @@ struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Plain(Shape),
+    /// It has no send or no receive function.
+    TextOnly,
     Domain(u32),
     /// A row of these types.
     Composite(Vec<u32>),
@@ -55,6 +60,40 @@ impl Types for DatabaseTypes {
             None => self.own_shape(oid),
         }
     }
+
+    fn can_be_binary(&self, oid: u32) -> bool {
+        let types = self.store.types.lock();
+        let (mut seen, mut open) = (Vec::new(), vec![oid]);
+        while let Some(oid) = open.pop() {
+            if !has_send(oid) || seen.len() >= MAX_INNER {
+                return false;
+            }
+            if oid < FIRST_OWN_OID || seen.contains(&oid) {
+                continue;
+            }
+            seen.push(oid);
+            match types.get(&(self.database.clone(), oid)).map(|known| &known.kind) {
+                Some(Kind::TextOnly) => return false,
+                Some(kind) => open.extend(kind.inner()),
+                None => {}
+            }
+        }
+        true
+    }
+}
+
+impl Kind {
+    /// The types that it consists of.
+    fn inner(&self) -> &[u32] {
+        match self {
+            Self::Domain(inner)
+            | Self::Plain(Shape::Array(inner) | Shape::Range(inner) | Shape::Multirange(inner)) => {
+                std::slice::from_ref(inner)
+            }
+            Self::Composite(fields) => fields,
+            Self::Plain(_) | Self::TextOnly => &[],
+        }
+    }
 }
 
 impl DatabaseTypes {
@@ -64,6 +103,7 @@ impl DatabaseTypes {
             match types.get(&(self.database.clone(), oid)).map(|known| &known.kind) {
                 Some(Kind::Plain(shape)) => return *shape,
                 Some(Kind::Composite(_)) => return Shape::Composite,
+                Some(Kind::TextOnly) => return Shape::Other,
                 Some(Kind::Domain(base)) => {
                     if let Some(shape) = builtin(*base) {
                         return shape;
@@ -93,19 +133,14 @@ impl DatabaseTypes {
         let (mut missing, mut seen) = (Vec::new(), Vec::new());
         let mut open: Vec<u32> = oids.collect();
         while let Some(oid) = open.pop() {
-            if oid < FIRST_OWN_OID || seen.contains(&oid) || seen.len() >= 1000 {
+            if oid < FIRST_OWN_OID || seen.contains(&oid) || seen.len() >= MAX_INNER {
                 continue;
             }
             seen.push(oid);
             let known = types.get(&(self.database.clone(), oid));
             match known.filter(|known| known.at.elapsed() < FRESH_FOR).map(|known| &known.kind) {
                 None => missing.push(oid.to_string()),
-                Some(Kind::Domain(inner))
-                | Some(Kind::Plain(
-                    Shape::Array(inner) | Shape::Range(inner) | Shape::Multirange(inner),
-                )) => open.push(*inner),
-                Some(Kind::Composite(fields)) => open.extend(fields),
-                Some(Kind::Plain(_)) => {}
+                Some(kind) => open.extend(kind.inner()),
             }
         }
         (!missing.is_empty()).then(|| {
@@ -119,6 +154,7 @@ impl DatabaseTypes {
         let Ok(oid) = oid.parse() else { return };
         let inner = inner.and_then(|oid| oid.parse().ok()).unwrap_or(0);
         let kind = match kind {
+            "text only" => Kind::TextOnly,
             "text" => Kind::Plain(Shape::Text),
             "array" => Kind::Plain(Shape::Array(inner)),
             "range" => Kind::Plain(Shape::Range(inner)),
@@ -160,6 +196,23 @@ mod tests {
         assert_eq!(types.shape(20_001), Shape::Composite);
         assert_eq!((types.shape(20_002), types.shape(20_009)), (Shape::Text, Shape::Other));
         assert_eq!((types.name(20_003), types.name(23)), ("mood".into(), "int4".into()));
+    }
+
+    #[test]
+    fn what_has_no_binary_form_is_known_wherever_it_is() {
+        let types = DatabaseTypes { store: Arc::default(), database: "d".into() };
+        types.learn(&[Some("20000"), Some("pair"), Some("composite"), None, Some("23,20001")]);
+        types.learn(&[Some("20001"), Some("odd"), Some("text only"), None, None]);
+        types.learn(&[Some("20002"), Some("_pair"), Some("array"), Some("20000"), None]);
+        types.learn(&[Some("20003"), Some("acl"), Some("domain"), Some("1034"), None]);
+        types.learn(&[Some("20004"), Some("fine"), Some("composite"), None, Some("23,600,20004")]);
+        let binary = |oid| crate::proto::typed::is_binary(&types, oid);
+        for oid in [20_000, 20_001, 20_002, 20_003, 1033, 1034, 600] {
+            assert!(!binary(oid), "{oid}");
+        }
+        for oid in [23, 1007, 20_004, 2249] {
+            assert!(binary(oid), "{oid}");
+        }
     }
 
     #[test]

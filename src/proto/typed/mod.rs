@@ -81,6 +81,18 @@ pub enum Shape {
 pub trait Types {
     /// The shape; [`Shape::Other`] if the type is not known.
     fn shape(&self, oid: u32) -> Shape;
+
+    /// Whether PostgreSQL can send and receive a value of the type, and everything within it, in
+    /// binary.
+    fn can_be_binary(&self, oid: u32) -> bool {
+        has_send(oid)
+    }
+}
+
+/// Whether a built-in type has a send and a receive function; those that have none are named here.
+pub fn has_send(oid: u32) -> bool {
+    let without = [Type::ACLITEM, Type::ACLITEM_ARRAY, Type::GTS_VECTOR, Type::GTS_VECTOR_ARRAY];
+    !without.iter().any(|known| known.oid() == oid)
 }
 
 /// Deepest nesting that is followed, as in the protocol.
@@ -155,10 +167,13 @@ fn scalar(known: &Type) -> Shape {
 
 /// Whether a result is asked for in binary: not when it would be of no use, or when PostgreSQL may
 /// not have such a form.
-pub fn is_binary(types: &impl Types, shape: Shape) -> bool {
-    let inner = match shape {
-        Shape::Array(inner) | Shape::Range(inner) | Shape::Multirange(inner) => inner,
-        other => return other != Shape::Other,
+pub fn is_binary(types: &impl Types, oid: u32) -> bool {
+    let shape = types.shape(oid);
+    let is_of_use = match shape {
+        Shape::Array(inner) | Shape::Range(inner) | Shape::Multirange(inner) => {
+            !matches!(types.shape(inner), Shape::Other)
+        }
+        other => other != Shape::Other,
     };
-    !matches!(types.shape(inner), Shape::Other)
+    is_of_use && types.can_be_binary(oid)
 }

@@ -68,6 +68,19 @@ macro_rules! define {
             ),*
         }
 
+        impl $name {
+            /// The names of the variants, and their numbers on the wire.
+            pub const VARIANTS: &'static [(&'static str, u32)] =
+                &[$((stringify!($variant), $number)),*];
+
+            /// The number of the variant on the wire.
+            pub fn number(&self) -> u8 {
+                match self {
+                    $(Self::$variant $((define!(@any $inner)))? $({ $($field: _),* })? => $number),*
+                }
+            }
+        }
+
         impl $crate::protocol::wire::Wire for $name {
             fn encode(&self, out: &mut $crate::protocol::wire::Writer<'_>) {
                 match self {
@@ -98,6 +111,7 @@ macro_rules! define {
         }
     };
 
+    (@any $inner:ident) => { _ };
     (@flat $input:ident, $body:block) => { $body };
     (@nested $input:ident, $body:block) => { $input.nested(|$input| $body) };
 }

@@ -1,5 +1,6 @@
 //! Frames: 14 bytes of header, little-endian, then the body, then perhaps a checksum.
 
+use super::codec::Encoding;
 use super::compression::{self, THRESHOLD};
 use super::session::CompressionType;
 use super::wire::{Fault, Violation};
@@ -10,8 +11,10 @@ pub const HEADER: usize = 14;
 /// Longest payload that can be agreed, in bytes.
 pub const MAX_PAYLOAD: u32 = 16 << 20;
 
-/// Longest payload of an urgent frame, in bytes.
-pub const MAX_URGENT_PAYLOAD: u32 = 64;
+/// Longest payload of an urgent frame in any encoding, in bytes.
+pub const MAX_URGENT_PAYLOAD: u32 = 128;
+
+const LONG_URGENT: Violation = Violation::malformed("an urgent frame is longer than 64 bytes");
 
 /// Bytes of the checksum.
 const CHECKSUM: usize = 4;
@@ -80,7 +83,7 @@ impl Header {
         } else if (self.length as usize) < trailer + prefix {
             Err(Violation::malformed("a frame is shorter than its flags say"))
         } else if self.has(flags::URGENT) && self.length > MAX_URGENT_PAYLOAD {
-            Err(Violation::malformed("an urgent frame is longer than 64 bytes"))
+            Err(LONG_URGENT)
         } else {
             Ok(())
         }
@@ -117,6 +120,8 @@ pub struct Agreed {
     pub checksum: bool,
     /// Longest payload, in bytes.
     pub max_message_size: u32,
+    /// What bodies are written in.
+    pub encoding: Encoding,
 }
 
 impl Default for Agreed {
@@ -127,6 +132,7 @@ impl Default for Agreed {
             threshold: THRESHOLD,
             checksum: false,
             max_message_size: MAX_PAYLOAD,
+            encoding: Encoding::Bincode,
         }
     }
 }
@@ -173,6 +179,9 @@ pub fn body<'a>(
     if header.has(flags::COMPRESSED) && agreed.compression == CompressionType::None {
         return Err(Violation::malformed("a body is compressed, although that was not agreed"));
     }
+    if header.has(flags::URGENT) && header.length > agreed.encoding.max_urgent_payload() {
+        return Err(LONG_URGENT);
+    }
     match payload.split_last_chunk::<CHECKSUM>() {
         _ if !header.has(flags::CHECKSUM) && agreed.checksum => {
             let text = "a frame has no checksum, although that was agreed";
@@ -217,9 +226,8 @@ pub fn finish(
         let text = "the message is longer than the longest one agreed";
         return Err(Violation { fault: Fault::TooLarge, text });
     }
-    // The numbers of Handshake, Auth and AuthReply.
-    let secret = out.get(body).is_some_and(|variant| *variant <= 2);
-    if size >= agreed.threshold && !secret && agreed.compression != CompressionType::None {
+    let is_secret = agreed.encoding.is_secret(&out[body..]);
+    if size >= agreed.threshold && !is_secret && agreed.compression != CompressionType::None {
         let mut small = Vec::new();
         if compression::compress(agreed.compression, &out[body..], &mut small) {
             out.truncate(body);
@@ -272,7 +280,7 @@ mod tests {
             (0, 0x0200, Malformed),
             (3, flags::CHECKSUM, Malformed),
             (7, flags::CHECKSUM | flags::COMPRESSED, Malformed),
-            (65, flags::URGENT, Malformed),
+            (129, flags::URGENT, Malformed),
         ] {
             let bytes = Header { length, flags, message_id: 1 }.bytes();
             let refused = Header::parse(&bytes, u32::MAX).unwrap_err();

@@ -1,8 +1,9 @@
 //! One entry per fuzz target: it feeds arbitrary bytes to a decoder and checks what must always
 //! hold.
 
+use super::codec::outline;
 use super::wire::{Wire, decode, encode};
-use super::{Agreed, CompressionType, Message, Value, frame};
+use super::{Agreed, CompressionType, Encoding, Message, Value, frame};
 
 /// The frames of a stream, with every kind of compression.
 pub fn native_frame(data: &[u8]) {
@@ -33,6 +34,29 @@ pub fn native_message(data: &[u8]) {
 /// A value, likewise.
 pub fn native_value(data: &[u8]) {
     again::<Value>(data);
+}
+
+/// A message in another form than bincode: what is accepted can be written in every form, and is
+/// then read as the same.
+pub fn native_codec(data: &[u8]) {
+    let Some((&choice, body)) = data.split_first() else { return };
+    let encoding = Encoding::OPTIONAL[usize::from(choice) % Encoding::OPTIONAL.len()];
+    assert!(outline(encoding, body).len() <= 2);
+    let Ok(first) = encoding.decode(body) else { return };
+    let through = |other: Encoding, message: &Message| {
+        let mut written = Vec::new();
+        assert_eq!(other.encode(message, &mut written), Ok(()));
+        let reread = other.decode(&written);
+        reread.unwrap_or_else(|e| unreachable!("what was written can be read: {e}"))
+    };
+    for other in Encoding::OPTIONAL {
+        // Of a NaN the bits may be others, but only once.
+        let second = through(other, &first);
+        let (mut bytes, mut again) = (Vec::new(), Vec::new());
+        encode(&second, &mut bytes);
+        encode(&through(other, &second), &mut again);
+        assert_eq!(bytes, again);
+    }
 }
 
 fn again<T: Wire>(data: &[u8]) {

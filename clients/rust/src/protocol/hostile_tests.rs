@@ -177,6 +177,7 @@ fn random_bytes_are_survived() {
         super::fuzz::native_frame(&data);
         super::fuzz::native_message(&data);
         super::fuzz::native_value(&data);
+        super::fuzz::native_codec(&data);
         agrees_with_bincode::<Message>(&data, "message");
     }
 }

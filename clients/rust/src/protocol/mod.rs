@@ -6,6 +6,7 @@
 //! | [`messages`] | every message, defined once; [`session`]: what opens and steers a session |
 //! | [`value`] | a value of PostgreSQL |
 //! | [`frame`] | header, checksum, where a message ends |
+//! | [`codec`] | a message as the body of a frame: in that encoding, or in JSON or MessagePack |
 //! | [`compression`] | bodies made smaller and back, bounded |
 //!
 //! The encoding is that of the crate bincode 2 with `config::standard()`; the tests compare them.
@@ -13,6 +14,7 @@
 #[macro_use]
 mod define;
 
+pub mod codec;
 pub mod compression;
 pub mod frame;
 pub mod fuzz;
@@ -22,12 +24,15 @@ pub mod value;
 pub mod wire;
 
 #[cfg(test)]
+mod codec_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod page_tests;
 #[cfg(test)]
 pub(crate) mod vector_tests;
 
+pub use codec::{Codec, Encoding};
 pub use frame::{Agreed, Header};
 pub use messages::*;
 pub use session::*;

@@ -15,8 +15,10 @@ define! {
         /// `int8`.
         4 Int8(value: i64),
         /// `float4`.
+        #[serde(with = "crate::protocol::codec::numbers")]
         5 Float4(value: f32),
         /// `float8`.
+        #[serde(with = "crate::protocol::codec::numbers")]
         6 Float8(value: f64),
         /// `numeric` in decimal, with its scale; `NaN`, `Infinity`, `-Infinity`.
         7 Numeric(value: String),

@@ -46,6 +46,7 @@ impl Translator {
             };
             if at == last {
                 // Only when everything is certain the last reply goes out.
+                self.forget_cancel().await;
                 let end = if begins { "COMMIT" } else { "RELEASE SAVEPOINT rustydb_batch" };
                 return match self.command(end).await {
                     Ok(_) => self.conclude_response(response, &done).await,
@@ -63,19 +64,11 @@ impl Translator {
         }
         self.settle().await.or(Ok::<(), Failure>(()))?;
         if self.tx() != TxStatus::Idle {
-            self.forget_cancel();
+            self.forget_cancel().await;
             let back = "ROLLBACK TO SAVEPOINT rustydb_batch; RELEASE SAVEPOINT rustydb_batch";
             self.command(if begins { "ROLLBACK" } else { back }).await?;
         }
         Err(failure)
-    }
-
-    /// What follows is ours, and is not to be cancelled.
-    pub(super) fn forget_cancel(&self) {
-        let mut state = self.core.lock();
-        if let Some(current) = &mut state.current {
-            (current.is_cancelled, current.timed_out, current.deadline) = (false, false, None);
-        }
     }
 
     async fn one_by_one(
@@ -86,14 +79,15 @@ impl Translator {
     ) -> Result<(), Failure> {
         let last = queries.len() - 1;
         for (at, query) in queries.iter().enumerate() {
-            let failure = match self.member(id, at, query, at != last).await {
+            let mut failure = match self.member(id, at, query, at != last).await {
                 Ok((response, done)) => {
                     self.conclude_response(response, &done).await?;
                     continue;
                 }
                 Err(failure) => failure,
             };
-            let cancelled = self.core.lock().is_cancelled();
+            // A statement whose time was up has failed as any other; a cancel is that of all.
+            let cancelled = self.core.lock().current.as_ref().is_some_and(|c| c.is_cancelled);
             if failure.severity != Severity::Error || stop_on_error || at == last || cancelled {
                 return Err(failure);
             }
@@ -102,6 +96,7 @@ impl Translator {
             {
                 return Err(later);
             }
+            self.mark(id, &mut failure);
             let message = Message::Error(failure);
             let write = |out: &mut Vec<u8>| message.encode(&mut Writer::new(out));
             self.core.reply(true, id, 0, write).await.map_err(errors::of_violation)?;
@@ -116,7 +111,19 @@ impl Translator {
         query: &Query,
         more: bool,
     ) -> Result<(Response, Done), Failure> {
-        self.apply(query.options.as_ref());
+        self.begin_statement(query.options.as_ref()).await?;
+        let was = self.enter_read_only(query.options.as_ref()).await?;
+        let result = self.run_member(id, at, query, more).await;
+        self.leave_read_only(was, result).await
+    }
+
+    async fn run_member(
+        &mut self,
+        id: u64,
+        at: usize,
+        query: &Query,
+        more: bool,
+    ) -> Result<(Response, Done), Failure> {
         let run = Run {
             sql: &query.sql,
             params: &query.params,

@@ -8,13 +8,14 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use super::exchange::{complete, put_copy_data, put_copy_done, put_copy_fail};
-use super::session::quoted;
+use super::session::{literal, quoted};
 use super::{Done, Failure, Translator};
 use crate::frontend::native::errors;
 use crate::frontend::native::pipe::ROOM;
 use crate::proto::backend::{TxStatus, tag};
 use crate::proto::frontend;
 use crate::proto::native::{Bulk, OnConflict, Severity, Value, Violation};
+use crate::proto::typed::Types;
 use crate::proto::typed::parameter::put_copy_field;
 use crate::proto::typed::text::{BadValue, put_copy_row};
 
@@ -73,10 +74,7 @@ impl Translator {
         in_parentheses: &str,
     ) -> Result<Done, Failure> {
         let mut feed = Feed::new(id, format!("{table}{in_parentheses}"));
-        // Without a list, columns that are generated would be among them.
-        if !list.is_empty() {
-            feed.types = self.column_types(table, list).await;
-        }
+        feed.types = self.column_types(table, list).await?;
         // The second COPY, should there be one, belongs to the first.
         let begins = feed.types.is_some() && self.tx() == TxStatus::Idle;
         if begins {
@@ -102,7 +100,7 @@ impl Translator {
             Err(failure) => {
                 if begins && failure.severity == Severity::Error {
                     self.settle().await.or(Ok::<(), Failure>(()))?;
-                    self.forget_cancel();
+                    self.forget_cancel().await;
                     self.command("ROLLBACK").await?;
                 }
                 Err(failure)
@@ -110,16 +108,53 @@ impl Translator {
         }
     }
 
-    /// Types of a table's columns. Outside of a transaction, where asking does no harm: otherwise
-    /// an error would be another than COPY's.
-    async fn column_types(&mut self, table: &str, list: &str) -> Option<Vec<u32>> {
-        if self.tx() != TxStatus::Idle {
-            return None;
+    /// Types of the columns that rows are for; `None` = they are not known, and COPY says why.
+    ///
+    /// # Errors
+    /// Within a transaction, where an error ends it, what is wrong with the table or a column.
+    async fn column_types(&mut self, table: &str, list: &str) -> Result<Option<Vec<u32>>, Failure> {
+        let list = match list.is_empty() {
+            true => self.plain_columns(table).await?,
+            false => list.to_owned(),
+        };
+        if list.is_empty() {
+            return Ok(None);
         }
+        let is_free = self.tx() == TxStatus::Idle;
         let described = self.describe(&format!("SELECT {list} FROM {table}"), &[]).await;
-        let is_settled = self.settle().await.is_ok();
-        let columns = described.ok().filter(|_| is_settled)?.columns;
-        Some(columns.into_iter().map(|column| column.oid).collect())
+        let settled = self.settle().await;
+        match described.and_then(|described| settled.map(|()| described)) {
+            Ok(described) => {
+                let oids: Vec<u32> = described.columns.iter().map(|column| column.oid).collect();
+                let has_binary = oids.iter().all(|oid| self.types.can_be_binary(*oid));
+                Ok(Some(oids).filter(|_| has_binary))
+            }
+            Err(failure) if is_free && failure.severity == Severity::Error => Ok(None),
+            Err(mut failure) => {
+                // Counted in a text that the client does not know.
+                failure.position = None;
+                Err(failure)
+            }
+        }
+    }
+
+    /// The columns that COPY fills without a list: all but those that are generated.
+    async fn plain_columns(&mut self, table: &str) -> Result<String, Failure> {
+        let sql = format!(
+            "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', ' \
+             ORDER BY attnum) FROM pg_catalog.pg_attribute \
+             WHERE attrelid = pg_catalog.to_regclass({}) AND attnum > 0 \
+             AND NOT attisdropped AND attgenerated = ''",
+            literal(table)?
+        );
+        let is_free = self.tx() == TxStatus::Idle;
+        let rows = match self.text_rows(&sql).await {
+            Err(failure) if is_free && failure.severity == Severity::Error => {
+                return Ok(String::new());
+            }
+            rows => rows?,
+        };
+        Ok(rows.into_iter().flatten().next().flatten().unwrap_or_default())
     }
 
     /// Through a temporary table, from which only what is not there yet is inserted.

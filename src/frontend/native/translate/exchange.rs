@@ -422,9 +422,7 @@ impl Translator {
 
     /// How the columns of a result are asked for.
     pub(super) fn formats(&self, described: &Description) -> Formats {
-        let is_binary = |column: &ColumnInfo| {
-            typed::is_binary(&self.types, typed::Types::shape(&self.types, column.oid))
-        };
+        let is_binary = |column: &ColumnInfo| typed::is_binary(&self.types, column.oid);
         let columns: Vec<bool> = described.columns.iter().map(is_binary).collect();
         Formats::of(&columns)
     }

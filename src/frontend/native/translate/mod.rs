@@ -5,10 +5,12 @@ mod ahead;
 mod batch;
 mod bulk;
 mod exchange;
+mod extension;
 mod known;
 mod prepared;
 mod query;
 mod response;
+mod restrict;
 mod session;
 mod stream;
 
@@ -19,13 +21,15 @@ use std::time::{Duration, Instant};
 
 use super::core::{Core, Request, status};
 use super::errors;
+use super::extensions::ExtensionRegistry;
 use super::greeting::Proven;
+use super::trace::trace_id;
 use super::types::DatabaseTypes;
 use crate::config::Live;
 use crate::proto::backend::TxStatus;
 use crate::proto::native::{
-    AuthReply, ErrorBody, Message, QueryOptions, Severity, SimpleRequest, SimpleResponse, Wire,
-    Writer,
+    Agreed, AuthReply, ErrorBody, Message, QueryOptions, Severity, SimpleRequest, SimpleResponse,
+    Wire, Writer,
 };
 use crate::proto::typed::result::Encoder;
 use crate::session::Entry;
@@ -50,8 +54,9 @@ pub(super) struct Translator {
     types: DatabaseTypes,
     transactions: Arc<AtomicU64>,
     capabilities: u32,
-    /// The longest payload of a frame.
-    longest: usize,
+    /// What the handshake has agreed on.
+    agreed: Agreed,
+    extensions: Extensions,
     session: u64,
     role: String,
     statements: Statements,
@@ -66,6 +71,16 @@ pub(super) struct Translator {
     is_unsynced: bool,
     /// When the present request began.
     began: Instant,
+    /// The trace that its client says it belongs to.
+    trace: Option<String>,
+}
+
+/// Extensions of one connection.
+pub(super) struct Extensions {
+    /// Names of those that were agreed on.
+    pub(super) agreed: Vec<String>,
+    /// All there are.
+    pub(super) registry: Arc<ExtensionRegistry>,
 }
 
 /// What a command gave.
@@ -81,17 +96,18 @@ impl Translator {
         config: Live,
         types: DatabaseTypes,
         transactions: Arc<AtomicU64>,
-        capabilities: u32,
+        (capabilities, extensions): (u32, Extensions),
         entry: &Entry,
     ) -> Self {
-        let longest = core.lock().out.agreed().max_message_size as usize;
+        let agreed = *core.lock().out.agreed();
         Self {
-            longest,
+            agreed,
             core,
             config,
             types,
             transactions,
             capabilities,
+            extensions,
             session: entry.id.0,
             role: entry.role.as_str().to_owned(),
             statements: Statements::default(),
@@ -102,6 +118,7 @@ impl Translator {
             is_owed: false,
             is_unsynced: false,
             began: Instant::now(),
+            trace: None,
         }
     }
 
@@ -116,6 +133,7 @@ impl Translator {
         self.core.metrics.native.state("ready");
         while let Some(turn) = self.next_turn().await {
             let id = turn.id();
+            self.trace = None;
             let done = match turn {
                 Turn::Request(request) => Box::pin(self.carry_out(request)).await,
                 Turn::Sent { began, statement, .. } => {
@@ -149,8 +167,7 @@ impl Translator {
     async fn carry_out(&mut self, request: Request) -> Result<(), Failure> {
         let id = request.id;
         self.began = Instant::now();
-        let agreed = *self.core.lock().out.agreed();
-        let message = request.frame.message(&agreed);
+        let message = request.frame.message(&self.agreed);
         drop(request);
         let result = match message {
             Ok(message) => self.dispatch(id, message).await,
@@ -167,6 +184,7 @@ impl Translator {
     /// # Errors
     /// The connection cannot go on.
     async fn report(&mut self, id: u64, mut failure: Failure) -> Result<(), Failure> {
+        self.mark(id, &mut failure);
         if failure.severity != Severity::Error {
             return Err(failure);
         }
@@ -176,10 +194,20 @@ impl Translator {
         {
             return Err(later);
         }
-        if failure.sqlstate.starts_with("XX") && failure.trace_id.is_none() {
-            failure.trace_id = Some(format!("{:016x}{id:016x}", self.session));
-        }
         self.answer(id, &Message::Error(failure)).await
+    }
+
+    /// Gives an error the number under which the log has it.
+    fn mark(&self, id: u64, failure: &mut Failure) {
+        let is_ours = failure.sqlstate.starts_with("XX");
+        let own = || is_ours.then(|| format!("{:016x}{id:016x}", self.session));
+        let Some(trace_id) = self.trace.clone().or_else(own) else { return };
+        let sqlstate = failure.sqlstate.as_str();
+        match is_ours {
+            true => tracing::error!(trace_id, session = self.session, sqlstate, "request failed"),
+            false => tracing::info!(trace_id, session = self.session, sqlstate, "request failed"),
+        }
+        failure.trace_id = Some(trace_id);
     }
 
     async fn dispatch(&mut self, id: u64, message: Message) -> Result<(), Failure> {
@@ -211,10 +239,7 @@ impl Translator {
                 self.batch(id, statements, atomic, stop_on_error).await
             }
             Message::Simple(request) => self.simple_request(id, request).await,
-            Message::Extension { name, .. } => {
-                let text = format!("the extension \"{name}\" was not agreed");
-                Err(errors::not_supported(text))
-            }
+            Message::Extension { name, payload } => self.extension(id, name, payload).await,
             _ => Err(errors::violation("a message that is no request")),
         }
     }
@@ -284,7 +309,9 @@ impl Translator {
     }
 
     /// Takes what concerns the whole request from its options.
-    fn apply(&self, options: Option<&QueryOptions>) {
+    fn apply(&mut self, options: Option<&QueryOptions>) {
+        let parent = options.and_then(|options| options.traceparent.as_deref());
+        self.trace = parent.and_then(trace_id).map(str::to_owned);
         let Some(timeout) = options.map(|options| options.timeout_ms).filter(|ms| *ms > 0) else {
             return;
         };

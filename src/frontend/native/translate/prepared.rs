@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::exchange::{Unfit, parameters, put_bind_of, put_describe, put_execute, put_parse};
 use super::known::Formats;
 use super::query::Run;
-use super::{Done, Failure, Translator};
+use super::{Failure, Translator};
 use crate::frontend::native::core::status;
 use crate::frontend::native::errors;
 use crate::proto::frontend;
@@ -221,11 +221,7 @@ impl Translator {
         };
         let max_rows = options.as_ref().map_or(0, |options| options.max_rows);
         let run = Run { sql: &sql, params: &params, types, max_rows, is_last: true };
-        let read_only = options.is_some_and(|options| options.read_only);
-        let was = match read_only {
-            true => Some(self.begin_read_only().await?),
-            false => None,
-        };
+        let was = self.enter_read_only(options.as_ref()).await?;
         let mut response = self.response(id, 0, false);
         let result = match self.run_with(&run, &parameters, &formats, &mut response).await {
             Ok(done) => self.settle().await.map(|()| done),
@@ -234,19 +230,7 @@ impl Translator {
                 Err(failure)
             }
         };
-        let done: Done = match (result, was) {
-            (Ok(done), Some(was)) => {
-                self.end_read_only(was, true).await?;
-                done
-            }
-            (Ok(done), None) => done,
-            (Err(failure), Some(was)) => {
-                self.settle().await.or(Ok::<(), Failure>(()))?;
-                self.end_read_only(was, false).await?;
-                return Err(failure);
-            }
-            (Err(failure), None) => return Err(failure),
-        };
+        let done = self.leave_read_only(was, result).await?;
         self.conclude_response(response, &done).await
     }
 }

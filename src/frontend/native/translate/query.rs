@@ -7,7 +7,6 @@ use super::known::{self, Formats};
 use super::response::Response;
 use super::{Done, Failure, Translator};
 use crate::frontend::native::errors;
-use crate::proto::backend::TxStatus;
 use crate::proto::frontend;
 use crate::proto::native::{Query, Value, Wire, Writer};
 use crate::query::statements;
@@ -30,21 +29,9 @@ impl Translator {
     pub(super) async fn query(&mut self, id: u64, query: Query) -> Result<(), Failure> {
         self.check_sql(&query.sql)?;
         self.apply(query.options.as_ref());
-        let read_only = query.options.as_ref().is_some_and(|options| options.read_only);
-        if !read_only {
-            let (response, done) = self.all_statements(id, &query, false).await?;
-            return self.conclude_response(response, &done).await;
-        }
-        let was = self.begin_read_only().await?;
-        let (response, done) = match self.all_statements(id, &query, false).await {
-            Ok(result) => result,
-            Err(failure) => {
-                self.settle().await.or(Ok::<(), Failure>(()))?;
-                self.end_read_only(was, false).await?;
-                return Err(failure);
-            }
-        };
-        self.end_read_only(was, true).await?;
+        let was = self.enter_read_only(query.options.as_ref()).await?;
+        let result = self.all_statements(id, &query, false).await;
+        let (response, done) = self.leave_read_only(was, result).await?;
         self.conclude_response(response, &done).await
     }
 
@@ -195,27 +182,5 @@ impl Translator {
             false => self.send_open(write),
         }
         self.collect(response).await
-    }
-
-    /// Begins to run statements that may only read; returns how the session stood.
-    pub(super) async fn begin_read_only(&mut self) -> Result<TxStatus, Failure> {
-        let was = self.tx();
-        match was {
-            TxStatus::Idle => self.command("BEGIN READ ONLY").await?,
-            _ => self.command("SAVEPOINT rustydb_read_only; SET TRANSACTION READ ONLY").await?,
-        };
-        Ok(was)
-    }
-
-    /// Ends it. What only read can be undone without a loss, and with it the restriction.
-    pub(super) async fn end_read_only(&mut self, was: TxStatus, ok: bool) -> Result<(), Failure> {
-        let sql = match (was, ok) {
-            (TxStatus::Idle, true) => "COMMIT",
-            (TxStatus::Idle, false) => "ROLLBACK",
-            (_, true) => "ROLLBACK TO rustydb_read_only; RELEASE rustydb_read_only",
-            // The transaction has failed, as it would have without the restriction.
-            (_, false) => return Ok(()),
-        };
-        self.command(sql).await.map(drop)
     }
 }

@@ -93,6 +93,8 @@ pub(super) struct Response {
     /// Rows are sent in parts.
     in_parts: bool,
     most: usize,
+    /// How much longer rows can be than they are here when they are sent.
+    expansion: usize,
 }
 
 impl Response {
@@ -103,15 +105,23 @@ impl Response {
 
     /// Bytes of rows after which a part is sent, or the result is too large.
     fn limit(&self) -> usize {
-        let most = self.most.saturating_sub(OVERHEAD + self.columns.wire.len());
-        if self.in_parts { most.min(PART) } else { most }
+        if self.in_parts { self.part_limit().min(PART) } else { self.most() }
+    }
+
+    /// Room for rows in one message.
+    fn most(&self) -> usize {
+        self.most.saturating_sub(OVERHEAD + self.columns.wire.len())
+    }
+
+    /// What certainly has room, but for a row that is longer by itself.
+    fn part_limit(&self) -> usize {
+        self.most() / self.expansion
     }
 }
 
 impl Translator {
     /// A result of this request that is empty so far.
     pub(super) fn response(&self, id: u64, index: u32, more: bool) -> Response {
-        let most = self.longest;
         let in_parts = self.has(crate::proto::native::capabilities::STREAMING);
         Response {
             index,
@@ -121,7 +131,8 @@ impl Translator {
             more,
             id,
             in_parts,
-            most,
+            most: self.agreed.max_message_size as usize,
+            expansion: self.agreed.encoding.expansion(),
         }
     }
 
@@ -269,9 +280,8 @@ impl Translator {
 
     /// Sends the rows that are there.
     async fn part(&mut self, response: &mut Response) -> Result<(), Failure> {
-        let most = response.most.saturating_sub(OVERHEAD + response.columns.wire.len());
-        let (bytes, count) = response.rows.take(most);
-        if bytes.len() > most {
+        let (bytes, count) = response.rows.take(response.part_limit());
+        if bytes.len() > response.most() {
             self.stop_statement();
             return Err(too_large_row());
         }
@@ -287,12 +297,11 @@ impl Translator {
         mut response: Response,
         done: &Done,
     ) -> Result<(), Failure> {
-        let most = response.most.saturating_sub(OVERHEAD + response.columns.wire.len());
-        if response.in_parts && response.rows.bytes.len() > most {
+        if response.in_parts && response.rows.bytes.len() > response.part_limit() {
             self.part(&mut response).await?;
         }
         let (bytes, count) = response.rows.take(usize::MAX);
-        if bytes.len() > most {
+        if bytes.len() > response.most() {
             let text = "the result is longer than the longest message";
             return Err(errors::too_large(text, "use Streaming"));
         }

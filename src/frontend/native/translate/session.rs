@@ -24,7 +24,8 @@ fn setting(name: &str) -> Result<String, Failure> {
     Ok(parts?.join("."))
 }
 
-fn literal(text: &str) -> Result<String, Failure> {
+/// A text as a constant of SQL.
+pub(super) fn literal(text: &str) -> Result<String, Failure> {
     match text.contains('\0') {
         true => Err(errors::refusal("22021", "VALIDATION_ERROR", "a NUL character in a value")),
         false => Ok(quote_literal(text)),

@@ -45,6 +45,8 @@ struct Stream {
     has_header: bool,
     chunk_rows: u64,
     chunk_bytes: usize,
+    /// What certainly has room in a part, but for a row that is longer by itself.
+    most_bytes: usize,
 }
 
 impl Translator {
@@ -70,7 +72,8 @@ impl Translator {
         self.apply(query.options.as_ref());
         let chunk_rows = if chunk_rows == 0 { USUAL_ROWS } else { chunk_rows.min(MOST_ROWS) };
         let native = self.config.now().native.stream_chunk_bytes.len();
-        let most = self.core.lock().out.agreed().max_message_size as usize;
+        let agreed = self.agreed;
+        let most = agreed.max_message_size as usize / agreed.encoding.expansion();
         let mut stream = Stream {
             id,
             columns: Arc::default(),
@@ -79,30 +82,14 @@ impl Translator {
             has_header: false,
             chunk_rows: chunk_rows.into(),
             chunk_bytes: native.min(most / 2),
+            most_bytes: most / 2,
         };
-        let read_only = query.options.as_ref().is_some_and(|options| options.read_only);
-        let was = match read_only {
-            true => Some(self.begin_read_only().await?),
-            false => None,
-        };
+        let was = self.enter_read_only(query.options.as_ref()).await?;
         let result = match self.stream_rows(&query, &mut stream).await {
             Ok(done) => self.settle().await.map(|()| done),
             Err(failure) => Err(failure),
         };
-        let done = match (result, was) {
-            (Err(failure), Some(was)) if failure.severity == Severity::Error => {
-                self.settle().await.or(Ok::<(), Failure>(()))?;
-                self.end_read_only(was, false).await?;
-                return Err(failure);
-            }
-            (Err(failure), _) => return Err(failure),
-            (Ok(done), was) => {
-                if let Some(was) = was {
-                    self.end_read_only(was, true).await?;
-                }
-                done
-            }
-        };
+        let done = self.leave_read_only(was, result).await?;
         self.end_stream(id, done.rows, &done.tag).await
     }
 
@@ -205,9 +192,9 @@ impl Translator {
             };
             self.core.reply(true, id, id, write).await.map_err(errors::of_violation)?;
         }
-        let most = self.core.lock().out.agreed().max_message_size as usize - 64;
+        let most = self.agreed.max_message_size as usize - 64;
         while stream.rows.count > 0 {
-            let (mut bytes, count) = stream.rows.take(stream.chunk_bytes.max(most / 2));
+            let (mut bytes, count) = stream.rows.take(stream.most_bytes);
             if bytes.len() > most {
                 self.stop_statement();
                 return Err(too_large_row());
@@ -271,7 +258,7 @@ impl Translator {
             Err(failure) => {
                 if begins && failure.severity == Severity::Error {
                     self.settle().await.or(Ok::<(), Failure>(()))?;
-                    self.forget_cancel();
+                    self.forget_cancel().await;
                     self.command("ROLLBACK").await?;
                 }
                 Err(failure)
@@ -287,9 +274,12 @@ impl Translator {
         length: u64,
     ) -> Result<u64, Failure> {
         let (mut sent, mut sequence) = (0u64, 0u32);
+        let agreed = self.agreed;
+        let room = (agreed.max_message_size as usize - 64) / agreed.encoding.expansion();
+        let most = OBJECT_PART.min(room as u64);
         while sent < length && !self.wants_end(id) {
             self.check_cancelled()?;
-            let wanted = OBJECT_PART.min(length - sent);
+            let wanted = most.min(length - sent);
             let at = i64::try_from(offset + sent).map_err(|_| {
                 errors::refusal("22003", "VALIDATION_ERROR", "a position beyond any object")
             })?;
