@@ -12,7 +12,7 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::executor::Executor;
 use crate::executor::names::NameReader;
-use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS};
+use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS, openapi};
 use crate::frontend::native::NativeShared;
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
 use crate::limits::Gate;
@@ -123,6 +123,7 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         config: shared.live.clone(),
         metrics: shared.metrics.clone(),
         health: shared.health.clone(),
+        description: openapi().into(),
         transactions: Arc::default(),
         drain: shared.drain.clone(),
     });

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -78,6 +78,8 @@ pub struct HttpDoor {
     pub metrics: Arc<Metrics>,
     /// Health.
     pub health: Arc<Health>,
+    /// [`openapi`].
+    pub description: Bytes,
     /// Transactions over several requests.
     pub transactions: Arc<OpenTransactions>,
     /// The shutdown.

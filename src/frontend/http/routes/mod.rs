@@ -2,6 +2,7 @@
 
 mod batch;
 mod health;
+mod locks;
 mod metrics;
 mod openapi;
 mod query;
@@ -63,6 +64,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(batch::routes())
         .merge(tables::routes())
         .merge(transactions::routes())
+        .merge(locks::routes())
         .merge(schema::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())

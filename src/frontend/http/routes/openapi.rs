@@ -1,8 +1,8 @@
 //! The description of the API.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -31,10 +31,8 @@ pub fn document() -> String {
     get, path = "/api/v1/openapi.json", tag = "server",
     responses((status = 200, description = "The document.", body = Object))
 )]
-async fn get_openapi(State(_door): State<Arc<HttpDoor>>) -> Response {
-    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
-    let document = DOCUMENT.get_or_init(|| document().into()).clone();
-    let mut response = Response::new(Body::from(document));
+async fn get_openapi(State(door): State<Arc<HttpDoor>>) -> Response {
+    let mut response = Response::new(Body::from(door.description.clone()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
