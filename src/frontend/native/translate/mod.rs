@@ -29,6 +29,7 @@ use crate::proto::native::{
 };
 use crate::proto::typed::result::Encoder;
 use crate::session::Entry;
+use crate::telemetry::Tally;
 use ahead::Turn;
 use known::Known;
 use prepared::Statements;
@@ -52,6 +53,7 @@ pub(super) struct Translator {
     capabilities: u32,
     session: u64,
     role: String,
+    tally: Arc<Tally>,
     statements: Statements,
     known: Known,
     encoder: Encoder,
@@ -90,6 +92,7 @@ impl Translator {
             capabilities,
             session: entry.id.0,
             role: entry.role.as_str().to_owned(),
+            tally: entry.tally.clone(),
             statements: Statements::default(),
             known: Known::default(),
             encoder: Encoder::default(),
@@ -121,7 +124,8 @@ impl Translator {
     async fn welcome(&mut self, proven: Box<Proven>) -> Result<(), Failure> {
         let rows = self.text_rows(ROLES).await?;
         let roles = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
-        let parameters = self.core.lock().parameters.take().unwrap_or_default();
+        let mut parameters = self.core.lock().parameters.take().unwrap_or_default();
+        parameters.extend(self.found().await?);
         let success = AuthReply::Success {
             session_id: self.session,
             user: self.role.clone(),
