@@ -11,6 +11,7 @@ mod client;
 mod libraries;
 mod life;
 mod login;
+mod pooled;
 mod requests;
 mod shell;
 mod tls;

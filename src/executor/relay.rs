@@ -359,6 +359,9 @@ impl Relay<'_, '_> {
         if mux.releases_pooled() {
             return Some(Pause::Released);
         }
+        if mux.wants_pooled() && mux.wants_probe() {
+            return Some(Pause::NeedsProbe);
+        }
         let waits = !self.link.has_timer && mux.next_look(Duration::ZERO).is_some();
         if !self.link.executor.pool().is_wanted() {
             return waits.then_some(Pause::Held);

@@ -148,7 +148,7 @@ impl Inner {
         let is_stale = spot.conn.ticket.as_ref().is_some_and(|ticket| ticket.is_stale());
         let unwanted = self.closed
             || is_stale
-            || self.waiting() > 0
+            || self.first_stuck().is_some()
             || self.total > self.policy.max_size
             || self.paused().holds(spot.lane.database());
         if unwanted {
@@ -172,10 +172,12 @@ impl Inner {
         own.or_else(|| self.parking.take_oldest(|s| obstacles.are_removed_by(lane, &s.lane)))
     }
 
-    /// The lane of the first that waits for somebody else's connection.
-    pub(super) fn first_waiting(&self) -> Option<Arc<LaneKey>> {
+    /// The lane of the first that waits for somebody else's connection, and for whom none can be
+    /// made.
+    pub(super) fn first_stuck(&self) -> Option<Arc<LaneKey>> {
         let mut waiting = self.waiters.iter().filter(|w| !w.is_served && !w.grant.is_closed());
-        waiting.next().map(|waiter| waiter.demand.lane.clone())
+        let first = waiting.find(|w| self.obstacles_now(&w.demand.lane).any())?;
+        Some(first.demand.lane.clone())
     }
 
     /// Takes out what nobody has taken for too long, beyond `min`, and what is too old.

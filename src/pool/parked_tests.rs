@@ -108,7 +108,7 @@ async fn nothing_is_parked_while_others_wait_and_what_is_parked_gives_way() {
     let Turn::Wait(_, _receiver) = inner.turn(&demand, std::thread::current().id()) else {
         panic!("there was something idle")
     };
-    assert_eq!(inner.first_waiting(), Some(lane("a")));
+    assert_eq!(inner.first_stuck(), Some(lane("a")));
     let refused = inner.park(spot(&metrics, "a", "web", "", 3), 1000);
     assert!(refused.is_some_and(|spot| spot.conn.cancel.pid == 3));
     // Of another lane: its end makes room.

@@ -268,7 +268,7 @@ impl Pool {
             let drcp = &self.0.config().drcp;
             let inactive = drcp.inactivity_timeout_secs.duration();
             let life = drcp.max_lifetime_secs.duration();
-            (inner.expire(drcp.min_size, inactive, life), inner.first_waiting())
+            (inner.expire(drcp.min_size, inactive, life), inner.first_stuck())
         };
         expired.into_iter().for_each(|(reason, conn)| self.part(reason, conn));
         if let Some(lane) = waiting {

@@ -293,10 +293,7 @@ impl Session {
         // Dropping it loses nothing: all state lies outside of it.
         match tokio::time::timeout(next_look, relaying).await {
             Ok(pause) => pause,
-            Err(_) if looks => Pause::Rests,
-            Err(_) => {
-                self.pooled.as_mut().map_or(Pause::Held, |held| held.check(&self.entry.tally))
-            }
+            Err(_) => self.rested(looks),
         }
     }
 

@@ -179,16 +179,13 @@ impl Holding {
         Some((self.think / CHECKS).max(Duration::from_millis(50)))
     }
 
-    /// Looks whether it has.
-    pub(super) fn check(&mut self, tally: &Tally) -> Pause {
+    /// Whether it has not.
+    fn is_over(&mut self, tally: &Tally) -> bool {
         let requests = tally.totals().queries;
         if tally.request_since().is_some() || requests != self.seen.0 {
             self.seen = (requests, Instant::now());
         }
-        match self.seen.1.elapsed() >= self.think {
-            true => Pause::Thinks,
-            false => Pause::Held,
-        }
+        self.hold.is_some() && self.seen.1.elapsed() >= self.think
     }
 }
 
@@ -214,6 +211,16 @@ impl Session {
     /// Why the session that the client goes on with is not there any more.
     pub(super) fn lost(&mut self) -> Option<Error> {
         self.pooled.as_mut()?.lost.take()
+    }
+
+    /// Nothing came from the client for a while: `looks` = so long that its connection is looked at.
+    pub(super) fn rested(&mut self, looks: bool) -> Pause {
+        let holding = self.pooled.as_mut();
+        match holding.is_some_and(|holding| holding.is_over(&self.entry.tally)) {
+            true => Pause::Thinks,
+            false if looks => Pause::Rests,
+            false => Pause::Held,
+        }
     }
 
     /// Borrows a pooled session; `None` = the client did not wait.

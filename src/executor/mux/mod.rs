@@ -574,6 +574,7 @@ impl Mux {
         if self.pins.has(SOFT) && !self.keeps_soft(wait) {
             self.pins = self.pins.without(SOFT);
         }
+        self.give_up_for_wish();
     }
 
     /// The seed and the values of sequences are kept while the client is at work. When it rests,

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::named::Named;
-use super::{Carried, Mux};
+use super::{Carried, Mux, SOFT};
 use crate::pool::classes::{self, CLASS, PURITY, Purity, TAG, TAG_FOUND, TAG_MATCH, Tag, Wish};
 use crate::pool::{Found, Kept};
 use crate::query::{Change, Effects, SettingValue, Settings};
@@ -104,6 +104,14 @@ impl Mux {
     /// Whether it must be released now.
     pub fn releases_pooled(&self) -> bool {
         self.pooled.state.as_ref().is_some_and(|state| state.over)
+    }
+
+    /// A session that asks for a pooled one gives up the values of its sequences and the seed of
+    /// random() for it.
+    pub(super) fn give_up_for_wish(&mut self) {
+        if self.wants_pooled() {
+            self.pins = self.pins.without(SOFT);
+        }
     }
 
     /// What pooled session it asks for, and whether it can take over the state of none, because it
