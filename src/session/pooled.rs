@@ -95,7 +95,8 @@ fn take_words(options: &mut Vec<(String, String)>) -> Vec<(String, String)> {
         taken.retain(|(known, _)| known != name);
         taken.push((name.to_owned(), value.to_owned()));
     };
-    for (_, line) in options.iter_mut().filter(|(name, _)| name == "options") {
+    let lines = options.iter_mut().filter(|(name, _)| name == "options").map(|(_, line)| line);
+    for line in lines.filter(|line| line.to_ascii_lowercase().contains("rustydb.")) {
         *line = without_words(line, &mut take);
     }
     options.retain(|(name, value)| {
@@ -303,7 +304,9 @@ fn retire(mut lease: Lease) {
 mod tests {
     use super::*;
 
-    fn take(options: &[(&str, &str)]) -> (Vec<(String, String)>, Vec<(String, String)>) {
+    type Options = Vec<(String, String)>;
+
+    fn take(options: &[(&str, &str)]) -> (Options, Options) {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut options: Vec<_> = options.iter().map(owned).collect();
         let taken = take_words(&mut options);
@@ -319,7 +322,12 @@ mod tests {
             ("-c rustydb.purity=self", vec![pair(PURITY, "self")], None),
             ("-crustydb.tag=a=1,b=2 -c x=y", vec![pair(TAG, "a=1,b=2")], Some("-c x=y")),
             ("--rustydb.connection-class=Web\\ App", vec![pair(CLASS, "Web App")], None),
-            (" -c geqo=off  -c  a.b=x\\ y ", vec![], Some("-c geqo=off -c a.b=x\\ y")),
+            (" -c geqo=off  -c  a.b=x ", vec![], Some(" -c geqo=off  -c  a.b=x ")),
+            (
+                "-c  a.b=x\\ y  -c rustydb.purity=new ",
+                vec![pair(PURITY, "new")],
+                Some("-c a.b=x\\ y"),
+            ),
             ("-c rustydb.tag=a=1 -c rustydb.tag=b=1", vec![pair(TAG, "b=1")], None),
             ("-c", vec![], Some("-c")),
             ("-c rustydb.other=1", vec![], Some("-c rustydb.other=1")),
