@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::admin::{Row, SOON, table};
 use crate::harness::{Psql, Server, eventually, piped};
 use crate::lent;
-use crate::raw::{V3, Wire, bind, execute, parse, startup, sync};
+use crate::raw::{V3, Wire, bind, execute, parse, query, startup, sync};
 
 /// A server of its own: what is parked on a shared one depends on the other tests.
 fn server(settings: &[&str]) -> Server {
@@ -61,6 +61,8 @@ fn leave(server: &Server, name: &str, tag: &str) {
         &[
             "SET work_mem = '7MB'",
             "CREATE TEMP TABLE mine AS SELECT 42 AS answer",
+            // Long enough for a look at the connection.
+            "\\! sleep 0.3",
             "PREPARE ask AS SELECT answer + 1 FROM mine",
             "SET DateStyle = 'German'",
         ],
@@ -88,11 +90,17 @@ fn self_finds_what_the_same_class_has_left() {
     );
     assert_eq!(found, ["exact", "7MB", "43", "01.02.2020", "web", "psql"]);
     until_parked(&server, "web", 1);
+    // Each client has its own name, or none.
+    let mut nameless = come(&server, "web");
+    assert_eq!(nameless.values("SHOW application_name"), [""]);
+    assert_eq!(nameless.values("SHOW work_mem"), ["7MB"]);
+    drop(nameless);
+    until_parked(&server, "web", 1);
     let web = class(&server, "web");
     let counted = ["requests", "hits", "misses", "tag_hits"].map(|column| web[column].as_str());
-    assert_eq!(counted, ["2", "1", "1", "1"]);
+    assert_eq!(counted, ["3", "2", "1", "2"]);
     assert_eq!(server.metric("rustydb_class_sessions{class=\"web\",state=\"parked\"}"), 1.0);
-    assert_eq!(server.metric("rustydb_class_hits_total{class=\"web\"}"), 1.0);
+    assert_eq!(server.metric("rustydb_class_hits_total{class=\"web\"}"), 2.0);
 }
 
 #[test]
@@ -419,33 +427,26 @@ fn what_makes_no_sense_is_refused_at_the_log_in_and_disabled_it_is_only_a_settin
     assert!(table(&server, "CLASSES").is_empty());
 }
 
+/// A client that is called nothing and wants the state of the class.
+fn come(server: &Server, class: &str) -> Wire {
+    let mut wire = Wire::to(server);
+    let own: [&[u8]; 4] = [b"user", b"rustydb", b"database", b"rustydb"];
+    let asks: [&[u8]; 4] =
+        [b"rustydb.connection_class", class.as_bytes(), b"rustydb.purity", b"self"];
+    wire.send(&startup(V3, &[own, asks].concat()));
+    wire.until(b'Z');
+    wire
+}
+
 #[test]
 fn prepared_statements_of_the_protocol_are_found_too() {
     let server = server(&[]);
-    let come = || {
-        let mut wire = Wire::to(&server);
-        wire.send(&startup(
-            V3,
-            &[
-                b"user",
-                b"rustydb",
-                b"database",
-                b"rustydb",
-                b"rustydb.connection_class",
-                b"web",
-                b"rustydb.purity",
-                b"self",
-            ],
-        ));
-        wire.until(b'Z');
-        wire
-    };
-    let mut first = come();
+    let mut first = come(&server, "web");
     first.send(&[parse("s1", "SELECT 6 * 7", &[]), sync()].concat());
     first.until(b'Z');
     drop(first);
     until_parked(&server, "web", 1);
-    let mut second = come();
+    let mut second = come(&server, "web");
     let run = [bind("", "s1", &[], (0, 0)), execute("", 0), sync()].concat();
     second.send(&run);
     let row = second.until(b'Z').into_iter().find(|message| message.0 == b'D').unwrap();
@@ -458,4 +459,23 @@ fn prepared_statements_of_the_protocol_are_found_too() {
     let mut other = Wire::to(&server).ready();
     other.send(&run);
     assert!(other.until(b'Z').iter().any(|message| message.0 == b'E'));
+}
+
+#[test]
+fn the_client_is_told_of_the_parameters_of_what_it_gets_and_what_it_leaves() {
+    let server = server(&[]);
+    leave(&server, "web", "");
+    let mut wire = come(&server, "web");
+    let mut told = |sql: &str| -> Vec<String> {
+        wire.send(&query(sql));
+        let messages = wire.until(b'Z');
+        let dates = messages.into_iter().filter(|m| m.0 == b'S' && m.1.starts_with(b"DateStyle"));
+        dates.map(|m| String::from_utf8_lossy(&m.1[10..m.1.len() - 1]).into_owned()).collect()
+    };
+    let none: Vec<String> = Vec::new();
+    assert_eq!(told("SELECT 1"), ["German, DMY"]);
+    assert_eq!(told("SET rustydb.purity = 'any'"), none);
+    assert_eq!(told("SELECT 1"), ["ISO, MDY"]);
+    assert_eq!(told("SET rustydb.purity = 'self'"), none);
+    assert_eq!(told("SELECT 1"), ["German, DMY"]);
 }

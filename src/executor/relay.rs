@@ -462,7 +462,7 @@ impl Relay<'_, '_> {
             First::Goodbye => return Err(Pause::Terminated),
             First::Request => {}
         }
-        if self.link.mux.wants_pooled() {
+        if self.link.mux.uses_pooled() {
             return Err(Pause::NeedsBackend);
         }
         let pool = self.link.executor.pool();

@@ -249,7 +249,8 @@ impl Pool {
     fn displace(&self, spot: Spot, resets: bool) {
         let Spot { lane, worker, conn, .. } = spot;
         let to = thread::current().id();
-        if !resets || conn.ticket.as_ref().is_some_and(|ticket| ticket.is_stale()) {
+        let is_stale = conn.ticket.as_ref().is_some_and(|ticket| ticket.is_stale());
+        if !resets || is_stale || conn.state.spoiled {
             return self.part("displaced", *conn);
         }
         let Some(conn) = self.ready(conn, worker, to) else { return };
@@ -327,10 +328,7 @@ impl Lease {
         let drcp = self.pool.0.config().drcp.clone();
         let Some(conn) = self.conn.as_mut() else { return };
         let life: Duration = drcp.max_lifetime_secs.duration();
-        if conn.state.spoiled
-            || hold.uses + 1 >= drcp.max_use_session
-            || conn.created.elapsed() > life
-        {
+        if hold.uses + 1 >= drcp.max_use_session || conn.created.elapsed() > life {
             return self.retire();
         }
         conn.inbound.consume_scanned();

@@ -391,6 +391,7 @@ impl Session {
         if let Some(error) = self.lost() {
             return Some(Err(error));
         }
+        self.forget_lost();
         if self.lease.is_none() && self.mux.wants_pooled() {
             // Boxed: who never borrows one does not carry it.
             match Box::pin(self.borrow(client)).await? {

@@ -214,7 +214,7 @@ impl Session {
         self.pooled.as_mut()?.lost.take()
     }
 
-    /// Nothing came from the client for a while: `looks` = so long that its connection is looked at.
+    /// Nothing came from the client for a while; `looks` = it is time to look at its connection.
     pub(super) fn rested(&mut self, looks: bool) -> Pause {
         let holding = self.pooled.as_mut();
         match holding.is_some_and(|holding| holding.is_over(&self.entry.tally)) {
@@ -247,17 +247,33 @@ impl Session {
         self.executor.note_pins(self.entry.protocol, self.mux.pins(), &self.entry.tally);
     }
 
+    /// The connection of the pooled session was lost: its state is, too.
+    pub(super) fn forget_lost(&mut self) {
+        if self.lease.is_none() && self.mux.is_pooled() {
+            self.release_pooled();
+        }
+    }
+
     /// The pooled session, if there is one, goes to the next of its class.
     pub(super) fn release_pooled(&mut self) {
         let Some(hold) = self.pooled.take().and_then(|holding| holding.hold) else { return };
-        let left = self.mux.leave_pooled();
-        self.note_pins();
+        let left = self.leave();
         let Some(lease) = self.lease.take() else { return };
         match left {
             Some(Left::Parcel(Parcel { tag, kept })) => lease.park(hold, tag, kept),
             Some(Left::Spoiled) => retire(lease),
             None => {}
         }
+    }
+
+    fn leave(&mut self) -> Option<Left> {
+        if let Some(lease) = &mut self.lease {
+            // It was told of every parameter of this connection.
+            self.mux.knows(&lease.conn().state);
+        }
+        let left = self.mux.leave_pooled();
+        self.note_pins();
+        left
     }
 
     /// The client has held its pooled session for too long without a request.
@@ -280,9 +296,8 @@ impl Session {
                     "go on with a new transaction; session.drcp.max_think_time_secs is the limit",
                 ),
         );
-        let left = self.mux.leave_pooled();
+        let left = self.leave();
         self.entry.tally.transaction_lost();
-        self.note_pins();
         // Without the state, it is of use to everybody.
         let Some(lease) = self.lease.take() else { return };
         if matches!(left, Some(Left::Spoiled)) {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::named::Named;
-use super::{Carried, Mux, SOFT};
+use super::{APPLICATION_NAME, Carried, Mux, SOFT};
 use crate::pool::classes::{self, CLASS, PURITY, Purity, TAG, TAG_FOUND, TAG_MATCH, Tag, Wish};
 use crate::pool::{Found, Kept};
 use crate::query::{Change, Effects, SettingValue, Settings};
@@ -96,6 +96,12 @@ impl Mux {
         state.is_some_and(|state| state.wish.is_some() && state.held.is_none())
     }
 
+    /// Whether a connection from the pool would have to be a pooled session, or one was lost.
+    pub fn uses_pooled(&self) -> bool {
+        let state = self.pooled.state.as_ref();
+        state.is_some_and(|state| state.wish.is_some() || state.held.is_some())
+    }
+
     /// Whether the session holds a pooled session.
     pub fn is_pooled(&self) -> bool {
         self.pooled.state.as_ref().is_some_and(|state| state.held.is_some())
@@ -180,7 +186,10 @@ impl Mux {
             base = settings;
             self.pins.add(pins);
             self.probe_due |= pins.has(Effects::UNCLEAR.and(Effects::SETTING));
-            self.custom.extend(custom);
+            let known = std::mem::take(&mut self.custom);
+            let is_new = |name: &Box<str>| !known.contains(name);
+            let found: Vec<_> = custom.into_iter().filter(is_new).collect();
+            self.custom = known.into_iter().chain(found).collect();
             (self.named, self.native, self.own) = (named, native, own);
             (self.carried, self.carried_effects) = (carried, carried_effects);
         }
@@ -204,7 +213,7 @@ impl Mux {
         let held = self.pooled.state.as_mut()?.held.take()?;
         let spoiled = self.spoils();
         let kept = Remains {
-            settings: without_words(&self.settings),
+            settings: to_keep(&self.settings),
             pins: self.pins.without(TIDIED),
             custom: self.custom.iter().filter(|name| !is_word(name)).cloned().collect(),
             named: self.named.hand_over(),
@@ -300,8 +309,9 @@ fn is_word(name: &str) -> bool {
     [CLASS, PURITY, TAG, TAG_MATCH, TAG_FOUND].contains(&name)
 }
 
-fn without_words(settings: &Settings) -> Settings {
-    let others = settings.names().filter(|name| !is_word(name));
+/// What the next session finds; the name of the application is each client's own.
+fn to_keep(settings: &Settings) -> Settings {
+    let others = settings.names().filter(|name| !is_word(name) && *name != APPLICATION_NAME);
     let pairs = others.filter_map(|name| Some((name.into(), settings.get(name)?.clone())));
     Settings::from_pairs(pairs)
 }
