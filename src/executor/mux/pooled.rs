@@ -186,10 +186,11 @@ impl Mux {
             base = settings;
             self.pins.add(pins);
             self.probe_due |= pins.has(Effects::UNCLEAR.and(Effects::SETTING));
-            let known = std::mem::take(&mut self.custom);
-            let is_new = |name: &Box<str>| !known.contains(name);
-            let found: Vec<_> = custom.into_iter().filter(is_new).collect();
-            self.custom = known.into_iter().chain(found).collect();
+            for name in custom {
+                if !self.custom.contains(&name) {
+                    self.custom.push(name);
+                }
+            }
             (self.named, self.native, self.own) = (named, native, own);
             (self.carried, self.carried_effects) = (carried, carried_effects);
         }
