@@ -235,7 +235,7 @@ fn unknown_commands_are_told_the_known_ones() {
     assert!(select.starts_with("ERROR:  42601: the administration console does not"), "{select}");
     assert!(select.contains("HINT:  it knows: SHOW what; PAUSE [database];"), "{select}");
     let show = said("SHOW EVERYTHING");
-    assert!(show.contains("HINT:  SHOW knows: CLIENTS, CONFIG,"), "{show}");
+    assert!(show.contains("HINT:  SHOW knows: CLASSES, CLIENTS,"), "{show}");
     let descriptors = said("SHOW FDS");
     assert!(descriptors.starts_with("ERROR:  0A000: there is no SHOW FDS"), "{descriptors}");
     assert!(said("KILL_CLIENT 999999999").starts_with("ERROR:  42704: there is no client"));

@@ -18,6 +18,7 @@ mod limits;
 mod looks;
 mod memory;
 mod noise;
+mod pooled;
 mod probes;
 mod psql;
 mod psql_sessions;

@@ -14,6 +14,7 @@ mod edges;
 mod libraries;
 mod life;
 mod login;
+mod pooled;
 mod requests;
 mod shell;
 mod tls;

@@ -384,6 +384,28 @@ config! {
         max_prepared_bytes: ByteSize = ByteSize(32 << 20) => live;
     }
 
+    /// Pooled sessions, which clients of one connection class share (rustydb.connection_class,
+    /// rustydb.purity, rustydb.tag).
+    drcp: Drcp at "session.drcp" {
+        /// False: what clients ask for is passed over, and nobody shares anything.
+        enabled: bool = true => live;
+        /// Sessions that are kept although nobody has asked for one for inactivity_timeout_secs.
+        min_size: usize = 0 => live;
+        /// Pooled sessions at once, held and parked; "none" = as many as pool.max_size.
+        max_size: Option<usize> = None;
+        /// Seconds after which a session that nobody takes is closed.
+        inactivity_timeout_secs: Secs = Secs(300) => live;
+        /// Seconds that a client may hold a pooled session without a request; then it is taken
+        /// away, and an open transaction is rolled back.
+        max_think_time_secs: Secs = Secs(120) => live;
+        /// Clients that one session serves, one after the other, before it is closed.
+        max_use_session: usize = 500_000 => live;
+        /// Seconds after which a session is closed when it is released.
+        max_lifetime_secs: Secs = Secs(86_400) => live;
+        /// Tags that parked sessions may have; with one more the longest parked session is closed.
+        max_tags: usize = 1000 => live;
+    }
+
     /// Who may come in.
     security: Security at "security" {
         /// Ask for passwords. False only together with --insecure, which binds to loopback.
@@ -486,6 +508,7 @@ impl Config {
             "must be at least 1",
         );
         self.check_sizes(&mut check);
+        self.check_drcp(&mut check);
         self.check_native(&mut check);
         check(self.pool.reserved_size > 0, "pool.reserved_size", "must be at least 1");
         check(
@@ -560,6 +583,19 @@ impl Config {
         check((0.0..=1.0).contains(&high), "pool.sizing.scale_up_threshold", "must be 0 to 1");
         let text = "must be 0 to 1, and below pool.sizing.scale_up_threshold";
         check((0.0..high).contains(&low), "pool.sizing.scale_down_threshold", text);
+    }
+
+    fn check_drcp(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        let (drcp, one) = (&self.drcp, "must be at least 1");
+        check(drcp.max_size != Some(0), "session.drcp.max_size", one);
+        let fits = drcp.min_size <= drcp.max_size.unwrap_or(self.pool.max_size);
+        let text = "must be at most session.drcp.max_size, and pool.max_size";
+        check(fits, "session.drcp.min_size", text);
+        check(drcp.inactivity_timeout_secs.0 > 0, "session.drcp.inactivity_timeout_secs", one);
+        check(drcp.max_think_time_secs.0 > 0, "session.drcp.max_think_time_secs", one);
+        check(drcp.max_use_session > 0, "session.drcp.max_use_session", one);
+        check(drcp.max_lifetime_secs.0 > 0, "session.drcp.max_lifetime_secs", one);
+        check((1..=1000).contains(&drcp.max_tags), "session.drcp.max_tags", "must be 1 to 1000");
     }
 
     /// An external backend's database is the default one of the HTTP door, unless another is named.

@@ -57,6 +57,10 @@ pub enum Pause {
     Rests,
     /// The session keeps its connection from now on, and a look may free it when it is idle.
     Held,
+    /// The client has released its pooled session.
+    Released,
+    /// The client holds a pooled session and has not asked for anything for too long.
+    Thinks,
     /// The client said goodbye, and everything before it is done.
     Terminated,
     /// The client is gone without a goodbye.
@@ -362,6 +366,12 @@ impl Relay<'_, '_> {
             }
             return None;
         }
+        if mux.releases_pooled() {
+            return Some(Pause::Released);
+        }
+        if mux.wants_pooled() && mux.wants_probe() {
+            return Some(Pause::NeedsProbe);
+        }
         let waits = !self.link.has_timer && mux.next_look(Duration::ZERO).is_some();
         if !self.link.executor.pool().is_wanted() {
             return waits.then_some(Pause::Held);
@@ -475,6 +485,9 @@ impl Relay<'_, '_> {
             First::Incomplete => return Ok(false),
             First::Goodbye => return Err(Pause::Terminated),
             First::Request => {}
+        }
+        if self.link.mux.uses_pooled() {
+            return Err(Pause::NeedsBackend);
         }
         let pool = self.link.executor.pool();
         let mut lease = loop {

@@ -109,19 +109,19 @@ impl Narrowed {
 }
 
 /// What keeps a lane from getting one more connection.
-struct Obstacles {
+pub(super) struct Obstacles {
     user: bool,
     database: bool,
     total: bool,
 }
 
 impl Obstacles {
-    fn any(&self) -> bool {
+    pub(super) fn any(&self) -> bool {
         self.user || self.database || self.total
     }
 
     /// Whether closing a connection of `other` removes them.
-    fn are_removed_by(&self, key: &LaneKey, other: &LaneKey) -> bool {
+    pub(super) fn are_removed_by(&self, key: &LaneKey, other: &LaneKey) -> bool {
         (!self.user || key.role() == other.role())
             && (!self.database || key.database() == other.database())
     }
@@ -317,6 +317,11 @@ impl Inner {
 
     fn limit(&self, now: Instant) -> usize {
         self.policy.max_size.min(self.creations.ceiling(now))
+    }
+
+    /// What keeps this lane from getting one more connection now.
+    pub(super) fn obstacles_now(&self, key: &LaneKey) -> Obstacles {
+        self.obstacles(key, self.limit(Instant::now()))
     }
 
     fn obstacles(&self, key: &LaneKey, limit: usize) -> Obstacles {

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::Demand;
 use super::creation::{Creations, Gates, Narrowed};
+use super::parked::Parking;
 use super::sizing::{Load, Policy, Resize};
 use super::steer::{MAX_PAUSED, Paused};
 use crate::auth::AccessChanges;
@@ -183,9 +184,9 @@ pub(super) struct Inner {
     pub(super) policy: Policy,
     max_waiters: usize,
     /// Seconds of being idle after which a connection needs a check.
-    skip_recent: Option<u32>,
+    pub(super) skip_recent: Option<u32>,
     /// Seconds, moved by [`Inner::tick`], so that nobody reads a clock for a connection.
-    clock: u32,
+    pub(super) clock: u32,
     /// Connections in every state, those being made included.
     pub(super) total: usize,
     pub(super) idle: usize,
@@ -194,6 +195,7 @@ pub(super) struct Inner {
     pub(super) waiters: VecDeque<Waiter>,
     pub(super) creations: Creations,
     pub(super) gates: Gates,
+    pub(super) parking: Parking,
     next_ticket: u64,
     most_waiting: usize,
     shrunk: Option<Instant>,
@@ -218,6 +220,7 @@ impl Inner {
             lanes: HashMap::default(),
             waiters: VecDeque::new(),
             gates,
+            parking: Parking::default(),
             next_ticket: 0,
             most_waiting: 0,
             shrunk: None,
@@ -425,23 +428,25 @@ impl Inner {
         Some((key.clone(), known.values.clone()))
     }
 
-    /// Takes out everything that is idle.
+    /// Takes out everything that is idle or parked.
     pub(super) fn take_idle(&mut self) -> Vec<BackendConn> {
         self.take_idle_in(|_| true)
     }
 
-    /// Takes out what is idle in the lanes that `of_it` is true for.
+    /// Takes out what is idle or parked in the lanes that `of_it` is true for.
     pub(super) fn take_idle_in(&mut self, of_it: impl Fn(&LaneKey) -> bool) -> Vec<BackendConn> {
+        let parked = self.parking.take_in(&of_it);
         let lanes = self.lanes.iter_mut().filter(|(key, _)| of_it(key));
         let taken: Vec<_> = lanes.flat_map(|(_, lane)| lane.idle.drain(..)).collect();
         self.idle -= taken.len();
-        taken.into_iter().map(|idle| *idle.conn).collect()
+        taken.into_iter().map(|idle| *idle.conn).chain(parked).collect()
     }
 
-    /// Numbers of the idle connections in the roster.
+    /// Numbers of the idle and parked connections in the roster.
     pub(super) fn idle_ids(&self) -> HashSet<u64> {
-        let idle = self.lanes.values().flat_map(|lane| &lane.idle);
-        idle.filter_map(|idle| idle.conn.ticket.as_ref().map(|ticket| ticket.id)).collect()
+        let idle = self.lanes.values().flat_map(|lane| &lane.idle).map(|idle| &*idle.conn);
+        let conns = idle.chain(self.parking.conns());
+        conns.filter_map(|conn| conn.ticket.as_ref().map(|ticket| ticket.id)).collect()
     }
 
     pub(super) fn max_size(&self) -> usize {
@@ -507,8 +512,8 @@ impl Inner {
         let narrowed = self.gates.change(gates);
         let mut taken = self.take_idle_in(|key| narrowed.concerns(key.role(), key.database()));
         while taken.len() < surplus {
-            let Some(lane) = self.oldest_idle(|_| true) else { break };
-            taken.extend(self.pop_oldest(&lane));
+            let Some(conn) = self.pop_any() else { break };
+            taken.push(conn);
         }
         (taken, narrowed)
     }
@@ -517,11 +522,15 @@ impl Inner {
     pub(super) fn shrink(&mut self, most: usize) -> Vec<BackendConn> {
         self.policy.max_size = most;
         let surplus = self.total.saturating_sub(most);
-        let taken = std::iter::from_fn(|| {
-            let lane = self.oldest_idle(|_| true)?;
-            self.pop_oldest(&lane)
-        });
-        taken.take(surplus).collect()
+        std::iter::from_fn(|| self.pop_any()).take(surplus).collect()
+    }
+
+    /// The connection that has been idle for longest, else the longest parked one.
+    fn pop_any(&mut self) -> Option<BackendConn> {
+        match self.oldest_idle(|_| true) {
+            Some(lane) => self.pop_oldest(&lane),
+            None => self.parking.take_oldest(|_| true).map(|spot| *spot.conn),
+        }
     }
 
     /// A parameter that some lane's last connection was told.
@@ -548,7 +557,8 @@ impl Inner {
             .flat_map(|lane| lane.idle.extract_if(.., |idle| idle.conn.changes != count))
             .collect();
         self.idle -= taken.len();
-        taken.into_iter().map(|idle| *idle.conn).collect()
+        let parked = self.parking.take_outdated(count);
+        taken.into_iter().map(|idle| *idle.conn).chain(parked).collect()
     }
 
     /// Moves the clock; returns how many waiters have begun to starve.
@@ -603,7 +613,9 @@ impl Inner {
 
     /// Follows the load: asks for connections in advance, or returns some that are too many.
     pub(super) fn adjust(&mut self, now: Instant) -> Vec<BackendConn> {
-        let load = Load { total: self.total, idle: self.idle, waiting: self.waiting() };
+        // What is parked is not in work either; it goes by its own limits.
+        let idle = self.idle + self.parking.len();
+        let load = Load { total: self.total, idle, waiting: self.waiting() };
         let cool_down = self.policy.sizing.cool_down_secs.duration();
         let rested = self.shrunk.is_none_or(|at| now.duration_since(at) >= cool_down);
         match self.policy.resize(load, rested) {

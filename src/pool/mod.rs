@@ -8,11 +8,14 @@
 //! thread that used it last; that thread gets it first, and another one moves it.
 //!
 //! Every connection is in exactly one of these states, and the total is the sum of them:
-//! being made (a slot), idle, lent, being cleaned.
+//! being made (a slot), idle, parked, lent, being cleaned.
 
+pub mod classes;
 mod create;
 mod creation;
 mod inner;
+mod parked;
+mod pooled;
 mod reset;
 mod sizing;
 mod steer;
@@ -24,7 +27,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::auth::AccessChanges;
 use crate::backend::{BackendConn, CancelKey, Credentials, Roster, Servers, Told};
@@ -35,6 +38,8 @@ use crate::telemetry::metrics::PoolMetrics;
 use creation::Gates;
 pub use inner::LaneKey;
 use inner::{Grant, Inner, Turn};
+pub use parked::Kept;
+pub use pooled::{Borrowed, ClassView, Found, Hold};
 use sizing::Policy;
 pub use steer::{Paused, ServerView, Waits};
 
@@ -92,6 +97,12 @@ struct Shared {
     resumed: Notify,
     /// Sessions in the wait queue, to be read without the lock.
     waiting: AtomicU32,
+    /// Told when a connection was parked, or was not.
+    parked: Notify,
+    /// Places for pooled sessions that are held, where their number is limited.
+    places: Option<Arc<Semaphore>>,
+    /// Sessions that wait for such a place.
+    waiting_for_place: AtomicU32,
 }
 
 /// What a session asks for.
@@ -125,6 +136,9 @@ impl Pool {
             changes,
             metrics,
             waiting: AtomicU32::new(0),
+            parked: Notify::new(),
+            places: config.drcp.max_size.map(|most| Arc::new(Semaphore::new(most))),
+            waiting_for_place: AtomicU32::new(0),
         }));
         made.0.set_reset_timeout(config.pool.reset_timeout_secs.duration());
         made
@@ -210,6 +224,7 @@ impl Pool {
                     let _wait = slot.waits.begin();
                     let _wanted = Wanted::new(&self.0.waiting);
                     let mut waiting = Waiting { pool: self, ticket, receiver, demand };
+                    self.displace_for(&demand.lane);
                     self.pump();
                     match self.wait(&mut waiting.receiver, demand).await? {
                         Grant::Conn(lent) => lent,

@@ -84,7 +84,7 @@ impl Pool {
 
 /// Ends the transaction, if there is one, and forgets all session state. Returns when PostgreSQL
 /// has answered exactly this, so that no reply of the session before can be taken for it.
-async fn discard_all(conn: &mut BackendConn) -> Result<(), Error> {
+pub(super) async fn discard_all(conn: &mut BackendConn) -> Result<(), Error> {
     let mut batch = bytes::BytesMut::new();
     let mut queries = vec![frontend::tag::QUERY];
     if conn.state.tx != TxStatus::Idle {

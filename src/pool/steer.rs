@@ -136,6 +136,11 @@ impl Pool {
         self.0.reset_timeout()
     }
 
+    /// How long a client may hold a pooled session without a request.
+    pub fn max_think_time(&self) -> Duration {
+        self.0.config().drcp.max_think_time_secs.duration()
+    }
+
     /// Most connections at once.
     pub fn max_size(&self) -> usize {
         self.0.inner.lock().max_size()

@@ -76,6 +76,7 @@ impl Pool {
             inner.take_outdated(&self.0.changes)
         };
         outdated.into_iter().for_each(|conn| self.part("outdated", conn));
+        self.tend_parked();
         self.pump();
     }
 
@@ -113,7 +114,8 @@ impl Shared {
     pub(super) fn report(&self) {
         let (total, idle, running, waiting, most) = {
             let inner = self.inner.lock();
-            let running = inner.creations.running;
+            // Neither in work nor to be had by everybody.
+            let running = inner.creations.running + inner.parking.len();
             (inner.total(), inner.idle(), running, inner.waiting(), inner.most_waiting())
         };
         let metrics = self.metrics();

@@ -48,6 +48,8 @@ effects! {
     UNCLEAR = 11, "unclear";
     /// It failed to keep track of the requests; the connection is closed at the end.
     UNTRACKED = 12, "uncertain replies";
+    /// It holds a pooled session until it releases it.
+    POOLED = 13, "pooled session";
     /// A sequence's value is asked for: currval(), lastval().
     READS_SEQUENCE = 16, "";
     /// A table whose defaults take values from sequences; counts when rows are inserted.
@@ -85,7 +87,7 @@ impl Effects {
     );
 
     /// Those that hold a session on its connection.
-    pub const HOLDING: Effects = Effects((1 << 13) - 1);
+    pub const HOLDING: Effects = Effects((1 << 14) - 1);
 
     /// The set as a number, and back.
     pub const fn bits(self) -> u32 {

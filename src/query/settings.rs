@@ -160,7 +160,7 @@ impl Settings {
 }
 
 /// Settings whose accepted values stay acceptable.
-const HARMLESS: [&str; 19] = [
+const HARMLESS: [&str; 24] = [
     "application_name",
     "bytea_output",
     "client_encoding",
@@ -174,6 +174,11 @@ const HARMLESS: [&str; 19] = [
     "intervalstyle",
     "jit",
     "lock_timeout",
+    "rustydb.connection_class",
+    "rustydb.purity",
+    "rustydb.tag",
+    "rustydb.tag_found",
+    "rustydb.tag_match",
     "search_path",
     "standard_conforming_strings",
     "statement_timeout",

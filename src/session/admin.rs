@@ -15,7 +15,7 @@ use crate::auth::Identity;
 use crate::config::{Changes, Live, PoolOverrides, PoolingMode, Reloader, Setting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
-pub use crate::pool::{Paused, ServerView};
+pub use crate::pool::{ClassView, Paused, ServerView};
 use crate::telemetry::health::Phase;
 use crate::telemetry::{Health, Totals};
 use crate::types::{BackendAddr, Database, Protocol, Role};
@@ -217,6 +217,11 @@ impl Admin {
             }
         }
         pools
+    }
+
+    /// Connection classes and their pooled sessions.
+    pub fn classes(&self) -> Vec<ClassView> {
+        self.0.pool.classes()
     }
 
     /// Every database that has, or had, something to do here.

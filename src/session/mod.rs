@@ -7,10 +7,12 @@
 pub mod admin;
 mod describe;
 mod own;
+mod pooled;
 mod registry;
 mod statistics;
 mod typed;
 
+use std::future::Future;
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::task::Context;
@@ -19,6 +21,7 @@ use std::time::Duration;
 pub use crate::executor::relay::Client;
 pub use crate::executor::typed::{Event, Notice};
 pub use describe::{Column, Described};
+pub use pooled::{CLASS, PURITY, TAG, TAG_FOUND, TAG_MATCH, check_pooling};
 pub use registry::{CancelElsewhere, Entry, Sessions, Stop};
 pub use statistics::SessionView;
 pub use typed::Known;
@@ -101,6 +104,7 @@ pub struct Session {
     demand: Demand,
     mux: Mux,
     unpin_after: Duration,
+    pooled: Option<Box<pooled::Holding>>,
     executor: Executor,
     entry: Arc<Entry>,
     sessions: Arc<Sessions>,
@@ -135,10 +139,13 @@ impl Session {
             true => PoolingMode::Session,
             false => config.pooling_mode(&role, &database, protocol),
         };
-        let portable = match mode {
+        let can_pool = config.drcp.enabled && !is_single_use && protocol != Protocol::Http;
+        let mut asked = pooled::Asked::take(can_pool, mode, protocol, &mut options);
+        let mut portable = match asked.mode {
             PoolingMode::Session => Vec::new(),
             _ => take_portable(&mut options),
         };
+        portable.append(&mut asked.start);
         let start = Arc::new(Settings::from_pairs(portable));
         let lane = Arc::new(LaneKey::new(&role, identity.role_oid, &database, options));
         let names = executor.names_of(&database);
@@ -151,8 +158,8 @@ impl Session {
             mode,
             is_console: false,
         });
-        let mux = Mux::new(MuxSetup {
-            mode,
+        let mut mux = Mux::new(MuxSetup {
+            mode: asked.mode,
             pid: entry.pid,
             start,
             database: names,
@@ -165,6 +172,9 @@ impl Session {
             },
             metrics: executor.metrics().clone(),
         });
+        if can_pool {
+            mux.pool_sessions(asked.default, asked.preset);
+        }
         Self {
             lease: None,
             work: None,
@@ -177,6 +187,7 @@ impl Session {
             demand: Demand { lane, credentials },
             mux,
             unpin_after: Duration::from_millis(config.pool.unpin_after_ms.into()),
+            pooled: None,
             executor: executor.clone(),
             entry,
             sessions: sessions.clone(),
@@ -198,6 +209,7 @@ impl Session {
     /// of its kind borrows a connection for that, so that a database that does not exist, or a role
     /// that may not enter it, is refused at the log-in with PostgreSQL's own words.
     pub async fn greet(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        self.check_wish()?;
         let mut known = self.executor.pool().parameters(&self.demand.lane);
         if known.is_none() {
             let lease = self.executor.acquire(&self.demand, &self.entry.slot).await;
@@ -241,6 +253,14 @@ impl Session {
                     }
                 }
                 Pause::Held => continue,
+                Pause::Released => {
+                    self.release_pooled();
+                    continue;
+                }
+                Pause::Thinks => {
+                    self.take_away(client);
+                    continue;
+                }
                 pause @ (Pause::NeedsProbe | Pause::Rests) => {
                     match Box::pin(self.probe(client, &pause)).await {
                         Some(Ok(())) => continue,
@@ -275,6 +295,8 @@ impl Session {
         let (entry, clock) = (&self.entry, &self.sessions.clock);
         let stop = |cx: &mut Context<'_>, idle| entry.must_stop(cx, idle, clock);
         let next_look = self.lease.as_ref().and_then(|_| self.mux.next_look(self.unpin_after));
+        let thinking = self.pooled.as_ref().and_then(|held| held.next_check());
+        let (looks, next_look) = pooled::earlier(next_look, thinking);
         let link = Link {
             executor: &self.executor,
             protocol: self.entry.protocol,
@@ -291,7 +313,7 @@ impl Session {
         // Dropping it loses nothing: all state lies outside of it.
         match tokio::time::timeout(next_look, relaying).await {
             Ok(pause) => pause,
-            Err(_) => Pause::Rests,
+            Err(_) => self.rested(looks),
         }
     }
 
@@ -386,6 +408,17 @@ impl Session {
     /// Borrows a connection for what the client has begun to send, unless it has one that only
     /// lacks its settings; `None` = it did not wait.
     async fn attach(&mut self, client: &mut Client) -> Option<Result<()>> {
+        if let Some(error) = self.lost() {
+            return Some(Err(error));
+        }
+        self.forget_lost();
+        if self.lease.is_none() && self.mux.wants_pooled() {
+            // Boxed: who never borrows one does not carry it.
+            match Box::pin(self.borrow(client)).await? {
+                Ok(()) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
         while self.lease.is_none() {
             match self.wait_for_backend(client).await? {
                 Ok(mut lease) => {
@@ -402,7 +435,15 @@ impl Session {
     }
 
     async fn wait_for_backend(&self, client: &mut Client) -> Option<Result<Lease>> {
-        let acquire = self.executor.acquire(&self.demand, &self.entry.slot);
+        self.wait_for(client, self.executor.acquire(&self.demand, &self.entry.slot)).await
+    }
+
+    /// Waits for something of the pool; `None` = the client did not wait.
+    async fn wait_for<T>(
+        &self,
+        client: &mut Client,
+        acquire: impl Future<Output = Result<T>>,
+    ) -> Option<Result<T>> {
         tokio::pin!(acquire);
         loop {
             tokio::select! {
@@ -465,7 +506,11 @@ impl Session {
 async fn refuse(client: &mut Client, error: &Error) -> bool {
     let passing = matches!(
         error.kind(),
-        ErrorKind::PoolExhausted | ErrorKind::ServiceUnavailable | ErrorKind::Cancelled
+        ErrorKind::PoolExhausted
+            | ErrorKind::ServiceUnavailable
+            | ErrorKind::Cancelled
+            | ErrorKind::LimitReached
+            | ErrorKind::IdleTimeout
     );
     if !passing {
         return false;
@@ -513,6 +558,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         // Settled first: what it did is summed when the entry goes.
         self.work = None;
+        self.release_pooled();
         self.sessions.unregister(&self.entry, self.ended);
     }
 }

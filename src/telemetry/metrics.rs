@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::SlowQuery;
+use super::classes::ClassMetrics;
 use super::native::NativeMetrics;
 use crate::types::Protocol;
 
@@ -185,6 +186,8 @@ pub struct Metrics {
     protocols: Vec<ProtocolMetrics>,
     /// The native protocol.
     pub native: NativeMetrics,
+    /// Pooled sessions by connection class.
+    pub classes: ClassMetrics,
     /// Pool of the clients' roles.
     pub main_pool: PoolMetrics,
     /// Pool of the system role.
@@ -255,7 +258,7 @@ impl Maker<'_> {
         self.keep(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.keep(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
@@ -290,6 +293,7 @@ impl Metrics {
         let protocols = protocol_metrics(&make);
         let [main_pool, system_pool] = pool_metrics(&make);
         let native = NativeMetrics::new(&make);
+        let classes = ClassMetrics::new(&make);
         let rows = make.counters(
             "rustydb_query_rows_returned_total",
             "Rows returned or changed",
@@ -298,6 +302,7 @@ impl Metrics {
         Self {
             protocols,
             native,
+            classes,
             main_pool,
             system_pool,
             query_active: make.gauge("rustydb_query_active", "Requests in work"),

@@ -9,6 +9,7 @@ mod carried;
 mod foreign;
 mod named;
 mod outgoing;
+mod pooled;
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::RandomState;
@@ -32,6 +33,8 @@ pub use carried::Carried;
 pub use named::Limits;
 use named::Named;
 pub use outgoing::{Refused, rule};
+use pooled::Pooled;
+pub use pooled::{Left, Parcel};
 
 /// What is given up for others when a client rests: it is seldom asked for again.
 const SOFT: Effects = Effects::SEQUENCE.and(Effects::SEED);
@@ -99,6 +102,7 @@ pub struct Mux {
     requests: u32,
     cache_size: usize,
     metrics: Arc<Metrics>,
+    pooled: Pooled,
 }
 
 /// What [`Mux::new`] needs.
@@ -162,6 +166,7 @@ impl Mux {
             requests: 0,
             cache_size: setup.cache_size,
             metrics: setup.metrics,
+            pooled: Pooled::default(),
         }
     }
 
@@ -344,12 +349,14 @@ impl Mux {
 
     fn commit(&mut self, conn: &mut ConnState) {
         self.settings_moved |= !self.journal.is_empty();
-        for change in std::mem::take(&mut self.journal) {
-            self.settings = Arc::new(self.settings.after(&change, &self.start));
-            let applied = conn.applied.after(&change, &Settings::default());
+        let journal = std::mem::take(&mut self.journal);
+        for change in &journal {
+            self.settings = Arc::new(self.settings.after(change, &self.start));
+            let applied = conn.applied.after(change, &Settings::default());
             let same = applied == *self.settings;
             conn.applied = if same { self.settings.clone() } else { Arc::new(applied) };
         }
+        self.follow_wish(&journal);
         if self.settings.is_too_large() {
             self.batch.add(Effects::HIDDEN);
         }
@@ -389,7 +396,8 @@ impl Mux {
         self.unnamed = None;
         self.journal.clear();
         let lasting = Effects::LOAD.and(Effects::SEED).and(Effects::HIDDEN);
-        self.pins = self.pins.only(lasting.and(Effects::UNTRACKED));
+        self.pins = self.pins.only(lasting.and(Effects::UNTRACKED).and(Effects::POOLED));
+        self.follow_wish(&[Change::ResetAll]);
         if conn.expect.is_single() {
             self.batch = self.batch.only(lasting);
         }
@@ -557,6 +565,7 @@ impl Mux {
             true => conn.applied.clone(),
             false => Arc::new(conn.applied.with(missing)),
         };
+        self.follow_wish(&[]);
         conn.spoiled |= seen.spoiled;
         if seen.too_long {
             self.pins.add(Effects::HIDDEN);
@@ -565,6 +574,7 @@ impl Mux {
         if self.pins.has(SOFT) && !self.keeps_soft(wait) {
             self.pins = self.pins.without(SOFT);
         }
+        self.give_up_for_wish();
     }
 
     /// The seed and the values of sequences are kept while the client is at work. When it rests,

@@ -95,6 +95,12 @@ impl Named {
         *self = Self { pending, ..Self::new(self.limits) };
     }
 
+    /// All of them go to somebody else.
+    pub(super) fn hand_over(&mut self) -> Self {
+        let none = Self::new(self.limits);
+        std::mem::replace(self, none)
+    }
+
     /// Why a statement must be refused. One whose name is taken need not: PostgreSQL refuses it.
     pub(super) fn excess(&self, name: &[u8], bytes: usize) -> Option<Excess> {
         if self.contains(name) || self.by_sql.contains_key(name) {

@@ -36,8 +36,8 @@ use crate::frontend::pgwire::{Admission, PgDoor, part, shares, too_many};
 use crate::limits::Share;
 use crate::net::{ReadAhead, Stage, Stream, TlsFacts};
 use crate::proto::native::frame::flags;
-use crate::proto::native::{Agreed, ErrorBody, Message, Severity, capabilities};
-use crate::session::{Client, End, Opening, Session};
+use crate::proto::native::{Agreed, AuthStart, ErrorBody, Message, Purity, Severity, capabilities};
+use crate::session::{CLASS, Client, End, Opening, PURITY, Session, TAG};
 use crate::telemetry::metrics::Raised;
 use crate::types::{Database, Protocol, Role};
 use driver::{Driver, Over, Parts};
@@ -203,6 +203,7 @@ fn open(door: &PgDoor, peer: String, proven: &Proven) -> Result<(Session, Places
     let shares = shares(door, &proven.identity.role, &database)?;
     let mut options: Vec<(String, String)> = Vec::new();
     let own = [("application_name", start.application_name.as_str()), ("client_encoding", "UTF8")];
+    options.extend(session_wish(start));
     let given = start.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in own.into_iter().chain(given) {
         let is_encoding = name.eq_ignore_ascii_case("client_encoding") && value != "UTF8";
@@ -227,6 +228,23 @@ fn open(door: &PgDoor, peer: String, proven: &Proven) -> Result<(Session, Places
         "logged in"
     );
     Ok((session, shares))
+}
+
+/// What the client says of pooled sessions, as settings.
+fn session_wish(start: &AuthStart) -> Vec<(String, String)> {
+    let purity = start.purity.map(|purity| purity_word(purity).to_owned());
+    let asked =
+        [(CLASS, start.connection_class.clone()), (PURITY, purity), (TAG, start.tag.clone())];
+    asked.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+/// As the setting has it.
+fn purity_word(purity: Purity) -> &'static str {
+    match purity {
+        Purity::New => "new",
+        Purity::Own => "self",
+        Purity::Any => "any",
+    }
 }
 
 /// How a connection ended.

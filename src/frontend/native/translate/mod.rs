@@ -33,6 +33,7 @@ use crate::proto::native::{
 };
 use crate::proto::typed::result::Encoder;
 use crate::session::Entry;
+use crate::telemetry::Tally;
 use ahead::Turn;
 use known::Known;
 use prepared::Statements;
@@ -59,6 +60,7 @@ pub(super) struct Translator {
     extensions: Extensions,
     session: u64,
     role: String,
+    tally: Arc<Tally>,
     statements: Statements,
     known: Known,
     encoder: Encoder,
@@ -110,6 +112,7 @@ impl Translator {
             extensions,
             session: entry.id.0,
             role: entry.role.as_str().to_owned(),
+            tally: entry.tally.clone(),
             statements: Statements::default(),
             known: Known::default(),
             encoder: Encoder::default(),
@@ -154,7 +157,8 @@ impl Translator {
     async fn welcome(&mut self, proven: Box<Proven>) -> Result<(), Failure> {
         let rows = self.text_rows(ROLES).await?;
         let roles = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
-        let parameters = self.core.lock().parameters.take().unwrap_or_default();
+        let mut parameters = self.core.lock().parameters.take().unwrap_or_default();
+        parameters.extend(self.found().await?);
         let success = AuthReply::Success {
             session_id: self.session,
             user: self.role.clone(),

@@ -4,10 +4,17 @@ use std::sync::atomic::Ordering;
 
 use super::query::Run;
 use super::{Done, Failure, Translator};
-use crate::frontend::native::errors;
+use crate::frontend::native::{errors, purity_word};
 use crate::proto::backend::TxStatus;
-use crate::proto::native::{AuthReply, Isolation, Message, Notification, Purity, SessionCommand};
-use crate::query::quote_literal;
+use crate::proto::native::{
+    AuthReply, Isolation, Message, Notification, Purity, SessionCommand, Severity,
+};
+use crate::query::{Effects, quote_literal};
+use crate::session::{CLASS, PURITY, TAG, TAG_FOUND, TAG_MATCH, check_pooling};
+
+/// How a pooled session fits.
+const FOUND: &str = "SELECT pg_catalog.current_setting('rustydb.tag_match', true), \
+     pg_catalog.current_setting('rustydb.tag_found', true)";
 
 /// A name as it stands in SQL text.
 pub(super) fn quoted(name: &str) -> Result<String, Failure> {
@@ -30,6 +37,20 @@ pub(super) fn literal(text: &str) -> Result<String, Failure> {
         true => Err(errors::refusal("22021", "VALIDATION_ERROR", "a NUL character in a value")),
         false => Ok(quote_literal(text)),
     }
+}
+
+/// Whether a setting says what pooled session is asked for.
+fn is_wish(name: &str) -> bool {
+    [CLASS, PURITY, TAG].iter().any(|word| word.eq_ignore_ascii_case(name))
+}
+
+/// A value of such a setting, written so that it is read in the text of the command.
+fn wish_literal(value: &str) -> Result<String, Failure> {
+    if value.contains(['\\', '\0']) {
+        let text = "a backslash or NUL character in a connection class, purity or tag";
+        return Err(errors::refusal("22023", "VALIDATION_ERROR", text));
+    }
+    Ok(format!("'{}'", value.replace('\'', "''")))
 }
 
 impl Translator {
@@ -108,6 +129,11 @@ impl Translator {
         command: SessionCommand,
     ) -> Result<(), Failure> {
         let done = match command {
+            SessionCommand::Set { name, value, local: false } if is_wish(&name) => {
+                // It is read in the text, where a function call would have to be looked for.
+                let (name, value) = (setting(&name)?, wish_literal(&value)?);
+                self.command(&format!("SET {name} TO {value}")).await?
+            }
             SessionCommand::Set { name, value, local } => {
                 // SET would read a list as one name.
                 let (name, value) = (literal(&name)?, literal(&value)?);
@@ -121,10 +147,10 @@ impl Translator {
                 self.command(&format!("RESET {}", setting(&name)?)).await?
             }
             SessionCommand::DiscardAll => self.discard_all().await?,
-            SessionCommand::Acquire { connection_class, purity, .. } => {
-                return self.acquire(id, connection_class, purity).await;
+            SessionCommand::Acquire { connection_class, tag, purity } => {
+                return self.acquire(id, connection_class, tag, purity).await;
             }
-            SessionCommand::Release { .. } => self.release().await?,
+            SessionCommand::Release { tag } => self.release(tag).await?,
         };
         self.ok(id, done).await
     }
@@ -144,36 +170,90 @@ impl Translator {
         Ok(done)
     }
 
-    /// Transactions take pooled connections by themselves, with the session's own state on them;
-    /// what remains is to have none of that state.
+    /// Asks for a pooled session, as PostgreSQL's clients do: with settings. What the session had
+    /// before goes to the next of its class, or is discarded; nothing of it is in the new one.
     async fn acquire(
         &mut self,
         id: u64,
         class: Option<String>,
+        tag: Option<String>,
         purity: Purity,
     ) -> Result<(), Failure> {
-        if class.is_some_and(|class| class.len() > 128) {
-            let text = "a connection class is longer than 128 bytes";
-            return Err(errors::refusal("22023", "VALIDATION_ERROR", text));
+        if self.tx() != TxStatus::Idle {
+            let text = "a session cannot be acquired within a transaction";
+            return Err(errors::refusal("25001", "VALIDATION_ERROR", text));
         }
-        if purity == Purity::New {
+        let (class, tag) = (class.unwrap_or_default(), tag.unwrap_or_default());
+        let purity = purity_word(purity);
+        check_pooling(&class, Some(purity), &tag)
+            .map_err(|error| Box::new(errors::of_error(&error, Severity::Error)))?;
+        let is_pooled = self.is_pooled();
+        if !is_pooled && purity != "any" {
             self.discard_all().await?;
         }
+        // In one request, which a session that is held still serves: another connection for it
+        // could be the parked one that is wanted.
+        let first = if is_pooled { "SET rustydb.purity TO 'any'; " } else { "" };
+        let (class, tag) = (wish_literal(&class)?, wish_literal(&tag)?);
+        let sql = format!(
+            "{first}SET rustydb.connection_class TO {class}; SET rustydb.tag TO {tag}; \
+             SET rustydb.purity TO '{purity}'"
+        );
+        self.command(&sql).await?;
+        if is_pooled {
+            self.statements.clear();
+        }
+        let parameters = match purity {
+            "any" => vec![(TAG_MATCH.to_owned(), "none".to_owned())],
+            _ => {
+                // This is the request that borrows it.
+                self.command("").await?;
+                self.found().await?
+            }
+        };
         let success = AuthReply::Success {
             session_id: self.session,
             user: self.role.clone(),
             roles: Vec::new(),
-            parameters: Vec::new(),
+            parameters,
         };
         self.answer(id, &Message::AuthReply(success)).await
     }
 
-    /// Gives up what would keep the session on its connection.
-    async fn release(&mut self) -> Result<Done, Failure> {
+    /// How the pooled session that is held fits what was asked for.
+    pub(super) async fn found(&mut self) -> Result<Vec<(String, String)>, Failure> {
+        if !self.is_pooled() {
+            return Ok(Vec::new());
+        }
+        let rows = self.text_rows(FOUND).await?;
+        let mut values = rows.into_iter().next().unwrap_or_default().into_iter();
+        let mut value = |name: &str| (name.to_owned(), values.next().flatten().unwrap_or_default());
+        Ok(vec![value(TAG_MATCH), value(TAG_FOUND)])
+    }
+
+    fn is_pooled(&self) -> bool {
+        Effects::from_bits(self.tally.pinned()).has(Effects::POOLED)
+    }
+
+    /// Gives a pooled session to the next of its class; another one gives up what would keep it on
+    /// its connection.
+    async fn release(&mut self, tag: Option<String>) -> Result<Done, Failure> {
+        let tag = tag.unwrap_or_default();
+        check_pooling("", None, &tag)
+            .map_err(|error| Box::new(errors::of_error(&error, Severity::Error)))?;
         if self.tx() != TxStatus::Idle {
             self.command("ROLLBACK").await?;
         }
-        self.discard_all().await?;
+        if self.is_pooled() {
+            let tag = match tag.as_str() {
+                "" => String::new(),
+                tag => format!("SET rustydb.tag TO {}; ", wish_literal(tag)?),
+            };
+            self.command(&format!("{tag}SET rustydb.purity TO 'any'")).await?;
+            self.statements.clear();
+        } else {
+            self.discard_all().await?;
+        }
         Ok(Done { tag: "RELEASE".into(), rows: 0 })
     }
 

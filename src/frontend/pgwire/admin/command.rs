@@ -7,6 +7,7 @@ use crate::types::Database;
 /// What `SHOW` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Show {
+    Classes,
     Clients,
     Config,
     Databases,
@@ -24,7 +25,8 @@ pub(super) enum Show {
 }
 
 impl Show {
-    pub(super) const ALL: [(&str, Show); 14] = [
+    pub(super) const ALL: [(&str, Show); 15] = [
+        ("CLASSES", Show::Classes),
         ("CLIENTS", Show::Clients),
         ("CONFIG", Show::Config),
         ("DATABASES", Show::Databases),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::command::{HELP, Show};
 use crate::proto::rows::{Cell, ColumnType};
 use crate::session::SessionView;
-use crate::session::admin::Admin;
+use crate::session::admin::{Admin, ClassView};
 use crate::telemetry::{Totals, process_memory};
 use crate::types::{BackendAddr, Database, Role};
 
@@ -46,6 +46,19 @@ const CLIENTS: Columns = &[
     ("xact_count", Int8),
     ("query_count", Int8),
     ("wait_time", Int8),
+];
+
+const CLASSES: Columns = &[
+    ("class", Text),
+    ("requests", Int8),
+    ("hits", Int8),
+    ("misses", Int8),
+    ("tag_hits", Int8),
+    ("waits", Int8),
+    ("timeouts", Int8),
+    ("taken_away", Int8),
+    ("held", Int8),
+    ("parked", Int8),
 ];
 
 /// What clients and connections have in common.
@@ -136,6 +149,7 @@ impl Show {
     /// Its columns, known without looking.
     pub(super) fn columns(self) -> Columns {
         match self {
+            Show::Classes => CLASSES,
             Show::Clients => CLIENTS,
             Show::Config => CONFIG,
             Show::Databases => DATABASES,
@@ -155,6 +169,7 @@ impl Show {
     /// Its rows now.
     pub(super) fn rows(self, admin: &Admin) -> Rows {
         match self {
+            Show::Classes => classes(admin),
             Show::Clients => admin.sessions().iter().map(client).collect(),
             Show::Config => config(admin),
             Show::Databases => databases(admin),
@@ -221,6 +236,25 @@ fn client(view: &SessionView) -> Vec<Cell> {
         view.totals.queries,
         view.totals.wait_us,
     ]
+}
+
+fn classes(admin: &Admin) -> Rows {
+    let row = |view: ClassView| {
+        let of = view.figures;
+        row![
+            &*view.name,
+            of.requests.get(),
+            of.hits.get(),
+            of.misses.get(),
+            of.tag_hits.get(),
+            of.waits.get(),
+            of.timeouts.get(),
+            of.taken_away.get(),
+            of.held.get(),
+            of.parked.get(),
+        ]
+    };
+    admin.classes().into_iter().map(row).collect()
 }
 
 fn host_and_port(addr: &BackendAddr) -> (String, u32) {

@@ -1,0 +1,154 @@
+//! Pooled sessions of native clients.
+
+use std::time::Duration;
+
+use rustydb_client::protocol::*;
+
+use crate::client::{Wire, hello, query, start};
+use crate::harness::{Server, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn server(settings: &[&str]) -> Server {
+    settings.iter().fold(Server::builder().arg("--insecure"), |b, pair| b.set(pair)).start()
+}
+
+fn acquire(class: &str, tag: &str, purity: Purity) -> Message {
+    Message::Session(SessionCommand::Acquire {
+        connection_class: Some(class.into()),
+        tag: Some(tag.into()).filter(|tag: &String| !tag.is_empty()),
+        purity,
+    })
+}
+
+fn release(tag: Option<&str>) -> Message {
+    Message::Session(SessionCommand::Release { tag: tag.map(str::to_owned) })
+}
+
+/// What the reply says of the tag: how it matches, and which was found.
+#[track_caller]
+fn found(reply: Message) -> (String, String) {
+    let Message::AuthReply(AuthReply::Success { parameters, .. }) = reply else {
+        panic!("{reply:?}")
+    };
+    let value = |name: &str| {
+        let pair = parameters.iter().find(|(known, _)| known == name);
+        pair.map_or_else(String::new, |(_, value)| value.clone())
+    };
+    (value("rustydb.tag_match"), value("rustydb.tag_found"))
+}
+
+fn pair(how: &str, tag: &str) -> (String, String) {
+    (how.into(), tag.into())
+}
+
+fn has_table(wire: &mut Wire) -> bool {
+    let rows = wire.rows("SELECT to_regclass('mine') IS NOT NULL", vec![]);
+    rows == vec![vec![Value::Bool(true)]]
+}
+
+#[test]
+fn acquire_finds_what_release_has_left() {
+    let server = server(&[]);
+    let mut wire = Wire::open(&server);
+    assert_eq!(found(wire.one(&acquire("web", "a=1", Purity::Own))), pair("none", ""));
+    wire.one(&query("CREATE TEMP TABLE mine (a int)", vec![]));
+    wire.one(&release(Some("a=1, b=2")));
+    assert!(!has_table(&mut wire));
+    let mut other = Wire::open(&server);
+    assert!(!has_table(&mut other));
+    assert_eq!(found(other.one(&acquire("app", "", Purity::Own))), pair("none", ""));
+    assert!(!has_table(&mut other));
+    // Acquiring again gives back what is held first.
+    assert_eq!(found(other.one(&acquire("web", "b=2,a=1", Purity::Own))), pair("exact", "a=1,b=2"));
+    assert!(has_table(&mut other));
+    assert_eq!(found(wire.one(&acquire("web", "a=1", Purity::Own))), pair("none", ""));
+    wire.one(&release(None));
+    other.one(&release(None));
+    assert_eq!(
+        found(wire.one(&acquire("web", "b=2,c=3", Purity::Own))),
+        pair("partial", "a=1,b=2")
+    );
+    assert!(has_table(&mut wire));
+    assert_eq!(found(wire.one(&acquire("web", "", Purity::New))), pair("none", ""));
+    assert!(!has_table(&mut wire));
+    assert_eq!(found(wire.one(&acquire("web", "", Purity::Any))), pair("none", ""));
+    assert!(!has_table(&mut wire));
+}
+
+#[test]
+fn the_log_in_asks_and_is_answered() {
+    let server = server(&[]);
+    let come = |class: &str, purity: Purity, tag: Option<&str>| {
+        let mut wire = Wire::connect(&server);
+        wire.handshake(hello());
+        let mut start = start("rustydb", AuthMethod::Trust);
+        start.connection_class = Some(class.into());
+        start.purity = Some(purity);
+        start.tag = tag.map(str::to_owned);
+        wire.send(2, 0, &Message::Auth(Auth::Start(Box::new(start))));
+        let reply = wire.read().message;
+        (wire, reply)
+    };
+    let (mut wire, reply) = come("web", Purity::Own, Some("a=1"));
+    assert_eq!(found(reply), pair("none", ""));
+    wire.one(&query("CREATE TEMP TABLE mine (a int)", vec![]));
+    drop(wire);
+    let parked = || server.metric("rustydb_class_sessions{class=\"web\",state=\"parked\"}");
+    eventually("it is parked", SOON, || parked() == 1.0);
+    let (mut wire, reply) = come("web", Purity::Own, Some("a=1"));
+    assert_eq!(found(reply), pair("exact", "a=1"));
+    assert!(has_table(&mut wire));
+    let (mut other, reply) = come("web", Purity::Any, None);
+    assert_eq!(found(reply), pair("", ""));
+    assert!(!has_table(&mut other));
+    // DISCARD ALL gives up the session with its state.
+    wire.one(&Message::Session(SessionCommand::DiscardAll));
+    assert!(!has_table(&mut wire));
+    drop(wire);
+    let (_, reply) = come(&"x".repeat(129), Purity::Own, None);
+    let Message::Error(error) = reply else { panic!("{reply:?}") };
+    assert_eq!(error.sqlstate, "22023");
+}
+
+#[test]
+fn a_pool_of_one_connection_is_enough_to_find_ones_own() {
+    let server = server(&["pool.max_size=1", "pool.min_size=0"]);
+    let mut wire = Wire::open(&server);
+    assert_eq!(found(wire.one(&acquire("web", "a=1", Purity::Own))), pair("none", ""));
+    wire.one(&query("CREATE TEMP TABLE mine (a int)", vec![]));
+    assert_eq!(found(wire.one(&acquire("web", "a=1", Purity::Own))), pair("exact", "a=1"));
+    assert!(has_table(&mut wire));
+    wire.one(&release(None));
+    // Everybody else goes first: what is parked is reset.
+    let mut other = Wire::open(&server);
+    assert!(!has_table(&mut other));
+    assert_eq!(found(wire.one(&acquire("web", "a=1", Purity::Own))), pair("none", ""));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let server = server(&["session.drcp.max_think_time_secs=1"]);
+    let mut wire = Wire::open(&server);
+    for message in [
+        acquire(&"x".repeat(129), "", Purity::Own),
+        acquire("web", "nonsense", Purity::Own),
+        acquire("it\\'s", "", Purity::Own),
+        release(Some("=")),
+    ] {
+        assert_eq!(wire.refused(&message).sqlstate, "22023", "{message:?}");
+    }
+    wire.one(&Message::Begin { isolation: None, read_only: None, deferrable: None });
+    assert_eq!(wire.refused(&acquire("web", "", Purity::Own)).sqlstate, "25001");
+    wire.one(&release(None));
+    assert_eq!(found(wire.one(&acquire("it's", "a=it's", Purity::Own))), pair("none", ""));
+    wire.one(&release(None));
+    assert_eq!(found(wire.one(&acquire("it's", "a=it's", Purity::Own))), pair("exact", "a=it's"));
+    // Who thinks for too long is told once, and may go on.
+    wire.one(&Message::Begin { isolation: None, read_only: None, deferrable: None });
+    let taken = || server.metric("rustydb_class_taken_away_total{class=\"it's\"}");
+    eventually("it is taken away", SOON, || taken() == 1.0);
+    let late = wire.refused(&Message::Commit { and_chain: false });
+    assert_eq!(late.sqlstate, "57P05", "{late:?}");
+    assert_eq!(wire.rows("SELECT true", vec![]), vec![vec![Value::Bool(true)]]);
+}
