@@ -6,8 +6,12 @@ mod classify;
 mod effects;
 mod lexer;
 mod names;
+pub mod plan;
+pub mod postgrest;
+pub mod schema;
 mod settings;
 mod split;
+pub mod where_json;
 
 pub use body::classify_body;
 pub use classify::{Class, Reference, classify};
