@@ -42,7 +42,7 @@ doc: ## Build the documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
 
 fuzz: ## Fuzz each target for a minute (needs nightly Rust and cargo-fuzz)
-	for target in frame_scanner startup_packet backend_message native_frame native_message native_value; do \
+	for target in frame_scanner startup_packet backend_message native_frame native_message native_value rows_request; do \
 		$(CARGO) +nightly fuzz run $$target -- -max_total_time=60 || exit 1; \
 	done
 

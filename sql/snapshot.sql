@@ -3,7 +3,8 @@ WITH own AS (
     SELECT oid, nspname FROM pg_catalog.pg_namespace
     WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_(toast|temp)'
 ), relation AS (
-    SELECT c.* FROM pg_catalog.pg_class c
+    SELECT c.oid, c.relname, c.relnamespace, c.relkind, c.reltype, c.relispartition
+    FROM pg_catalog.pg_class c
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relnamespace IN (SELECT oid FROM own)
 )
 SELECT 'schema', n.nspname::text, d.description, NULL, NULL, NULL, NULL, NULL, NULL
@@ -35,6 +36,11 @@ SELECT 'reference', k.conname::text, k.conrelid::text, k.conkey::text, k.confrel
     NULL, NULL, NULL
 FROM pg_catalog.pg_constraint k JOIN relation c ON c.oid = k.conrelid
 WHERE k.contype = 'f' AND k.conparentid = 0
+UNION ALL
+-- Where the columns of views come from is written in their rules only.
+SELECT 'view', c.oid::text, r.ev_action::text, NULL, NULL, NULL, NULL, NULL, NULL
+FROM relation c JOIN pg_catalog.pg_rewrite r ON r.ev_class = c.oid AND r.ev_type = '1'
+WHERE c.relkind IN ('v', 'm') AND pg_catalog.octet_length(r.ev_action::text) < 1000000
 UNION ALL
 SELECT 'function', p.oid::text, n.nspname::text, p.proname::text,
     p.prokind::text || p.provolatile::text || CASE WHEN p.proretset THEN 's' ELSE '-' END

@@ -147,6 +147,7 @@ pub fn read(rows: &[Row]) -> Schema {
             Some("column") => column(&mut builder, row),
             Some("key") => key(&mut builder, row),
             Some("reference") => reference(&mut builder, row),
+            Some("view") => view(&mut builder, row),
             Some("function") => function(&mut builder, row),
             Some("type") => type_entry(&mut builder, row),
             Some("label") => label(&mut builder, row),
@@ -247,6 +248,60 @@ fn reference(builder: &mut Builder, row: &Row) -> Option<()> {
     let to = (number(row, 4)?, numbers(text(row, 5)?));
     builder.reference(name, from, to);
     Some(())
+}
+
+fn view(builder: &mut Builder, row: &Row) -> Option<()> {
+    let view = number(row, 1)?;
+    for (column, table, table_column) in view_columns(text(row, 2)?) {
+        builder.view_column((view, column), (table, table_column));
+    }
+    Some(())
+}
+
+/// Columns of a view, each with the table and column it shows, from the tree of its rule: the
+/// target entries of the outermost query. `\` stands before what is meant literally
+/// (`src/backend/nodes/outfuncs.c`).
+fn view_columns(tree: &str) -> Vec<(i16, u32, i16)> {
+    let mut found = Vec::new();
+    let (mut depth, mut start, mut is_target) = (0_usize, 0, false);
+    let mut bytes = tree.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'\\' => {
+                bytes.next();
+            }
+            b'{' => {
+                depth += 1;
+                if depth == 2 {
+                    is_target = tree.as_bytes()[at..].starts_with(b"{TARGETENTRY");
+                }
+            }
+            b'}' => {
+                if depth == 2 && is_target {
+                    found.extend(target_entry(&tree[start..at]));
+                }
+                depth = depth.saturating_sub(1);
+                // What follows the expression within.
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn target_entry(fields: &str) -> Option<(i16, u32, i16)> {
+    let mut words = fields.split_ascii_whitespace();
+    let (mut number, mut table, mut column) = (None, None, None);
+    while let Some(word) = words.next() {
+        match word {
+            ":resno" => number = words.next()?.parse().ok(),
+            ":resorigtbl" => table = words.next()?.parse().ok().filter(|oid| *oid != 0),
+            ":resorigcol" => column = words.next()?.parse().ok(),
+            _ => {}
+        }
+    }
+    Some((number?, table?, column?))
 }
 
 /// Numbers of an array (`{1,2}`) or a vector (`1 2`).
@@ -377,6 +432,43 @@ mod tests {
         assert_eq!(read(&all).fingerprint, schema.fingerprint);
         all.pop();
         assert_ne!(read(&all).fingerprint, schema.fingerprint);
+    }
+
+    #[test]
+    fn columns_of_views_are_read_from_their_rules() {
+        let tree = r"({QUERY :rtable ({RTE :subquery {QUERY :targetList ({TARGETENTRY :expr {VAR}
+            :resno 1 :resname x :ressortgroupref 0 :resorigtbl 9 :resorigcol 9 :resjunk false})}})
+            :targetList ({TARGETENTRY :expr {VAR :location 7} :resno 1 :resname a\}\ b
+            :ressortgroupref 0 :resorigtbl 10 :resorigcol 2 :resjunk false} {TARGETENTRY :expr
+            {OPEXPR :args ({VAR} {CONST})} :resno 2 :resname y :ressortgroupref 0 :resorigtbl 0
+            :resorigcol 0 :resjunk false})})";
+        assert_eq!(view_columns(tree), [(1, 10, 2)]);
+        assert_eq!(view_columns("}}}{{{\\"), []);
+        let mut all = rows(DATABASE);
+        all.extend(rows(
+            "table|12|public|people|v|112|-|-|-
+             column|12|1|key|23|-1||-|-
+             table|13|public|some|v|113|-|-|-
+             column|13|1|who|23|-1||-|-",
+        ));
+        let rule = |table, column| {
+            Some(format!(
+                "({{QUERY :targetList ({{TARGETENTRY :expr {{VAR}} :resno 1 :resname key \
+                 :resorigtbl {table} :resorigcol {column}}})}})"
+            ))
+        };
+        for (view, rule) in [("12", rule(10, 1)), ("13", rule(12, 1))] {
+            all.push(vec![Some("view".into()), Some(view.into()), rule]);
+        }
+        let schema = read(&all);
+        let posts = schema.table_at("public", "posts").unwrap();
+        for target in ["authors", "people", "some"] {
+            assert_eq!(schema.relations(posts, target, None).len(), 1, "{target}");
+        }
+        // By the column's name it is the table that is meant.
+        assert_eq!(schema.relations(posts, "author", None).len(), 1);
+        let some = schema.table_at("public", "some").unwrap();
+        assert_eq!(schema.relations(some, "posts", None).len(), 1);
     }
 
     #[test]

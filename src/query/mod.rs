@@ -4,6 +4,7 @@
 mod body;
 mod classify;
 mod effects;
+pub mod fuzz;
 mod lexer;
 mod names;
 pub mod plan;

@@ -1,11 +1,12 @@
-//! The where clause as JSON: `{"field": "age", "op": "GREATER_THAN", "value": 18}`, with `and`,
+//! How `/api/v1` and GraphQL say which rows: sort fields, keys, and the where clause as JSON: `{"field": "age", "op": "GREATER_THAN", "value": 18}`, with `and`,
 //! `or` and `not`. Several members of one object must all hold; `op` is EQUALS when there is a value
 //! and no `op`. A field may be a path into JSON: `address.city`.
 
 use serde_json::{Map, Value};
 
-use super::plan::ask::{Condition, Field, Is, Operator, Step, Test, TextQuery};
-use super::plan::{MAX_CONDITION_DEPTH, PlanError};
+use super::plan::ask::{Condition, Direction, Field, Is, Operator, Order, Step, Test, TextQuery};
+use super::plan::{MAX_CONDITION_DEPTH, MAX_ORDER, PlanError};
+use super::schema::Table;
 
 /// Values of one list.
 pub const MAX_LIST: usize = 1000;
@@ -13,6 +14,42 @@ pub const MAX_LIST: usize = 1000;
 /// Reads a where clause. An empty object means all rows.
 pub fn parse(clause: &Value) -> Result<Condition, PlanError> {
     parse_at(clause, 0)
+}
+
+/// The row with this primary key: its text, or a JSON array of values when it has several columns.
+pub fn by_key(table: &Table, id: &str) -> Result<Condition, PlanError> {
+    let names: Vec<&str> = table.key_names().map(|name| &**name).collect();
+    let values = match names.len() {
+        0 => return bad(format!("{} has no primary key", table.name)),
+        1 => vec![id.to_owned()],
+        _ => match serde_json::from_str(id) {
+            Ok(list) => scalars("the key", &list)?,
+            Err(_) => return bad("a key of several columns is a JSON array"),
+        },
+    };
+    if values.len() != names.len() {
+        return bad(format!("the key has {} columns", names.len()));
+    }
+    let equal = |(name, value): (&str, String)| {
+        let test = Test::Compare { operator: Operator::Equal, quantifier: None, value };
+        Condition::Test(Field::column(name), test)
+    };
+    Ok(Condition::And(names.into_iter().zip(values).map(equal).collect()))
+}
+
+/// `name,-age`: fields, the largest first where a `-` stands before.
+pub fn sort(text: &str) -> Result<Vec<Order>, PlanError> {
+    if text.split(',').nth(MAX_ORDER).is_some() {
+        return Err(PlanError::TooMuch("terms of an order", MAX_ORDER));
+    }
+    let term = |word: &str| {
+        let (name, direction) = match word.strip_prefix('-') {
+            Some(name) => (name, Direction::Descending),
+            None => (word, Direction::Ascending),
+        };
+        Ok(Order { relation: None, field: field(name, true)?, direction, nulls: None })
+    };
+    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(term).collect()
 }
 
 fn bad<T>(reason: impl Into<String>) -> Result<T, PlanError> {
@@ -284,6 +321,25 @@ mod tests {
             let shown = shown(clause.clone());
             assert!(shown.contains(expected), "{clause}: {shown}");
         }
+    }
+
+    #[test]
+    fn keys_and_sort_fields() {
+        let schema = crate::query::plan::fixtures::schema();
+        let table = |name| schema.table("api", name).unwrap();
+        let shown = |condition: Result<Condition, PlanError>| match condition {
+            Ok(condition) => format!("{condition:?}"),
+            Err(error) => error.message(),
+        };
+        assert!(shown(by_key(table("authors"), "[1]")).contains("\"[1]\""));
+        assert!(shown(by_key(table("orders"), "[1, \"2\"]")).contains("number"));
+        for (name, id) in [("orders", "1"), ("orders", "[1]"), ("odd \"table\"", "1")] {
+            assert!(by_key(table(name), id).is_err(), "{name} {id}");
+        }
+        let order = sort("name, -data.a").unwrap();
+        assert_eq!((order.len(), order[1].direction), (2, Direction::Descending));
+        assert_eq!(order[1].field.path, [Step::Key("a".into())]);
+        assert!(sort(&"a,".repeat(MAX_ORDER + 1)).is_err() && sort("").unwrap().is_empty());
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::ask::{Arguments, Call, Count};
 use super::error::PlanError;
-use super::read::{Page, Source, Writer};
 use super::resolve::{Level, Limits, Resolver, Scope};
+use super::rows::{Page, Source, Writer};
 use super::sql::{Statement, array_text};
 use super::{MAX_LIST, ask};
 use crate::query::schema::{Argument, Function, Schema, TypeKind, Volatility, oid};

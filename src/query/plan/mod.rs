@@ -12,6 +12,7 @@ pub mod cursor;
 mod error;
 mod read;
 mod resolve;
+mod rows;
 mod sql;
 mod write;
 

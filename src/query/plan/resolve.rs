@@ -324,10 +324,11 @@ impl<'s> Resolver<'s> {
             return Err(PlanError::TooMuch("steps of a path", MAX_PATH));
         }
         let (base, own_type, is_nullable) = self.base(scope, &field.name)?;
-        let json = self.schema.base_type(own_type);
-        let (type_oid, converts) = match (field.path.is_empty(), is_json(json)) {
-            (true, _) => (own_type, false),
-            (false, is_json) => (if is_json { json } else { oid::JSONB }, !is_json),
+        // Values are compared with what a domain is made of: they need not fulfil its checks.
+        let own_type = self.schema.base_type(own_type);
+        let (type_oid, converts) = match (field.path.is_empty(), is_json(own_type)) {
+            (true, _) | (false, true) => (own_type, false),
+            (false, false) => (oid::JSONB, true),
         };
         let as_text = field.as_text && !field.path.is_empty();
         let type_oid = if as_text { oid::TEXT } else { type_oid };

@@ -6,8 +6,8 @@
 
 use super::ask::{self, Change, Item, Payload, Resolution, Returning, Write};
 use super::error::PlanError;
-use super::read::{Page, Source, Writer};
 use super::resolve::{Base, Cond, Expr, Level, Limits, Out, Resolver, Scope, needed};
+use super::rows::{Page, Source, Writer};
 use super::sql::Statement;
 use super::{MAX_ITEMS, MAX_LIST};
 use crate::query::schema::{Column, Name, Origin, Schema, Table, oid};

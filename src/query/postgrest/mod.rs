@@ -366,6 +366,10 @@ impl Planner<'_> {
         }
         let kind = if by_get { query::Kind::Call } else { query::Kind::Rows };
         let mut query = Query::parse(self.request.query, kind)?;
+        if query.cursor.is_some() {
+            return Err(Refusal::new("PGRST127", 400, "Feature not implemented")
+                .details("the rows of a function cannot be paged by a cursor"));
+        }
         if by_get {
             self.page(&mut query)?;
         }
@@ -391,7 +395,7 @@ impl Planner<'_> {
         let single =
             |types: &[u32]| Arguments::Single { value: body.to_vec(), types: types.to_vec() };
         match self.content_type() {
-            Content::Json | Content::Csv => {
+            Content::Json => {
                 let whole = single(&[oid::JSON, oid::JSONB]);
                 match payload::object_names(body)? {
                     Some((json, names)) => {

@@ -4,6 +4,15 @@ use std::collections::HashMap;
 
 use super::{Column, ForeignKey, Function, Name, Namespace, Schema, Table, TypeEntry, TypeKind};
 
+/// References that views add; of more, the rest is left out.
+const MAX_DERIVED: usize = 100_000;
+
+/// Views over views that are followed.
+const MAX_VIEW_DEPTH: usize = 16;
+
+/// A column: number of its table, and its own.
+type Place = (u32, i16);
+
 /// Columns of a constraint, by their numbers in `pg_attribute`.
 type Numbers = Vec<i16>;
 
@@ -16,9 +25,10 @@ pub struct Builder {
     keys: Vec<(u32, bool, Numbers)>,
     references: Vec<Reference>,
     labels: Vec<(u32, f32, Name)>,
+    view_columns: HashMap<Place, Place>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Reference {
     name: Name,
     table: u32,
@@ -69,6 +79,12 @@ impl Builder {
         self.references.push(Reference { name, table, columns, target, target_columns });
     }
 
+    /// Says which column of another table a view's column shows. References of that table, and to
+    /// it, are the view's too when it shows all their columns.
+    pub fn view_column(&mut self, column: (u32, i16), shows: (u32, i16)) {
+        self.view_columns.insert(column, shows);
+    }
+
     /// Adds a function.
     pub fn function(&mut self, function: Function) {
         self.schema.functions.push(function);
@@ -106,7 +122,9 @@ impl Builder {
                 table.unique_keys.push(columns);
             }
         }
-        self.references.sort_by(|a, b| (&a.name, a.table).cmp(&(&b.name, b.table)));
+        derive(&self.view_columns, &mut self.references);
+        self.references
+            .sort_by(|a, b| (&a.name, a.table, a.target).cmp(&(&b.name, b.table, b.target)));
         for reference in self.references {
             add_reference(schema, &by_oid, reference);
         }
@@ -119,6 +137,60 @@ impl Builder {
         index(schema);
         self.schema
     }
+}
+
+/// A view and, for each column of a table that it shows, its own.
+type Shown = (u32, HashMap<i16, i16>);
+
+/// Adds the references that views have because of the tables they show.
+fn derive(view_columns: &HashMap<Place, Place>, references: &mut Vec<Reference>) {
+    let mut views: HashMap<(u32, u32), HashMap<i16, i16>> = HashMap::new();
+    let mut columns: Vec<_> = view_columns.iter().collect();
+    columns.sort_unstable();
+    for ((view, number), shows) in columns {
+        let mut base = *shows;
+        for _ in 0..MAX_VIEW_DEPTH {
+            match view_columns.get(&base) {
+                Some(next) => base = *next,
+                None => break,
+            }
+        }
+        // The first of several columns that show the same.
+        views.entry((base.0, *view)).or_default().entry(base.1).or_insert(*number);
+    }
+    let mut of_table: HashMap<u32, Vec<Shown>> = HashMap::new();
+    for ((table, view), columns) in views {
+        of_table.entry(table).or_default().push((view, columns));
+    }
+    let variants = |table: u32, columns: &Numbers| {
+        let mut found = vec![(table, columns.clone())];
+        for (view, shown) in of_table.get(&table).into_iter().flatten() {
+            let mapped: Option<Numbers> = columns.iter().map(|c| shown.get(c).copied()).collect();
+            found.extend(mapped.map(|mapped| (*view, mapped)));
+        }
+        found
+    };
+    let mut derived = Vec::new();
+    for reference in references.iter() {
+        let from = variants(reference.table, &reference.columns);
+        let to = variants(reference.target, &reference.target_columns);
+        for (table, columns) in &from {
+            for (target, target_columns) in &to {
+                let is_own = (*table, *target) == (reference.table, reference.target);
+                if is_own || derived.len() >= MAX_DERIVED {
+                    continue;
+                }
+                derived.push(Reference {
+                    name: reference.name.clone(),
+                    table: *table,
+                    columns: columns.clone(),
+                    target: *target,
+                    target_columns: target_columns.clone(),
+                });
+            }
+        }
+    }
+    references.append(&mut derived);
 }
 
 fn places(table: &Table, numbers: &[i16]) -> Option<Vec<usize>> {

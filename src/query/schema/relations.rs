@@ -1,7 +1,7 @@
 //! How one table is connected with another: by a reference of its own, by one to it, or by a third
 //! table that references both.
 
-use super::{ForeignKey, Schema, Table};
+use super::{ForeignKey, Schema, Table, TableKind};
 
 /// How many rows of the target belong to one row of the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,10 @@ impl Schema {
     /// The rule of PostgREST: a table that references itself is its own children by its name, and
     /// its own parent by the column's.
     fn is_meant(&self, relation: &Relation, target: &str, hint: Option<&str>) -> bool {
-        let by_table = &*self.tables[relation.target].name == target;
+        let table = &self.tables[relation.target];
+        let by_table = &*table.name == target;
+        // A view shares references with its table; it is meant by its own name only.
+        let is_view = matches!(table.kind, TableKind::View | TableKind::MaterializedView);
         let key = &self.foreign_keys[relation.foreign_key];
         let column = single(self, key.table, &key.columns);
         let is_self = relation.origin == relation.target && relation.junction.is_none();
@@ -119,6 +122,7 @@ impl Schema {
             None => {
                 by_table
                     || relation.junction.is_none()
+                        && !is_view
                         && (&*key.name == target || relation.is_own && column == Some(target))
             }
             Some(hint) => by_table && relation.is_hinted(self, hint),
@@ -159,7 +163,8 @@ impl Schema {
         }
         for &at in &table.references {
             let second = &self.foreign_keys[at];
-            if at == to_origin || !in_key(second) {
+            // The same columns lead to views of one table.
+            if second.columns == first.columns || !in_key(second) {
                 continue;
             }
             found.push(Relation {
