@@ -41,7 +41,7 @@ INSERT INTO lines VALUES (1, 1, 1), (2, 1, 1), (3, 1, 2), (4, NULL, 2);
 INSERT INTO "odd ""table""" VALUES (1, 'x''; drop table posts; --', '$1', '語', 5, 6), (2, NULL, '\', '', 7, 8);
 INSERT INTO parts VALUES (1, 'a');
 CREATE FUNCTION add(a int, b int DEFAULT 10) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT a + b';
-CREATE FUNCTION posts_of(who int) RETURNS SETOF posts LANGUAGE sql STABLE AS 'SELECT * FROM posts WHERE author = who';
+CREATE FUNCTION posts_of(who int) RETURNS SETOF posts LANGUAGE sql STABLE AS 'SELECT * FROM rows_api.posts WHERE author = who';
 CREATE FUNCTION pairs(n int) RETURNS TABLE (i int, label text) LANGUAGE sql AS 'SELECT g, ''n'' || g FROM generate_series(1, n) g';
 CREATE FUNCTION numbers(n int) RETURNS SETOF int LANGUAGE sql AS 'SELECT * FROM generate_series(1, n)';
 CREATE FUNCTION total(VARIADIC v int[]) RETURNS bigint LANGUAGE sql AS 'SELECT sum(x) FROM unnest(v) x';

@@ -1,8 +1,8 @@
 //! The definitions of a database, read in one query and kept until they change. The old snapshot
 //! serves while a new one is read.
 //!
-//! Who needs one asks [`Snapshots::of`] for the database, reads when [`DatabaseSnapshot::look`] says
-//! so, and gives the answer to [`Look::learn`].
+//! Who needs one asks [`Snapshots::of`] for the database, reads when [`DatabaseSnapshot::look`]
+//! says so, and gives the answer to [`Look::learn`].
 
 use std::collections::HashMap;
 use std::hash::Hasher;

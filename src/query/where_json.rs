@@ -1,6 +1,7 @@
-//! How `/api/v1` and GraphQL say which rows: sort fields, keys, and the where clause as JSON: `{"field": "age", "op": "GREATER_THAN", "value": 18}`, with `and`,
-//! `or` and `not`. Several members of one object must all hold; `op` is EQUALS when there is a value
-//! and no `op`. A field may be a path into JSON: `address.city`.
+//! How `/api/v1` and GraphQL say which rows: sort fields, keys, and the where clause as JSON:
+//! `{"field": "age", "op": "GREATER_THAN", "value": 18}`, with `and`, `or` and `not`. Several
+//! members of one object must all hold; `op` is EQUALS when there is a value and no `op`. A field
+//! may be a path into JSON: `address.city`.
 
 use serde_json::{Map, Value};
 
