@@ -232,7 +232,8 @@ fn reads_are_those_of_sql_written_by_hand() {
             ("parts", "select * from parts"),
             ("odd \"table\"?order=\"a b\"", "select * from \"odd \"\"table\"\"\" order by 1"),
             (
-                "odd \"table\"?\"se\\\"lect\"=eq.x'; drop table posts; --&select=\"日本\",count,t0,\"q\\\"\\\"\":\"x;--\"",
+                "odd \"table\"?\"se\\\"lect\"=eq.x'; drop table posts; \
+                 --&select=\"日本\",count,t0,\"q\\\"\\\"\":\"x;--\"",
                 "values ('語', 5, 6, '$1')",
             ),
             ("odd \"table\"?\"se\\\"lect\"=is.null&select=\"a b\"", "values (2)"),
@@ -254,15 +255,20 @@ fn embedded_rows_are_those_of_sql_written_by_hand() {
         for (url, sql) in [
             (
                 "posts?select=id,comments(*)&order=id",
-                "select id, coalesce((select json_agg(c order by c.id) from comments c where c.post = p.id), '[]') from posts p order by id",
+                "select id, coalesce((select json_agg(c order by c.id) from comments c where \
+                 c.post = p.id), '[]') from posts p order by id",
             ),
             (
                 "posts?select=id,comments(id,body)&order=id.desc&limit=2&comments.order=id.desc",
-                "select id, coalesce((select json_agg(json_build_object('id', c.id, 'body', c.body) order by c.id desc) from comments c where c.post = p.id), '[]') from posts p order by id desc limit 2",
+                "select id, coalesce((select json_agg(json_build_object('id', c.id, 'body', \
+                 c.body) order by c.id desc) from comments c where c.post = p.id), '[]') from \
+                 posts p order by id desc limit 2",
             ),
             (
                 "posts?select=id,comments!inner(id)&comments.body=eq.good&order=id",
-                "select id, (select json_agg(json_build_object('id', c.id)) from comments c where c.post = p.id and body = 'good') from posts p where id in (1, 3) order by id",
+                "select id, (select json_agg(json_build_object('id', c.id)) from comments c \
+                 where c.post = p.id and body = 'good') from posts p where id in (1, 3) order by \
+                 id",
             ),
             (
                 "posts?select=id,comments(id)&comments.limit=1&comments.offset=1&comments.order=id&order=id",
@@ -270,11 +276,13 @@ fn embedded_rows_are_those_of_sql_written_by_hand() {
             ),
             (
                 "posts?select=id,labels(name)&labels.order=name&order=id",
-                "values (1, '[{\"name\":\"blue\"},{\"name\":\"red\"}]'), (2, '[{\"name\":\"blue\"}]'), (3, '[]'), (4, '[]')",
+                "values (1, '[{\"name\":\"blue\"},{\"name\":\"red\"}]'), (2, \
+                 '[{\"name\":\"blue\"}]'), (3, '[]'), (4, '[]')",
             ),
             (
                 "labels?select=name,posts(title)&order=name&posts.order=id",
-                "values ('blue', '[{\"title\":\"first\"},{\"title\":\"second\"}]'), ('none', '[]'), ('red', '[{\"title\":\"first\"}]')",
+                "values ('blue', '[{\"title\":\"first\"},{\"title\":\"second\"}]'), ('none', \
+                 '[]'), ('red', '[{\"title\":\"first\"}]')",
             ),
             ("posts?select=id,author(name)&id=eq.1", "select 1, '{\"name\":\"Ann\"}'"),
             (
@@ -283,11 +291,14 @@ fn embedded_rows_are_those_of_sql_written_by_hand() {
             ),
             (
                 "posts?select=id,e:authors!editor(name)&order=e(name).desc.nullslast,id",
-                "select p.id, (select json_build_object('name', name) from authors a where a.id = p.editor) from posts p left join authors a on a.id = p.editor order by a.name desc nulls last, p.id",
+                "select p.id, (select json_build_object('name', name) from authors a where a.id \
+                 = p.editor) from posts p left join authors a on a.id = p.editor order by a.name \
+                 desc nulls last, p.id",
             ),
             (
                 "authors?select=id,boss(id),authors(id)&order=id&authors.order=id",
-                "values (1, null, '[{\"id\":2},{\"id\":3}]'), (2, '{\"id\":1}', '[{\"id\":4}]'), (3, '{\"id\":1}', '[]'), (4, '{\"id\":2}', '[]')",
+                "values (1, null, '[{\"id\":2},{\"id\":3}]'), (2, '{\"id\":1}', '[{\"id\":4}]'), \
+                 (3, '{\"id\":1}', '[]'), (4, '{\"id\":2}', '[]')",
             ),
             (
                 "authors?select=id,profiles(bio)&order=id&id=lt.3",
@@ -300,7 +311,8 @@ fn embedded_rows_are_those_of_sql_written_by_hand() {
             ),
             (
                 "lines?select=id,orders(note)&order=id",
-                "values (1, '{\"note\":\"x\"}'), (2, '{\"note\":\"x\"}'), (3, '{\"note\":\"y\"}'), (4, null)",
+                "values (1, '{\"note\":\"x\"}'), (2, '{\"note\":\"x\"}'), (3, \
+                 '{\"note\":\"y\"}'), (4, null)",
             ),
             (
                 "orders?select=note,lines(id)&order=note&lines.order=id",
@@ -312,11 +324,13 @@ fn embedded_rows_are_those_of_sql_written_by_hand() {
             ),
             (
                 "authors?select=id,...posts!author(title)&order=id&posts.order=id",
-                "values (1, '[\"first\",\"second\"]'), (2, '[\"third\"]'), (3, '[\"fourth\"]'), (4, '[]')",
+                "values (1, '[\"first\",\"second\"]'), (2, '[\"third\"]'), (3, '[\"fourth\"]'), \
+                 (4, '[]')",
             ),
             (
                 "authors?select=id,posts!author(id,comments(id,body),labels(id))&id=eq.2",
-                "values (2, '[{\"id\":3,\"comments\":[{\"id\":4,\"body\":\"good\"}],\"labels\":[]}]')",
+                "values (2, \
+                 '[{\"id\":3,\"comments\":[{\"id\":4,\"body\":\"good\"}],\"labels\":[]}]')",
             ),
             (
                 "authors?select=id,posts!author!inner(id,comments!inner(id))&posts.comments.body=eq.bad",
@@ -440,7 +454,8 @@ fn changes_are_those_of_sql_written_by_hand() {
                 "posts?id=lt.3&select=id,title,comments(id)&columns=title",
                 &default,
                 "{}",
-                "values (1, 'untitled', '[{\"id\":1},{\"id\":2}]'), (2, 'untitled', '[{\"id\":3}]')",
+                "values (1, 'untitled', '[{\"id\":1},{\"id\":2}]'), (2, 'untitled', \
+                 '[{\"id\":3}]')",
             ),
             ("PATCH", "labels?id=eq.1", &full, "{}", "select where false"),
             ("PATCH", "labels?id=eq.1&select=posts(id)", &full, "{}", "select where false"),
@@ -459,7 +474,8 @@ fn changes_are_those_of_sql_written_by_hand() {
                 "posts?or=(id.eq.1,id.eq.4)&select=title,shout,labels(name)&labels.order=id",
                 &full,
                 "",
-                "values ('first', 'FIRST', '[{\"name\":\"red\"},{\"name\":\"blue\"}]'), ('fourth', 'FOURTH', '[]')",
+                "values ('first', 'FIRST', '[{\"name\":\"red\"},{\"name\":\"blue\"}]'), \
+                 ('fourth', 'FOURTH', '[]')",
             ),
             ("DELETE", "post_labels?post=eq.1&select=count()", &full, "", "values (2)"),
         ] {
@@ -560,6 +576,86 @@ fn where_clauses_in_json_mean_what_they_say() {
             let expected = by_hand(&client, &format!("select * from authors where {sql}")).await;
             assert_eq!(comparable(found), expected, "{clause}\n{}", statement.sql);
         }
+    });
+}
+
+/// Whatever stands for a value or a name that a client may choose, PostgreSQL never finds fault
+/// with the grammar of a statement, and nothing but what was asked for happens.
+#[test]
+fn nothing_breaks_out_of_its_place() {
+    run(async {
+        let client = connect().await;
+        let schema = snapshot(&client).await;
+        let evil = [
+            "'",
+            "\"",
+            "\\",
+            "$1",
+            "$$",
+            "'; drop table rows_api.posts; --",
+            "/*",
+            "--",
+            "{",
+            "}",
+            "(",
+            "%s",
+            "\n",
+            "E'",
+            "x\"; drop schema rows_api cascade; --",
+            "\u{2019}",
+        ];
+        let places = [
+            "authors?name=eq.{}",
+            "authors?name=like.{}",
+            "authors?name=match.{}",
+            "authors?mood=eq.{}",
+            "authors?tags=cs.{}",
+            "authors?tags=cs.{{}}",
+            "authors?name=in.(\"{q}\")",
+            "authors?or=(name.eq.\"{q}\",id.eq.1)",
+            "authors?name=eq(any).{{}}",
+            "authors?name=plfts(simple).{}",
+            "authors?id=eq.{}",
+            "authors?data->\"{q}\"=eq.1",
+            "authors?data->>\"{q}\"=eq.{}",
+            "authors?data=cs.{}",
+            "authors?select=\"{q}\":id",
+            "authors?select=data->\"{q}\"",
+            "authors?order=data->\"{q}\"",
+            "authors?span=ov.{}",
+            "authors?name=isdistinct.{}",
+            "posts?select=\"{q}\":authors!author(id)&\"{q}\".name=eq.{}",
+            "posts?select=...authors!author(\"{q}\":name)",
+            "rpc/feel?m={}",
+            "rpc/total?v={}",
+            "rpc/twice?v={}",
+        ];
+        for (place, evil) in places.iter().flat_map(|place| evil.map(|evil| (place, evil))) {
+            let quoted = evil.replace('\\', "\\\\").replace('"', "\\\"");
+            let url = place.replace("{q}", &quoted).replace("{}", evil);
+            let (path, query) = url.split_once('?').unwrap();
+            let query: Vec<(String, String)> = query
+                .split('&')
+                .map(|pair| pair.split_once('=').unwrap())
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect();
+            let request = Request { method: "GET", path, query: &query, headers: &[], body: b"" };
+            // An overloaded function cannot be chosen; that is all right here.
+            let Ok(planned) = plan(&schema, &options(), &request) else {
+                assert!(url.starts_with("rpc/twice"), "{url}");
+                continue;
+            };
+            let statement = match planned.action {
+                Action::Read(plan) => plan.statement(&schema),
+                Action::Call(plan) => plan.statement(&schema).unwrap(),
+                other => panic!("{other:?}"),
+            };
+            // Values that are no numbers, enums and so on are PostgreSQL's to refuse.
+            if let Err(error) = execute(&client, &schema, &statement).await {
+                assert!(error.starts_with("22"), "{url}: {error}\n{}", statement.sql);
+            }
+        }
+        assert_eq!(by_hand(&client, "select count(*) from posts").await, [["4"]]);
     });
 }
 

@@ -75,7 +75,9 @@ impl Snapshots {
     }
 }
 
-/// The query whose answer [`Look::learn`] takes; it needs no parameters.
+/// The query whose answer [`Look::learn`] takes; it needs no parameters. PostgreSQL leaves out the
+/// schema of what its `search_path` finds when it prints defaults, so that should be `pg_catalog`
+/// while it runs.
 pub fn snapshot_query() -> &'static str {
     include_str!("../../sql/snapshot.sql")
 }

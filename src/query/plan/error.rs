@@ -112,7 +112,8 @@ impl PlanError {
             }
             UnknownType(name) => format!("type \"{name}\" does not exist"),
             NoRelation { origin, target, .. } => format!(
-                "Could not find a relationship between '{origin}' and '{target}' in the schema cache"
+                "Could not find a relationship between '{origin}' and '{target}' in the schema \
+                     cache"
             ),
             AmbiguousRelation { origin, target, .. } => format!(
                 "Could not embed because more than one relationship was found for '{origin}' and \

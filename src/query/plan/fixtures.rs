@@ -33,7 +33,9 @@ const TABLES: &[(&str, &str)] = &[
 ];
 
 /// Name, table and columns, target and columns.
-const REFERENCES: &[(&str, &str, &[i16], &str, &[i16])] = &[
+type Reference = (&'static str, &'static str, &'static [i16], &'static str, &'static [i16]);
+
+const REFERENCES: &[Reference] = &[
     ("authors_boss_fkey", "authors", &[6], "authors", &[1]),
     ("posts_author_fkey", "posts", &[2], "authors", &[1]),
     ("posts_editor_fkey", "posts", &[3], "authors", &[1]),

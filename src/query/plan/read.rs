@@ -139,7 +139,7 @@ impl ReadPlan {
     pub fn estimate(&self, schema: &Schema) -> Statement {
         let mut writer = Writer { schema, out: Statement::default(), source: Source::Table };
         writer.out.push("EXPLAIN (FORMAT JSON) SELECT 1");
-        writer.from_and_where(&self.level, None, None);
+        writer.rows_of(&self.level, None, None);
         writer.out
     }
 

@@ -75,7 +75,7 @@ impl Writer<'_> {
     /// `SELECT count(*)` of all rows.
     pub fn count(&mut self, level: &Level) {
         self.push("SELECT pg_catalog.count(*) AS n");
-        self.from_and_where(level, None, None);
+        self.rows_of(level, None, None);
     }
 
     /// A row of a subquery has no type that functions know; this is the one it had.
@@ -354,12 +354,12 @@ impl Writer<'_> {
         self.push(" LEFT JOIN LATERAL (SELECT ");
         self.expr(&embed.level, &term.expr);
         self.push(" AS o");
-        self.from_and_where(&embed.level, parent, None);
+        self.rows_of(&embed.level, parent, None);
         self.push(&format!(" LIMIT 1) AS o{}x{at} ON TRUE", level.number));
     }
 
     /// Where the rows of a level come from, and which.
-    pub fn from_and_where(
+    pub fn rows_of(
         &mut self,
         level: &Level,
         parent: Option<Parent<'_>>,
@@ -419,7 +419,7 @@ impl Writer<'_> {
     fn exists(&mut self, level: &Level, embed: &Embedded) {
         self.push("EXISTS (SELECT 1");
         let parent = Parent { embed, number: level.number };
-        self.from_and_where(&embed.level, Some(parent), None);
+        self.rows_of(&embed.level, Some(parent), None);
         self.push(")");
     }
 

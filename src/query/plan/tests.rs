@@ -43,11 +43,9 @@ fn a_page_begins_after_the_last_row() {
     asked.keyset = after(order, vec![None, Some("7".into())]);
     let sql = plan_read(&schema, Limits::default(), &asked).unwrap().statement(&schema).sql;
     assert!(sql.contains(r#"(FALSE) OR (t0."mood" IS NULL AND (t0."id" > $1))"#), "{sql}");
-    for table in ["odd \"table\""] {
-        let mut asked = read(table, level.clone());
-        asked.keyset = Some(Keyset::Start);
-        assert!(plan_read(&schema, Limits::default(), &asked).is_err());
-    }
+    let mut keyless = read("odd \"table\"", level.clone());
+    keyless.keyset = Some(Keyset::Start);
+    assert!(plan_read(&schema, Limits::default(), &keyless).is_err());
 }
 
 #[test]

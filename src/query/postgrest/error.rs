@@ -15,18 +15,18 @@ pub struct Refusal {
     /// What went wrong.
     pub message: String,
     /// More about it.
-    pub details: Value,
+    pub details: Box<Value>,
     /// What to do.
     pub hint: Option<String>,
 }
 
 impl Refusal {
     pub(super) fn new(code: &'static str, status: u16, message: impl Into<String>) -> Self {
-        Self { code, status, message: message.into(), details: Value::Null, hint: None }
+        Self { code, status, message: message.into(), details: Box::default(), hint: None }
     }
 
     pub(super) fn details(mut self, details: impl Into<Value>) -> Self {
-        self.details = details.into();
+        *self.details = details.into();
         self
     }
 
