@@ -525,7 +525,7 @@ fn calls_are_those_of_sql_written_by_hand() {
             ("POST", "rpc/total", &[], br#"{"v":[1,2]}"#, "values (3)"),
             ("POST", "rpc/echo", &[], br#"[1, {"a": 1e400}]"#, "values ('[1, {\"a\": 1e400}]')"),
             ("POST", "rpc/bytes", &text, b"\x00\xff1", "values (3)"),
-            ("POST", "rpc/nothing", &[], b"", "values ('')"),
+            ("POST", "rpc/nothing", &[], b"", "values (null)"),
             ("GET", "rpc/feel?m=it's", &[], b"", "values ('it''s')"),
         ] {
             let statement = statement(&schema, (method, url), headers, body);
