@@ -23,6 +23,7 @@ mod probes;
 mod psql;
 mod psql_sessions;
 mod raw;
+mod rows;
 mod script;
 mod secured;
 mod shown;

@@ -4,6 +4,7 @@
 //! reads its answer; running it is the session's business.
 
 mod names;
+mod snapshot;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,6 +14,9 @@ use parking_lot::Mutex;
 
 pub use names::{DatabaseNames, MAX_ROWS, NameStore, SequenceRule, query as names_query};
 use postgres_types::{Kind, Type};
+pub use snapshot::{
+    DatabaseSnapshot, Look, MAX_SNAPSHOT_ROWS, Snapshots, read as read_snapshot, snapshot_query,
+};
 
 use crate::proto::json::{Field, Shape};
 use crate::types::Database;

@@ -5,10 +5,15 @@ mod body;
 mod classify;
 pub mod ddl;
 mod effects;
+pub mod fuzz;
 mod lexer;
 mod names;
+pub mod plan;
+pub mod postgrest;
+pub mod schema;
 mod settings;
 mod split;
+pub mod where_json;
 
 pub use body::classify_body;
 pub use classify::{Class, Reference, classify};

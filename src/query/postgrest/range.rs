@@ -1,0 +1,74 @@
+//! Which rows of a result: `limit=`, `offset=`, the `Range` header, and what is said about it.
+
+use super::error::Refusal;
+
+/// Rows from the first that is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub offset: u64,
+    pub limit: Option<u64>,
+}
+
+/// A number of rows.
+pub(super) fn number(what: &'static str, text: &str) -> Result<u64, Refusal> {
+    let number: i128 = text.trim().parse().map_err(|_| {
+        let details = format!("unexpected {text:?} expecting a whole number");
+        Refusal::syntax(what, text, 1, details)
+    })?;
+    match u64::try_from(number) {
+        Ok(number) => Ok(number),
+        Err(_) if number < 0 => {
+            Err(Refusal::range("Limit should be greater than or equal to zero."))
+        }
+        Err(_) => Ok(u64::MAX),
+    }
+}
+
+/// The `Range` header; what is not of the form `0-9` or `10-` is none.
+pub(super) fn header(text: &str) -> Result<Option<Rows>, Refusal> {
+    let Some((first, last)) = text.trim().split_once('-') else { return Ok(None) };
+    let Ok(offset) = first.parse::<u64>() else { return Ok(None) };
+    if last.is_empty() {
+        return Ok(Some(Rows { offset, limit: None }));
+    }
+    let Ok(last) = last.parse::<u64>() else { return Ok(None) };
+    if last < offset {
+        return Err(Refusal::range(
+            "The lower boundary must be lower than or equal to the upper boundary in the Range \
+             header.",
+        ));
+    }
+    Ok(Some(Rows { offset, limit: Some((last - offset).saturating_add(1)) }))
+}
+
+/// The rows that both mean.
+pub(super) fn both(one: Rows, other: Rows) -> Rows {
+    let end = |rows: Rows| rows.limit.map(|limit| rows.offset.saturating_add(limit));
+    let offset = one.offset.max(other.offset);
+    let end = match (end(one), end(other)) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+    Rows { offset, limit: end.map(|end| end.saturating_sub(offset)) }
+}
+
+/// The `Content-Range` header: `0-9/100`, `*/0`, `0-9/*`.
+pub fn content_range(offset: u64, rows: u64, total: Option<u64>) -> String {
+    let total = total.map_or("*".to_owned(), |total| total.to_string());
+    match rows {
+        0 => format!("*/{total}"),
+        rows => format!("{offset}-{}/{total}", offset.saturating_add(rows - 1)),
+    }
+}
+
+/// The status of rows that were read: 206 when there are more, 416 when there are fewer than were
+/// to be left out.
+pub fn read_status(offset: u64, rows: u64, total: Option<u64>) -> Result<u16, Refusal> {
+    match total {
+        Some(total) if offset > total => Err(Refusal::range(format!(
+            "An offset of {offset} was requested, but there are only {total} rows."
+        ))),
+        Some(total) if rows < total => Ok(206),
+        _ => Ok(200),
+    }
+}
