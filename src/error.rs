@@ -106,6 +106,10 @@ kinds! {
     Cancelled, "CANCELLED", 499, b"57014";
     /// Body, SQL text or message too large.
     PayloadTooLarge, "PAYLOAD_TOO_LARGE", 413, b"54000";
+    /// Too many requests or log-ins.
+    RateLimitExceeded, "RATE_LIMIT_EXCEEDED", 429, b"53400";
+    /// A cookie without its token.
+    CsrfFailed, "CSRF_FAILED", 403, b"28000";
     /// A bounded registry is full.
     LimitReached, "LIMIT_REACHED", 409, b"53400";
     /// Too many connections or sessions.

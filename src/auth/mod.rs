@@ -4,6 +4,7 @@
 //! which come through [`RoleStore`]; this module knows no connection.
 
 pub mod hba;
+pub mod rbac;
 pub mod scram;
 mod standby;
 

@@ -1,4 +1,7 @@
-//! Limits on how much happens at once.
+//! Limits on how much happens at once, and how often.
+
+pub mod lru;
+pub mod rate;
 
 use std::collections::HashMap;
 use std::hash::Hash;

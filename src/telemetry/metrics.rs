@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::SlowQuery;
+use super::access::AccessMetrics;
 use super::native::NativeMetrics;
 use crate::types::Protocol;
 
@@ -185,6 +186,8 @@ pub struct Metrics {
     protocols: Vec<ProtocolMetrics>,
     /// The native protocol.
     pub native: NativeMetrics,
+    /// Tokens, limits and the audit log.
+    pub access: AccessMetrics,
     /// Pool of the clients' roles.
     pub main_pool: PoolMetrics,
     /// Pool of the system role.
@@ -243,7 +246,7 @@ impl Maker<'_> {
         collector
     }
 
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.keep(IntCounter::new(name, help))
     }
 
@@ -290,6 +293,7 @@ impl Metrics {
         let protocols = protocol_metrics(&make);
         let [main_pool, system_pool] = pool_metrics(&make);
         let native = NativeMetrics::new(&make);
+        let access = AccessMetrics::new(&make);
         let rows = make.counters(
             "rustydb_query_rows_returned_total",
             "Rows returned or changed",
@@ -298,6 +302,7 @@ impl Metrics {
         Self {
             protocols,
             native,
+            access,
             main_pool,
             system_pool,
             query_active: make.gauge("rustydb_query_active", "Requests in work"),

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 pub use certificate::PeerCertificate;
 pub use client::ClientTls;
+pub(super) use client::https_config;
 pub use server::{Served, ServerTls};
 
 /// PostgreSQL's name in ALPN.
