@@ -406,7 +406,10 @@ mod tests {
         assert_eq!(text.lines().count(), 1000);
         let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!(last["event_type"], "authentication_success");
-        assert_eq!((last["sequence"].as_u64(), last["user_id"].as_str()), (Some(1000), Some("joe")));
+        assert_eq!(
+            (last["sequence"].as_u64(), last["user_id"].as_str()),
+            (Some(1000), Some("joe"))
+        );
         assert!(last["timestamp"].as_str().unwrap().ends_with('Z'), "{last}");
     }
 }

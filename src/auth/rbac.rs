@@ -174,8 +174,7 @@ impl Default for Roles {
         let parse = |list: &[&str]| list.iter().filter_map(|p| Permission::parse(p).ok()).collect();
         let roles = BUILT_IN.iter().map(|(name, inherits, allows)| {
             let inherits = inherits.iter().map(|name| (*name).to_owned()).collect();
-            let definition =
-                RoleDefinition { allows: parse(allows), denies: Vec::new(), inherits };
+            let definition = RoleDefinition { allows: parse(allows), denies: Vec::new(), inherits };
             ((*name).to_owned(), definition)
         });
         Self(roles.collect())

@@ -296,7 +296,11 @@ impl Config {
             "must lie between 4 KiB and 1 TiB",
         );
         let files = 1..=1000;
-        check(files.contains(&audit.rotate_files), "security.audit.rotate_files", "must be 1 to 1000");
+        check(
+            files.contains(&audit.rotate_files),
+            "security.audit.rotate_files",
+            "must be 1 to 1000",
+        );
         let channel = 1..=1_000_000;
         check(channel.contains(&audit.channel), "security.audit.channel", "must be 1 to 1000000");
         let rates = &self.rate_limit;

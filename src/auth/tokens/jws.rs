@@ -184,8 +184,7 @@ impl<'a> Parsed<'a> {
         let (signed, signature) = token.rsplit_once('.').ok_or(MALFORMED)?;
         let (header, payload) = signed.split_once('.').ok_or(MALFORMED)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| MALFORMED);
-        let header: Header =
-            serde_json::from_slice(&decode(header)?).map_err(|_| MALFORMED)?;
+        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| MALFORMED)?;
         if header.crit.is_some() {
             return Err("it needs an extension that is not known");
         }

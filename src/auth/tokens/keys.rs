@@ -59,9 +59,9 @@ impl KeySet {
         }
     }
 
-    /// Whether there is no key.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The keys one by one.
+    pub fn into_keys(self) -> Vec<Key> {
+        self.0
     }
 
     /// Reads `{"keys": […]}`, or a single key. Keys that are of no use for signatures, or of a kind
