@@ -80,7 +80,7 @@ impl Permissions {
         Ok((roles, names.into_iter().map(str::to_owned).collect()))
     }
 
-    /// Roles of RustyDB that a PostgreSQL role was given, or has the membership of the same name of.
+    /// The roles that a PostgreSQL role was given here, and those of PostgreSQL that it is in.
     async fn given(&self, role: &Role) -> Result<Arc<[String]>> {
         let known = self.members.lock().get(role).cloned();
         if let Some((at, names)) = known

@@ -187,7 +187,11 @@ impl RateLimiter {
         let mut shard = self.shard(&key).lock();
         // A rule that was changed is counted in another way from now on.
         if let Some(state) = shard.get(&key).filter(|state| rate.fits(state)) {
-            return rate.apply(state, cost, now, spend);
+            return match spend {
+                true => rate.apply(state, cost, now, true),
+                // A look ahead must not move the time on.
+                false => rate.apply(&mut state.clone(), cost, now, false),
+            };
         }
         let mut state = rate.fresh(now);
         let decision = rate.apply(&mut state, cost, now, spend);

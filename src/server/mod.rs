@@ -4,6 +4,8 @@
 //! The main thread runs an event loop of its own for the supervisor, the samplers and the signals;
 //! clients live on the workers, so no query waits for them.
 
+#[cfg(test)]
+mod access_tests;
 mod backend;
 mod control;
 mod leaks;

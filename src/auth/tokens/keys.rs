@@ -64,7 +64,7 @@ impl KeySet {
         self.0
     }
 
-    /// Reads `{"keys": […]}`, or a single key. Keys that are of no use for signatures, or of a kind
+    /// Reads `{"keys": […]}`, or a single key. Keys that are of no use for signatures or of a kind
     /// that is not known, are left out; `secrets` says whether there may be secrets among them,
     /// which no document that is published can hold.
     ///

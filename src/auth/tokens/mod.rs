@@ -225,4 +225,6 @@ pub(super) fn refused(fault: Fault) -> Error {
 }
 
 #[cfg(test)]
+mod rsa_vectors;
+#[cfg(test)]
 mod tests;

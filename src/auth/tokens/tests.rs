@@ -2,11 +2,13 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::PublicKeyData;
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
 };
 
+use super::rsa_vectors::{CLAIMS, PUBLIC, SIGNATURES};
 use super::*;
 use crate::auth::tables::{SqlFuture, SystemSql, Tables};
 use crate::config::{Config, JwtIssuer, JwtKey};
@@ -183,7 +185,7 @@ async fn public_keys_verify_and_are_never_secrets() {
 
         // The key as it is published, taken as the secret of HMAC, in every way it may be written.
         let raw = pair.public_key_raw().to_vec();
-        let spki = pair.public_key_der();
+        let spki = pair.subject_public_key_info();
         for secret in [public.as_bytes(), public.trim_end().as_bytes(), &raw, &spki] {
             for algorithm in ["HS256", name] {
                 let header = serde_json::json!({ "alg": algorithm, "kid": "p" });
@@ -193,6 +195,26 @@ async fn public_keys_verify_and_are_never_secrets() {
                 });
                 assert!(tokens.verify(&forged).await.is_err(), "{name} {algorithm}");
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_other_programs_with_rsa_keys_are_taken() {
+    let (_file, key) = pem(PUBLIC);
+    let tokens = tokens(vec![issuer("a", vec![key])]);
+    let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(CLAIMS).unwrap()).unwrap();
+    let of = |algorithm: &str, signature: &str| {
+        let header = format!("{{\"alg\":\"{algorithm}\",\"kid\":\"p\"}}");
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let header = serde_json::from_str(&header).unwrap();
+        assemble(&header, &claims, |_| signature)
+    };
+    for (algorithm, signature) in SIGNATURES {
+        let grant = tokens.verify(&of(algorithm, signature)).await;
+        assert_eq!(grant.unwrap().role.as_str(), "web", "{algorithm}");
+        for (other, _) in SIGNATURES.iter().filter(|(other, _)| *other != algorithm) {
+            assert!(tokens.verify(&of(other, signature)).await.is_err(), "{algorithm} {other}");
         }
     }
 }
