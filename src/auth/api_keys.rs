@@ -120,7 +120,7 @@ impl ApiKeys {
     pub async fn create(&self, role: &Role, oid: u32, new: &NewKey) -> Result<(String, Secret)> {
         check(new)?;
         let config = self.live.now();
-        let default = config.api_keys.default_ttl_secs.map(|secs| u64::from(secs.0));
+        let default = config.api_keys.default_ttl_secs.map(|secs| secs.0);
         let prefix = PREFIXES[usize::from(new.is_test)];
         let key = Secret::new(format!("{prefix}{}", base62(&random_bytes::<RANDOM>())));
         let id = uuid::Uuid::now_v7().to_string();
@@ -157,11 +157,11 @@ impl ApiKeys {
     pub async fn check(&self, key: &Secret, address: Option<IpAddr>) -> Result<Arc<Grant>> {
         let unknown = || refused("the API key is unknown, has expired or was revoked");
         let text = key.reveal();
-        let is_one = |prefix: &&str| {
-            let rest = text.strip_prefix(*prefix).unwrap_or_default();
+        let is_one = |prefix: &str| {
+            let rest = text.strip_prefix(prefix).unwrap_or_default();
             rest.len() == DIGITS && rest.bytes().all(|b| b.is_ascii_alphanumeric())
         };
-        if !self.live.now().api_keys.enabled || !PREFIXES.iter().any(|prefix| is_one(&prefix)) {
+        if !self.live.now().api_keys.enabled || !PREFIXES.iter().any(|prefix| is_one(prefix)) {
             return Err(unknown());
         }
         let tag: [u8; 32] = Sha256::digest(text).into();

@@ -22,12 +22,15 @@ const AGE: Duration = Duration::from_secs(30);
 /// PostgreSQL roles whose roles of RustyDB are remembered.
 const REMEMBERED: usize = 10_000;
 
+/// Names of roles, and when they were asked for.
+type Given = (Instant, Arc<[String]>);
+
 /// The decisions.
 pub(super) struct Permissions {
     tables: Arc<Tables>,
     live: Live,
     roles: Mutex<Option<(Instant, Arc<Roles>)>>,
-    members: Mutex<Lru<Role, (Instant, Arc<[String]>)>>,
+    members: Mutex<Lru<Role, Given>>,
 }
 
 impl Permissions {

@@ -12,6 +12,9 @@ use crate::types::Secret;
 /// Issuers and rules in a configuration; more would be a mistake.
 const MOST_TABLES: usize = 100;
 
+/// Ten years, within which no sum of times overflows.
+const LONGEST_SECS: u64 = 315_360_000;
+
 /// Keys of one issuer.
 const MOST_KEYS: usize = 100;
 
@@ -276,6 +279,16 @@ impl Config {
             "names the issuer of RustyDB's own tokens",
         );
         let tokens = &self.tokens;
+        for (secs, path) in [
+            (&tokens.access_ttl_secs, "security.tokens.access_ttl_secs"),
+            (&tokens.refresh_ttl_secs, "security.tokens.refresh_ttl_secs"),
+            (&tokens.session_ttl_secs, "security.tokens.session_ttl_secs"),
+            (&self.lockout.window_secs, "security.lockout.window_secs"),
+            (&self.lockout.duration_secs, "security.lockout.duration_secs"),
+            (&self.rate_limit.window_secs, "rate_limit.window_secs"),
+        ] {
+            check(secs.0 <= LONGEST_SECS, path, "must be at most ten years");
+        }
         check(tokens.access_ttl_secs.0 > 0, "security.tokens.access_ttl_secs", one);
         check(tokens.refresh_ttl_secs.0 > 0, "security.tokens.refresh_ttl_secs", one);
         check(tokens.session_ttl_secs.0 > 0, "security.tokens.session_ttl_secs", one);

@@ -42,7 +42,7 @@ async fn keep_up_log_ins(shared: Arc<Shared>) {
         let config = shared.live.now();
         let rules = config.rate_limit.rules.iter().map(|rule| u64::from(rule.window_secs));
         let others = [&config.rate_limit.window_secs, &config.lockout.window_secs];
-        let others = others.into_iter().map(|window| u64::from(window.0));
+        let others = others.into_iter().map(|window| window.0);
         let longest = rules.chain(others).max().unwrap_or(0).max(UPKEEP.as_secs());
         shared.limiter.sweep(Duration::from_secs(longest), shared.limiter.now());
         let keys = i64::try_from(shared.limiter.len()).unwrap_or(i64::MAX);

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::jws::{self, Material, Parsed};
-use super::{Grant, GrantKind, now, refused};
+use super::{Checked, Grant, GrantKind, now, refused};
 use crate::auth::scram::random_bytes;
 use crate::auth::tables::{SqlRow, Tables};
 use crate::config::{Live, OWN_ISSUER};
@@ -90,7 +90,7 @@ pub struct Logins {
     revoked: Mutex<Revoked>,
     /// One look at a time.
     turn: tokio::sync::Mutex<()>,
-    sessions: Mutex<Lru<[u8; 32], (Instant, Arc<Grant>)>>,
+    sessions: Mutex<Lru<[u8; 32], Checked>>,
 }
 
 #[derive(Clone)]
@@ -143,7 +143,7 @@ impl Logins {
         refresh_token: Secret,
     ) -> Result<TokenPair> {
         let key = self.signing_key().await?;
-        let expires_in = u64::from(self.live.now().tokens.access_ttl_secs.0);
+        let expires_in = self.live.now().tokens.access_ttl_secs.0;
         let at = now();
         let claims = serde_json::json!({
             "iss": OWN_ISSUER,
@@ -201,7 +201,7 @@ impl Logins {
     pub async fn begin_session(&self, role: &Role, oid: u32) -> Result<BrowserSession> {
         let login = uuid::Uuid::now_v7().to_string();
         let session_token = random_token(SESSION_PREFIX);
-        let expires_in = u64::from(self.live.now().tokens.session_ttl_secs.0);
+        let expires_in = self.live.now().tokens.session_ttl_secs.0;
         let sql = include_str!("../../../sql/auth/begin_session.sql");
         let hash = hash_of(session_token.reveal());
         let (ttl, oid) = (expires_in.to_string(), oid.to_string());
@@ -266,7 +266,7 @@ impl Logins {
     pub async fn end(&self, login: &str) -> Result<()> {
         let config = self.live.now();
         // Longer than anything that comes from it lives without the tables.
-        let ttl = u64::from(config.tokens.access_ttl_secs.0) + 60;
+        let ttl = config.tokens.access_ttl_secs.0 + 60;
         let sql = include_str!("../../../sql/auth/end.sql");
         self.tables.run(sql, &[Some(login), Some(&ttl.to_string())]).await?;
         self.revoked.lock().put(login.to_owned(), now() + ttl);
@@ -423,9 +423,7 @@ pub(in crate::auth) fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u32>> = text.chars().map(|c| c.to_digit(16)).collect();
-    let bytes =
-        digits?.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair.get(1)?).ok()).collect();
-    bytes
+    digits?.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair.get(1)?).ok()).collect()
 }
 
 /// A row of a known number of values, none of them NULL.

@@ -92,12 +92,15 @@ pub struct Grant {
     pub rate_limit: Option<u32>,
 }
 
+/// What a credential grants, and when that was found out.
+type Checked = (Instant, Arc<Grant>);
+
 /// Verifies tokens.
 pub struct Tokens {
     live: Live,
     metrics: Arc<Metrics>,
     issuers: Mutex<Arc<Vec<Issuer>>>,
-    verified: Mutex<Lru<[u8; 32], (Instant, Arc<Grant>)>>,
+    verified: Mutex<Lru<[u8; 32], Checked>>,
     /// RustyDB's own.
     pub logins: Logins,
 }
