@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 /// Five characters of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,6 +107,10 @@ kinds! {
     Cancelled, "CANCELLED", 499, b"57014";
     /// Body, SQL text or message too large.
     PayloadTooLarge, "PAYLOAD_TOO_LARGE", 413, b"54000";
+    /// Too many requests or log-ins.
+    RateLimitExceeded, "RATE_LIMIT_EXCEEDED", 429, b"53400";
+    /// A cookie without its token.
+    CsrfFailed, "CSRF_FAILED", 403, b"28000";
     /// A bounded registry is full.
     LimitReached, "LIMIT_REACHED", 409, b"53400";
     /// Too many connections or sessions.
@@ -191,6 +196,7 @@ struct Fields {
     hint: Option<Cow<'static, str>>,
     position: Option<u32>,
     origin: Option<Box<[u8]>>,
+    retry_after: Option<Duration>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -208,6 +214,7 @@ impl Error {
             hint: None,
             position: None,
             origin: None,
+            retry_after: None,
             cause: None,
         }))
     }
@@ -258,6 +265,17 @@ impl Error {
     pub fn with_origin(mut self, fields: Vec<u8>) -> Self {
         self.0.origin = Some(fields.into());
         self
+    }
+
+    /// Says when the same may be tried again.
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// When the same may be tried again, for `Retry-After`.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// Further fields as PostgreSQL reported them; for its own protocol only.

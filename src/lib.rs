@@ -7,6 +7,7 @@
 //! | [`types`], [`error`] | names that must not be mixed up; the one error and its table |
 //! | [`config`] | every key, plain data |
 //! | [`telemetry`] | metrics, health, log |
+//! | [`audit`] | who came in, what was changed |
 //! | [`proto`] | bytes without I/O |
 //! | [`query`] | SQL text |
 //! | [`limits`] | how much at once |
@@ -23,6 +24,7 @@
 //! | [`shell`] | `rustydb sql`, a client of the native protocol |
 //! | [`cli`] | the command line |
 
+pub mod audit;
 pub mod auth;
 pub mod backend;
 pub mod catalog;

@@ -2,10 +2,26 @@
 //!
 //! A PostgreSQL role is the identity. Passwords are checked against PostgreSQL's own verifiers,
 //! which come through [`RoleStore`]; this module knows no connection.
+//!
+//! | File | What it knows |
+//! |---|---|
+//! | this, [`scram`] | passwords |
+//! | [`tokens`], [`api_keys`] | credentials that are no passwords |
+//! | `chain.rs` | from any of them to an identity; log-ins and log-outs over HTTP |
+//! | [`guard`] | who has to wait after failures |
+//! | [`rbac`], `authorize.rs` | what an identity may do |
+//! | [`tables`] | where all this is kept |
 
+pub mod api_keys;
+mod authorize;
+mod chain;
+pub mod guard;
 pub mod hba;
+pub mod rbac;
 pub mod scram;
 mod standby;
+pub mod tables;
+pub mod tokens;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -17,13 +33,22 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
+use crate::audit::{AuditLog, Event, EventType, Outcome};
 use crate::config::{HbaMethod, Live};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::rate::RateLimiter;
 use crate::telemetry::Metrics;
-use crate::types::{Role, Secret};
+use crate::types::{Protocol, Role, Secret};
+use api_keys::ApiKeys;
+use authorize::Permissions;
+pub use chain::{Credential, Login, Visit};
+use guard::Guard;
 use hba::Rules;
 use scram::{Channel, ScramError, ScramKeys, ServerExchange, Verifier};
 pub use standby::StandbyRoles;
+use tables::{SystemSql, Tables};
+use tokens::logins::Logins;
+use tokens::{Grant, Tokens};
 
 /// Roles whose verifier or checked password is remembered; the oldest go first.
 const CACHE_ROLES: usize = 10_000;
@@ -88,6 +113,26 @@ pub struct Identity {
     pub is_superuser: bool,
     /// Keys for logging in to an external backend as that role.
     pub keys: Option<ScramKeys>,
+    /// What he has shown instead of a password.
+    pub grant: Option<Arc<Grant>>,
+}
+
+/// What a chain is made of.
+pub struct Means {
+    /// Where role records come from.
+    pub roles: Arc<dyn RoleStore>,
+    /// How RustyDB's own tables are reached.
+    pub sql: Arc<dyn SystemSql>,
+    /// The configuration in force.
+    pub live: Live,
+    /// Commands that matter to log-ins.
+    pub changes: AccessChanges,
+    /// The server's limiter.
+    pub limiter: Arc<RateLimiter>,
+    /// The server's audit log.
+    pub audit: AuditLog,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The chain.
@@ -101,6 +146,13 @@ pub struct Authenticator {
     cache: Mutex<Caches>,
     changes: AccessChanges,
     metrics: Arc<Metrics>,
+    audit: AuditLog,
+    guard: Guard,
+    tokens: Tokens,
+    keys: ApiKeys,
+    permissions: Permissions,
+    /// Successes over HTTP that the audit log has heard of a moment ago.
+    noted: chain::Noted,
 }
 
 #[derive(Default)]
@@ -128,24 +180,29 @@ pub struct PendingLogin {
     role: Role,
     record: Option<RoleRecord>,
     exchange: ServerExchange,
+    visit: Visit,
 }
 
 impl Authenticator {
-    /// A chain over a store.
-    pub fn new(
-        roles: Arc<dyn RoleStore>,
-        config: Live,
-        changes: AccessChanges,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    /// A chain; issuers of tokens are trusted after [`Self::reload`].
+    pub fn new(means: Means) -> Self {
+        let Means { roles, sql, live, changes, limiter, audit, metrics } = means;
+        let tables = Arc::new(Tables::new(sql));
+        let logins = Logins::new(tables.clone(), live.clone());
         Self {
             roles,
-            required: config.now().security.enable_auth,
-            config,
+            required: live.now().security.enable_auth,
             secret: scram::random_bytes(),
             cache: Mutex::default(),
             changes,
+            guard: Guard::new(live.clone(), limiter, metrics.clone()),
+            tokens: Tokens::new(live.clone(), metrics.clone(), logins),
+            keys: ApiKeys::new(tables.clone(), live.clone()),
+            permissions: Permissions::new(tables, live.clone()),
+            noted: chain::Noted::default(),
+            config: live,
             metrics,
+            audit,
         }
     }
 
@@ -160,7 +217,7 @@ impl Authenticator {
             return Err(refused(&role));
         }
         self.metrics.auth_attempt("trust", true);
-        Ok(Identity { role, role_oid: None, is_superuser: false, keys: None })
+        Ok(Identity { role, role_oid: None, is_superuser: false, keys: None, grant: None })
     }
 
     /// The rules of the PostgreSQL door, as they are now; `None` = nobody is asked.
@@ -172,7 +229,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// There is no such role, or it may not log in.
-    pub async fn vouched(&self, method: HbaMethod, role: Role) -> Result<Identity> {
+    pub async fn vouched(&self, method: HbaMethod, role: Role, visit: &Visit) -> Result<Identity> {
         let record = self.record(&role).await?;
         let refusal = match &record {
             None => Some(Error::sql(b"28000", format!("role \"{role}\" does not exist"))),
@@ -180,10 +237,11 @@ impl Authenticator {
             Some(_) => None,
         };
         self.metrics.auth_attempt(method.word(), refusal.is_none());
+        self.audit_login(method.word(), &role, visit, refusal.as_ref().map(Error::message)).await?;
         match (refusal, record) {
             (None, Some(record)) => {
                 let (role_oid, is_superuser) = (Some(record.oid), record.is_superuser);
-                Ok(Identity { role, role_oid, is_superuser, keys: None })
+                Ok(Identity { role, role_oid, is_superuser, keys: None, grant: None })
             }
             (error, _) => {
                 self.cache.lock().roles.remove(&role);
@@ -193,17 +251,33 @@ impl Authenticator {
     }
 
     /// Counts a client whom a method other than a password refused, and says so in the log.
-    pub fn refuse(&self, method: HbaMethod, role: &str, error: Error) -> Error {
+    pub fn refuse(&self, method: HbaMethod, role: &str, visit: &Visit, error: Error) -> Error {
         self.metrics.auth_attempt(method.word(), false);
+        let event = Event::new(EventType::AuthenticationFailure, Outcome::Denied, method.word());
+        self.audit.note(visit.mark(Event { error: Some(error.to_string()), ..event.by(role) }));
         tracing::info!(role, method = method.word(), reason = %error, "log-in refused");
         error
     }
 
-    /// Checks a name and a password.
+    /// Checks a name and a password, of somebody who came over HTTP from nobody knows where.
     pub async fn password(&self, role: Role, password: Secret) -> Result<Identity> {
+        self.password_from(role, password, &Visit::new(Protocol::Http, None)).await
+    }
+
+    /// Checks a name and a password.
+    ///
+    /// # Errors
+    /// They do not fit, or the client has to wait after too many failures.
+    pub async fn password_from(
+        &self,
+        role: Role,
+        password: Secret,
+        visit: &Visit,
+    ) -> Result<Identity> {
         if !self.required {
             return self.trust(role);
         }
+        self.guard.may_try(&role, visit.address)?;
         let mut record = self.record(&role).await?;
         let mut keys = self.check_record(&role, record.as_ref(), &password).await?;
         if keys.is_none() && self.cache.lock().roles.remove(&role).is_some() {
@@ -214,7 +288,7 @@ impl Authenticator {
                 record = fresh;
             }
         }
-        self.conclude("password", role, record.as_ref(), keys)
+        self.conclude("password", role, record.as_ref(), keys, visit).await
     }
 
     async fn check_record(
@@ -265,7 +339,9 @@ impl Authenticator {
         role: Role,
         client_first: &[u8],
         channel: Channel<'_>,
+        visit: &Visit,
     ) -> Result<(PendingLogin, String)> {
+        self.guard.may_try(&role, visit.address)?;
         let record = self.record(&role).await?;
         let verifier = record
             .as_ref()
@@ -276,16 +352,16 @@ impl Authenticator {
             self.metrics.auth_attempt("scram", false);
             scram_refused(e)
         })?;
-        Ok((PendingLogin { role, record, exchange }, message))
+        Ok((PendingLogin { role, record, exchange, visit: visit.clone() }, message))
     }
 
     /// Ends a SCRAM log-in; returns the identity and the server's last message.
-    pub fn scram_finish(
+    pub async fn scram_finish(
         &self,
         login: PendingLogin,
         client_final: &[u8],
     ) -> Result<(Identity, String)> {
-        let PendingLogin { role, record, exchange } = login;
+        let PendingLogin { role, record, exchange, visit } = login;
         let (keys, message) = match exchange.finish(client_final) {
             Ok((keys, message)) => (Some(keys), message),
             Err(e @ ScramError::BindingMismatch) => {
@@ -295,17 +371,18 @@ impl Authenticator {
             }
             Err(_) => (None, String::new()),
         };
-        let identity = self.conclude("scram", role, record.as_ref(), keys)?;
+        let identity = self.conclude("scram", role, record.as_ref(), keys, &visit).await?;
         Ok((identity, message))
     }
 
     /// Every method ends here: the same conditions, the same text, the same metric.
-    fn conclude(
+    async fn conclude(
         &self,
-        method: &str,
+        method: &'static str,
         role: Role,
         record: Option<&RoleRecord>,
         keys: Option<ScramKeys>,
+        visit: &Visit,
     ) -> Result<Identity> {
         let refusal = match (record, &keys) {
             (Some(record), Some(_)) if !record.can_login => Some(may_not_log_in(&role)),
@@ -313,14 +390,24 @@ impl Authenticator {
             _ => Some(refused(&role)),
         };
         self.metrics.auth_attempt(method, refusal.is_none());
+        let why = refusal.is_some().then(|| reason(record, &keys));
+        self.audit_login(method, &role, visit, why).await?;
         match refusal {
-            None => Ok(Identity {
-                role,
-                role_oid: record.map(|record| record.oid),
-                is_superuser: record.is_some_and(|record| record.is_superuser),
-                keys,
-            }),
+            None => {
+                self.guard.succeeded(&role, visit.address);
+                Ok(Identity {
+                    role,
+                    role_oid: record.map(|record| record.oid),
+                    is_superuser: record.is_some_and(|record| record.is_superuser),
+                    keys,
+                    grant: None,
+                })
+            }
             Some(error) => {
+                // Who knows the password guesses at nothing.
+                if keys.is_none() && self.guard.failed(&role, visit.address) {
+                    tracing::warn!(%role, address = ?visit.address, "locked after failed log-ins");
+                }
                 tracing::info!(%role, method, reason = reason(record, &keys), "log-in refused");
                 // A new password must work at once, so a failure is never remembered.
                 self.cache.lock().roles.remove(&role);
@@ -431,6 +518,28 @@ mod tests {
         RoleRecord { oid: 1, verifier, can_login, expired, is_superuser: false }
     }
 
+    /// A PostgreSQL without tables of RustyDB's own.
+    struct NoTables;
+
+    impl SystemSql for NoTables {
+        fn run(&self, _: String) -> tables::SqlFuture<'_> {
+            Box::pin(async { Ok(vec![vec![None]]) })
+        }
+    }
+
+    fn chain_of(roles: Arc<dyn RoleStore>, config: crate::config::Config) -> Authenticator {
+        let (live, metrics) = (Live::fixed(config), Arc::new(Metrics::new()));
+        Authenticator::new(Means {
+            roles,
+            sql: Arc::new(NoTables),
+            audit: AuditLog::in_memory(live.clone(), metrics.clone()),
+            live,
+            changes: AccessChanges::default(),
+            limiter: Arc::new(RateLimiter::new(1000)),
+            metrics,
+        })
+    }
+
     fn chain(required: bool) -> (Arc<Fixed>, Authenticator) {
         let mut store = Fixed::default();
         store.records.insert("joe", record("secret", true, false));
@@ -443,13 +552,7 @@ mod tests {
         let mut config = crate::config::Config::default();
         config.security.enable_auth = required;
         config.security.verifier_cache_secs = crate::config::Secs(60);
-        let chain = Authenticator::new(
-            store.clone(),
-            Live::fixed(config),
-            AccessChanges::default(),
-            Arc::new(Metrics::new()),
-        );
-        (store, chain)
+        (store.clone(), chain_of(store, config))
     }
 
     #[tokio::test]
@@ -484,13 +587,15 @@ mod tests {
     #[tokio::test]
     async fn who_is_vouched_for_must_exist_and_may_log_in() {
         let (_, chain) = chain(true);
-        let identity = chain.vouched(HbaMethod::Peer, "old".into()).await.unwrap();
+        let identity =
+            chain.vouched(HbaMethod::Peer, "old".into(), &Visit::default()).await.unwrap();
         assert_eq!((identity.role_oid, identity.keys.is_none()), (Some(1), true));
         for (role, text) in [
             ("nobody", "role \"nobody\" does not exist"),
             ("nologin", "role \"nologin\" is not permitted to log in"),
         ] {
-            let error = chain.vouched(HbaMethod::Trust, role.into()).await.unwrap_err();
+            let error =
+                chain.vouched(HbaMethod::Trust, role.into(), &Visit::default()).await.unwrap_err();
             assert_eq!((error.sqlstate().as_str(), error.message()), ("28000", text));
         }
     }

@@ -4,6 +4,7 @@
 //! `config default` work from, and nothing else; a key exists when it stands here. `=> live` behind
 //! a default means that a reload changes the key of a running server.
 
+mod access;
 mod hba;
 mod live;
 mod load;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use access::{AuditFull, JwtIssuer, JwtKey, RateAlgorithm, RateRule, RateScope};
 pub use hba::{ClientCert, ClientName, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry};
 pub use live::{Changes, Live, Reloader, Setting};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
@@ -25,6 +27,9 @@ pub use value::{
     BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis,
     PoolingMode, Secs, SizingMode, SslMode, TlsMode, TlsVersion, ValidationLevel, Value,
 };
+
+/// Who issued the tokens that RustyDB itself gives, the claim `iss`.
+pub const OWN_ISSUER: &str = "rustydb";
 
 /// What the loader knows of one key.
 pub struct Key {
@@ -453,6 +458,95 @@ config! {
         tls_check_secs: Secs = Secs(60) => live;
     }
 
+    /// Tokens of others, JSON Web Tokens: whose are taken, and which role they stand for.
+    jwt: Jwt at "security.jwt" {
+        /// Tables [[security.jwt.issuers]] with issuer, audience, jwks_url or keys (each with kid
+        /// and one of pem_file, jwks_file, secret, secret_file), algorithms, role_claim ("role", or
+        /// a path such as "$.app.role"), default_role, roles (that tokens may name; empty = all but
+        /// superusers), leeway_secs. A claim that names no role that may log in is refused.
+        issuers: Vec<JwtIssuer> = Vec::new() => live;
+    }
+
+    /// Tokens that RustyDB gives at a log-in over HTTP.
+    tokens: Tokens at "security.tokens" {
+        /// Seconds that an access token is good for.
+        access_ttl_secs: Secs = Secs(900) => live;
+        /// Seconds that a refresh token is good for, each of them once.
+        refresh_ttl_secs: Secs = Secs(604_800) => live;
+        /// Seconds that the session of a browser is good for.
+        session_ttl_secs: Secs = Secs(86_400) => live;
+    }
+
+    /// Keys of programs (X-API-Key).
+    api_keys: ApiKeys at "security.api_keys" {
+        /// Whether they are taken.
+        enabled: bool = true => live;
+        /// Keys that one role may have.
+        max_per_user: u32 = 100 => live;
+        /// Seconds that a key is good for that was made without an end; "none" = for ever.
+        default_ttl_secs: Option<Secs> = None => live;
+    }
+
+    /// What happens when somebody tries passwords.
+    lockout: Lockout at "security.lockout" {
+        /// Failed log-ins of a role within window_secs after which it is locked. Clients that have
+        /// logged in from the same address before are counted by themselves, so that nobody
+        /// elsewhere can lock them out.
+        max_failures: u32 = 10 => live;
+        /// Seconds in which they are counted.
+        window_secs: Secs = Secs(900) => live;
+        /// Seconds that the role stays locked; 0 = it is never locked.
+        duration_secs: Secs = Secs(900) => live;
+    }
+
+    /// What a role may do over HTTP, beside what PostgreSQL lets it do.
+    rbac: Rbac at "security.rbac" {
+        /// The role of RustyDB that every log-in has: admin, operator, user, analyst, readonly,
+        /// monitor, or one that was made.
+        default_role: String = "user".into() => live;
+    }
+
+    /// The audit log: who came in, who did not, and what administrators changed.
+    audit: Audit at "security.audit" {
+        /// Whether it is kept.
+        enabled: bool = true;
+        /// The file, a JSON object on each line; without a value audit.jsonl in server.data_dir.
+        path: Option<PathBuf> = None;
+        /// Length at which a new file is begun.
+        rotate_bytes: ByteSize = ByteSize(100 << 20) => live;
+        /// Files that are kept, the present one included.
+        rotate_files: u32 = 10 => live;
+        /// Events that may wait to be written.
+        channel: u32 = 10_000;
+        /// When that many wait: "block" (a log-in waits for up to a second), "drop" the event, or
+        /// "refuse" what it is about.
+        on_full: AuditFull = AuditFull::Block => live;
+    }
+
+    /// How often requests and log-ins may come.
+    rate_limit: RateLimit at "rate_limit" {
+        /// Whether requests are limited; log-ins always are.
+        enabled: bool = true => live;
+        /// token_bucket, sliding_window or fixed_window.
+        algorithm: RateAlgorithm = RateAlgorithm::TokenBucket => live;
+        /// Requests of one user, or of one address without one, in window_secs.
+        requests: u32 = 100, env "RUSTYDB_API_RATE_LIMIT" => live;
+        /// Seconds.
+        window_secs: Secs = Secs(1) => live;
+        /// Requests that a token bucket lets through at once.
+        burst: u32 = 200 => live;
+        /// Users, addresses and keys that are remembered; who was idle for longest is forgotten.
+        max_keys: usize = 100_000 => live;
+        /// Failed log-ins a minute of one address (loopback is none) after which it has to wait;
+        /// "none" = any number.
+        login_per_address: Option<u32> = Some(10) => live;
+        /// Failed log-ins a minute of one role after which it has to wait; "none" = any number.
+        login_per_user: Option<u32> = Some(5) => live;
+        /// Further limits, tables [[rate_limit.rules]] with id, scope (global, address, user,
+        /// api_key or route), key, algorithm, requests, window_secs, burst. All must hold.
+        rules: Vec<RateRule> = Vec::new() => live;
+    }
+
     /// The database `rustydb_admin`, where psql can look into the server and steer it.
     admin: Admin at "admin" {
         /// Roles that may do everything there, beside PostgreSQL's superusers.
@@ -510,6 +604,7 @@ impl Config {
         self.check_sizes(&mut check);
         self.check_drcp(&mut check);
         self.check_native(&mut check);
+        self.check_access(&mut check);
         check(self.pool.reserved_size > 0, "pool.reserved_size", "must be at least 1");
         check(
             self.pool.acquire_timeout_secs.0 > 0,

@@ -18,6 +18,7 @@ pub mod probe;
 pub mod relay;
 mod replies;
 pub mod roles;
+pub mod system;
 pub mod typed;
 
 use std::sync::Arc;

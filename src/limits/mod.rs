@@ -1,4 +1,8 @@
-//! Limits on how much happens at once.
+//! Limits on how much happens at once, and how often.
+
+pub mod lru;
+pub mod rate;
+pub mod requests;
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -1,12 +1,14 @@
 //! Sockets: listeners that every worker shares, streams over TCP, TLS or a Unix socket, and the
 //! word that the server is draining.
 
+mod fetch;
 mod inherited;
 mod listener;
 mod socket;
 mod stream;
 mod tls;
 
+pub use fetch::fetch;
 pub use inherited::Inherited;
 pub use listener::{BindError, Door, Listener, SocketFile, bind_tcp, bind_unix};
 pub use socket::Socket;

@@ -188,7 +188,7 @@ pub fn read_password(file: &Path) -> Result<Secret, StartError> {
         .map_err(|e| StartError::config(format!("{}: {e}", file.display())))
 }
 
-async fn start_embedded(
+pub(super) async fn start_embedded(
     plan: &Plan,
     data: &DataDir,
     password: Option<Secret>,

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::takeover::{Giver, Heir};
 use super::{Shared, service};
+use crate::audit::{Event, EventType, Outcome};
 use crate::config::{BackendMode, Changes, Config, LogLevel, Reloader};
 use crate::error::{Error, Result};
 use crate::session::admin::Order;
@@ -106,7 +107,9 @@ impl Reload {
             }
         };
         self.apply(shared);
-        tracing::info!(changed = changes.taken.join(", "), "the configuration was reloaded");
+        let changed = changes.taken.join(", ");
+        tracing::info!(changed, "the configuration was reloaded");
+        audit(shared, "reload", changed);
         if !changes.left.is_empty() {
             let keys = changes.left.join(", ");
             tracing::warn!(keys, "these keys have new values that need a restart");
@@ -131,6 +134,7 @@ impl Reload {
                 .with_hint("change it where SHOW CONFIG says that its value comes from"));
         }
         self.apply(shared);
+        audit(shared, "set", key.to_owned());
         tracing::warn!(key, "an administrator changed the configuration until the next reload");
         Ok(changes)
     }
@@ -153,6 +157,10 @@ impl Reload {
         shared.pool.resize(&config);
         shared.system_pool.resize(&config);
         shared.metrics.slow_query.set_limit(config.monitoring.slow_query_ms.duration());
+        shared.limiter.set_most(config.rate_limit.max_keys);
+        if let Err(why) = shared.auth.reload() {
+            tracing::error!(error = why, "the issuers of tokens cannot be used; the old stay");
+        }
     }
 
     fn set_level(&self, config: &Config) {
@@ -165,6 +173,12 @@ impl Reload {
         self.set_level(&shared.live.now());
         tracing::warn!(debugging = self.debugging, "SIGUSR1");
     }
+}
+
+/// Tells the audit log of changed keys; their values may be secret.
+fn audit(shared: &Shared, action: &str, keys: String) {
+    let event = Event::new(EventType::ConfigChanged, Outcome::Success, action);
+    shared.auth.audit().note(event.about(keys));
 }
 
 /// The most connections that the PostgreSQL behind the server was started for.

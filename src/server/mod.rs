@@ -4,6 +4,8 @@
 //! The main thread runs an event loop of its own for the supervisor, the samplers and the signals;
 //! clients live on the workers, so no query waits for them.
 
+#[cfg(test)]
+mod access_tests;
 mod backend;
 mod control;
 mod leaks;
@@ -20,9 +22,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::auth::{AccessChanges, StandbyRoles};
+use crate::audit::AuditLog;
+use crate::auth::{AccessChanges, Authenticator, Means, StandbyRoles};
 use crate::config::{Config, Live, Reloader};
 use crate::executor::roles::SystemRoles;
+use crate::executor::system::OwnSql;
+use crate::limits::rate::RateLimiter;
 use crate::limits::{Gate, Shares};
 use crate::net::{
     BindError, Door, Drain, DrainWatch, Inherited, ServerTls, Stage, bind_tcp, bind_unix,
@@ -47,6 +52,9 @@ const DRAIN_CHECK: Duration = Duration::from_millis(20);
 /// How often a process that was replaced looks whether its clients are gone.
 const STAY_CHECK: Duration = Duration::from_millis(500);
 
+/// The audit log in the data directory.
+const AUDIT_LOG: &str = "audit.jsonl";
+
 /// Time for sessions that were told to stop now.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
@@ -59,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) gates: Gates,
     pub(crate) admin: Admin,
     pub(crate) roles: Arc<StandbyRoles>,
+    pub(crate) auth: Arc<Authenticator>,
+    pub(crate) limiter: Arc<RateLimiter>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
     pub(crate) sessions: Arc<Sessions>,
@@ -191,7 +201,22 @@ impl Server {
         let (system, sessions) = (backend.system_demand(), Sessions::new(metrics.clone()));
         let (orders, ordered) = mpsc::channel(ORDERS);
         let roles = SystemRoles::new(system_pool.clone(), system.clone());
+        let roles = Arc::new(StandbyRoles::new(Arc::new(roles), live.clone(), health.clone()));
+        let limiter = Arc::new(RateLimiter::new(config.rate_limit.max_keys));
+        let auth = Authenticator::new(Means {
+            roles: roles.clone(),
+            sql: Arc::new(OwnSql::new(system_pool.clone(), system.clone())),
+            live: live.clone(),
+            changes: changes.clone(),
+            limiter: limiter.clone(),
+            audit: AuditLog::open(live.clone(), metrics.clone(), data.path().join(AUDIT_LOG))
+                .map_err(StartError::runtime)?,
+            metrics: metrics.clone(),
+        });
+        auth.reload().map_err(StartError::config)?;
         let shared = Arc::new(Shared {
+            auth: Arc::new(auth),
+            limiter,
             gates: Gates::new(&config),
             admin: Admin::new(Parts {
                 sessions: sessions.clone(),
@@ -203,7 +228,7 @@ impl Server {
                 backend: backend.addr(),
                 orders,
             }),
-            roles: Arc::new(StandbyRoles::new(Arc::new(roles), live.clone(), health.clone())),
+            roles,
             sessions,
             pool,
             system_pool,

@@ -29,7 +29,26 @@ pub(super) fn start(shared: Arc<Shared>, data_dir: PathBuf) {
     tokio::spawn(sweep(shared.clone()));
     tokio::spawn(maintain(shared.clone()));
     tokio::spawn(watch_certificate(shared.clone()));
+    tokio::spawn(keep_up_log_ins(shared.clone()));
     tokio::spawn(sample_health(shared, data_dir));
+}
+
+/// How often what is remembered of log-ins and rates is looked through.
+const UPKEEP: Duration = Duration::from_secs(60);
+
+async fn keep_up_log_ins(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        let config = shared.live.now();
+        let rules = config.rate_limit.rules.iter().map(|rule| u64::from(rule.window_secs));
+        let others = [&config.rate_limit.window_secs, &config.lockout.window_secs];
+        let others = others.into_iter().map(|window| window.0);
+        let longest = rules.chain(others).max().unwrap_or(0).max(UPKEEP.as_secs());
+        shared.limiter.sweep(Duration::from_secs(longest), shared.limiter.now());
+        let keys = i64::try_from(shared.limiter.len()).unwrap_or(i64::MAX);
+        shared.metrics.access.limiter_keys.set(keys);
+        shared.auth.upkeep().await;
+    }
 }
 
 async fn sweep(shared: Arc<Shared>) {

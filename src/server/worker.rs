@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{Doors, Shared, Start};
-use crate::auth::Authenticator;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::executor::Executor;
@@ -82,12 +81,7 @@ impl Workers {
 }
 
 fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
-    let auth = Arc::new(Authenticator::new(
-        shared.roles.clone(),
-        shared.live.clone(),
-        shared.changes.clone(),
-        shared.metrics.clone(),
-    ));
+    let auth = shared.auth.clone();
     let executor = Executor::new(
         shared.pool.clone(),
         NameReader::new(shared.system_pool.clone(), shared.system.clone()),

@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::SlowQuery;
+use super::access::AccessMetrics;
 use super::classes::ClassMetrics;
 use super::native::NativeMetrics;
 use crate::types::Protocol;
@@ -188,6 +189,8 @@ pub struct Metrics {
     pub native: NativeMetrics,
     /// Pooled sessions by connection class.
     pub classes: ClassMetrics,
+    /// Tokens, limits and the audit log.
+    pub access: AccessMetrics,
     /// Pool of the clients' roles.
     pub main_pool: PoolMetrics,
     /// Pool of the system role.
@@ -246,7 +249,7 @@ impl Maker<'_> {
         collector
     }
 
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.keep(IntCounter::new(name, help))
     }
 
@@ -272,6 +275,12 @@ impl Maker<'_> {
     }
 }
 
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -294,6 +303,7 @@ impl Metrics {
         let [main_pool, system_pool] = pool_metrics(&make);
         let native = NativeMetrics::new(&make);
         let classes = ClassMetrics::new(&make);
+        let access = AccessMetrics::new(&make);
         let rows = make.counters(
             "rustydb_query_rows_returned_total",
             "Rows returned or changed",
@@ -303,6 +313,7 @@ impl Metrics {
             protocols,
             native,
             classes,
+            access,
             main_pool,
             system_pool,
             query_active: make.gauge("rustydb_query_active", "Requests in work"),

@@ -1,5 +1,6 @@
 //! What the server tells about itself: the metrics registry, the health registry, the log.
 
+pub mod access;
 pub mod classes;
 pub mod health;
 pub mod log;

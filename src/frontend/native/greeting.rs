@@ -4,9 +4,9 @@ use std::io;
 
 use super::errors;
 use super::handshake;
-use crate::auth::Identity;
 use crate::auth::hba::Knock;
 use crate::auth::scram::{Channel, MECHANISM, MECHANISM_PLUS};
+use crate::auth::{Identity, Visit};
 use crate::config::{Config, HbaMethod};
 use crate::error::Error;
 use crate::frontend::pgwire::{PgDoor, Refusal, login};
@@ -16,7 +16,7 @@ use crate::proto::native::{
     Agreed, Auth, AuthMethod, AuthReply, AuthStart, ErrorBody, Handshake, Message, ServerHello,
     Severity,
 };
-use crate::types::Secret;
+use crate::types::{Protocol, Secret};
 
 /// Longest frame before the session is ready, in bytes.
 const LONGEST_FRAME: u32 = 64 << 10;
@@ -165,10 +165,11 @@ impl Greeting<'_> {
             self.hear_out(id, method).await?;
             return Ok((door.auth.trust(start.user.as_str().into())?, "trust"));
         };
-        let rule = login::rule(door, &rules, &knock, self.tls)?;
+        let visit = Visit::new(Protocol::Native, knock.address);
+        let rule = login::rule(door, &rules, &knock, self.tls, &visit)?;
         match (rule.method, method) {
             (HbaMethod::Scram, AuthMethod::ScramSha256 | AuthMethod::ScramSha256Plus) => {
-                self.scram(id, start).await
+                self.scram(id, start, &visit).await
             }
             (HbaMethod::Password, AuthMethod::Password) => {
                 if !knock.is_private() {
@@ -176,11 +177,12 @@ impl Greeting<'_> {
                 }
                 let password = self.password(id).await?;
                 let role = start.user.as_str().into();
-                Ok((door.auth.password(role, password).await?, rule.method.word()))
+                Ok((door.auth.password_from(role, password, &visit).await?, rule.method.word()))
             }
             (HbaMethod::Trust | HbaMethod::Peer, _)
             | (HbaMethod::Cert, AuthMethod::Certificate) => {
-                let identity = login::vouched(door, self.stream, &knock, (&rules, rule)).await?;
+                let identity =
+                    login::vouched(door, self.stream, &knock, (&rules, rule), &visit).await?;
                 self.hear_out(id, method).await?;
                 Ok((identity, rule.method.word()))
             }
@@ -204,6 +206,7 @@ impl Greeting<'_> {
         &mut self,
         id: u64,
         start: &AuthStart,
+        visit: &Visit,
     ) -> Result<(Identity, &'static str), Failed> {
         let Auth::SaslInitial { mechanism, data } = self.auth(Some(id)).await?.1 else {
             return Err(unexpected(id, "SaslInitial").into());
@@ -215,13 +218,13 @@ impl Greeting<'_> {
         let auth = &self.door.auth;
         let channel = Channel { binding: self.binding(), plus };
         let role = start.user.as_str().into();
-        let (login, first) = auth.scram_begin(role, &data, channel).await?;
+        let (login, first) = auth.scram_begin(role, &data, channel, visit).await?;
         let data = first.into_bytes();
         self.send(flags::MORE, id, &Message::AuthReply(AuthReply::SaslContinue { data })).await?;
         let Auth::SaslResponse { data } = self.auth(Some(id)).await?.1 else {
             return Err(unexpected(id, "SaslResponse").into());
         };
-        let (identity, last) = self.door.auth.scram_finish(login, &data)?;
+        let (identity, last) = self.door.auth.scram_finish(login, &data).await?;
         let data = last.into_bytes();
         self.send(flags::MORE, id, &Message::AuthReply(AuthReply::SaslFinal { data })).await?;
         Ok((identity, if plus { MECHANISM_PLUS } else { MECHANISM }))

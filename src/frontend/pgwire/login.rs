@@ -4,13 +4,13 @@
 use super::{PgDoor, Refusal};
 use crate::auth::hba::{Knock, Rules};
 use crate::auth::scram::{Channel, MECHANISM, MECHANISM_PLUS};
-use crate::auth::{Identity, hba};
+use crate::auth::{Identity, Visit, hba};
 use crate::config::{HbaMethod, HbaRule};
 use crate::error::{Error, ErrorKind};
 use crate::net::{ReadAhead, Stream, TlsFacts};
 use crate::proto::frame::HEADER;
 use crate::proto::{Cursor, backend as replies, frontend};
-use crate::types::Secret;
+use crate::types::{Protocol, Secret};
 
 /// Longest password or SASL message; PostgreSQL's own limit is 1024.
 const LONGEST_ANSWER: usize = 4096;
@@ -36,11 +36,14 @@ impl Login<'_> {
         let Some(rules) = auth.rules() else {
             return Ok((auth.trust(self.knock.role.into())?, "trust"));
         };
-        let rule = rule(self.door, &rules, &self.knock, self.tls)?;
+        let rule = rule(self.door, &rules, &self.knock, self.tls, &self.visit())?;
         let identity = match rule.method {
             HbaMethod::Scram => return self.scram(reply).await,
             HbaMethod::Password => self.password().await?,
-            _ => vouched(self.door, self.stream, &self.knock, (&rules, rule)).await?,
+            _ => {
+                let visit = self.visit();
+                vouched(self.door, self.stream, &self.knock, (&rules, rule), &visit).await?
+            }
         };
         Ok((identity, rule.method.word()))
     }
@@ -61,14 +64,18 @@ impl Login<'_> {
         let channel = Channel { binding, plus: *chosen == MECHANISM_PLUS };
         let auth = &self.door.auth;
         let (login, server_first) =
-            auth.scram_begin(self.knock.role.into(), client_first, channel).await?;
+            auth.scram_begin(self.knock.role.into(), client_first, channel, &self.visit()).await?;
         let mut challenge = Vec::new();
         replies::put_authentication_sasl_continue(&mut challenge, server_first.as_bytes());
         self.stream.write_all(&challenge).await?;
         let client_final = self.answer().await?;
-        let (identity, server_final) = self.door.auth.scram_finish(login, &client_final)?;
+        let (identity, server_final) = self.door.auth.scram_finish(login, &client_final).await?;
         replies::put_authentication_sasl_final(reply, server_final.as_bytes());
         Ok((identity, chosen))
+    }
+
+    fn visit(&self) -> Visit {
+        Visit::new(Protocol::Postgres, self.knock.address)
     }
 
     async fn password(&mut self) -> Result<Identity, Refusal> {
@@ -89,7 +96,8 @@ impl Login<'_> {
         let password = password
             .map(Secret::new)
             .ok_or_else(|| Error::new(ErrorKind::ProtocolViolation, "invalid password packet"))?;
-        Ok(self.door.auth.password(self.knock.role.into(), password).await?)
+        let role = self.knock.role.into();
+        Ok(self.door.auth.password_from(role, password, &self.visit()).await?)
     }
 
     /// Reads a message of type `p`.
@@ -127,6 +135,7 @@ pub(in crate::frontend) fn rule<'r>(
     rules: &'r Rules,
     knock: &Knock<'_>,
     tls: Option<&TlsFacts>,
+    visit: &Visit,
 ) -> Result<&'r HbaRule, Refusal> {
     let (auth, role) = (&door.auth, knock.role);
     let rule = rules.decide(knock).inspect_err(|error| {
@@ -137,7 +146,7 @@ pub(in crate::frontend) fn rule<'r>(
     let certificate = tls.and_then(|facts| facts.certificate.as_ref());
     rules
         .check_certificate(rule, certificate, role)
-        .map_err(|error| auth.refuse(rule.method, role, error))?;
+        .map_err(|error| auth.refuse(rule.method, role, visit, error))?;
     Ok(rule)
 }
 
@@ -147,11 +156,12 @@ pub(in crate::frontend) async fn vouched(
     stream: &Stream,
     knock: &Knock<'_>,
     (rules, rule): (&Rules, &HbaRule),
+    visit: &Visit,
 ) -> Result<Identity, Refusal> {
     match rule.method {
-        HbaMethod::Peer => peer(door, stream, knock, (rules, rule)).await,
+        HbaMethod::Peer => peer(door, stream, knock, (rules, rule), visit).await,
         HbaMethod::Trust | HbaMethod::Cert => {
-            Ok(door.auth.vouched(rule.method, knock.role.into()).await?)
+            Ok(door.auth.vouched(rule.method, knock.role.into(), visit).await?)
         }
         _ => Err(hba::failed(rule.method, knock.role).into()),
     }
@@ -163,6 +173,7 @@ async fn peer(
     stream: &Stream,
     knock: &Knock<'_>,
     (rules, rule): (&Rules, &HbaRule),
+    visit: &Visit,
 ) -> Result<Identity, Refusal> {
     let (auth, role) = (&door.auth, knock.role);
     let uid = stream.peer_user();
@@ -173,9 +184,9 @@ async fn peer(
     });
     match name.await.ok().flatten() {
         Some(name) if rules.maps(rule, &name, role) => {
-            Ok(auth.vouched(HbaMethod::Peer, role.into()).await?)
+            Ok(auth.vouched(HbaMethod::Peer, role.into(), visit).await?)
         }
-        _ => Err(auth.refuse(rule.method, role, hba::failed(rule.method, role)).into()),
+        _ => Err(auth.refuse(rule.method, role, visit, hba::failed(rule.method, role)).into()),
     }
 }
 

@@ -61,6 +61,16 @@ impl ClientTls {
     }
 }
 
+/// How documents are fetched from other servers: their certificates must fit their names.
+pub(in crate::net) fn https_config() -> Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
+    let mut config = builder.with_root_certificates(system_authorities()?).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 fn system_authorities() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -16,6 +16,7 @@ use tokio::io::ReadBuf;
 use super::Socket;
 pub use certificate::PeerCertificate;
 pub use client::ClientTls;
+pub(super) use client::https_config;
 pub use server::{Served, ServerTls};
 
 /// PostgreSQL's name in ALPN.
