@@ -73,7 +73,7 @@ fn roles_of_a_user_are_told() {
 
 #[test]
 fn methods_that_do_not_exist_are_refused_as_that() {
-    for method in [AuthMethod::Token, AuthMethod::ApiKey, AuthMethod::Ldap, AuthMethod::Saml] {
+    for method in [AuthMethod::Kerberos, AuthMethod::Ldap, AuthMethod::Saml] {
         let mut wire = greeted();
         wire.send(2, 0, &Message::Auth(Auth::Start(Box::new(start("rustydb", method)))));
         let error = wire.fatal();
@@ -106,4 +106,73 @@ fn start_up_settings_are_checked() {
     bad.database = "no_such_database".into();
     wire.send(2, 0, &Message::Auth(Auth::Start(Box::new(bad))));
     assert_eq!(wire.fatal().sqlstate, "3D000");
+}
+
+/// A request of `user` to the HTTP door; the answer as JSON.
+fn over_http(path: &str, user: Option<(&str, &str)>, body: serde_json::Value) -> serde_json::Value {
+    use base64::Engine;
+    let mut request = ureq::post(guarded().url(path)).header("content-type", "application/json");
+    if let Some((user, password)) = user {
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        request = request.header("authorization", format!("Basic {pair}"));
+    }
+    let mut response = request.send(body.to_string()).unwrap();
+    serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap()
+}
+
+#[test]
+fn a_token_or_a_key_names_the_role() {
+    let sql = "CREATE ROLE native_bob LOGIN PASSWORD 'bob-secret'";
+    assert_eq!(guarded().psql(sql).code, Some(0));
+    let bob = ("native_bob", "bob-secret");
+    let login = serde_json::json!({ "username": bob.0, "password": bob.1 });
+    let token = over_http("/api/v1/auth/login", None, login)["access_token"].clone();
+    let token = token.as_str().unwrap().to_owned();
+    let key = |permissions: &[&str]| {
+        let new = serde_json::json!({ "name": "native", "permissions": permissions });
+        let made = over_http("/api/v1/auth/api-keys", Some(bob), new);
+        made["key"].as_str().unwrap().to_owned()
+    };
+    let attempt = |user: &str, method: AuthMethod, secret: &str| {
+        let mut wire = Wire::connect(guarded());
+        let offered = wire.handshake(hello()).auth_methods;
+        assert!(offered.contains(&AuthMethod::Token) && offered.contains(&AuthMethod::ApiKey));
+        let mut begin = start(user, method);
+        begin.database = "rustydb".into();
+        wire.send(2, 0, &Message::Auth(Auth::Start(Box::new(begin))));
+        let secret = secret.to_owned();
+        let auth = match method {
+            AuthMethod::Token => Auth::Token { token: secret },
+            _ => Auth::ApiKey { key: secret },
+        };
+        wire.send(2, 0, &Message::Auth(auth));
+        wire
+    };
+    let good = [
+        ("", AuthMethod::Token, token.clone()),
+        ("", AuthMethod::ApiKey, key(&[])),
+        ("native_bob", AuthMethod::ApiKey, key(&["execute:queries"])),
+    ];
+    for (user, method, secret) in good {
+        let mut wire = attempt(user, method, &secret);
+        let reply = wire.read().message;
+        assert!(
+            matches!(reply, Message::AuthReply(AuthReply::Success { ref user, .. })
+            if user == "native_bob"),
+            "{reply:?}"
+        );
+        let rows = wire.rows("SELECT session_user", vec![]);
+        assert_eq!(rows, [[Value::Text("native_bob".into())]]);
+    }
+    let forged = format!("{}x", &token[..token.len() - 1]);
+    for (user, method, secret, sqlstate) in [
+        ("rustydb", AuthMethod::Token, token.clone(), "28P01"),
+        ("", AuthMethod::Token, forged, "28P01"),
+        ("", AuthMethod::Token, "nonsense".into(), "28P01"),
+        ("", AuthMethod::ApiKey, "sk_live_nothing".into(), "28P01"),
+        ("", AuthMethod::ApiKey, key(&["read:tables"]), "42501"),
+    ] {
+        let error = attempt(user, method, &secret).fatal();
+        assert_eq!(error.sqlstate, sqlstate, "{error:?}");
+    }
 }

@@ -1,9 +1,13 @@
 //! The HTTP API through a real server and a real PostgreSQL.
+// The rules for code that a socket can reach; a test may stop where it stands.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
 mod api;
+mod auth;
 mod described;
 mod schema;
 mod transactions;

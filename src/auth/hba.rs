@@ -27,10 +27,15 @@ pub struct Knock<'a> {
 #[derive(Debug)]
 pub struct Rules(Arc<Config>);
 
+/// Whether nobody on the way from that address (`None` = the Unix socket) can read what is sent.
+pub fn is_private(address: Option<IpAddr>, has_tls: bool) -> bool {
+    has_tls || address.is_none_or(|ip| ip.to_canonical().is_loopback())
+}
+
 impl Knock<'_> {
     /// Whether nobody on the way can read what is sent.
     pub fn is_private(&self) -> bool {
-        self.has_tls || self.address.is_none_or(|ip| ip.to_canonical().is_loopback())
+        is_private(self.address, self.has_tls)
     }
 
     fn fits(&self, rule: &HbaRule) -> bool {

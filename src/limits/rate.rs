@@ -395,7 +395,10 @@ mod tests {
     }
 
     /// Steps of (milliseconds, cost) → (allowed, remaining, reset ms, retry ms).
-    fn run(rate: Rate, steps: &[((u64, u64), (bool, u64, u64, u64))]) {
+    /// When and for how much it is asked, and what is answered.
+    type Step = ((u64, u64), (bool, u64, u64, u64));
+
+    fn run(rate: Rate, steps: &[Step]) {
         let limiter = RateLimiter::new(100);
         for (step, ((at, cost), expected)) in steps.iter().enumerate() {
             let looked = limiter.look((1, rate), &user("a"), *cost, MS(*at));

@@ -53,7 +53,7 @@ pub fn check_expression(what: &str, text: &str) -> Result<()> {
     }
     let mut lexer = Lexer::new(text.as_bytes());
     let mut open = Vec::new();
-    while let Some(token) = lexer.next() {
+    for token in lexer.by_ref() {
         match token {
             Token::Symbol(b';') => return refused("it contains a semicolon"),
             Token::Symbol(bracket @ (b'(' | b'[')) => open.push(bracket),

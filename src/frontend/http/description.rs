@@ -3,8 +3,12 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::tag::TagBuilder;
+
+use super::extract::SESSION_COOKIE;
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder,
     PathItem, Ref, RefOr, Response, ResponseBuilder, ServerBuilder,
@@ -32,7 +36,16 @@ const GROUPS: [Group; 10] = [
 ];
 
 /// Operations that anybody may call.
-const OPEN: &[&str] = &["/health/", "/api/v1/health", "/api/v1/openapi.json"];
+const OPEN: &[&str] = &[
+    "/health/",
+    "/api/v1/health",
+    "/api/v1/openapi.json",
+    "/api/v1/auth/login",
+    "/api/v1/auth/refresh",
+];
+
+/// Ways to prove who one is; one of them is enough.
+const SCHEMES: [&str; 4] = ["basic", "bearer", "api_key", "session"];
 
 /// The body of every answer that is not a success.
 #[derive(Serialize, ToSchema)]
@@ -81,10 +94,16 @@ pub fn base() -> OpenApi {
         .license(Some(license))
         .build();
     let basic = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key")));
+    let session = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(SESSION_COOKIE)));
     let components = ComponentsBuilder::new()
         .schema("ErrorBody", <ErrorBody as utoipa::PartialSchema>::schema())
         .schema("ErrorFields", <ErrorFields as utoipa::PartialSchema>::schema())
         .security_scheme("basic", basic)
+        .security_scheme("bearer", bearer)
+        .security_scheme("api_key", key)
+        .security_scheme("session", session)
         .build();
     OpenApiBuilder::new()
         .info(info)
@@ -103,7 +122,9 @@ pub fn finish(mut api: OpenApi) -> OpenApi {
             operation.responses.responses.entry("default".into()).or_insert(failure);
             operation.security = Some(match is_open {
                 true => vec![SecurityRequirement::default()],
-                false => vec![SecurityRequirement::new::<_, [&str; 0], &str>("basic", [])],
+                false => SCHEMES
+                    .map(|name| SecurityRequirement::new::<_, [&str; 0], &str>(name, []))
+                    .to_vec(),
             });
         }
     }

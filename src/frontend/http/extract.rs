@@ -1,9 +1,11 @@
 //! What handlers take from a request: who it is, and its JSON body.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::Method;
 use axum::http::header::{self, HeaderMap};
 use axum::http::request::Parts;
 use base64::Engine;
@@ -13,10 +15,14 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use super::{HttpDoor, Peer, RequestId};
-use crate::auth::Identity;
+use crate::auth::rbac::Permission;
+use crate::auth::{Credential, Identity, Visit};
 use crate::error::{Error, ErrorKind};
 use crate::session::{Opening, Session};
 use crate::types::{Protocol, Role, Secret};
+
+/// The cookie of a browser's session.
+pub const SESSION_COOKIE: &str = "rustydb_session";
 
 /// Parameters that make text values of PostgreSQL unambiguous, and JSON of them possible.
 const SESSION_PARAMETERS: [(&str, &str); 6] = [
@@ -28,7 +34,7 @@ const SESSION_PARAMETERS: [(&str, &str); 6] = [
     ("options", "-c bytea_output=hex -c extra_float_digits=1"),
 ];
 
-/// A client whose password fits.
+/// A client that has proved who it is, and may ask for what it asks for.
 pub struct Caller {
     /// Who it is.
     pub identity: Identity,
@@ -36,6 +42,10 @@ pub struct Caller {
     pub peer: String,
     /// The request.
     pub id: RequestId,
+    /// The same for the authentication chain.
+    pub visit: Visit,
+    /// The cookie of a browser's session, if that is what it has shown.
+    pub cookie: Option<Secret>,
 }
 
 impl Caller {
@@ -64,34 +74,99 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         parts: &mut Parts,
         door: &Arc<HttpDoor>,
     ) -> Result<Self, Self::Rejection> {
-        let peer = parts.extensions.get::<Peer>().map_or_else(String::new, |p| p.0.to_string());
-        let id = parts.extensions.get::<RequestId>().cloned();
-        let id = id.ok_or_else(|| Error::internal("the request has no number"))?;
-        let identity = match basic(&parts.headers)? {
-            Some((role, password)) => {
+        let (peer, id, visit) = whence(parts)?;
+        let shown = presented(&parts.headers)?;
+        let cookie = match &shown {
+            Some(Credential::Session(cookie)) => Some(Secret::new(cookie.reveal())),
+            _ => None,
+        };
+        let identity = match shown {
+            Some(credential) => {
                 let limit = door.config.now().api.request_timeout_secs.duration();
-                let checked = tokio::time::timeout(limit, door.auth.password(role, password));
+                let checked = door.auth.credentials(credential, &visit);
                 let late = |_| Error::new(ErrorKind::Timeout, "the log-in took too long");
-                checked.await.map_err(late)??
+                tokio::time::timeout(limit, checked).await.map_err(late)??
             }
             // Without required authentication a request acts as the administrator.
             None if !door.auth.is_required() => door.auth.trust("rustydb".into())?,
             None => {
-                let text = "a role's name and password are needed (HTTP Basic)";
+                let text = "credentials are needed: HTTP Basic, Bearer, X-API-Key, or a session";
                 return Err(Error::new(ErrorKind::AuthenticationFailed, text)
                     .with_hint("curl -u name:password …")
                     .into());
             }
         };
-        Ok(Self { identity, peer, id })
+        let is_safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if let Some(cookie) = cookie.as_ref().filter(|_| !is_safe) {
+            let token = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok());
+            door.auth.check_csrf(cookie, token)?;
+        }
+        if let Some(needed) = needed(&parts.method, parts.uri.path()) {
+            door.auth.authorize(&identity, &Permission::parse(needed)?, &visit).await?;
+        }
+        Ok(Self { identity, peer, id, visit, cookie })
     }
+}
+
+/// Where a request comes from, and its number.
+pub fn whence(parts: &Parts) -> Result<(String, RequestId, Visit), Error> {
+    let peer = parts.extensions.get::<Peer>().map_or_else(String::new, |p| p.0.to_string());
+    let id = parts.extensions.get::<RequestId>().cloned();
+    let id = id.ok_or_else(|| Error::internal("the request has no number"))?;
+    let address = peer.parse::<SocketAddr>().ok().map(|address| address.ip().to_canonical());
+    let mut visit = Visit::new(Protocol::Http, address);
+    visit.request_id = Some(id.0.to_string());
+    Ok((peer, id, visit))
+}
+
+/// What the permission is called without which a route is closed; PostgreSQL decides the rest.
+fn needed(method: &Method, path: &str) -> Option<&'static str> {
+    let rest = path.strip_prefix("/api/v1/")?;
+    let group = rest.split('/').next().unwrap_or("");
+    match (group, method.as_str()) {
+        ("query" | "batch" | "transactions", _) => Some("execute:queries"),
+        ("tables" | "schema" | "schemas" | "sql", "GET" | "HEAD") => Some("read:tables"),
+        ("tables" | "schema" | "schemas" | "sql", "POST") => Some("create:tables"),
+        ("tables" | "schema" | "schemas" | "sql", "DELETE") => Some("delete:tables"),
+        ("tables" | "schema" | "schemas" | "sql", _) => Some("update:tables"),
+        ("metrics", _) => Some("read:monitoring"),
+        // Of the caller's own log-in and keys; each says what else it needs.
+        ("auth", _) => None,
+        // What nobody has thought of is the administrator's.
+        _ => Some("admin:other"),
+    }
+}
+
+/// The credentials of a request: those of the first kind that there is.
+fn presented(headers: &HeaderMap) -> Result<Option<Credential>, Error> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let text = value.to_str().ok().and_then(|text| text.split_once(' '));
+        return match text {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                Ok(Some(Credential::Bearer(Secret::new(token.trim()))))
+            }
+            _ => Ok(basic(headers)?.map(|(role, word)| Credential::Password(role, word))),
+        };
+    }
+    if let Some(key) = headers.get("x-api-key") {
+        let key = key
+            .to_str()
+            .map_err(|_| Error::new(ErrorKind::AuthenticationFailed, "X-API-Key is not a key"))?;
+        return Ok(Some(Credential::ApiKey(Secret::new(key.trim()))));
+    }
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == SESSION_COOKIE).then(|| Credential::Session(Secret::new(value)))
+    });
+    Ok(pairs.next())
 }
 
 /// Reads `Authorization: Basic` (RFC 7617).
 fn basic(headers: &HeaderMap) -> Result<Option<(Role, Secret)>, Error> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let malformed = || {
-        let text = "the Authorization header is not HTTP Basic";
+        let text = "the Authorization header is neither HTTP Basic nor Bearer";
         Error::new(ErrorKind::AuthenticationFailed, text)
     };
     let value = value.to_str().map_err(|_| malformed())?;
@@ -189,13 +264,52 @@ mod tests {
     use super::*;
 
     #[test]
+    fn credentials_of_each_kind() {
+        let headers = |pairs: &[(&'static str, &str)]| {
+            pairs.iter().fold(HeaderMap::new(), |mut headers, (name, value)| {
+                headers.append(*name, value.parse().unwrap());
+                headers
+            })
+        };
+        let kind = |pairs: &[(&'static str, &str)]| match presented(&headers(pairs)).unwrap() {
+            Some(Credential::Password(role, _)) => format!("password {role}"),
+            Some(Credential::Bearer(token)) => format!("bearer {}", token.reveal()),
+            Some(Credential::ApiKey(key)) => format!("key {}", key.reveal()),
+            Some(Credential::Session(cookie)) => format!("session {}", cookie.reveal()),
+            None => "none".into(),
+        };
+        let basic = ("authorization", "Basic am9lOnNlYzpyZXQ=");
+        assert_eq!(kind(&[]), "none");
+        assert_eq!(kind(&[("x-api-key", "sk_live_x"), basic]), "password joe");
+        assert_eq!(kind(&[("authorization", "bearer  a.b.c ")]), "bearer a.b.c");
+        assert_eq!(kind(&[("x-api-key", "sk_live_x"), ("cookie", "a=b")]), "key sk_live_x");
+        let cookies = [("cookie", "a=b"), ("cookie", "c=d; rustydb_session=st_1=; e=f")];
+        assert_eq!(kind(&cookies), "session st_1=");
+    }
+
+    #[test]
+    fn every_group_of_routes_needs_something() {
+        for (method, path, permission) in [
+            (Method::POST, "/api/v1/query", Some("execute:queries")),
+            (Method::GET, "/api/v1/tables/x", Some("read:tables")),
+            (Method::PUT, "/api/v1/tables/x", Some("update:tables")),
+            (Method::DELETE, "/api/v1/sql/views/x", Some("delete:tables")),
+            (Method::GET, "/api/v1/metrics", Some("read:monitoring")),
+            (Method::GET, "/api/v1/what/comes", Some("admin:other")),
+            (Method::GET, "/api/v1/auth/me", None),
+        ] {
+            assert_eq!(needed(&method, path), permission, "{method} {path}");
+        }
+    }
+
+    #[test]
     fn basic_credentials() {
         let headers =
             |value: &str| HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())]);
         let (role, password) = basic(&headers("Basic am9lOnNlYzpyZXQ=")).unwrap().unwrap();
         assert_eq!((role.as_str(), password.reveal()), ("joe", "sec:ret"));
         assert!(basic(&HeaderMap::new()).unwrap().is_none());
-        for bad in ["Bearer x", "Basic", "Basic !!", "Basic am9l", "Basic /w=="] {
+        for bad in ["Digest x", "Basic", "Basic !!", "Basic am9l", "Basic /w=="] {
             let error = basic(&headers(bad)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::AuthenticationFailed, "{bad}");
         }

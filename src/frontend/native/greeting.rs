@@ -4,11 +4,12 @@ use std::io;
 
 use super::errors;
 use super::handshake;
-use crate::auth::hba::Knock;
+use crate::auth::hba::{self, Knock, Rules};
+use crate::auth::rbac::Permission;
 use crate::auth::scram::{Channel, MECHANISM, MECHANISM_PLUS};
-use crate::auth::{Identity, Visit};
+use crate::auth::{Credential, Identity, Visit};
 use crate::config::{Config, HbaMethod};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::pgwire::{PgDoor, Refusal, login};
 use crate::net::{ReadAhead, Stream, TlsFacts};
 use crate::proto::native::frame::{self, HEADER, Header, flags};
@@ -104,6 +105,13 @@ impl Greeting<'_> {
                 offered.iter().filter(|m| !found.contains(*m)).copied().collect::<Vec<_>>(),
             );
         }
+        let takes_secrets = |method: &AuthMethod| {
+            matches!(method, AuthMethod::ScramSha256 | AuthMethod::Password | AuthMethod::Trust)
+        };
+        let is_private = hba::is_private(self.address, self.tls.is_some());
+        if is_private && found.iter().any(takes_secrets) {
+            found.extend([AuthMethod::Token, AuthMethod::ApiKey]);
+        }
         found
     }
 
@@ -114,13 +122,19 @@ impl Greeting<'_> {
     /// Proves who the client is.
     pub(super) async fn log_in(&mut self) -> Result<Proven, Unwelcome> {
         let (id, auth) = self.auth(None).await?;
-        let Auth::Start(start) = auth else {
+        let Auth::Start(mut start) = auth else {
             let error = errors::violation("the first message of a log-in is not Start");
             return Err(Unwelcome::Told(id, error));
         };
         check_start(&start).map_err(|error| Unwelcome::Told(id, error))?;
         match self.prove(id, &start).await {
-            Ok((identity, method)) => Ok(Proven { identity, start, method, id }),
+            Ok((identity, method)) => {
+                // A token names the role where Start does not.
+                if start.user.is_empty() {
+                    identity.role.as_str().clone_into(&mut start.user);
+                }
+                Ok(Proven { identity, start, method, id })
+            }
             Err(Failed::Unwelcome(unwelcome)) => Err(unwelcome),
             Err(Failed::Refused(Refusal::Silent)) => Err(Unwelcome::Gone),
             Err(Failed::Refused(Refusal::Told(error))) => {
@@ -143,14 +157,7 @@ impl Greeting<'_> {
             has_tls: self.tls.is_some(),
         };
         let method = start.method;
-        let unknown = matches!(
-            method,
-            AuthMethod::Token
-                | AuthMethod::ApiKey
-                | AuthMethod::Ldap
-                | AuthMethod::Kerberos
-                | AuthMethod::Saml
-        );
+        let unknown = matches!(method, AuthMethod::Ldap | AuthMethod::Kerberos | AuthMethod::Saml);
         if unknown {
             let mut error = errors::fatal(
                 "28000",
@@ -166,6 +173,9 @@ impl Greeting<'_> {
             return Ok((door.auth.trust(start.user.as_str().into())?, "trust"));
         };
         let visit = Visit::new(Protocol::Native, knock.address);
+        if matches!(method, AuthMethod::Token | AuthMethod::ApiKey) {
+            return self.token(id, knock, &rules, &visit).await;
+        }
         let rule = login::rule(door, &rules, &knock, self.tls, &visit)?;
         match (rule.method, method) {
             (HbaMethod::Scram, AuthMethod::ScramSha256 | AuthMethod::ScramSha256Plus) => {
@@ -228,6 +238,43 @@ impl Greeting<'_> {
         let data = last.into_bytes();
         self.send(flags::MORE, id, &Message::AuthReply(AuthReply::SaslFinal { data })).await?;
         Ok((identity, if plus { MECHANISM_PLUS } else { MECHANISM }))
+    }
+
+    /// A token or an API key: it says whom it stands for. Where the rules ask that role for a
+    /// secret of its own, this one will do; where they ask for something else, it will not.
+    async fn token(
+        &mut self,
+        id: u64,
+        knock: Knock<'_>,
+        rules: &Rules,
+        visit: &Visit,
+    ) -> Result<(Identity, &'static str), Failed> {
+        if !knock.is_private() {
+            return Err(cleartext().into());
+        }
+        let credential = match self.auth(Some(id)).await?.1 {
+            Auth::Token { token } => Credential::Bearer(Secret::new(token)),
+            Auth::ApiKey { key } => Credential::ApiKey(Secret::new(key)),
+            _ => return Err(unexpected(id, "Token or ApiKey").into()),
+        };
+        let auth = &self.door.auth;
+        let identity = auth.credentials(credential, visit).await?;
+        let role = identity.role.as_str();
+        if !knock.role.is_empty() && knock.role != role {
+            let text = format!("the token stands for another role than \"{}\"", knock.role);
+            return Err(Error::new(ErrorKind::AuthenticationFailed, text).into());
+        }
+        let database = if knock.database.is_empty() { role } else { knock.database };
+        let knock = Knock { role, database, ..knock };
+        let rule = login::rule(self.door, rules, &knock, self.tls, visit)?;
+        if !matches!(rule.method, HbaMethod::Scram | HbaMethod::Password | HbaMethod::Trust) {
+            let text = format!("the rule for this connection asks for {}", rule.method.word());
+            return Err(Error::sql(b"28000", text).into());
+        }
+        let wanted = Permission::parse("execute:queries")?;
+        auth.authorize(&identity, &wanted, visit).await?;
+        let method = identity.grant.as_ref().map_or("token", |grant| grant.kind.as_str());
+        Ok((identity, method))
     }
 
     async fn password(&mut self, id: u64) -> Result<Secret, Unwelcome> {
@@ -357,7 +404,8 @@ pub(super) fn database_of(start: &AuthStart) -> &str {
 /// What PostgreSQL would take for something else than a setting.
 fn check_start(start: &AuthStart) -> Result<(), Box<ErrorBody>> {
     let bad = |text: String| Err(errors::fatal("22023", "VALIDATION_ERROR", text));
-    if start.user.is_empty() {
+    let names_itself = matches!(start.method, AuthMethod::Token | AuthMethod::ApiKey);
+    if start.user.is_empty() && !names_itself {
         let text = "no PostgreSQL user name specified";
         return Err(errors::fatal("28000", "AUTHENTICATION_FAILED", text));
     }

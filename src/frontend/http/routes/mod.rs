@@ -1,5 +1,6 @@
 //! The routes, one file for each domain. A new domain adds one line here.
 
+mod auth;
 mod batch;
 mod health;
 mod locks;
@@ -61,6 +62,7 @@ where
 pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
     let (router, described) = OpenApiRouter::with_openapi(description::base())
         .merge(query::routes())
+        .merge(auth::routes())
         .merge(batch::routes())
         .merge(tables::routes())
         .merge(transactions::routes())
