@@ -272,3 +272,75 @@ impl Session {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::NameStore;
+
+    fn lane(role: &str) -> Arc<LaneKey> {
+        Arc::new(LaneKey::new(&role.into(), None, &"d".into(), Vec::new()))
+    }
+
+    fn known(store: &KnownStatements, names: &DatabaseNames, role: &str, sql: &str) -> Arc<Known> {
+        let body = typed::statement_body(sql, &[]);
+        let statement = Statement::shared(
+            &store.hasher,
+            body,
+            typed::CONTEXT,
+            Class::default(),
+            names.version(),
+        );
+        Arc::new(Known {
+            statement: Arc::new(statement),
+            described: Described { parameters: Vec::new(), columns: Vec::new() },
+            lane: lane(role),
+            definitions: names.definitions(),
+            at: Instant::now(),
+            used: AtomicU64::new(0),
+        })
+    }
+
+    #[test]
+    fn a_statement_is_known_to_its_lane_until_something_is_defined() {
+        let (store, names) = (KnownStatements::default(), NameStore::default().of(&"d".into()));
+        let find = |role: &str, sql: &str| {
+            store.find(&lane(role), &typed::statement_body(sql, &[]), &names)
+        };
+        store.keep(&known(&store, &names, "a", "select 1"));
+        assert!(find("a", "select 1").is_some());
+        assert!(find("b", "select 1").is_none() && find("a", "select 2").is_none());
+        store.forget(&find("a", "select 1").unwrap());
+        assert!(find("a", "select 1").is_none() && store.kept.lock().bytes == 0);
+        store.keep(&known(&store, &names, "a", "select 1"));
+        names.defined();
+        assert!(find("a", "select 1").is_none());
+    }
+
+    #[test]
+    fn only_so_many_are_known() {
+        let (store, names) = (KnownStatements::default(), NameStore::default().of(&"d".into()));
+        for number in 0..=MAX_KNOWN {
+            store.keep(&known(&store, &names, "a", &format!("select {number}")));
+        }
+        let count = store.kept.lock().by_hash.len();
+        assert!((MAX_KNOWN / 2..MAX_KNOWN).contains(&count), "{count}");
+        let newest = typed::statement_body(&format!("select {MAX_KNOWN}"), &[]);
+        assert!(store.find(&lane("a"), &newest, &names).is_some());
+        let oldest = typed::statement_body("select 0", &[]);
+        assert!(store.find(&lane("a"), &oldest, &names).is_none());
+    }
+
+    #[test]
+    fn what_leaves_something_behind() {
+        let names = NameStore::default().of(&"d".into());
+        let leaves = |class: Class| leaves_something(&class, &names);
+        assert!(!leaves(Class::default()));
+        for effects in [Effects::TEMP, Effects::UNCLEAR, Effects::DISCARD_ALL, Effects::LISTEN] {
+            assert!(leaves(Class { effects, ..Class::default() }), "{effects:?}");
+        }
+        let ddl = Class { effects: Effects::DDL, ..Class::default() };
+        assert!(!leaves(ddl));
+        assert!(leaves(Class { custom_settings: vec!["a.b".into()], ..Class::default() }));
+    }
+}
