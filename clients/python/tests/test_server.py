@@ -531,8 +531,8 @@ class SessionTest(ServerTest):
         with self.client.session() as session:
             session.acquire(self.name(), purity="new")
             session.set("TimeZone", "Asia/Tokyo")
-            session.release(tag="tokyo")
-            session.acquire(self.name(), tag="tokyo")
+            session.release(tag="city=tokyo")
+            session.acquire(self.name(), tag="city=tokyo")
             self.assertEqual(session.query("SELECT 1").scalar(), 1)
 
 

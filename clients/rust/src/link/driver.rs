@@ -241,6 +241,10 @@ impl Driver {
         }
         drop(state);
         let is_compressed = header.has(flags::COMPRESSED);
+        if !is_compressed && is_fatal(&body) {
+            // The server closes the connection next: nobody else shall get it.
+            self.shared.events.lock().is_draining = true;
+        }
         let reply = Reply { body, is_compressed, more, payload: header.length };
         // The answer to a heartbeat belongs to nobody.
         if let Some(unwanted) = slot.and_then(|slot| slot.push(reply))
@@ -366,4 +370,10 @@ impl Driver {
 
 fn lost(error: &io::Error) -> Lost {
     Lost::new(&error.to_string())
+}
+
+/// Whether a reply is an error after which the connection ends: the number of Error, and a severity
+/// above that of an error.
+fn is_fatal(body: &[u8]) -> bool {
+    matches!(body, [19, severity, ..] if *severity != 0)
 }
