@@ -255,3 +255,23 @@ fn two_phases() {
         assert_eq!(sql(&api, "select count(*) as n from phased"), json!([{ "n": rows }]));
     }
 }
+
+/// An administrator ends one; a shutdown does not wait for those that nobody uses.
+#[test]
+fn a_transaction_ends_when_it_is_told_to() {
+    let mut server = Server::builder().start();
+    let api = Api::of(&server, "rustydb", &server.password);
+    let id = begin(&api, json!({}));
+    let session = api.get(&format!("/api/v1/transactions/{id}")).expect(200)["session_id"].clone();
+    let mut console = server.psql_command();
+    let killed = console.args(["-d", "rustydb_admin", "-c", &format!("KILL_CLIENT {session}")]);
+    let killed = killed.output().unwrap();
+    assert!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
+    eventually("it is gone", Duration::from_secs(5), || {
+        api.get(&format!("/api/v1/transactions/{id}")).status == 404
+    });
+    begin(&api, json!({}));
+    let begun = std::time::Instant::now();
+    assert_eq!(server.stop(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}

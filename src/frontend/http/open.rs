@@ -11,8 +11,12 @@ use time::OffsetDateTime;
 use super::HttpDoor;
 use crate::auth::Identity;
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::Session;
+use crate::session::{Session, Stop};
 use crate::types::Role;
+
+/// Time between two looks at a transaction: whether it is used, whether it is to end.
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 
 /// The open transactions of all clients.
 #[derive(Default)]
@@ -67,7 +71,7 @@ pub struct Seen {
     /// Process of PostgreSQL that has it; not known while it is busy.
     pub backend_pid: Option<u32>,
     /// Number of its session; not known while it is busy.
-    pub session_id: Option<u32>,
+    pub session_id: Option<u64>,
 }
 
 fn gone(id: u64) -> Error {
@@ -117,22 +121,24 @@ impl OpenTransactions {
     async fn watch(self: Arc<Self>, door: Arc<HttpDoor>, open: Arc<Open>) {
         loop {
             let idle = door.config.now().api.transaction_idle_timeout_secs.duration();
-            let (used, busy) = {
+            let (used, busy, ordered) = {
                 let state = open.state.lock();
-                (state.used, state.session.is_none())
+                let stop = state.session.as_ref().map_or(Stop::No, |s| s.entry().stop());
+                (state.used, state.session.is_none(), stop != Stop::No)
             };
             let late = open.about.limit.map(|limit| open.begun + limit);
             let at = late.map_or(used + idle, |late| late.min(used + idle));
             if !self.has(open.id) {
                 return;
             }
-            if !busy && Instant::now() >= at {
-                tracing::info!(transaction = open.id, role = %open.owner, "rolled back: not used");
+            if ordered || !busy && Instant::now() >= at {
+                let why = if ordered { "ended by an administrator" } else { "not used" };
+                tracing::info!(transaction = open.id, role = %open.owner, why, "rolled back");
                 self.remove(open.id);
                 return;
             }
-            let wait = if busy { Duration::from_millis(200) } else { Duration::ZERO };
-            tokio::time::sleep(wait + at.saturating_duration_since(Instant::now())).await;
+            let wait = at.saturating_duration_since(Instant::now());
+            tokio::time::sleep(wait.clamp(SHORTEST_LOOK, LONGEST_LOOK)).await;
         }
     }
 
@@ -198,7 +204,7 @@ impl Open {
             savepoints: state.savepoints.clone(),
             busy: state.session.is_none(),
             backend_pid: entry.and_then(|entry| entry.slot().backend_pid()),
-            session_id: entry.map(|entry| entry.pid),
+            session_id: entry.map(|entry| entry.id.0),
         }
     }
 }

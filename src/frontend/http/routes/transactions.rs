@@ -115,7 +115,7 @@ struct Transaction {
     backend_pid: Option<u32>,
     /// Number of the session; null while it is busy.
     #[schema(required)]
-    session_id: Option<u32>,
+    session_id: Option<u64>,
     /// Statements that ran in it.
     queries_executed: u64,
     /// Savepoints, the newest last.
