@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::creation::{Failure, Next, Order};
+use super::creation::{Failure, Next, Order, Why};
 use super::inner::{Grant, LaneKey};
 use super::{Demand, Pool, PoolKind, stopping};
 use crate::auth::scram::random_bytes;
@@ -30,11 +30,11 @@ impl Pool {
                 Next::Create(order) => {
                     runtime.spawn(Creating { pool: self.clone(), order, ended: false }.run());
                 }
-                Next::Later { at, throttled } => {
-                    if throttled {
+                Next::Later { at, why } => {
+                    if why == Why::Throttled {
                         self.0.metrics().creation_throttled.inc();
                     }
-                    let alarm = Alarm(self.clone());
+                    let alarm = Alarm(self.clone(), why);
                     runtime.spawn(async move {
                         tokio::time::sleep_until(at.into()).await;
                         let pool = alarm.0.clone();
@@ -176,12 +176,12 @@ impl Patience {
 }
 
 /// Somebody who will wake the pool; when it goes, another is needed.
-struct Alarm(Pool);
+struct Alarm(Pool, Why);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
         // No pumping here: an event loop that is shutting down drops what it is given at once.
-        self.0.0.inner.lock().wake();
+        self.0.0.inner.lock().wake(self.1);
     }
 }
 
@@ -229,6 +229,7 @@ impl Creating {
                     tracing::info!(secs, "PostgreSQL can be reached again");
                 }
                 self.pool.give(demand.lane, thread::current().id(), Box::new(conn));
+                shared.inner.lock().made_for(self.order.ticket);
             }
             Err(error) => {
                 shared.metrics().connection_errors.inc();

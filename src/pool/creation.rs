@@ -153,6 +153,8 @@ pub(super) struct Creations {
     full: Option<Full>,
     /// Somebody wakes up when the next may be made.
     is_awaited: bool,
+    /// Somebody wakes up when PostgreSQL's own limit is not believed in any more.
+    is_end_awaited: bool,
 }
 
 impl Creations {
@@ -168,6 +170,7 @@ impl Creations {
             outage: None,
             full: None,
             is_awaited: false,
+            is_end_awaited: false,
         }
     }
 
@@ -210,10 +213,21 @@ pub(super) struct Order {
 pub(super) enum Next {
     /// Make one.
     Create(Box<Order>),
-    /// Ask again then; `throttled` = the rate is the reason.
-    Later { at: Instant, throttled: bool },
+    /// Ask again then.
+    Later { at: Instant, why: Why },
     /// Nothing, until something changes.
     Nothing,
+}
+
+/// Why none is made now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The rate of creations.
+    Throttled,
+    /// The last attempt failed.
+    BackOff,
+    /// PostgreSQL had no room a moment ago.
+    Full,
 }
 
 /// Why a connection could not be made.
@@ -235,7 +249,7 @@ impl Inner {
         if self.closed || creations.running >= creations.most {
             return Next::Nothing;
         }
-        let Some((demand, ticket)) = self.candidate(now, changes) else { return Next::Nothing };
+        let Some((demand, ticket)) = self.candidate(now, changes) else { return self.later(now) };
         let in_demand = ticket.is_some();
         let creations = &mut self.creations;
         let throttled = creations.throttle.not_before(now);
@@ -244,14 +258,31 @@ impl Inner {
             if std::mem::replace(&mut creations.is_awaited, true) {
                 return Next::Nothing;
             }
-            return Next::Later { at, throttled: throttled.is_some() };
+            let why = if throttled.is_some() { Why::Throttled } else { Why::BackOff };
+            return Next::Later { at, why };
         }
         self.begin(demand, ticket, now)
     }
 
+    /// Nothing can be made. If that is because of PostgreSQL's own limit, somebody has to look again
+    /// when that is not believed in any more: nothing else need happen until then.
+    fn later(&mut self, now: Instant) -> Next {
+        let ends = self.creations.full.as_ref().map(|full| full.last + CEILING_LASTS);
+        let Some(at) = ends.filter(|at| *at > now && !self.waiters.is_empty()) else {
+            return Next::Nothing;
+        };
+        match std::mem::replace(&mut self.creations.is_end_awaited, true) {
+            true => Next::Nothing,
+            false => Next::Later { at, why: Why::Full },
+        }
+    }
+
     /// The time that was waited for has come.
-    pub(super) fn wake(&mut self) {
-        self.creations.is_awaited = false;
+    pub(super) fn wake(&mut self, why: Why) {
+        match why {
+            Why::Full => self.creations.is_end_awaited = false,
+            Why::Throttled | Why::BackOff => self.creations.is_awaited = false,
+        }
     }
 
     fn candidate(&mut self, now: Instant, changes: u64) -> Option<(Demand, Option<u64>)> {
@@ -301,6 +332,14 @@ impl Inner {
         }
         let permits = self.gates.enter(&demand.lane);
         Next::Create(Box::new(Order { demand, ticket, permits, evicted }))
+    }
+
+    /// The connection that was made for a waiter is there. If it went to somebody else, or had to
+    /// make room, another one is made.
+    pub(super) fn made_for(&mut self, ticket: Option<u64>) {
+        if let Some(ticket) = ticket {
+            self.serve(ticket, false);
+        }
     }
 
     fn serve(&mut self, ticket: u64, is_served: bool) {

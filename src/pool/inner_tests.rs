@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::super::creation::{Failure, Narrowed, Next, Order};
+use super::super::creation::{Failure, Narrowed, Next, Order, Why};
 use super::super::{Demand, PoolKind};
 use super::{Grant, Inner, LaneKey, MAX_LANES, Turn};
 use crate::backend::{BackendConn, Credentials};
@@ -162,11 +162,11 @@ async fn after_a_failure_nobody_hurries_and_success_ends_the_outage() {
     assert!(inner.creations.outage().is_some());
     assert_eq!((inner.total(), inner.waiting()), (0, 1));
     let now = Instant::now();
-    let Next::Later { at, throttled } = inner.next_creation(now, 0) else { panic!() };
-    assert!(at > now && at <= now + Duration::from_millis(100) && !throttled);
+    let Next::Later { at, why } = inner.next_creation(now, 0) else { panic!() };
+    assert!(at > now && at <= now + Duration::from_millis(100) && why == Why::BackOff);
     // One is enough to wake up.
     assert!(matches!(inner.next_creation(now, 0), Next::Nothing));
-    inner.wake();
+    inner.wake(Why::BackOff);
     let Next::Create(again) = inner.next_creation(at, 0) else { panic!() };
     assert!(!failed(&mut inner, *again, Failure::Unavailable));
     assert!(first.try_recv().is_err());
@@ -275,7 +275,7 @@ async fn a_full_postgresql_is_a_limit_while_the_pool_has_connections_and_an_erro
     let mut told = false;
     for _ in 0..5 {
         now += Duration::from_secs(1);
-        inner.wake();
+        inner.wake(Why::BackOff);
         let Next::Create(begun) = inner.next_creation(now, 0) else { break };
         let ticket = begun.ticket;
         inner.not_created(ticket, full(), now, 255);
