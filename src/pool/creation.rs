@@ -264,8 +264,8 @@ impl Inner {
         self.begin(demand, ticket, now)
     }
 
-    /// Nothing can be made. If that is because of PostgreSQL's own limit, somebody has to look again
-    /// when that is not believed in any more: nothing else need happen until then.
+    /// Nothing can be made. If that is because of PostgreSQL's own limit, somebody has to look
+    /// again when that is not believed in any more: nothing else need happen until then.
     fn later(&mut self, now: Instant) -> Next {
         let ends = self.creations.full.as_ref().map(|full| full.last + CEILING_LASTS);
         let Some(at) = ends.filter(|at| *at > now && !self.waiters.is_empty()) else {

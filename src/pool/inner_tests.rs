@@ -265,7 +265,11 @@ async fn a_full_postgresql_is_a_limit_while_the_pool_has_connections_and_an_erro
     failed(&mut inner, begun, full());
     let now = Instant::now();
     assert_eq!(inner.creations.full(now), Some("too many clients"));
-    assert!(matches!(inner.next_creation(now + Duration::from_secs(1), 0), Next::Nothing));
+    let Next::Later { at, why } = inner.next_creation(now + Duration::from_secs(1), 0) else {
+        panic!()
+    };
+    assert!(at > now + Duration::from_secs(3) && why == Why::Full);
+    assert!(nothing_to_make(&mut inner));
     assert!(back(&mut inner, &a, 1).is_none());
     assert_eq!(pid(&mut second), Some(1));
     inner.room_freed();
@@ -283,6 +287,19 @@ async fn a_full_postgresql_is_a_limit_while_the_pool_has_connections_and_an_erro
     }
     assert!(told);
     assert_eq!((inner.total(), inner.waiting()), (0, 0));
+}
+
+/// The connection that was made for a waiter may go to somebody else; then another one is made.
+#[tokio::test]
+async fn a_waiter_whose_connection_went_elsewhere_gets_another_one() {
+    let (mut inner, a) = (inner(&config(5, 9)), of("a", "db"));
+    let (_, _waiting) = wait(&mut inner, &a);
+    let begun = order(&mut inner);
+    assert!(nothing_to_make(&mut inner));
+    inner.made_for(begun.ticket);
+    // Without this it would be taken for one that is still being made for.
+    inner.creations.running -= 1;
+    assert_eq!(order(&mut inner).ticket, begun.ticket);
 }
 
 #[tokio::test]
