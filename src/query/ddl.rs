@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::lexer::{Lexer, Token};
+use super::quote_ident;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Longest name that PostgreSQL does not cut (`NAMEDATALEN` − 1).
@@ -16,9 +17,7 @@ fn invalid(text: String) -> Error {
     Error::new(ErrorKind::ValidationError, text)
 }
 
-/// A name in double quotes
-/// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS>).
-/// One that PostgreSQL would cut or cannot take is an error.
+/// As [`quote_ident`], but a name that PostgreSQL would cut or cannot take is an error.
 pub fn quote_name(name: &str) -> Result<String> {
     match name {
         "" => Err(invalid("a name is empty".into())),
@@ -26,7 +25,7 @@ pub fn quote_name(name: &str) -> Result<String> {
         _ if name.len() > MAX_NAME => {
             Err(invalid(format!("the name \"{name}\" is longer than {MAX_NAME} bytes")))
         }
-        _ => Ok(format!("\"{}\"", name.replace('"', "\"\""))),
+        _ => Ok(quote_ident(name)),
     }
 }
 

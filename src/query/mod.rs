@@ -30,6 +30,12 @@ pub fn quote_literal(text: &str) -> String {
     format!("E'{escaped}'")
 }
 
+/// A name in double quotes, whatever it contains
+/// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS>).
+pub fn quote_ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// Whether a statement drops, renames, copies or moves a whole database, which PostgreSQL refuses
 /// while anybody is connected to it.
 pub fn changes_database(sql: &[u8]) -> bool {
@@ -61,5 +67,6 @@ mod tests {
     #[test]
     fn quoting() {
         assert_eq!(quote_literal(r"O'Neil\"), r"E'O''Neil\\'");
+        assert_eq!(quote_ident(r#"a"b; drop"#), r#""a""b; drop""#);
     }
 }

@@ -205,9 +205,7 @@ const READING: [&str; 12] = [
 
 /// A setting's name as an identifier; the dot separates a prefix.
 fn quoted(name: &str) -> String {
-    let parts: Vec<String> =
-        name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
-    parts.join(".")
+    name.split('.').map(super::quote_ident).collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]

@@ -40,17 +40,9 @@ impl Statement {
         self.sql.push_str(sql);
     }
 
-    /// A name, quoted
-    /// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS>).
+    /// A name, quoted.
     pub(super) fn name(&mut self, name: &str) {
-        self.sql.push('"');
-        for c in name.chars() {
-            if c == '"' {
-                self.sql.push('"');
-            }
-            self.sql.push(c);
-        }
-        self.sql.push('"');
+        self.sql.push_str(&crate::query::quote_ident(name));
     }
 
     /// `"schema"."name"`.

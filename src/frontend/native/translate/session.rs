@@ -9,7 +9,7 @@ use crate::proto::backend::TxStatus;
 use crate::proto::native::{
     AuthReply, Isolation, Message, Notification, Purity, SessionCommand, Severity,
 };
-use crate::query::{Effects, quote_literal};
+use crate::query::{Effects, quote_ident, quote_literal};
 use crate::session::{CLASS, PURITY, TAG, TAG_FOUND, TAG_MATCH, check_pooling};
 
 /// How a pooled session fits.
@@ -22,7 +22,7 @@ pub(super) fn quoted(name: &str) -> Result<String, Failure> {
         let text = "a name is empty or contains a NUL character";
         return Err(errors::refusal("42602", "VALIDATION_ERROR", text));
     }
-    Ok(format!("\"{}\"", name.replace('"', "\"\"")))
+    Ok(quote_ident(name))
 }
 
 /// The name of a setting, which may have parts.
