@@ -12,5 +12,6 @@ mod described;
 #[path = "../drivers/installed.rs"]
 mod installed;
 mod postgrest;
+mod rows;
 mod schema;
 mod transactions;

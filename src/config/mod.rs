@@ -247,6 +247,8 @@ config! {
         request_timeout_secs: Secs = Secs(30), env "RUSTYDB_API_TIMEOUT" => live;
         /// Longest request body.
         max_body_size: ByteSize = ByteSize(10 << 20) => live;
+        /// Longest body of rows as NDJSON or CSV, which PostgreSQL reads as they come.
+        max_bulk_size: ByteSize = ByteSize(1 << 30) => live;
         /// Entries of a list's page when the request does not say how many.
         default_page_size: u32 = 50 => live;
         /// Entries of a list's page at most; who asks for more gets so many.

@@ -10,6 +10,7 @@ use super::{Doors, Shared, Start};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::executor::Executor;
+use crate::auth::scram::random_bytes;
 use crate::executor::names::NameReader;
 use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS, openapi};
 use crate::frontend::native::NativeShared;
@@ -117,6 +118,7 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         config: shared.live.clone(),
         metrics: shared.metrics.clone(),
         health: shared.health.clone(),
+        cursor_key: random_bytes(),
         description: openapi().into(),
         transactions: Arc::default(),
         drain: shared.drain.clone(),

@@ -11,6 +11,9 @@ use super::resolve::{Base, Cond, Embedded, Expr, Level, OrderBy, Out, Scope, nee
 use super::sql::{Layout, Statement};
 use crate::query::schema::{Schema, oid};
 
+/// Name of the result that is a row's version.
+const VERSION: &str = "rustydb.version";
+
 /// Where the rows of the first level come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
@@ -192,7 +195,25 @@ impl Writer<'_> {
                 self.out.named(name);
             }
             Out::Embed(at) => self.embedded(level, &level.embeds[*at], is_first),
+            Out::Version => {
+                self.comma(is_first);
+                self.version(&alias(level));
+                self.out.named(VERSION);
+            }
         }
+    }
+
+    /// The text of the whole row tells two rows apart in every table and view.
+    fn version(&mut self, alias: &str) {
+        self.push(&format!("pg_catalog.md5(CAST(({alias}.*) AS pg_catalog.text))"));
+    }
+
+    fn has_version(&mut self, alias: &str, version: &str) {
+        self.push("(");
+        self.version(alias);
+        self.push(" = ");
+        self.out.bind(oid::TEXT, version);
+        self.push(")");
     }
 
     fn cast(&mut self, to: Option<u32>, inner: impl FnOnce(&mut Self)) {
@@ -264,6 +285,7 @@ impl Writer<'_> {
                         (false, false) => names.push(embed.name.clone()),
                     }
                 }
+                Out::Version => names.push(VERSION.into()),
             }
         }
         names
@@ -444,6 +466,7 @@ impl Writer<'_> {
                 self.push(if *present { "" } else { "NOT " });
                 self.exists(level, &level.embeds[*at]);
             }
+            Cond::Version(version) => self.has_version(&alias(level), version),
         }
     }
 
@@ -465,6 +488,7 @@ impl Writer<'_> {
             Cond::Or(all) => (all, " OR ", "FALSE"),
             // Without embedded resources there is no such condition.
             Cond::Present(..) => return self.push("FALSE"),
+            Cond::Version(version) => return self.has_version(alias, version),
         };
         if all.is_empty() {
             return self.push(none);
@@ -509,6 +533,7 @@ impl Writer<'_> {
                 Out::All => (self.names_of(level).len(), true),
                 Out::Expr { aggregate, .. } => (1, aggregate.is_none()),
                 Out::Count { .. } => (1, false),
+                Out::Version => (1, true),
                 Out::Embed(at) => {
                     let embed = &level.embeds[*at];
                     match (embed.level.is_empty(), embed.spread) {

@@ -8,6 +8,7 @@ mod metrics;
 mod openapi;
 mod query;
 mod rest;
+mod rows;
 mod schema;
 mod tables;
 mod transactions;
@@ -70,6 +71,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(locks::routes())
         .merge(schema::routes())
         .merge(rest::routes())
+        .merge(rows::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
         .merge(health::routes())

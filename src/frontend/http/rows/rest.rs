@@ -19,7 +19,10 @@ use super::super::{HttpDoor, InWork, RequestId};
 use super::failure::Failure;
 use super::media::Media;
 use super::uri::{pairs, segments};
-use super::{Job, Settings, Sink, Stream, claims_of, describe, headers_of, planned, start, value_of};
+use super::{
+    Counting, Job, Settings, Sink, Stream, claims_of, counting, describe, headers_of, planned, start,
+    value_of,
+};
 use crate::error::Error;
 use crate::proto::json::Style;
 use crate::query::plan::ask::Count;
@@ -36,9 +39,6 @@ pub const PREFIX: &str = "/rest/v1";
 
 /// Values as PostgreSQL's own JSON has them, in which related rows come.
 const STYLE: Style = Style { int8_as_string: false, numeric_as_number: true, as_postgres: true };
-
-/// Rows up to which an estimated count is counted instead.
-const COUNTED: u64 = 1000;
 
 /// Headers that the dialect reads.
 const READ: [&str; 6] =
@@ -170,6 +170,7 @@ impl Asked<'_> {
             in_transaction,
             sink,
             limit: None,
+            hidden: 0,
             deadline: Some(self.deadline),
         };
         Ok(start(self.door, Hold::Own(session), job).await?)
@@ -189,15 +190,9 @@ impl Asked<'_> {
 
     async fn read(&self, mut session: Session, plan: &ReadPlan) -> Answer {
         let (limit, offset) = (plan.limit(), plan.offset());
-        let mut total = None;
-        let mut with_total = plan.count() == Count::Exact;
-        if matches!(plan.count(), Count::Planned | Count::Estimated) {
-            let statement = plan.estimate(self.schema);
-            let plan_of = value_of(self.door, &mut session, &statement, &self.settings()).await?;
-            let estimate = plan_of.as_deref().and_then(estimated_rows);
-            with_total = plan.count() == Count::Estimated && estimate.is_none_or(|n| n <= COUNTED);
-            total = estimate.filter(|_| !with_total);
-        }
+        let settings = self.settings();
+        let counted = counting(self.door, &mut session, self.schema, plan, &settings);
+        let Counting { with_total, total } = counted.await?;
         if self.planned.headers_only && with_total && !self.planned.singular {
             // The rows themselves are of no use to anybody.
             let statement = plan.exact_count(self.schema);
@@ -383,12 +378,6 @@ fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 fn rows_of_page(total: u64, offset: u64, limit: Option<u64>) -> u64 {
     total.saturating_sub(offset).min(limit.unwrap_or(u64::MAX))
-}
-
-/// The rows that PostgreSQL's planner expects, from `EXPLAIN (FORMAT JSON)`.
-fn estimated_rows(explained: &str) -> Option<u64> {
-    let plans: serde_json::Value = serde_json::from_str(explained).ok()?;
-    plans.get(0)?.get("Plan")?.get("Plan Rows")?.as_f64().map(|rows| rows as u64)
 }
 
 /// Where a new row is: its table, filtered by the primary key.
