@@ -4,6 +4,8 @@
 //! resource, `o` a value that only an order needs, each with the level's number; `s` what is being
 //! made JSON.
 
+use std::borrow::Cow;
+
 use super::ask::Aggregate;
 use super::condition::Row;
 use super::cursor::Position;
@@ -50,8 +52,13 @@ fn has_computed(level: &Level) -> bool {
     level.items.iter().any(in_item) || level.order.iter().any(|term| computed(&term.expr))
 }
 
-fn alias(level: &Level) -> String {
-    format!("t{}", level.number)
+/// Alias of a level's table.
+fn alias(level: &Level) -> Cow<'static, str> {
+    const FIRST: [&str; 8] = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7"];
+    match FIRST.get(level.number) {
+        Some(alias) => Cow::Borrowed(alias),
+        None => format!("t{}", level.number).into(),
+    }
 }
 
 impl Writer<'_> {
@@ -300,7 +307,7 @@ impl Writer<'_> {
         if let Some((junction, key)) = junction {
             let (table, key) =
                 (&self.schema.tables[junction.table], &self.schema.foreign_keys[key]);
-            let (between, own) = (format!("j{}", level.number), alias(level));
+            let (between, own) = (Cow::from(format!("j{}", level.number)), alias(level));
             self.out.qualified(&table.schema, &table.name);
             self.push(&format!(" AS {between} JOIN "));
             self.source(level);
@@ -426,7 +433,7 @@ impl Writer<'_> {
             Some(junction) => {
                 let key = &self.schema.foreign_keys[junction.to_origin];
                 let pairs = key.target_columns.iter().copied().zip(key.columns.iter().copied());
-                let between = format!("j{}", level.number);
+                let between = Cow::from(format!("j{}", level.number));
                 (between, &self.schema.tables[junction.table], pairs.collect())
             }
         };

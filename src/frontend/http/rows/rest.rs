@@ -98,6 +98,7 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
         parts: &parts,
         schema: &schema,
         planned: &plan,
+        settings: settings(&caller, &parts, &plan),
         deadline,
         media: Media::accepted(request.headers, &plan)?,
     };
@@ -109,6 +110,21 @@ fn visible(value: &HeaderValue) -> Result<&str, Refusal> {
     value.to_str().map_err(|_| Refusal::body("a header is not ASCII"))
 }
 
+/// What policies and functions can read of the request.
+fn settings<'a>(caller: &'a Caller, parts: &'a Parts, planned: &'a Planned) -> Settings<'a> {
+    let settings = Settings::default()
+        .search_path(&planned.schema)
+        .with("request.jwt.claims", claims_of(&caller.identity))
+        .with("request.method", parts.method.as_str())
+        .with("request.path", parts.uri.path())
+        .with("request.headers", headers_of(&parts.headers))
+        .read_only(planned.read_only);
+    match &planned.preferences.timezone {
+        Some(zone) => settings.with("TimeZone", zone.as_str()),
+        None => settings,
+    }
+}
+
 /// A request that is understood.
 struct Asked<'a> {
     door: &'a Arc<HttpDoor>,
@@ -116,6 +132,7 @@ struct Asked<'a> {
     parts: &'a Parts,
     schema: &'a Schema,
     planned: &'a Planned,
+    settings: Settings<'a>,
     deadline: Instant,
     media: Media,
 }
@@ -142,21 +159,6 @@ impl Asked<'_> {
         &self.planned.preferences
     }
 
-    /// What policies and functions can read of the request.
-    fn settings(&self) -> Settings<'_> {
-        let settings = Settings::default()
-            .search_path(&self.planned.schema)
-            .with("request.jwt.claims", claims_of(&self.caller.identity))
-            .with("request.method", self.parts.method.as_str())
-            .with("request.path", self.parts.uri.path())
-            .with("request.headers", headers_of(&self.parts.headers))
-            .read_only(self.planned.read_only);
-        match &self.preferences().timezone {
-            Some(zone) => settings.with("TimeZone", zone.as_str()),
-            None => settings,
-        }
-    }
-
     async fn start(
         &self,
         session: Session,
@@ -166,7 +168,7 @@ impl Asked<'_> {
     ) -> Result<Stream, Failure> {
         let job = Job {
             statement,
-            settings: &self.settings(),
+            settings: &self.settings,
             in_transaction,
             sink,
             limit: None,
@@ -190,13 +192,12 @@ impl Asked<'_> {
 
     async fn read(&self, mut session: Session, plan: &ReadPlan) -> Answer {
         let (limit, offset) = (plan.limit(), plan.offset());
-        let settings = self.settings();
-        let counted = counting(self.door, &mut session, self.schema, plan, &settings);
+        let counted = counting(self.door, &mut session, self.schema, plan, &self.settings);
         let Counting { with_total, total } = counted.await?;
         if self.planned.headers_only && with_total && !self.planned.singular {
             // The rows themselves are of no use to anybody.
             let statement = plan.exact_count(self.schema);
-            let text = value_of(self.door, &mut session, &statement, &self.settings()).await?;
+            let text = value_of(self.door, &mut session, &statement, &self.settings).await?;
             let total = text.and_then(|text| text.parse().ok()).unwrap_or(0);
             let rows = rows_of_page(total, offset, limit);
             let status = read_status(offset, rows, Some(total))?;
