@@ -10,6 +10,7 @@ mod query;
 mod schema;
 mod tables;
 mod transactions;
+mod unsupported;
 
 use std::sync::Arc;
 
@@ -68,6 +69,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(transactions::routes())
         .merge(locks::routes())
         .merge(schema::routes())
+        .merge(unsupported::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
         .merge(health::routes())
