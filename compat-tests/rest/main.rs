@@ -9,5 +9,8 @@ mod harness;
 mod api;
 mod auth;
 mod described;
+#[path = "../drivers/installed.rs"]
+mod installed;
+mod postgrest;
 mod schema;
 mod transactions;

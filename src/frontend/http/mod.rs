@@ -9,9 +9,12 @@ mod description;
 mod error;
 mod extract;
 mod fetch;
+mod formats;
 mod open;
 mod paging;
 mod routes;
+mod rows;
+mod running;
 mod values;
 
 use std::net::IpAddr;
