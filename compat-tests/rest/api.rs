@@ -55,6 +55,11 @@ impl<'a> Api<'a> {
         Self { server, authorization: Some(format!("Basic {encoded}")) }
     }
 
+    /// The header for requests that are written by hand.
+    pub fn authorization(&self) -> String {
+        self.authorization.clone().unwrap()
+    }
+
     pub fn nobody(server: &'a Server) -> Self {
         Self { server, authorization: None }
     }

@@ -18,6 +18,7 @@ use crate::limits::Gate;
 use crate::net::{Listener, Stage};
 use crate::session::Opener;
 use crate::supervisor::StartError;
+use crate::telemetry::Seldom;
 
 /// Threads per worker for work that would hold it, such as key derivation.
 const BLOCKING_THREADS: usize = 2;
@@ -119,6 +120,9 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         health: shared.health.clone(),
         description: openapi().into(),
         transactions: Arc::default(),
+        limiter: shared.limiter.clone(),
+        limited_notes: Seldom::new(Duration::from_secs(1)),
+        replays: Arc::default(),
         drain: shared.drain.clone(),
     });
     Adapters { postgres, http }

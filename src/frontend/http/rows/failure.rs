@@ -149,6 +149,9 @@ mod tests {
         let raised = Error::sql(b"PGRST", r#"{"code":"1","message":"pay"}"#)
             .with_detail(r#"{"status":402,"headers":{"X-A":"b"}}"#);
         let response = failed(&raised);
-        assert_eq!((response.status().as_u16(), &response.headers()["x-a"]), (402, &"b".parse().unwrap()));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["x-a"]),
+            (402, &"b".parse().unwrap())
+        );
     }
 }

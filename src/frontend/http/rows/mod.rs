@@ -85,7 +85,13 @@ pub async fn start(door: &HttpDoor, mut hold: Hold, job: Job<'_>) -> Result<Stre
         Ok(known) => {
             let longest = door.config.now().api.max_row_size.len();
             let running = Running::new(hold, longest, job.deadline);
-            Stream::new(running, known, job.statement.layout, job.sink, (job.limit, job.in_transaction))
+            Stream::new(
+                running,
+                known,
+                job.statement.layout,
+                job.sink,
+                (job.limit, job.in_transaction),
+            )
         }
         Err(error) => {
             hold.finish();

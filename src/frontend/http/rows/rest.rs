@@ -19,7 +19,9 @@ use super::super::{HttpDoor, InWork, RequestId};
 use super::failure::Failure;
 use super::media::Media;
 use super::uri::{pairs, segments};
-use super::{Job, Settings, Sink, Stream, claims_of, describe, headers_of, planned, start, value_of};
+use super::{
+    Job, Settings, Sink, Stream, claims_of, describe, headers_of, planned, start, value_of,
+};
 use crate::error::Error;
 use crate::proto::json::Style;
 use crate::query::plan::ask::Count;
@@ -59,7 +61,7 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, door).await.map_err(|e| e.0)?;
     let body = match parts.method {
-        Method::POST | Method::PUT | Method::PATCH => extract::read(body, door).await?,
+        Method::POST | Method::PUT | Method::PATCH => extract::read_body(body, door).await?,
         _ => axum::body::Bytes::new(),
     };
     let config = door.config.now();
@@ -87,9 +89,7 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     let deadline = Instant::now() + config.api.request_timeout_secs.duration();
     let late = |_| Failure::from(super::super::body::timed_out());
     let mut session = caller.session(door, None)?;
-    let plan = |schema: &Schema| {
-        postgrest::plan(schema, &options, &request).map_err(Failure::from)
-    };
+    let plan = |schema: &Schema| postgrest::plan(schema, &options, &request).map_err(Failure::from);
     let known = tokio::time::timeout_at(deadline, planned(&mut session, plan));
     let (schema, plan) = known.await.map_err(late)??;
     let asked = Asked {

@@ -99,7 +99,9 @@ impl Stream {
         let known = stream.known.clone();
         let columns = stream.shown(&known.described.columns);
         match sink {
-            Sink::Rows(form) => stream.encoder = Some(Encoder::begin(form, columns, &mut stream.out)?),
+            Sink::Rows(form) => {
+                stream.encoder = Some(Encoder::begin(form, columns, &mut stream.out)?)
+            }
             Sink::Object(style) => stream.writer = Some(RowWriter::new(columns, false, style)),
             Sink::Values(_) => stream.out.push(b'['),
             Sink::Value(_) | Sink::Text | Sink::Bytes | Sink::Nothing => {}
