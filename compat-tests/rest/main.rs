@@ -9,5 +9,6 @@ mod harness;
 mod api;
 mod auth;
 mod described;
+mod jobs;
 mod schema;
 mod transactions;

@@ -25,7 +25,10 @@ pub trait SystemSql: Send + Sync {
 }
 
 /// Versions of the tables, oldest first. One that was released is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("../../sql/migrations/0001_access.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../sql/migrations/0001_access.sql"),
+    include_str!("../../sql/migrations/0002_jobs.sql"),
+];
 
 /// Any number; everybody who makes the tables takes the lock of this one.
 const LOCK: i64 = 0x7275_7374_7964_6201;

@@ -40,6 +40,7 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::{Gate, Permit};
 use crate::net::{DrainWatch, Listener, ServerTls, Stage, Stream};
 use crate::session::Opener;
+use crate::session::jobs::Jobs;
 use crate::telemetry::metrics::Raised;
 use crate::telemetry::{Health, Metrics};
 use crate::types::Protocol;
@@ -82,6 +83,8 @@ pub struct HttpDoor {
     pub description: Bytes,
     /// Transactions over several requests.
     pub transactions: Arc<OpenTransactions>,
+    /// Long operations.
+    pub jobs: Arc<Jobs>,
     /// The shutdown.
     pub drain: DrainWatch,
 }
@@ -362,6 +365,13 @@ async fn not_found(request: Request) -> Response {
 async fn method_not_allowed(request: Request) -> Response {
     let text = format!("{} is not possible at {}", request.method(), request.uri().path());
     error::response(Error::new(ErrorKind::MethodNotAllowed, text))
+}
+
+/// The answer to what has nothing to tell.
+fn no_content() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }
 
 /// A plain JSON answer.
