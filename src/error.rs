@@ -193,6 +193,7 @@ struct Fields {
     sqlstate: SqlState,
     message: Cow<'static, str>,
     detail: Option<String>,
+    named: Option<(&'static str, String)>,
     hint: Option<Cow<'static, str>>,
     position: Option<u32>,
     origin: Option<Box<[u8]>>,
@@ -211,6 +212,7 @@ impl Error {
             sqlstate: kind.sqlstate(),
             message: message.into(),
             detail: None,
+            named: None,
             hint: None,
             position: None,
             origin: None,
@@ -252,6 +254,12 @@ impl Error {
     /// Adds the DETAIL line.
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds a detail that programs look for by its name.
+    pub fn with_named(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.0.named = Some((name, value.into()));
         self
     }
 
@@ -316,6 +324,11 @@ impl Error {
     /// The DETAIL line.
     pub fn detail(&self) -> Option<&str> {
         self.0.detail.as_deref()
+    }
+
+    /// The detail that programs look for, with its name; for HTTP only.
+    pub fn named(&self) -> Option<(&'static str, &str)> {
+        self.0.named.as_ref().map(|(name, value)| (*name, value.as_str()))
     }
 
     /// The HINT line.

@@ -84,6 +84,9 @@ pub fn body(error: &Error, id: &RequestId) -> Value {
     if let Some(detail) = error.detail() {
         details["detail"] = detail.into();
     }
+    if let Some((name, value)) = error.named() {
+        details[name] = value.into();
+    }
     if error.is_retryable() {
         details["retryable"] = true.into();
     }

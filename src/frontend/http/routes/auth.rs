@@ -18,6 +18,7 @@ use super::super::extract::{Caller, InPath, JsonBody, SESSION_COOKIE, whence};
 use super::super::paging::{List, Page};
 use super::super::{HttpDoor, Way, answer, no_content};
 use super::Routes;
+use super::unsupported::unsupported;
 use crate::auth::api_keys::{KeyInfo, NewKey};
 use crate::auth::rbac::Permission;
 use crate::auth::tokens::logins::TokenPair;
@@ -74,7 +75,7 @@ struct LoginRequest {
     cookie: bool,
 }
 
-#[derive(Clone, Copy, Deserialize, ToSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Provider {
     Database,
@@ -149,9 +150,12 @@ async fn login(
     visitor: Visitor,
     JsonBody(request): JsonBody<LoginRequest>,
 ) -> ApiResult {
-    if request.provider.is_some_and(|provider| provider != Provider::Database) {
-        let text = "this server logs in with the database's own passwords only";
-        return Err(Error::new(ErrorKind::NotSupported, text).into());
+    match request.provider {
+        None | Some(Provider::Database) => {}
+        Some(Provider::Ldap) => return Err(unsupported("ldap").into()),
+        Some(Provider::Kerberos) => return Err(unsupported("kerberos").into()),
+        Some(Provider::Saml) => return Err(unsupported("saml").into()),
+        Some(Provider::Oauth) => return Err(unsupported("oauth_login").into()),
     }
     let password = Secret::new(request.password);
     let credential = Credential::Password(request.username.as_str().into(), password);

@@ -11,6 +11,7 @@ mod query;
 mod schema;
 mod tables;
 mod transactions;
+mod unsupported;
 
 use std::sync::Arc;
 
@@ -92,6 +93,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(locks::routes())
         .merge(schema::routes())
         .merge(jobs::routes())
+        .merge(unsupported::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
         .merge(health::routes())
