@@ -11,6 +11,7 @@ mod auth;
 mod described;
 #[path = "../drivers/installed.rs"]
 mod installed;
+mod jobs;
 mod pipeline;
 mod postgrest;
 mod schema;

@@ -61,14 +61,25 @@ pub struct Caller {
 impl Caller {
     /// A session of the caller's in a database; `None` = `api.database`.
     pub fn session(&self, door: &HttpDoor, database: Option<&str>) -> Result<Session, Error> {
+        let name = self.application.as_deref().unwrap_or(APPLICATION);
+        self.session_called(door, database, name)
+    }
+
+    /// The same with a name of its own (`application_name`).
+    pub fn session_called(
+        &self,
+        door: &HttpDoor,
+        database: Option<&str>,
+        name: &str,
+    ) -> Result<Session, Error> {
         let config = door.config.now();
         let database = database.unwrap_or(&config.api.database);
         if database.contains('\0') {
             return Err(Error::new(ErrorKind::ValidationError, "database contains U+0000"));
         }
-        let application = self.application.as_deref().unwrap_or(APPLICATION);
-        let named = [("application_name", application)].into_iter().chain(SESSION_PARAMETERS);
-        let options = named.map(|(name, value)| (name.into(), value.into())).collect();
+        let own = ("application_name", name);
+        let options = SESSION_PARAMETERS.into_iter().chain([own]);
+        let options = options.map(|(name, value)| (name.into(), value.into())).collect();
         Ok(door.opener.open(Opening {
             identity: self.identity.clone(),
             database: database.into(),
@@ -76,6 +87,14 @@ impl Caller {
             protocol: Protocol::Http,
             peer: self.peer.clone(),
         }))
+    }
+
+    /// Whether the caller may do something besides; asked without a word in the audit log.
+    pub async fn may(&self, door: &HttpDoor, permission: &str) -> Result<bool, Error> {
+        let wanted = Permission::parse(permission)?;
+        let (_, permissions) = door.auth.permissions_of(&self.identity).await?;
+        let mut permissions = permissions.iter().filter_map(|text| Permission::parse(text).ok());
+        Ok(permissions.any(|permission| permission.covers(&wanted)))
     }
 }
 
@@ -168,10 +187,23 @@ fn needed(method: &Method, path: &str) -> Option<&'static str> {
         ("tables" | "schema" | "schemas" | "sql", "DELETE") => Some("delete:tables"),
         ("tables" | "schema" | "schemas" | "sql", _) => Some("update:tables"),
         ("metrics", _) => Some("read:monitoring"),
-        // Of the caller's own log-in and keys; each says what else it needs.
-        ("auth", _) => None,
+        // Of the caller's own log-in, keys and jobs; each says what else it needs.
+        ("auth" | "jobs", _) => None,
+        ("admin", _) => Some(administration(rest)),
         // What nobody has thought of is the administrator's.
         _ => Some("admin:other"),
+    }
+}
+
+fn administration(path: &str) -> &'static str {
+    match path.split('/').nth(1).unwrap_or("") {
+        "config" | "reload" => "admin:config",
+        "backup" => "admin:backup",
+        "maintenance" => "admin:maintenance",
+        "users" => "admin:users",
+        "roles" => "admin:roles",
+        "extensions" => "admin:extensions",
+        _ => "admin:other",
     }
 }
 
@@ -378,6 +410,10 @@ mod tests {
             (Method::HEAD, "/rest/v1/x", Some("read:tables")),
             (Method::PATCH, "/rest/v1/x", Some("write:tables")),
             (Method::GET, "/rest/v1/rpc/x", Some("execute:queries")),
+            (Method::GET, "/api/v1/jobs/1", None),
+            (Method::GET, "/api/v1/admin/users/joe", Some("admin:users")),
+            (Method::POST, "/api/v1/admin/reload", Some("admin:config")),
+            (Method::GET, "/api/v1/admin", Some("admin:other")),
         ] {
             assert_eq!(needed(&method, path), permission, "{method} {path}");
         }
