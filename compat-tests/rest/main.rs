@@ -9,5 +9,6 @@ mod harness;
 mod api;
 mod auth;
 mod described;
+mod formats;
 mod schema;
 mod transactions;

@@ -368,6 +368,18 @@ fn write_bytea(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
     Some(())
 }
 
+/// Appends the bytes of a `bytea` in the hex format; `None` = it is not in that format.
+pub fn write_bytes(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
+    let (pairs, []) = text.strip_prefix(b"\\x")?.as_chunks::<2>() else { return None };
+    let mut seen = 0;
+    out.extend(pairs.iter().map(|&[high, low]| {
+        let (high, low) = (nibble(high), nibble(low));
+        seen |= high | low;
+        high << 4 | low
+    }));
+    (seen <= 15).then_some(())
+}
+
 fn nibble(digit: u8) -> u8 {
     char::from(digit).to_digit(16).map_or(0xff, |value| value as u8)
 }

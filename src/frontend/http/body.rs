@@ -14,16 +14,18 @@ use tokio::time::Sleep;
 
 use super::RequestId;
 use super::error;
+use super::formats::{Encoder, Format, Layout};
 use super::open::Hold;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Permit;
-use crate::proto::backend::DataRow;
-use crate::proto::json::{self as values, Shape, Style};
 use crate::session::{Column, Event, Notice, Session};
 use crate::telemetry::Metrics;
 
 /// Bytes of a chunk, about: a row is not cut.
 const CHUNK: usize = 32 << 10;
+
+/// Room for a small result.
+const FIRST_CHUNK: usize = 1 << 10;
 
 /// Notices that are returned; further ones are dropped.
 const MAX_NOTICES: usize = 100;
@@ -34,88 +36,20 @@ const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// Time for an error in the middle of a result to reach the client before the break.
 const LAST_WORD: Duration = Duration::from_millis(100);
 
-/// How rows are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON document.
-    Json,
-    /// One line for each row.
-    Ndjson,
-}
-
-/// How a value and a row are written.
-#[derive(Clone, Copy, Debug)]
-pub struct Layout {
-    /// Document or lines.
-    pub format: Format,
-    /// Rows as arrays instead of objects.
-    pub rows_as_arrays: bool,
-    /// Rows at most.
-    pub max_rows: Option<u64>,
-    /// Numbers or strings.
-    pub style: Style,
-}
-
-struct OutColumn {
-    /// `"name":` for objects.
-    key: Vec<u8>,
-    shape: Shape,
-}
-
-/// Writes the rows of a result as JSON.
-pub struct RowWriter {
-    columns: Vec<OutColumn>,
-    as_arrays: bool,
-    style: Style,
-}
-
-impl RowWriter {
-    /// For rows of these columns.
-    pub fn new(columns: &[Column], as_arrays: bool, style: Style) -> Self {
-        let column = |column: &Column| {
-            let mut key = Vec::new();
-            values::write_string(&mut key, column.name.as_bytes());
-            key.push(b':');
-            OutColumn { key, shape: column.info.shape.clone() }
-        };
-        Self { columns: columns.iter().map(column).collect(), as_arrays, style }
-    }
-
-    /// Writes the body of a DataRow.
-    pub fn write(&self, row: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        let (open, close) = if self.as_arrays { (b'[', b']') } else { (b'{', b'}') };
-        out.push(open);
-        let row = DataRow::parse(row).map_err(Error::backend_lost)?;
-        for (at, (value, column)) in row.zip(&self.columns).enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            if !self.as_arrays {
-                out.extend_from_slice(&column.key);
-            }
-            match value.map_err(Error::backend_lost)? {
-                Some(text) => values::write_value(out, text, &column.shape, self.style),
-                None => out.extend_from_slice(b"null"),
-            }
-        }
-        out.push(close);
-        Ok(())
-    }
-}
-
 /// A running statement and its answer.
 pub struct Rows {
     /// Absent when everything has been read.
     hold: Option<Hold>,
-    layout: Layout,
-    writer: RowWriter,
+    format: Format,
+    encoder: Encoder,
+    /// Rows at most.
+    max_rows: Option<u64>,
     longest_row: usize,
     out: Vec<u8>,
     /// What comes after the rows of a document, apart from what is only known then.
     query_id: String,
     notices: Vec<Notice>,
     command: Option<String>,
-    rows: u64,
     affected: u64,
     has_more: bool,
     begun: Instant,
@@ -132,37 +66,47 @@ pub enum Fill {
     End,
 }
 
+/// How a statement is run and its rows are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// How rows are written.
+    pub layout: Layout,
+    /// Rows at most.
+    pub max_rows: Option<u64>,
+    /// Bytes of a row.
+    pub longest_row: usize,
+    /// When the request came.
+    pub begun: Instant,
+    /// When the statement is stopped.
+    pub deadline: Option<tokio::time::Instant>,
+}
+
 impl Rows {
-    /// For a session that executes; `deadline` stops the statement.
-    pub fn new(
-        hold: Hold,
-        layout: Layout,
-        columns: &[Column],
-        longest_row: usize,
-        begun: Instant,
-        deadline: Option<tokio::time::Instant>,
-    ) -> Self {
+    /// For a session that executes.
+    pub fn new(hold: Hold, run: Run, columns: &[Column]) -> Result<Self> {
         let query_id = uuid::Uuid::now_v7().to_string();
-        let mut rows = Self {
+        let format = run.layout.format;
+        let mut out = Vec::with_capacity(FIRST_CHUNK);
+        if format == Format::Json {
+            begin_document(&query_id, columns, &mut out);
+        }
+        let encoder = Encoder::begin(run.layout, columns, &mut out)?;
+        Ok(Self {
             hold: Some(hold),
-            layout,
-            writer: RowWriter::new(columns, layout.rows_as_arrays, layout.style),
-            longest_row,
-            out: Vec::with_capacity(1 << 10),
+            format,
+            encoder,
+            max_rows: run.max_rows,
+            longest_row: run.longest_row,
+            out,
             query_id,
             notices: Vec::new(),
             command: None,
-            rows: 0,
             affected: 0,
             has_more: false,
-            begun,
-            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            begun: run.begun,
+            deadline: run.deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
             timed_out: false,
-        };
-        if layout.format == Format::Json {
-            rows.begin_document(columns);
-        }
-        rows
+        })
     }
 
     /// Number of the query, for the response's header.
@@ -170,29 +114,9 @@ impl Rows {
         &self.query_id
     }
 
-    fn begin_document(&mut self, columns: &[Column]) {
-        let described: Vec<_> = columns
-            .iter()
-            .map(|c| {
-                json!({
-                    "name": c.name,
-                    "type": &*c.info.name,
-                    "type_oid": c.type_oid,
-                    "nullable": c.nullable,
-                })
-            })
-            .collect();
-        let head = format!(
-            "{{\"query_id\":\"{}\",\"columns\":{},\"rows\":[",
-            self.query_id,
-            serde_json::Value::Array(described)
-        );
-        self.out.extend_from_slice(head.as_bytes());
-    }
-
-    /// Works until a chunk is full or everything is there. Of lines, what is there is a chunk as
-    /// soon as PostgreSQL lets us wait; a document waits, so that an error can still set the
-    /// status of the response.
+    /// Works until a chunk is full or everything is there. Of a stream, the rows that are there are
+    /// a chunk as soon as PostgreSQL lets us wait; a document waits, so that an error can still set
+    /// the status of the response.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill>> {
         // Here too, because a statement that always has rows never lets us wait.
         give_up_when_late(self, cx)?;
@@ -205,10 +129,10 @@ impl Rows {
                 Poll::Ready(event) => event.map_err(|e| self.blame(e))?,
                 Poll::Pending => {
                     give_up_when_late(self, cx)?;
-                    if self.layout.format == Format::Ndjson && !self.out.is_empty() {
-                        return Poll::Ready(Ok(Fill::More));
-                    }
-                    return Poll::Pending;
+                    return match self.is_ready() {
+                        true => Poll::Ready(Ok(Fill::More)),
+                        false => Poll::Pending,
+                    };
                 }
             };
             match event {
@@ -226,7 +150,8 @@ impl Rows {
                 Event::Done => {
                     self.session()?.ended_by("closed");
                     self.hold.take().into_iter().for_each(Hold::finish);
-                    if self.layout.format == Format::Json {
+                    self.encoder.end(&mut self.out)?;
+                    if self.format == Format::Json {
                         self.end_document();
                     }
                     return Poll::Ready(Ok(Fill::End));
@@ -239,29 +164,27 @@ impl Rows {
         self.hold.as_mut().ok_or_else(over)?.session()
     }
 
+    /// Whether there is something of a stream that can go out. Its head waits for the first row,
+    /// so that what fails at once can still set the status.
+    fn is_ready(&self) -> bool {
+        self.format.is_stream() && !self.out.is_empty() && self.encoder.rows() > 0
+    }
+
     fn write_row(&mut self) -> Result<()> {
-        if self.layout.max_rows == Some(self.rows) {
+        if self.max_rows == Some(self.encoder.rows()) {
             self.has_more = true;
             return Ok(());
         }
-        let Self { hold, writer, layout, out, rows, .. } = self;
+        let Self { hold, encoder, out, .. } = self;
         let session = hold.as_mut().ok_or_else(over)?.session()?;
-        if *rows > 0 && layout.format == Format::Json {
-            out.push(b',');
-        }
-        writer.write(session.row(), out)?;
-        if layout.format == Format::Ndjson {
-            out.push(b'\n');
-        }
-        *rows += 1;
-        Ok(())
+        encoder.row(session.row(), out)
     }
 
     fn end_document(&mut self) {
         let tail = format!(
-            "],\"row_count\":{},\"affected_rows\":{},\"has_more\":{},\"command\":{},\
+            ",\"row_count\":{},\"affected_rows\":{},\"has_more\":{},\"command\":{},\
              \"execution_time_ms\":{:.3},\"notices\":{}}}",
-            self.rows,
+            self.encoder.rows(),
             self.affected,
             self.has_more,
             json!(self.command),
@@ -287,8 +210,27 @@ impl Rows {
 
     /// The chunk that [`Rows::poll_fill`] made.
     pub fn take(&mut self) -> Bytes {
-        std::mem::take(&mut self.out).into()
+        // What is at the end needs no room for what follows.
+        let room = if self.hold.is_some() { CHUNK + CHUNK / 4 } else { 0 };
+        std::mem::replace(&mut self.out, Vec::with_capacity(room)).into()
     }
+}
+
+fn begin_document(query_id: &str, columns: &[Column], out: &mut Vec<u8>) {
+    let described: Vec<_> = columns
+        .iter()
+        .map(|c| {
+            json!({
+                "name": c.name,
+                "type": &*c.info.name,
+                "type_oid": c.type_oid,
+                "nullable": c.nullable,
+            })
+        })
+        .collect();
+    let described = serde_json::Value::Array(described);
+    let head = format!("{{\"query_id\":\"{query_id}\",\"columns\":{described},\"rows\":");
+    out.extend_from_slice(head.as_bytes());
 }
 
 fn over() -> Error {
@@ -355,11 +297,7 @@ impl RowsBody {
         error::note(error, &self.id, &self.metrics);
         let body = error::body(error, &self.id);
         let mut out = std::mem::take(&mut self.rows.out);
-        let text = match self.rows.layout.format {
-            Format::Ndjson => format!("{body}\n"),
-            Format::Json => format!("],\"error\":{}}}", body["error"]),
-        };
-        out.extend_from_slice(text.as_bytes());
+        self.rows.encoder.failed(&body, &mut out);
         out.into()
     }
 }

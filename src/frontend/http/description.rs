@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
@@ -120,6 +121,9 @@ pub fn finish(mut api: OpenApi) -> OpenApi {
         for operation in operations(item) {
             let failure = RefOr::T(failure());
             operation.responses.responses.entry("default".into()).or_insert(failure);
+            if let Some(body) = &mut operation.request_body {
+                also_in_msgpack(body);
+            }
             operation.security = Some(match is_open {
                 true => vec![SecurityRequirement::default()],
                 false => SCHEMES
@@ -129,6 +133,15 @@ pub fn finish(mut api: OpenApi) -> OpenApi {
         }
     }
     api
+}
+
+/// What is taken as JSON is taken as MessagePack too.
+fn also_in_msgpack(body: &mut RequestBody) {
+    if body.content.len() == 1
+        && let Some(json) = body.content.get("application/json").cloned()
+    {
+        body.content.insert("application/msgpack".into(), json);
+    }
 }
 
 fn failure() -> Response {

@@ -9,7 +9,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::HttpDoor;
-use super::body::{RowWriter, timed_out};
+use super::body::timed_out;
+use super::formats::RowWriter;
 use super::paging::{List, Page};
 use super::values::bind;
 use crate::error::{Error, ErrorKind, Result};

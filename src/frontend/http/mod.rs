@@ -9,6 +9,7 @@ mod description;
 mod error;
 mod extract;
 mod fetch;
+mod formats;
 mod open;
 mod paging;
 mod routes;
