@@ -10,5 +10,8 @@ mod api;
 mod auth;
 mod described;
 mod formats;
+#[path = "../drivers/installed.rs"]
+mod installed;
+mod postgrest;
 mod schema;
 mod transactions;

@@ -23,9 +23,10 @@ struct Group {
 }
 
 /// Groups in the order in which documentation shows them.
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     Group { tag: "query", about: "Run SQL: one statement, many, explained, prepared." },
     Group { tag: "tables", about: "Tables and their rows." },
+    Group { tag: "rest", about: "Rows and functions in PostgREST's dialect." },
     Group { tag: "schema", about: "Schemas, databases, views, indexes, procedures." },
     Group { tag: "transactions", about: "Transactions over several requests, and locks." },
     Group { tag: "auth", about: "Log-in, tokens, keys." },

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::Method;
 use axum::http::header::{self, HeaderMap};
@@ -122,9 +122,19 @@ pub fn whence(parts: &Parts) -> Result<(String, RequestId, Visit), Error> {
 
 /// What the permission is called without which a route is closed; PostgreSQL decides the rest.
 fn needed(method: &Method, path: &str) -> Option<&'static str> {
+    let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if let Some(rest) = path.strip_prefix("/rest/v1") {
+        return Some(match rest.strip_prefix("/rpc/") {
+            Some(_) => "execute:queries",
+            None if is_read => "read:tables",
+            None => "write:tables",
+        });
+    }
     let rest = path.strip_prefix("/api/v1/")?;
-    let group = rest.split('/').next().unwrap_or("");
+    let mut parts = rest.split('/');
+    let group = parts.next().unwrap_or("");
     match (group, method.as_str()) {
+        ("tables", _) if !is_read && parts.nth(1) == Some("rows") => Some("write:tables"),
         ("query" | "batch" | "transactions", _) => Some("execute:queries"),
         ("tables" | "schema" | "schemas" | "sql", "GET" | "HEAD") => Some("read:tables"),
         ("tables" | "schema" | "schemas" | "sql", "POST") => Some("create:tables"),
@@ -154,6 +164,13 @@ fn presented(headers: &HeaderMap) -> Result<Option<Credential>, Error> {
             .to_str()
             .map_err(|_| Error::new(ErrorKind::AuthenticationFailed, "X-API-Key is not a key"))?;
         return Ok(Some(Credential::ApiKey(Secret::new(key.trim()))));
+    }
+    // What clients of Supabase send, a key or a token.
+    if let Some(key) = headers.get("apikey") {
+        let key = key
+            .to_str()
+            .map_err(|_| Error::new(ErrorKind::AuthenticationFailed, "apikey is not a key"))?;
+        return Ok(Some(Credential::Bearer(Secret::new(key.trim()))));
     }
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| {
@@ -242,7 +259,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
                 .with_hint("send the header Content-Type: application/json")
                 .into());
         }
-        let bytes = read(request, door).await?;
+        let bytes = read(request.into_body(), door).await?;
         let parsed = match is_json {
             true => serde_json::from_slice(&bytes),
             false => {
@@ -258,9 +275,13 @@ fn invalid(why: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::ValidationError, format!("the body is not valid: {why}"))
 }
 
-async fn read(request: Request, door: &HttpDoor) -> Result<Bytes, Error> {
+/// A body, within `api.max_body_size` and `api.request_timeout_secs`.
+///
+/// # Errors
+/// It is longer, slower, or ends early.
+pub async fn read(body: Body, door: &HttpDoor) -> Result<Bytes, Error> {
     let longest = door.config.now().api.max_body_size.len();
-    let body = Limited::new(request.into_body(), longest).collect();
+    let body = Limited::new(body, longest).collect();
     let limit = door.config.now().api.request_timeout_secs.duration();
     match tokio::time::timeout(limit, body).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
@@ -298,6 +319,7 @@ mod tests {
         assert_eq!(kind(&[("x-api-key", "sk_live_x"), basic]), "password joe");
         assert_eq!(kind(&[("authorization", "bearer  a.b.c ")]), "bearer a.b.c");
         assert_eq!(kind(&[("x-api-key", "sk_live_x"), ("cookie", "a=b")]), "key sk_live_x");
+        assert_eq!(kind(&[("apikey", "a.b.c"), ("cookie", "a=b")]), "bearer a.b.c");
         let cookies = [("cookie", "a=b"), ("cookie", "c=d; rustydb_session=st_1=; e=f")];
         assert_eq!(kind(&cookies), "session st_1=");
     }
@@ -312,6 +334,11 @@ mod tests {
             (Method::GET, "/api/v1/metrics", Some("read:monitoring")),
             (Method::GET, "/api/v1/what/comes", Some("admin:other")),
             (Method::GET, "/api/v1/auth/me", None),
+            (Method::GET, "/api/v1/tables/x/rows", Some("read:tables")),
+            (Method::DELETE, "/api/v1/tables/x/rows/1", Some("write:tables")),
+            (Method::HEAD, "/rest/v1/x", Some("read:tables")),
+            (Method::PATCH, "/rest/v1/x", Some("write:tables")),
+            (Method::GET, "/rest/v1/rpc/x", Some("execute:queries")),
         ] {
             assert_eq!(needed(&method, path), permission, "{method} {path}");
         }

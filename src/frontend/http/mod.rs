@@ -13,6 +13,8 @@ mod formats;
 mod open;
 mod paging;
 mod routes;
+mod rows;
+mod running;
 mod values;
 
 use std::net::IpAddr;

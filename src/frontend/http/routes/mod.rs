@@ -7,6 +7,7 @@ mod locks;
 mod metrics;
 mod openapi;
 mod query;
+mod rest;
 mod schema;
 mod tables;
 mod transactions;
@@ -68,6 +69,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(transactions::routes())
         .merge(locks::routes())
         .merge(schema::routes())
+        .merge(rest::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
         .merge(health::routes())

@@ -13,11 +13,12 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use super::super::body::{Fill, Rows, RowsBody, Run, timed_out};
+use super::super::body::{Rows, Run};
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, JsonBody};
 use super::super::formats::{Format, Layout};
 use super::super::open::Hold;
+use super::super::running::{ChunkedBody, Chunks, Fill, timed_out};
 use super::super::values::bind;
 use super::super::{HttpDoor, InWork};
 use super::Routes;
@@ -145,6 +146,7 @@ impl QueryRequest {
         Style {
             int8_as_string: self.int8 == Some(NumberOrString::String),
             numeric_as_number: self.numeric == NumberOrString::Number,
+            as_postgres: false,
         }
     }
 }
@@ -204,7 +206,7 @@ async fn execute_query(
     let query_id = rows.query_id().to_owned();
     let body = match fill {
         Fill::End => Body::from(rows.take()),
-        Fill::More => Body::new(RowsBody::new(rows, id, door.metrics.clone(), in_work.keep())),
+        Fill::More => Body::new(ChunkedBody::new(rows, id, door.metrics.clone(), in_work.keep())),
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
