@@ -9,8 +9,11 @@ mod harness;
 mod api;
 mod auth;
 mod described;
+mod formats;
 #[path = "../drivers/installed.rs"]
 mod installed;
+mod jobs;
+mod pipeline;
 mod postgrest;
 mod rows;
 mod schema;

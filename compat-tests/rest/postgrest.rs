@@ -45,8 +45,12 @@ fn rows_are_read() {
     assert_eq!(found.header("content-range"), "0-0/*");
     let expected = json!([{ "id": 1, "title": "Alien", "director": { "name": "Scott" } }]);
     assert_eq!(found.expect(200), expected);
-    let page = api.send("GET", "/rest/v1/films?select=id&order=id&limit=2&offset=1",
-        &[("prefer", "count=exact")], b"");
+    let page = api.send(
+        "GET",
+        "/rest/v1/films?select=id&order=id&limit=2&offset=1",
+        &[("prefer", "count=exact")],
+        b"",
+    );
     assert_eq!(page.header("content-range"), "1-2/5");
     assert_eq!(page.header("preference-applied"), "count=exact");
     assert_eq!(page.expect(206), json!([{ "id": 2 }, { "id": 3 }]));
@@ -58,14 +62,21 @@ fn rows_are_read() {
     assert_eq!(found.expect(200), json!({ "title": "Blade Runner" }));
     let several = refused(api.send("GET", "/rest/v1/films", &one, b""), 406, "PGRST116");
     assert_eq!(several["details"], "The result contains 5 rows");
-    let csv = api.send("GET", "/rest/v1/films?id=lt.3&select=id,title&order=id",
-        &[("accept", "text/csv")], b"");
+    let csv = api.send(
+        "GET",
+        "/rest/v1/films?id=lt.3&select=id,title&order=id",
+        &[("accept", "text/csv")],
+        b"",
+    );
     assert_eq!(csv.text, "id,title\r\n1,Alien\r\n2,Blade Runner\r\n");
     let values = api.get("/rest/v1/kinds?select=*").expect(200);
-    assert_eq!(values, json!([{
-        "big": 9_007_199_254_740_993_i64, "num": 1.10, "at": "2026-01-02T03:04:05+00:00",
-        "data": "\\x00ff", "list": [1, null], "doc": { "a": 1.0 },
-    }]));
+    assert_eq!(
+        values,
+        json!([{
+            "big": 9_007_199_254_740_993_i64, "num": 1.10, "at": "2026-01-02T03:04:05+00:00",
+            "data": "\\x00ff", "list": [1, null], "doc": { "a": 1.0 },
+        }])
+    );
 }
 
 /// A token of a role, as its log-in gives it.

@@ -63,9 +63,8 @@ fn a_page_of_rows() {
     let api = library();
     let page = api.get(&rows("books", "limit=2&sort=-id&count=exact&columns=id,price,added"));
     assert_eq!(page.header("x-total-count"), "50");
-    let row = |id: i32| {
-        json!({ "id": id, "price": format!("{id}.00"), "added": "2026-01-02T03:04:05Z" })
-    };
+    let row =
+        |id: i32| json!({ "id": id, "price": format!("{id}.00"), "added": "2026-01-02T03:04:05Z" });
     assert_eq!(
         page.expect(200),
         json!({ "items": [row(50), row(49)], "total": 50, "limit": 2, "offset": 0,
@@ -99,7 +98,10 @@ fn pages_by_cursor_see_every_row_once() {
     loop {
         let query = format!("limit=7&sort=-author&columns=id&count=exact&cursor={cursor}");
         let page = api.get(&rows("books", &query)).expect(200);
-        assert_eq!(page["total"], if cursor.is_empty() { json!(50) } else { page["total"].clone() });
+        assert_eq!(
+            page["total"],
+            if cursor.is_empty() { json!(50) } else { page["total"].clone() }
+        );
         for row in page["items"].as_array().unwrap() {
             assert_eq!(row.as_object().unwrap().len(), 1, "{row}");
             seen.push(row["id"].as_i64().unwrap());
@@ -115,7 +117,8 @@ fn pages_by_cursor_see_every_row_once() {
     assert_eq!(seen.len(), 50);
     let page = api.get(&rows("books", "limit=7&sort=-author&columns=id&cursor=")).expect(200);
     let cursor = page["next_cursor"].as_str().unwrap();
-    api.get(&rows("books", &format!("sort=author&cursor={cursor}"))).refused(400, "VALIDATION_ERROR");
+    api.get(&rows("books", &format!("sort=author&cursor={cursor}")))
+        .refused(400, "VALIDATION_ERROR");
     api.get(&rows("books", "cursor=abc")).refused(400, "VALIDATION_ERROR");
     let both = format!("sort=-author&offset=1&cursor={cursor}");
     api.get(&rows("books", &both)).refused(400, "VALIDATION_ERROR");
@@ -172,7 +175,8 @@ fn rows_are_inserted() {
 fn a_row_is_read_changed_and_deleted_by_its_key() {
     let api = library();
     let path = "/api/v1/tables/authors/rows/90?schema=lib";
-    api.post(&rows("authors", ""), json!({ "id": 90, "name": "Ada", "born": "1815-12-10" })).expect(201);
+    api.post(&rows("authors", ""), json!({ "id": 90, "name": "Ada", "born": "1815-12-10" }))
+        .expect(201);
     let read = api.get(path);
     let first = read.header("etag").to_owned();
     assert_eq!(read.header("cache-control"), "private, no-cache");
@@ -215,15 +219,21 @@ fn many_rows_are_copied() {
         api.send("POST", &rows("bulk", ""), &[("content-type", kind)], body.as_bytes())
     };
     let lines = concat!(
-        r#"{"n":1,"t":"a\tb\\c\nd","j":{"x":1e400},"a":[1,null],"b":"AP9B"}"#, "\n\n",
-        r#"{"t":null,"n":9007199254740993}"#, "\r\n", r#"{"n":3,"t":"","a":"{7}"}"#,
+        r#"{"n":1,"t":"a\tb\\c\nd","j":{"x":1e400},"a":[1,null],"b":"AP9B"}"#,
+        "\n\n",
+        r#"{"t":null,"n":9007199254740993}"#,
+        "\r\n",
+        r#"{"n":3,"t":"","a":"{7}"}"#,
     );
     let done = post("application/x-ndjson", lines).expect(201);
     assert_eq!(done, json!({ "affected_rows": 3, "items": [] }));
-    let csv = "n,t,j\r\n4,\"two\nlines, \"\"quoted\"\"\",\"{\"\"a\"\": 1}\"\r\n5,,\r\n6,\"\",null\r\n";
+    let csv =
+        "n,t,j\r\n4,\"two\nlines, \"\"quoted\"\"\",\"{\"\"a\"\": 1}\"\r\n5,,\r\n6,\"\",null\r\n";
     assert_eq!(post("text/csv; charset=utf-8", csv).expect(201)["affected_rows"], 3);
-    let shown = guarded().psql("\\pset null NULL\n\\pset format unaligned\n\\t\n\
-        SELECT n, t, left(j::text, 12), a, b FROM lib.bulk ORDER BY n");
+    let shown = guarded().psql(
+        "\\pset null NULL\n\\pset format unaligned\n\\t\n\
+        SELECT n, t, left(j::text, 12), a, b FROM lib.bulk ORDER BY n",
+    );
     let expected = "1|a\tb\\c\nd|{\"x\": 100000|{1,NULL}|\\x00ff41\n3||NULL|{7}|NULL\n\
         4|two\nlines, \"quoted\"|{\"a\": 1}|NULL|NULL\n5|NULL|NULL|NULL|NULL\n6||null|NULL|NULL\n\
         9007199254740993|NULL|NULL|NULL|NULL\n";
@@ -248,7 +258,10 @@ fn many_rows_are_copied() {
     }
     assert_eq!(post("application/x-ndjson", "\n").expect(200)["affected_rows"], 0);
     post("application/xml", "<n/>").refused(415, "UNSUPPORTED_MEDIA_TYPE");
-    assert_eq!(guarded().direct_value("SELECT count(*) FROM lib.bulk WHERE n BETWEEN 70 AND 80"), "0");
+    assert_eq!(
+        guarded().direct_value("SELECT count(*) FROM lib.bulk WHERE n BETWEEN 70 AND 80"),
+        "0"
+    );
     // More than a body may otherwise have.
     let mut many = String::with_capacity(13 << 20);
     let filler = "y".repeat(100);
@@ -347,16 +360,26 @@ fn hostile_requests_are_refused() {
         answer.refused(400, "VALIDATION_ERROR");
     }
     api.get(&rows(quote, "")).refused(404, "NOT_FOUND");
-    api.get(&format!("/api/v1/tables/authors/rows?schema={}", url(quote))).refused(404, "NOT_FOUND");
+    api.get(&format!("/api/v1/tables/authors/rows?schema={}", url(quote)))
+        .refused(404, "NOT_FOUND");
     api.get("/api/v1/tables/authors/rows/1?schema=lib&database=none").refused(404, "NOT_FOUND");
     let body = |body: &[u8]| {
         api.send("POST", &rows("authors", ""), &[("content-type", "application/json")], body)
     };
     let deep = format!("{{\"id\":{}", "[".repeat(100_000));
     for bad in [
-        &b""[..], b"{", b"1", b"[1]", b"{\"id\":1}x", b"{\"id\":1,\"nam\xff\":1}", deep.as_bytes(),
-        br#"{"id":1e400,"name":"x"}"#, br#"{"id":"x","name":"x"}"#, br#"{"id":7,"name":"a\u0000"}"#,
-        br#"{"id":7,"name":"x","colour":1}"#, br#"{"id":7,"name":null}"#,
+        &b""[..],
+        b"{",
+        b"1",
+        b"[1]",
+        b"{\"id\":1}x",
+        b"{\"id\":1,\"nam\xff\":1}",
+        deep.as_bytes(),
+        br#"{"id":1e400,"name":"x"}"#,
+        br#"{"id":"x","name":"x"}"#,
+        br#"{"id":7,"name":"a\u0000"}"#,
+        br#"{"id":7,"name":"x","colour":1}"#,
+        br#"{"id":7,"name":null}"#,
     ] {
         let answer = body(bad);
         assert!((400..500).contains(&answer.status), "{bad:?}: {}", answer.text);

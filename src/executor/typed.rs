@@ -134,10 +134,12 @@ impl Preludes {
     }
 
     fn settings(&self, hasher: &RandomState, count: usize) -> Option<&Arc<Statement>> {
-        let call = |at: usize| format!("pg_catalog.set_config(${},${},true)", 2 * at + 1, 2 * at + 2);
+        let call =
+            |at: usize| format!("pg_catalog.set_config(${},${},true)", 2 * at + 1, 2 * at + 2);
         let make = || {
             let calls: Vec<_> = (0..count).map(call).collect();
-            let body = statement_body(&format!("select {}", calls.join(",")), &vec![TEXT; 2 * count]);
+            let body =
+                statement_body(&format!("select {}", calls.join(",")), &vec![TEXT; 2 * count]);
             Arc::new(Statement::shared(hasher, body, CONTEXT, Class::default(), 0))
         };
         Some(self.settings.get(count).filter(|_| count > 0)?.get_or_init(make))

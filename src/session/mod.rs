@@ -7,6 +7,7 @@
 pub mod admin;
 mod copy;
 mod describe;
+pub mod jobs;
 mod own;
 mod pooled;
 mod registry;

@@ -20,14 +20,7 @@ pub fn routes() -> Routes {
         .routes(routes!(describe))
         .route("/rest/v1", any(other))
         .route("/rest/v1/", any(other))
-        .routes(routes!(
-            read_rows,
-            insert_rows,
-            update_rows,
-            put_row,
-            delete_rows,
-            table_methods,
-        ))
+        .routes(routes!(read_rows, insert_rows, update_rows, put_row, delete_rows, table_methods,))
         .routes(routes!(call_by_get, call_by_post, function_methods))
         .route("/rest/v1/{table}", any(other))
         .route("/rest/v1/rpc/{function}", any(other))

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use super::super::error::ApiResult;
-use super::super::extract::{Caller, InPath, read};
+use super::super::extract::{Caller, InPath, read_body};
 use super::super::formats::Format;
 use super::super::open::Hold;
 use super::super::paging::{List, Page};
@@ -29,9 +29,12 @@ use crate::query::postgrest::{columns_of, rows_of};
 
 /// Routes of this file.
 pub fn routes() -> Routes {
-    Routes::new()
-        .routes(routes!(list_table_rows, insert_table_rows))
-        .routes(routes!(get_table_row, put_table_row, patch_table_row, delete_table_row))
+    Routes::new().routes(routes!(list_table_rows, insert_table_rows)).routes(routes!(
+        get_table_row,
+        put_table_row,
+        patch_table_row,
+        delete_table_row
+    ))
 }
 
 /// Where the rows are.
@@ -142,7 +145,8 @@ impl Place {
     params(("name" = String, Path, description = "Table or view."), RowsPlace, RowsQuery, Page),
     responses((status = 200, description = "The rows.", content(
         (List<Value> = "application/json"), (String = "application/x-ndjson"),
-        (String = "text/csv")
+        (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
+        (Vec<u8> = "application/msgpack")
     )))
 )]
 async fn list_table_rows(
@@ -155,6 +159,9 @@ async fn list_table_rows(
     headers: HeaderMap,
 ) -> ApiResult {
     let format = Format::accepted(&headers)?;
+    if format.is_stream() {
+        in_work.has_own_limit();
+    }
     let mut parameters = Parameters::of(uri.query())?;
     let place = Place::of(name, &mut parameters)?;
     let (limit, size) = (parameters.take("limit")?, parameters.take("page_size")?);
@@ -193,6 +200,7 @@ async fn list_table_rows(
 )]
 async fn insert_table_rows(
     State(door): State<Arc<HttpDoor>>,
+    Extension(in_work): Extension<InWork>,
     caller: Caller,
     InPath(name): InPath<String>,
     uri: Uri,
@@ -205,15 +213,8 @@ async fn insert_table_rows(
     let conflict = conflict(&mut parameters)?;
     let returning = parameters.take("returning")?;
     only_known(&parameters)?;
-    let bulk = match content_type(&headers).as_str() {
-        "application/json" => None,
-        "text/csv" => Some(BulkFormat::Csv),
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
-            Some(BulkFormat::Ndjson)
-        }
-        other => return Err(unsupported(other, "JSON, NDJSON or CSV").into()),
-    };
-    if let Some(format) = bulk {
+    if let Some(format) = BulkFormat::of(&headers) {
+        in_work.has_own_limit();
         if conflict.is_some() || returning.is_some() {
             let text = "on_conflict and returning are for rows as JSON: COPY knows neither";
             return Err(Error::new(ErrorKind::ValidationError, text).into());
@@ -221,7 +222,11 @@ async fn insert_table_rows(
         let hold = place.hold(&door, &caller, &headers)?;
         return Ok(bulk::load(&door, &caller, hold, (&place.target, format), body).await?);
     }
-    let payload = rows_of(&read(body, &door).await?).map_err(Error::from)?;
+    let given = content_type(&headers);
+    if given != "application/json" {
+        return Err(unsupported(&given, "JSON, NDJSON or CSV").into());
+    }
+    let payload = rows_of(&read_body(body, &door).await?).map_err(Error::from)?;
     let returning = match returning.as_deref() {
         Some("") => None,
         Some(columns) => Some(of_columns(columns)?),
@@ -397,7 +402,7 @@ async fn object(body: Body, door: &HttpDoor, headers: &HeaderMap) -> Result<Payl
     if given != "application/json" {
         return Err(unsupported(&given, "application/json"));
     }
-    let payload = rows_of(&read(body, door).await?).map_err(Error::from)?;
+    let payload = rows_of(&read_body(body, door).await?).map_err(Error::from)?;
     if payload.is_array {
         return Err(Error::new(ErrorKind::ValidationError, "the body is a list, not an object"));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use http_body_util::BodyExt;
 use serde_json::json;
@@ -39,6 +39,20 @@ pub enum BulkFormat {
     Csv,
     /// A JSON object in each line; the first one says which columns there are.
     Ndjson,
+}
+
+impl BulkFormat {
+    /// The form that the headers of a request name; `None` = it is no such form.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        match value.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
+            "text/csv" => Some(BulkFormat::Csv),
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
+                Some(BulkFormat::Ndjson)
+            }
+            _ => None,
+        }
+    }
 }
 
 fn invalid(text: impl Into<String>) -> Error {
@@ -353,7 +367,8 @@ mod tests {
 
     #[test]
     fn lines_of_a_body() {
-        let mut lines = Lines { held: b"a\n\"b\n\",c\nd".to_vec(), scanned: 0, longest: 9, number: 0 };
+        let mut lines =
+            Lines { held: b"a\n\"b\n\",c\nd".to_vec(), scanned: 0, longest: 9, number: 0 };
         assert_eq!(lines.take(true).unwrap().unwrap(), b"a\n");
         assert_eq!(lines.take(true).unwrap().unwrap(), b"\"b\n\",c\n");
         assert_eq!((lines.take(false).unwrap(), lines.number), (None, 2));

@@ -229,8 +229,7 @@ pub async fn read(
 
 fn changed() -> Error {
     let text = "the row is not the one that If-Match or If-None-Match speaks of";
-    Error::new(ErrorKind::PreconditionFailed, text)
-        .with_hint("read it again, and send its ETag")
+    Error::new(ErrorKind::PreconditionFailed, text).with_hint("read it again, and send its ETag")
 }
 
 /// Changes or deletes one row.
@@ -429,7 +428,10 @@ mod tests {
             place_of(rows.as_bytes(), &key, "/t/rows/")
         };
         assert_eq!(place(r#"[{"id":"a/b"}]"#, &["id"]).unwrap(), "/t/rows/a%2Fb");
-        assert_eq!(place(r#"[{"a":1,"b":"x"}]"#, &["a", "b"]).unwrap(), "/t/rows/%5B1%2C%22x%22%5D");
+        assert_eq!(
+            place(r#"[{"a":1,"b":"x"}]"#, &["a", "b"]).unwrap(),
+            "/t/rows/%5B1%2C%22x%22%5D"
+        );
         assert_eq!(place(r#"[{"a":1}]"#, &["b"]), None);
         assert_eq!(place(r#"[{"a":1}]"#, &[]), None);
     }

@@ -52,7 +52,9 @@ impl Media {
         items.sort_by_key(|(weight, ..)| std::cmp::Reverse(*weight));
         let liked = items.iter().filter(|(weight, ..)| *weight > 0);
         let mut known = liked.filter_map(|(_, name, is_plain)| named(name, *is_plain, is_scalar));
-        known.next().ok_or_else(|| Refusal::media_type(&accept.chars().take(200).collect::<String>()))
+        known
+            .next()
+            .ok_or_else(|| Refusal::media_type(&accept.chars().take(200).collect::<String>()))
     }
 }
 
@@ -78,7 +80,10 @@ fn item(text: &str) -> (u16, &str, bool) {
 fn named(name: &str, is_plain: bool, is_scalar: bool) -> Option<Media> {
     Some(match name.to_ascii_lowercase().as_str() {
         _ if !is_plain => return None,
-        "*/*" | "application/*" | "application/json" | "application/vnd.pgrst.array+json"
+        "*/*"
+        | "application/*"
+        | "application/json"
+        | "application/vnd.pgrst.array+json"
         | "application/vnd.pgrst.array" => Media::Json,
         "text/csv" => Media::Csv,
         "application/x-ndjson" | "application/ndjson" => Media::Ndjson,

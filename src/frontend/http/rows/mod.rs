@@ -7,7 +7,7 @@
 pub mod bulk;
 mod context;
 mod describe;
-mod failure;
+pub mod failure;
 pub mod keyed;
 pub mod list;
 mod media;
@@ -25,10 +25,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use tokio::time::Instant;
 
-use super::body::{Fill, timed_out};
 use super::fetch::check_size;
 use super::open::Hold;
-use super::running::{ChunkedBody, Chunks, Running};
+use super::running::{ChunkedBody, Chunks, Fill, Running, timed_out};
 use super::{HttpDoor, InWork, RequestId};
 use crate::error::{Error, Result};
 use crate::query::plan::ask::Count;

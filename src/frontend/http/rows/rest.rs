@@ -11,17 +11,17 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::Response;
 use tokio::time::Instant;
 
-use super::super::body::Fill;
 use super::super::extract::{self, Caller};
 use super::super::formats::{Format, Layout as Form};
 use super::super::open::Hold;
-use super::super::{HttpDoor, InWork, RequestId};
+use super::super::running::Fill;
+use super::super::{HttpDoor, InWork};
 use super::failure::Failure;
 use super::media::Media;
 use super::uri::{pairs, segments};
 use super::{
-    Counting, Job, Settings, Sink, Stream, claims_of, counting, describe, headers_of, planned, start,
-    value_of,
+    Counting, Job, Settings, Sink, Stream, claims_of, counting, describe, headers_of, planned,
+    start, value_of,
 };
 use crate::error::Error;
 use crate::proto::json::Style;
@@ -48,10 +48,9 @@ type Answer = Result<Response, Failure>;
 
 /// Answers a request below [`PREFIX`].
 pub async fn serve(door: Arc<HttpDoor>, request: Request) -> Response {
-    let id = request.extensions().get::<RequestId>().cloned();
     match attend(&door, request).await {
         Ok(response) => response,
-        Err(failure) => failure.into_response(id.as_ref(), &door.metrics),
+        Err(failure) => failure.into_response(&door.metrics),
     }
 }
 
@@ -59,7 +58,7 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, door).await.map_err(|e| e.0)?;
     let body = match parts.method {
-        Method::POST | Method::PUT | Method::PATCH => extract::read(body, door).await?,
+        Method::POST | Method::PUT | Method::PATCH => extract::read_body(body, door).await?,
         _ => axum::body::Bytes::new(),
     };
     let config = door.config.now();
@@ -85,11 +84,9 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
         cursor_key: None,
     };
     let deadline = Instant::now() + config.api.request_timeout_secs.duration();
-    let late = |_| Failure::from(super::super::body::timed_out());
+    let late = |_| Failure::from(super::super::running::timed_out());
     let mut session = caller.session(door, None)?;
-    let plan = |schema: &Schema| {
-        postgrest::plan(schema, &options, &request).map_err(Failure::from)
-    };
+    let plan = |schema: &Schema| postgrest::plan(schema, &options, &request).map_err(Failure::from);
     let known = tokio::time::timeout_at(deadline, planned(&mut session, plan));
     let (schema, plan) = known.await.map_err(late)??;
     let asked = Asked {

@@ -6,9 +6,8 @@ use std::task::{Context, Poll, ready};
 use axum::body::Bytes;
 use serde_json::Value;
 
-use super::super::body::{Fill, RowWriter};
-use super::super::formats::{Encoder, Layout as Form};
-use super::super::running::{Chunks, Running};
+use super::super::formats::{Encoder, Layout as Form, RowWriter};
+use super::super::running::{Chunks, Fill, Running};
 use super::Job;
 use crate::error::{Error, Result};
 use crate::proto::backend::DataRow;
@@ -70,11 +69,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(
-        running: Running,
-        known: Arc<Known>,
-        job: &Job<'_>,
-    ) -> Result<Self> {
+    pub(super) fn new(running: Running, known: Arc<Known>, job: &Job<'_>) -> Result<Self> {
         let (layout, sink) = (job.statement.layout, job.sink);
         let mut stream = Self {
             running,
@@ -99,7 +94,9 @@ impl Stream {
         let known = stream.known.clone();
         let columns = stream.shown(&known.described.columns);
         match sink {
-            Sink::Rows(form) => stream.encoder = Some(Encoder::begin(form, columns, &mut stream.out)?),
+            Sink::Rows(form) => {
+                stream.encoder = Some(Encoder::begin(form, columns, &mut stream.out)?)
+            }
             Sink::Object(style) => stream.writer = Some(RowWriter::new(columns, false, style)),
             Sink::Values(_) => stream.out.push(b'['),
             Sink::Value(_) | Sink::Text | Sink::Bytes | Sink::Nothing => {}
@@ -118,11 +115,7 @@ impl Stream {
     }
 
     /// What stands around the rows of a document: the text before them is written now.
-    pub fn enclose(
-        &mut self,
-        head: &str,
-        tail: impl FnOnce(&Stream) -> String + Send + 'static,
-    ) {
+    pub fn enclose(&mut self, head: &str, tail: impl FnOnce(&Stream) -> String + Send + 'static) {
         self.out.splice(0..0, head.bytes());
         self.tail = Some(Box::new(tail));
     }

@@ -69,9 +69,8 @@ impl Parameters {
     /// # Errors
     /// It is there several times.
     pub fn take_if(&mut self, name: &str, values: &[&str]) -> Result<Option<String>> {
-        let fits = |(other, value): &(String, String)| {
-            other == name && values.contains(&value.as_str())
-        };
+        let fits =
+            |(other, value): &(String, String)| other == name && values.contains(&value.as_str());
         if self.0.iter().any(fits) { self.take(name) } else { Ok(None) }
     }
 
