@@ -174,7 +174,8 @@ fn nothing_is_put_into_comments_of_sql() {
             let place = rest.strip_prefix(".replace(\"").and_then(|rest| rest.split('"').next());
             let (Some(place), Some(at)) = (place, file.find("sql/")) else { continue };
             let text = fs::read_to_string(package.join(&file[at..])).unwrap();
-            let comment = |line: &str| line.split_once("--").is_some_and(|(_, c)| c.contains(place));
+            let comment =
+                |line: &str| line.split_once("--").is_some_and(|(_, c)| c.contains(place));
             assert!(!text.lines().any(comment), "{file} names {place} in a comment");
             filled += 1;
         }

@@ -11,4 +11,5 @@ mod auth;
 mod described;
 mod pipeline;
 mod schema;
+mod tools;
 mod transactions;
