@@ -196,6 +196,28 @@ fn a_key_is_good_for_what_it_says() {
     }
 }
 
+/// A name is a value, wherever it stands in a statement of RustyDB's own.
+#[test]
+fn no_name_is_sql() {
+    let made = "select rolname from pg_roles where rolname like 'injected%'";
+    for (at, name) in ["x\n; CREATE ROLE injected SUPERUSER; --", "x'; CREATE ROLE injected; --"]
+        .into_iter()
+        .enumerate()
+    {
+        let body = json!({ "username": name, "password": "x" });
+        let answer = Api::nobody(guarded()).post("/api/v1/auth/login", body);
+        answer.refused(401, "AUTHENTICATION_FAILED");
+        let sql = format!("create role \"{name}{at}\" login password 'secret-{at}'");
+        admin().post("/api/v1/query", json!({ "sql": sql })).expect(200);
+        let body = json!({ "username": format!("{name}{at}"), "password": format!("secret-{at}") });
+        let tokens = Api::nobody(guarded()).post("/api/v1/auth/login", body).expect(200);
+        let me = bearer(&tokens["access_token"], "GET", "/api/v1/auth/me", Value::Null);
+        assert_eq!(me.expect(200)["user"], format!("{name}{at}"));
+        let rows = admin().post("/api/v1/query", json!({ "sql": made })).expect(200);
+        assert_eq!(rows["rows"], json!([]));
+    }
+}
+
 /// Watching the server is not everybody's business.
 #[test]
 fn a_plain_role_does_not_watch_the_server() {

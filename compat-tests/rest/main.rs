@@ -9,7 +9,11 @@ mod harness;
 mod api;
 mod auth;
 mod described;
+#[path = "../drivers/installed.rs"]
+mod installed;
+mod jobs;
 mod pipeline;
+mod postgrest;
 mod schema;
 mod tools;
 mod transactions;

@@ -271,6 +271,9 @@ config! {
         default_page_size: u32 = 50 => live;
         /// Entries of a list's page at most; who asks for more gets so many.
         max_page_size: u32 = 1000 => live;
+        /// Schemas whose tables and functions are below /rest/v1; the first one is meant when a
+        /// request names none (Accept-Profile, Content-Profile).
+        rest_schemas: Vec<String> = vec!["public".into()] => live;
         /// Transactions over several HTTP requests that may be open at once.
         max_open_transactions: usize = 1000 => live;
         /// Seconds after which such a transaction is rolled back when nobody uses it.

@@ -23,12 +23,14 @@ struct Group {
 }
 
 /// Groups in the order in which documentation shows them.
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 12] = [
     Group { tag: "query", about: "Run SQL: one statement, many, explained, prepared." },
     Group { tag: "tables", about: "Tables and their rows." },
+    Group { tag: "rest", about: "Rows and functions in PostgREST's dialect." },
     Group { tag: "schema", about: "Schemas, databases, views, indexes, procedures." },
     Group { tag: "transactions", about: "Transactions over several requests, and locks." },
     Group { tag: "auth", about: "Log-in, tokens, keys." },
+    Group { tag: "jobs", about: "What takes longer than a request." },
     Group { tag: "admin", about: "Configuration, users, roles, maintenance." },
     Group { tag: "pools", about: "Pools and their connections to PostgreSQL." },
     Group { tag: "sessions", about: "The sessions of clients." },

@@ -61,6 +61,17 @@ pub struct Caller {
 impl Caller {
     /// A session of the caller's in a database; `None` = `api.database`.
     pub fn session(&self, door: &HttpDoor, database: Option<&str>) -> Result<Session, Error> {
+        let name = self.application.as_deref().unwrap_or(APPLICATION);
+        self.session_called(door, database, name)
+    }
+
+    /// The same with a name of its own (`application_name`).
+    pub fn session_called(
+        &self,
+        door: &HttpDoor,
+        database: Option<&str>,
+        name: &str,
+    ) -> Result<Session, Error> {
         let config = door.config.now();
         let database = database.unwrap_or(&config.api.database);
         if database.is_empty() || database.contains('\0') {
@@ -68,9 +79,9 @@ impl Caller {
             let text = "database is empty, or contains U+0000";
             return Err(Error::new(ErrorKind::ValidationError, text));
         }
-        let application = self.application.as_deref().unwrap_or(APPLICATION);
-        let named = [("application_name", application)].into_iter().chain(SESSION_PARAMETERS);
-        let options = named.map(|(name, value)| (name.into(), value.into())).collect();
+        let own = ("application_name", name);
+        let options = SESSION_PARAMETERS.into_iter().chain([own]);
+        let options = options.map(|(name, value)| (name.into(), value.into())).collect();
         Ok(door.opener.open(Opening {
             identity: self.identity.clone(),
             database: database.into(),
@@ -78,6 +89,14 @@ impl Caller {
             protocol: Protocol::Http,
             peer: self.peer.clone(),
         }))
+    }
+
+    /// Whether the caller may do something besides; asked without a word in the audit log.
+    pub async fn may(&self, door: &HttpDoor, permission: &str) -> Result<bool, Error> {
+        let wanted = Permission::parse(permission)?;
+        let (_, permissions) = door.auth.permissions_of(&self.identity).await?;
+        let mut permissions = permissions.iter().filter_map(|text| Permission::parse(text).ok());
+        Ok(permissions.any(|permission| permission.covers(&wanted)))
     }
 }
 
@@ -151,19 +170,42 @@ pub fn whence(parts: &Parts) -> Result<(String, RequestId, Visit), Error> {
 
 /// What the permission is called without which a route is closed; PostgreSQL decides the rest.
 fn needed(method: &Method, path: &str) -> Option<&'static str> {
+    let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if let Some(rest) = path.strip_prefix("/rest/v1") {
+        return Some(match rest.strip_prefix("/rpc/") {
+            Some(_) => "execute:queries",
+            None if is_read => "read:tables",
+            None => "write:tables",
+        });
+    }
     let rest = path.strip_prefix("/api/v1/")?;
-    let group = rest.split('/').next().unwrap_or("");
+    let mut parts = rest.split('/');
+    let group = parts.next().unwrap_or("");
     match (group, method.as_str()) {
+        ("tables", _) if !is_read && parts.nth(1) == Some("rows") => Some("write:tables"),
         ("query" | "batch" | "transactions", _) => Some("execute:queries"),
         ("tables" | "schema" | "schemas" | "sql", "GET" | "HEAD") => Some("read:tables"),
         ("tables" | "schema" | "schemas" | "sql", "POST") => Some("create:tables"),
         ("tables" | "schema" | "schemas" | "sql", "DELETE") => Some("delete:tables"),
         ("tables" | "schema" | "schemas" | "sql", _) => Some("update:tables"),
         ("metrics", _) => Some("read:monitoring"),
-        // Of the caller's own log-in and keys; each says what else it needs.
-        ("auth", _) => None,
+        // Of the caller's own log-in, keys and jobs; each says what else it needs.
+        ("auth" | "jobs", _) => None,
+        ("admin", _) => Some(administration(rest)),
         // What nobody has thought of is the administrator's.
         _ => Some("admin:other"),
+    }
+}
+
+fn administration(path: &str) -> &'static str {
+    match path.split('/').nth(1).unwrap_or("") {
+        "config" | "reload" => "admin:config",
+        "backup" => "admin:backup",
+        "maintenance" => "admin:maintenance",
+        "users" => "admin:users",
+        "roles" => "admin:roles",
+        "extensions" => "admin:extensions",
+        _ => "admin:other",
     }
 }
 
@@ -183,6 +225,13 @@ fn presented(headers: &HeaderMap) -> Result<Option<Credential>, Error> {
             .to_str()
             .map_err(|_| Error::new(ErrorKind::AuthenticationFailed, "X-API-Key is not a key"))?;
         return Ok(Some(Credential::ApiKey(Secret::new(key.trim()))));
+    }
+    // What clients of Supabase send, a key or a token.
+    if let Some(key) = headers.get("apikey") {
+        let key = key
+            .to_str()
+            .map_err(|_| Error::new(ErrorKind::AuthenticationFailed, "apikey is not a key"))?;
+        return Ok(Some(Credential::Bearer(Secret::new(key.trim()))));
     }
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| {
@@ -334,6 +383,7 @@ mod tests {
         assert_eq!(kind(&[("x-api-key", "sk_live_x"), basic]), "password joe");
         assert_eq!(kind(&[("authorization", "bearer  a.b.c ")]), "bearer a.b.c");
         assert_eq!(kind(&[("x-api-key", "sk_live_x"), ("cookie", "a=b")]), "key sk_live_x");
+        assert_eq!(kind(&[("apikey", "a.b.c"), ("cookie", "a=b")]), "bearer a.b.c");
         let cookies = [("cookie", "a=b"), ("cookie", "c=d; rustydb_session=st_1=; e=f")];
         assert_eq!(kind(&cookies), "session st_1=");
     }
@@ -357,6 +407,15 @@ mod tests {
             (Method::GET, "/api/v1/metrics", Some("read:monitoring")),
             (Method::GET, "/api/v1/what/comes", Some("admin:other")),
             (Method::GET, "/api/v1/auth/me", None),
+            (Method::GET, "/api/v1/tables/x/rows", Some("read:tables")),
+            (Method::DELETE, "/api/v1/tables/x/rows/1", Some("write:tables")),
+            (Method::HEAD, "/rest/v1/x", Some("read:tables")),
+            (Method::PATCH, "/rest/v1/x", Some("write:tables")),
+            (Method::GET, "/rest/v1/rpc/x", Some("execute:queries")),
+            (Method::GET, "/api/v1/jobs/1", None),
+            (Method::GET, "/api/v1/admin/users/joe", Some("admin:users")),
+            (Method::POST, "/api/v1/admin/reload", Some("admin:config")),
+            (Method::GET, "/api/v1/admin", Some("admin:other")),
         ] {
             assert_eq!(needed(&method, path), permission, "{method} {path}");
         }

@@ -7,10 +7,13 @@ mod description;
 mod error;
 mod extract;
 mod fetch;
+mod formats;
 mod open;
 mod paging;
 mod pipeline;
 mod routes;
+mod rows;
+mod running;
 mod values;
 
 use std::net::IpAddr;
@@ -39,6 +42,7 @@ use crate::limits::Gate;
 use crate::limits::rate::RateLimiter;
 use crate::net::{DrainWatch, Listener, ServerTls, Stage, Stream};
 use crate::session::Opener;
+use crate::session::jobs::Jobs;
 use crate::telemetry::metrics::Raised;
 use crate::telemetry::{Health, Metrics, Seldom};
 use crate::types::Protocol;
@@ -87,6 +91,8 @@ pub struct HttpDoor {
     pub limited_notes: Seldom,
     /// Answers that are kept to be repeated.
     pub replays: Arc<Replays>,
+    /// Long operations.
+    pub jobs: Arc<Jobs>,
     /// The shutdown.
     pub drain: DrainWatch,
 }
@@ -250,6 +256,13 @@ async fn not_found(request: Request) -> Response {
 async fn method_not_allowed(request: Request) -> Response {
     let text = format!("{} is not possible at {}", request.method(), request.uri().path());
     error::response(Error::new(ErrorKind::MethodNotAllowed, text))
+}
+
+/// The answer to what has nothing to tell.
+fn no_content() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }
 
 /// A plain JSON answer.
