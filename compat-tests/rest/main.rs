@@ -9,6 +9,7 @@ mod harness;
 mod api;
 mod auth;
 mod described;
+mod formats;
 #[path = "../drivers/installed.rs"]
 mod installed;
 mod jobs;

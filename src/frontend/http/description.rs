@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
@@ -135,6 +136,9 @@ pub fn finish(mut api: OpenApi) -> OpenApi {
                 let failure = RefOr::Ref(Ref::from_response_name(FAILURE));
                 operation.responses.responses.entry(range.into()).or_insert(failure);
             }
+            if let Some(body) = &mut operation.request_body {
+                also_in_msgpack(body);
+            }
             operation.security = Some(match is_open {
                 true => vec![SecurityRequirement::default()],
                 false => SCHEMES
@@ -211,6 +215,15 @@ fn name_length(schema: Option<&mut Value>, is_longest: bool) {
         if is_longest {
             schema.entry("maxLength").or_insert(63.into());
         }
+    }
+}
+
+/// What is taken as JSON is taken as MessagePack too.
+fn also_in_msgpack(body: &mut RequestBody) {
+    if body.content.len() == 1
+        && let Some(json) = body.content.get("application/json").cloned()
+    {
+        body.content.insert("application/msgpack".into(), json);
     }
 }
 

@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
+use super::formats::{MSGPACK, unpack};
 use super::{HttpDoor, Peer, RequestId, Way, pipeline};
 use crate::auth::rbac::Permission;
 use crate::auth::{Credential, Identity, Visit};
@@ -299,7 +300,8 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<HttpDoor>> for InPath<T> {
     }
 }
 
-/// A JSON body, within `api.max_body_size` and `api.request_timeout_secs`.
+/// A body in JSON, or the same in MessagePack, within `api.max_body_size` and
+/// `api.request_timeout_secs`.
 pub struct JsonBody<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
@@ -309,18 +311,28 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
         let content_type = request.headers().get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or("");
         let essence = content_type.split(';').next().unwrap_or("").trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
-            let text = format!("the body's content type is \"{essence}\", not application/json");
+        let is_json = essence.eq_ignore_ascii_case("application/json");
+        if !is_json && !MSGPACK.iter().any(|name| essence.eq_ignore_ascii_case(name)) {
+            let text = format!(
+                "the body's content type is \"{essence}\", neither application/json nor \
+                 application/msgpack"
+            );
             return Err(Error::new(ErrorKind::UnsupportedMediaType, text)
                 .with_hint("send the header Content-Type: application/json")
                 .into());
         }
         let bytes = read_body(request.into_body(), door).await?;
+        let bytes = match is_json {
+            true => bytes,
+            false => unpack(&bytes).map_err(|e| invalid(&e))?.into(),
+        };
         check_depth(&bytes)?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|e| {
-            Error::new(ErrorKind::ValidationError, format!("the body is not valid: {e}")).into()
-        })
+        Ok(Self(serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?))
     }
+}
+
+fn invalid(why: &dyn std::fmt::Display) -> Error {
+    Error::new(ErrorKind::ValidationError, format!("the body is not valid: {why}"))
 }
 
 /// The whole body, within `api.max_body_size` (which the pipeline sees to) and

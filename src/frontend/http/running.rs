@@ -13,7 +13,6 @@ use serde_json::Value;
 use tokio::time::{Instant, Sleep};
 
 use super::RequestId;
-use super::body::{Fill, timed_out};
 use super::error;
 use super::open::Hold;
 use crate::error::{Error, ErrorKind, Result};
@@ -93,6 +92,11 @@ impl Running {
         }
     }
 
+    /// Whether nobody needs the session any more.
+    pub fn is_over(&self) -> bool {
+        self.hold.is_none()
+    }
+
     /// Everything has been read: nobody needs the session any more.
     pub fn finish(&mut self) {
         if let Some(mut hold) = self.hold.take() {
@@ -102,6 +106,21 @@ impl Running {
             hold.finish();
         }
     }
+}
+
+/// The error of a statement that took too long.
+pub fn timed_out() -> Error {
+    Error::new(ErrorKind::Timeout, "the statement took too long and was cancelled")
+        .with_hint("timeout_ms and api.request_timeout_secs bound it")
+}
+
+/// What a look at the statement gave.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// A chunk is ready, and there is more.
+    More,
+    /// The last bytes are ready.
+    End,
 }
 
 /// What makes the chunks of a body.

@@ -13,16 +13,24 @@ pub enum Format {
     Ndjson,
     /// RFC 4180, the names of the columns in the first line.
     Csv,
+    /// A stream of Arrow's IPC format.
+    Arrow,
+    /// A MessagePack map for each row, one after the other.
+    Msgpack,
 }
 
 /// Names of MessagePack, the registered one first.
+pub const MSGPACK: [&str; 3] =
+    ["application/msgpack", "application/vnd.msgpack", "application/x-msgpack"];
 
 /// The names of each form, the one that answers bear first. What is further up wins where a
 /// client has no preference.
-const NAMES: [(Format, &[&str]); 3] = [
+const NAMES: [(Format, &[&str]); 5] = [
     (Format::Json, &["application/json"]),
     (Format::Ndjson, &["application/x-ndjson", "application/ndjson", "application/jsonl"]),
     (Format::Csv, &["text/csv"]),
+    (Format::Arrow, &["application/vnd.apache.arrow.stream"]),
+    (Format::Msgpack, &MSGPACK),
 ];
 
 /// How well a form fits, of what is compared: the weight in thousandths, how early it is named.
@@ -35,6 +43,8 @@ impl Format {
             Self::Json => "application/json",
             Self::Ndjson => "application/x-ndjson",
             Self::Csv => "text/csv; charset=utf-8; header=present",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Msgpack => "application/msgpack",
         }
     }
 
@@ -116,6 +126,8 @@ mod tests {
             ("application/json;q=0.5, text/csv;q=0.9", Some(Format::Csv)),
             ("text/html, application/xhtml+xml, */*;q=0.8", Some(Format::Json)),
             ("*/*, application/json;q=0", Some(Format::Ndjson)),
+            ("application/*;q=0.2, application/vnd.msgpack;q=0.3", Some(Format::Msgpack)),
+            ("application/vnd.apache.arrow.stream", Some(Format::Arrow)),
             ("application/json;q=0", None),
             ("text/html", None),
             ("json", None),
@@ -131,5 +143,7 @@ mod tests {
         assert_eq!(Format::accepted(&headers).unwrap(), Format::Json);
         headers.append(header::ACCEPT, "text/html".parse().unwrap());
         assert_eq!(Format::accepted(&headers).unwrap_err().kind(), ErrorKind::NotAcceptable);
+        headers.append(header::ACCEPT, "application/msgpack".parse().unwrap());
+        assert_eq!(Format::accepted(&headers).unwrap(), Format::Msgpack);
     }
 }

@@ -1,10 +1,26 @@
 //! Forms of a result: rows as they come from PostgreSQL become bytes at the end of a buffer.
+//!
+//! | Form | Values | A result that was cut off |
+//! |---|---|---|
+//! | JSON | as `proto/json.rs` says | is no valid JSON; the error is on its last line |
+//! | NDJSON | the same, a row in each line | ends with a line that is `{"error":…}` |
+//! | CSV | PostgreSQL's text, as `COPY` writes it | has a part of the rows |
+//! | Arrow | as [`arrow`] says | ends with the head of a message that is not there |
+//! | MessagePack | as [`msgpack`] says, a map for each | ends with a map, the error |
+//!
+//! In addition the connection is broken before the end of the body, which every client notices.
 
 mod accept;
+mod arrow;
 mod csv;
+mod json;
+mod msgpack;
+mod times;
+mod unpack;
 
-pub use super::body::RowWriter;
-pub use accept::Format;
+pub use accept::{Format, MSGPACK};
+pub use json::RowWriter;
+pub use unpack::unpack;
 
 use serde_json::Value;
 
@@ -34,6 +50,8 @@ enum Form {
     Json(RowWriter),
     Ndjson(RowWriter),
     Csv(csv::Rows),
+    Arrow(Box<arrow::Rows>),
+    Msgpack(msgpack::Rows),
 }
 
 impl Encoder {
@@ -47,11 +65,13 @@ impl Encoder {
             }
             Format::Ndjson => Form::Ndjson(json()),
             Format::Csv => Form::Csv(csv::Rows::begin(columns, out)),
+            Format::Arrow => Form::Arrow(Box::new(arrow::Rows::begin(columns, out)?)),
+            Format::Msgpack => Form::Msgpack(msgpack::Rows::new(columns, layout)),
         };
         Ok(Self { form, rows: 0 })
     }
 
-    /// Writes the body of a DataRow.
+    /// Writes the body of a DataRow, or keeps it for the next batch of a form that has batches.
     pub fn row(&mut self, row: &[u8], out: &mut Vec<u8>) -> Result<()> {
         self.rows += 1;
         match &mut self.form {
@@ -67,13 +87,22 @@ impl Encoder {
                 Ok(())
             }
             Form::Csv(writer) => writer.row(row, out),
+            Form::Arrow(writer) => writer.row(row, out),
+            Form::Msgpack(writer) => writer.row(row, out),
         }
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Writes what comes after the last row.
     pub fn end(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        if let Form::Json(_) = &self.form {
-            out.push(b']');
+        match &mut self.form {
+            Form::Json(_) => out.push(b']'),
+            Form::Arrow(writer) => writer.end(out)?,
+            Form::Ndjson(_) | Form::Csv(_) | Form::Msgpack(_) => {}
         }
         Ok(())
     }
@@ -85,6 +114,8 @@ impl Encoder {
             Form::Json(_) => out.extend_from_slice(format!("\n{error}\n").as_bytes()),
             Form::Ndjson(_) => out.extend_from_slice(format!("{error}\n").as_bytes()),
             Form::Csv(_) => {}
+            Form::Arrow(_) => out.extend_from_slice(&arrow::CUT_OFF),
+            Form::Msgpack(_) => msgpack::pack_json(error.to_string().as_bytes(), out),
         }
     }
 }

@@ -22,10 +22,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use tokio::time::Instant;
 
-use super::body::{Fill, timed_out};
 use super::fetch::check_size;
 use super::open::Hold;
-use super::running::{ChunkedBody, Chunks, Running};
+use super::running::{ChunkedBody, Chunks, Fill, Running, timed_out};
 use super::{HttpDoor, InWork, RequestId};
 use crate::error::{Error, Result};
 use crate::query::plan::Statement;

@@ -11,10 +11,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::Response;
 use tokio::time::Instant;
 
-use super::super::body::Fill;
 use super::super::extract::{self, Caller};
 use super::super::formats::{Format, Layout as Form};
 use super::super::open::Hold;
+use super::super::running::Fill;
 use super::super::{HttpDoor, InWork, RequestId};
 use super::failure::Failure;
 use super::media::Media;
@@ -87,7 +87,7 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
         cursor_key: None,
     };
     let deadline = Instant::now() + config.api.request_timeout_secs.duration();
-    let late = |_| Failure::from(super::super::body::timed_out());
+    let late = |_| Failure::from(super::super::running::timed_out());
     let mut session = caller.session(door, None)?;
     let plan = |schema: &Schema| postgrest::plan(schema, &options, &request).map_err(Failure::from);
     let known = tokio::time::timeout_at(deadline, planned(&mut session, plan));

@@ -6,9 +6,8 @@ use std::task::{Context, Poll, ready};
 use axum::body::Bytes;
 use serde_json::Value;
 
-use super::super::body::{Fill, RowWriter};
-use super::super::formats::{Encoder, Layout as Form};
-use super::super::running::{Chunks, Running};
+use super::super::formats::{Encoder, Layout as Form, RowWriter};
+use super::super::running::{Chunks, Fill, Running};
 use crate::error::{Error, Result};
 use crate::proto::backend::DataRow;
 use crate::proto::json::{self, Style};
