@@ -16,4 +16,5 @@ mod jobs;
 mod pipeline;
 mod postgrest;
 mod schema;
+mod tools;
 mod transactions;

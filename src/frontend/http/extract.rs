@@ -93,8 +93,10 @@ impl Caller {
     ) -> Result<Session, Error> {
         let config = door.config.now();
         let database = database.unwrap_or(&config.api.database);
-        if database.contains('\0') {
-            return Err(Error::new(ErrorKind::ValidationError, "database contains U+0000"));
+        if database.is_empty() || database.contains('\0') {
+            // PostgreSQL would take none for the one with the role's name.
+            let text = "database is empty, or contains U+0000";
+            return Err(Error::new(ErrorKind::ValidationError, text));
         }
         let own = ("application_name", name);
         let options = SESSION_PARAMETERS.into_iter().chain([own]);
