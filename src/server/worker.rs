@@ -123,6 +123,7 @@ fn adapters(shared: &Shared, doors: &Doors, start: Start) -> Adapters {
         metrics: shared.metrics.clone(),
         health: shared.health.clone(),
         description: openapi().into(),
+        admin: shared.admin.clone(),
         transactions: Arc::default(),
         jobs,
         drain: shared.drain.clone(),

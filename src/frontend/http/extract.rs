@@ -53,24 +53,32 @@ pub struct Caller {
 impl Caller {
     /// A session of the caller's in a database; `None` = `api.database`.
     pub fn session(&self, door: &HttpDoor, database: Option<&str>) -> Result<Session, Error> {
-        self.session_called(door, database, APPLICATION_NAME)
+        self.open(door, database, &[("application_name", APPLICATION_NAME)])
     }
 
-    /// The same with a name of its own (`application_name`).
-    pub fn session_called(
+    /// A session of a job of this name, for as long as its statements take.
+    pub fn session_of_job(
         &self,
         door: &HttpDoor,
         database: Option<&str>,
         name: &str,
+    ) -> Result<Session, Error> {
+        self.open(door, database, &[("application_name", name), ("statement_timeout", "0")])
+    }
+
+    fn open(
+        &self,
+        door: &HttpDoor,
+        database: Option<&str>,
+        further: &[(&str, &str)],
     ) -> Result<Session, Error> {
         let config = door.config.now();
         let database = database.unwrap_or(&config.api.database);
         if database.contains('\0') {
             return Err(Error::new(ErrorKind::ValidationError, "database contains U+0000"));
         }
-        let own = ("application_name", name);
-        let options = SESSION_PARAMETERS.into_iter().chain([own]);
-        let options = options.map(|(name, value)| (name.into(), value.into())).collect();
+        let options = SESSION_PARAMETERS.iter().chain(further);
+        let options = options.map(|(name, value)| ((*name).into(), (*value).into())).collect();
         Ok(door.opener.open(Opening {
             identity: self.identity.clone(),
             database: database.into(),

@@ -2,16 +2,21 @@
 
 mod auth;
 mod batch;
+mod extensions;
 mod health;
 mod jobs;
 mod locks;
+mod maintenance;
 mod metrics;
 mod openapi;
 mod query;
+mod roles;
 mod schema;
+mod settings;
 mod tables;
 mod transactions;
 mod unsupported;
+mod users;
 
 use std::sync::Arc;
 
@@ -93,6 +98,11 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(locks::routes())
         .merge(schema::routes())
         .merge(jobs::routes())
+        .merge(settings::routes())
+        .merge(maintenance::routes())
+        .merge(users::routes())
+        .merge(roles::routes())
+        .merge(extensions::routes())
         .merge(unsupported::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
