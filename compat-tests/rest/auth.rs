@@ -102,6 +102,32 @@ fn what_is_no_token_is_refused() {
     Api::nobody(guarded()).post("/api/v1/auth/login", ldap).refused(501, "NOT_SUPPORTED");
 }
 
+/// A name is a name, whatever is in it.
+#[test]
+fn a_name_is_not_sql() {
+    for name in [
+        "a\ncreate table injected (); --",
+        "a\n; create table injected (); --",
+        "a'; create table injected (); --",
+        "a\\'; create table injected (); --",
+        "a\r\n*/ create table injected (); /*",
+        "\"; create table injected (); --",
+        "$1",
+    ] {
+        let body = json!({ "username": name, "password": "x" });
+        let answer = Api::nobody(guarded()).post("/api/v1/auth/login", body);
+        answer.refused(401, "AUTHENTICATION_FAILED");
+        let psql = guarded().psql_command().args(["-U", name, "-c", "select 1"]).output().unwrap();
+        assert!(!psql.status.success());
+    }
+    let found = "select count(*) from pg_class where relname = 'injected'";
+    for database in ["rustydb", "postgres"] {
+        let mut psql = guarded().direct_psql_command();
+        let output = psql.args(["-d", database, "-Atc", found]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n", "{database}");
+    }
+}
+
 #[test]
 fn a_browser_has_a_cookie_and_must_show_that_it_asks_itself() {
     role("ursula");

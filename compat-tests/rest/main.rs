@@ -10,6 +10,11 @@ mod admin;
 mod api;
 mod auth;
 mod described;
+mod formats;
+#[path = "../drivers/installed.rs"]
+mod installed;
 mod jobs;
+mod pipeline;
+mod postgrest;
 mod schema;
 mod transactions;

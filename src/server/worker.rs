@@ -19,6 +19,7 @@ use crate::net::{Listener, Stage};
 use crate::session::Opener;
 use crate::session::jobs::Jobs;
 use crate::supervisor::StartError;
+use crate::telemetry::Seldom;
 
 /// Threads per worker for work that would hold it, such as key derivation.
 const BLOCKING_THREADS: usize = 2;
@@ -125,6 +126,9 @@ fn adapters(shared: &Shared, doors: &Doors, start: Start) -> Adapters {
         description: openapi().into(),
         admin: shared.admin.clone(),
         transactions: Arc::default(),
+        limiter: shared.limiter.clone(),
+        limited_notes: Seldom::new(Duration::from_secs(1)),
+        replays: Arc::default(),
         jobs,
         drain: shared.drain.clone(),
     });

@@ -9,8 +9,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::HttpDoor;
-use super::body::{RowWriter, timed_out};
+use super::formats::RowWriter;
 use super::paging::{List, Page};
+use super::running::timed_out;
 use super::values::bind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::Style;

@@ -376,11 +376,11 @@ struct CreateKey {
     name: String,
     /// All that it may be used for; empty = whatever the role may.
     #[serde(default)]
-    #[schema(examples(json!(["read:tables"])))]
+    #[schema(examples("read:tables"))]
     permissions: Vec<String>,
     /// Networks from where it may be used; empty = from everywhere.
     #[serde(default)]
-    #[schema(examples(json!(["10.0.0.0/8"])))]
+    #[schema(examples("10.0.0.0/8"))]
     addresses: Vec<String>,
     /// Requests a second.
     #[schema(minimum = 1)]

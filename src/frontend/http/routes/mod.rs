@@ -10,6 +10,7 @@ mod maintenance;
 mod metrics;
 mod openapi;
 mod query;
+mod rest;
 mod roles;
 mod schema;
 mod settings;
@@ -104,6 +105,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(roles::routes())
         .merge(extensions::routes())
         .merge(unsupported::routes())
+        .merge(rest::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
         .merge(health::routes())
