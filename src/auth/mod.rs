@@ -10,6 +10,7 @@
 //! | `chain.rs` | from any of them to an identity; log-ins and log-outs over HTTP |
 //! | [`guard`] | who has to wait after failures |
 //! | [`rbac`], `authorize.rs` | what an identity may do |
+//! | [`principals`] | users and groups, as administrators see them |
 //! | [`tables`] | where all this is kept |
 
 pub mod api_keys;
@@ -17,6 +18,7 @@ mod authorize;
 mod chain;
 pub mod guard;
 pub mod hba;
+pub mod principals;
 pub mod rbac;
 pub mod scram;
 mod standby;

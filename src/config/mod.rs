@@ -13,6 +13,7 @@ mod load;
 mod native;
 mod overrides;
 mod pools;
+mod runtime;
 mod value;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub use live::{Changes, Live, Reloader, Setting};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
 pub use native::{ChecksumMode, Compressions, NativeExtension, NativeExtensions, QueueFullPolicy};
 pub use overrides::{PoolOverride, PoolOverrides};
+pub use runtime::{Origin, RUNTIME_FILE, Wishes};
 pub use value::{
     BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis,
     PoolingMode, Secs, SizingMode, SslMode, TlsMode, TlsVersion, ValidationLevel, Value,
@@ -330,6 +332,8 @@ config! {
         /// Seconds PostgreSQL has to start (recovery after a crash and repeated attempts included)
         /// or to stop.
         start_timeout_secs: Secs = Secs(300);
+        /// Where backups go; without a value the directory backups in server.data_dir.
+        backup_dir: Option<PathBuf> = None;
     }
 
     /// Connections to PostgreSQL, shared by all doors.

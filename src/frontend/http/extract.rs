@@ -63,17 +63,18 @@ impl Caller {
     /// A session of the caller's in a database; `None` = `api.database`.
     pub fn session(&self, door: &HttpDoor, database: Option<&str>) -> Result<Session, Error> {
         let name = self.application.as_deref().unwrap_or(APPLICATION);
-        self.session_called(door, database, name)
+        self.open(door, &self.identity, database, &[("application_name", name)])
     }
 
-    /// The same with a name of its own (`application_name`).
-    pub fn session_called(
+    /// A session of a job of this name, for as long as its statements take.
+    pub fn session_of_job(
         &self,
         door: &HttpDoor,
         database: Option<&str>,
         name: &str,
     ) -> Result<Session, Error> {
-        self.session_as(door, &self.identity, database, name)
+        let further = [("application_name", name), ("statement_timeout", "0")];
+        self.open(door, &self.identity, database, &further)
     }
 
     /// A session for statements that RustyDB makes. Where the caller's role may not log in, another
@@ -81,15 +82,15 @@ impl Caller {
     pub fn session_for_rows(&self, door: &HttpDoor) -> Result<Session, Error> {
         let name = self.application.as_deref().unwrap_or(APPLICATION);
         let identity = self.identity.stand_in.as_deref().unwrap_or(&self.identity);
-        self.session_as(door, identity, None, name)
+        self.open(door, identity, None, &[("application_name", name)])
     }
 
-    fn session_as(
+    fn open(
         &self,
         door: &HttpDoor,
         identity: &Identity,
         database: Option<&str>,
-        name: &str,
+        further: &[(&str, &str)],
     ) -> Result<Session, Error> {
         let config = door.config.now();
         let database = database.unwrap_or(&config.api.database);
@@ -98,9 +99,8 @@ impl Caller {
             let text = "database is empty, or contains U+0000";
             return Err(Error::new(ErrorKind::ValidationError, text));
         }
-        let own = ("application_name", name);
-        let options = SESSION_PARAMETERS.into_iter().chain([own]);
-        let options = options.map(|(name, value)| (name.into(), value.into())).collect();
+        let options = SESSION_PARAMETERS.iter().chain(further);
+        let options = options.map(|(name, value)| ((*name).into(), (*value).into())).collect();
         Ok(door.opener.open(Opening {
             identity: identity.clone(),
             database: database.into(),
