@@ -6,6 +6,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod admin;
+mod anonymous;
 mod api;
 mod auth;
 mod described;
@@ -17,4 +19,5 @@ mod pipeline;
 mod postgrest;
 mod rows;
 mod schema;
+mod tools;
 mod transactions;

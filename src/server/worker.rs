@@ -126,6 +126,7 @@ fn adapters(shared: &Shared, doors: &Doors, start: Start) -> Adapters {
         health: shared.health.clone(),
         cursor_key: random_bytes(),
         description: openapi().into(),
+        admin: shared.admin.clone(),
         transactions: Arc::default(),
         limiter: shared.limiter.clone(),
         limited_notes: Seldom::new(Duration::from_secs(1)),

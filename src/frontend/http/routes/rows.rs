@@ -131,7 +131,7 @@ impl Place {
                 Err(Error::new(ErrorKind::ValidationError, text))
             }
             Some(id) => Ok(Hold::Lent(door.transactions.borrow(id, &caller.identity)?)),
-            None => Ok(Hold::Own(caller.session(door, self.database.as_deref())?)),
+            None => Ok(Hold::Own(caller.session_for_rows(door, self.database.as_deref())?)),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::super::formats::{Format, Layout as Form};
 use super::super::open::Hold;
 use super::super::{HttpDoor, InWork};
 use super::uri::Parameters;
-use super::{Counting, Job, Settings, Sink, Stream, claims_of, counting, planned_in, start};
+use super::{Counting, Job, Settings, Sink, Stream, counting, planned_in, start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::Style;
 use crate::query::plan::ask::{Condition, Count, Item, Keyset, Level, Read, Target};
@@ -126,7 +126,7 @@ pub fn settings<'c>(caller: &'c Caller, hold: &Hold) -> Settings<'c> {
     if matches!(hold, Hold::Lent(_)) {
         return Settings::default();
     }
-    Settings::default().with("request.jwt.claims", claims_of(&caller.identity))
+    Settings::of(&caller.identity)
 }
 
 /// Whether there are related rows among the results.

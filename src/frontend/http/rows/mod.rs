@@ -15,7 +15,7 @@ pub mod rest;
 mod stream;
 pub mod uri;
 
-pub use context::{Settings, claims_of, headers_of};
+pub use context::{Settings, headers_of};
 use stream::first_value;
 pub use stream::{Sink, Stream};
 

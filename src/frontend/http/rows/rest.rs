@@ -20,8 +20,7 @@ use super::failure::Failure;
 use super::media::Media;
 use super::uri::{pairs, segments};
 use super::{
-    Counting, Job, Settings, Sink, Stream, claims_of, counting, describe, headers_of, planned,
-    start, value_of,
+    Counting, Job, Settings, Sink, Stream, counting, describe, headers_of, planned, start, value_of,
 };
 use crate::error::Error;
 use crate::proto::json::Style;
@@ -85,7 +84,7 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     };
     let deadline = Instant::now() + config.api.request_timeout_secs.duration();
     let late = |_| Failure::from(super::super::running::timed_out());
-    let mut session = caller.session(door, None)?;
+    let mut session = caller.session_for_rows(door, None)?;
     let plan = |schema: &Schema| postgrest::plan(schema, &options, &request).map_err(Failure::from);
     let known = tokio::time::timeout_at(deadline, planned(&mut session, plan));
     let (schema, plan) = known.await.map_err(late)??;
@@ -109,9 +108,8 @@ fn visible(value: &HeaderValue) -> Result<&str, Refusal> {
 
 /// What policies and functions can read of the request.
 fn settings<'a>(caller: &'a Caller, parts: &'a Parts, planned: &'a Planned) -> Settings<'a> {
-    let settings = Settings::default()
+    let settings = Settings::of(&caller.identity)
         .search_path(&planned.schema)
-        .with("request.jwt.claims", claims_of(&caller.identity))
         .with("request.method", parts.method.as_str())
         .with("request.path", parts.uri.path())
         .with("request.headers", headers_of(&parts.headers))
