@@ -6,6 +6,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod admin;
 mod api;
 mod auth;
 mod described;
