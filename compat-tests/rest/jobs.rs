@@ -99,7 +99,7 @@ fn a_job_is_cancelled_by_its_owner() {
     let jane = Api::of(guarded(), "jane", "jane-secret");
     let jack = Api::of(guarded(), "jack", "jack-secret");
     let locked = Locked::new(&api, "janes");
-    let job = jane.post("/api/v1/sql/indexes", index("janes", "never")).expect(202);
+    let job = jane.post("/api/v1/sql/indexes", index("janes", "unbuilt")).expect(202);
     let working = "select count(*)::int as n from pg_stat_activity where usename = 'jane' \
                    and application_name like 'rustydb-job-%' and state = 'active' \
                    and query like 'CREATE INDEX%'";
@@ -151,7 +151,7 @@ fn a_job_does_not_outlive_its_server() {
     let api = Api::of(&first, "rustydb", &password);
     run(&api, "create table held (a int)");
     let locked = Locked::new(&api, "held");
-    let job = api.post("/api/v1/sql/indexes", index("held", "never")).expect(202);
+    let job = api.post("/api/v1/sql/indexes", index("held", "unbuilt")).expect(202);
     until(&api, &job, "running");
     drop(locked.transaction);
     first.signal("KILL");
