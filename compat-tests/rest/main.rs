@@ -7,6 +7,7 @@
 mod harness;
 
 mod admin;
+mod anonymous;
 mod api;
 mod auth;
 mod described;
@@ -16,6 +17,7 @@ mod installed;
 mod jobs;
 mod pipeline;
 mod postgrest;
+mod rows;
 mod schema;
 mod tools;
 mod transactions;
