@@ -12,6 +12,7 @@ mod described;
 mod formats;
 #[path = "../drivers/installed.rs"]
 mod installed;
+mod pages;
 mod postgrest;
 mod schema;
 mod transactions;

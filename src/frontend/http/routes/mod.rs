@@ -6,6 +6,7 @@ mod health;
 mod locks;
 mod metrics;
 mod openapi;
+mod pages;
 mod query;
 mod rest;
 mod schema;
@@ -72,6 +73,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(rest::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
+        .merge(pages::routes())
         .merge(health::routes())
         .split_for_parts();
     (router, description::finish(described))
