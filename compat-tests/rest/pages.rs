@@ -1,15 +1,29 @@
 //! The pages that describe the API to people.
 
 use std::io::Read;
+use std::process::Command;
 
 use crate::api::Api;
 use crate::harness::Server;
 use crate::harness::shared::guarded;
+use crate::installed::{self, Language};
 
 /// What stands behind `src="` and `href="`.
 fn references(html: &str) -> Vec<&str> {
     let parts = html.split("src=\"").skip(1).chain(html.split("href=\"").skip(1));
     parts.filter_map(|part| part.split('"').next()).collect()
+}
+
+/// Fails unless the script can be read; nobody looks where there is no node.
+fn check_script(script: &[u8]) {
+    if installed::find("postgrest_js", Language::Node).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("script.js");
+    std::fs::write(&path, script).unwrap();
+    let checked = Command::new("node").arg("--check").arg(&path).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
 #[test]
@@ -32,6 +46,9 @@ fn pages_have_what_they_need_here() {
             assert_eq!(plain.status, 200, "{path}");
             assert_eq!(plain.header("x-content-type-options"), "nosniff");
             assert_eq!(plain.header("content-encoding"), "");
+            if name.ends_with(".js") {
+                check_script(&plain.bytes);
+            }
             let zipped = nobody.send("GET", &path, &[("accept-encoding", "gzip")], b"");
             if zipped.header("content-encoding") == "gzip" {
                 let mut text = Vec::new();
