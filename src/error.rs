@@ -193,10 +193,12 @@ struct Fields {
     sqlstate: SqlState,
     message: Cow<'static, str>,
     detail: Option<String>,
+    named: Option<(&'static str, String)>,
     hint: Option<Cow<'static, str>>,
     position: Option<u32>,
     origin: Option<Box<[u8]>>,
     retry_after: Option<Duration>,
+    http_status: Option<u16>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -211,10 +213,12 @@ impl Error {
             sqlstate: kind.sqlstate(),
             message: message.into(),
             detail: None,
+            named: None,
             hint: None,
             position: None,
             origin: None,
             retry_after: None,
+            http_status: None,
             cause: None,
         }))
     }
@@ -255,6 +259,12 @@ impl Error {
         self
     }
 
+    /// Adds a detail that programs look for by its name.
+    pub fn with_named(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.0.named = Some((name, value.into()));
+        self
+    }
+
     /// Adds the HINT line: what the user can do.
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.0.hint = Some(hint.into());
@@ -271,6 +281,17 @@ impl Error {
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
+    }
+
+    /// Replaces the HTTP status of the kind, where HTTP tells more apart than the error table.
+    pub fn with_http_status(mut self, status: u16) -> Self {
+        self.0.http_status = Some(status);
+        self
+    }
+
+    /// The HTTP status.
+    pub fn http_status(&self) -> u16 {
+        self.0.http_status.unwrap_or(self.0.kind.http_status())
     }
 
     /// When the same may be tried again, for `Retry-After`.
@@ -316,6 +337,11 @@ impl Error {
     /// The DETAIL line.
     pub fn detail(&self) -> Option<&str> {
         self.0.detail.as_deref()
+    }
+
+    /// The detail that programs look for, with its name; for HTTP only.
+    pub fn named(&self) -> Option<(&'static str, &str)> {
+        self.0.named.as_ref().map(|(name, value)| (*name, value.as_str()))
     }
 
     /// The HINT line.

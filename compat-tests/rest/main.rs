@@ -12,7 +12,9 @@ mod described;
 mod formats;
 #[path = "../drivers/installed.rs"]
 mod installed;
+mod jobs;
 mod pages;
+mod pipeline;
 mod postgrest;
 mod schema;
 mod transactions;

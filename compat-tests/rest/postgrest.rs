@@ -1,5 +1,6 @@
 //! `/rest/v1`: PostgREST's dialect, as its documentation says and as its clients expect.
 
+use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
@@ -7,6 +8,7 @@ use serde_json::{Value, json};
 use crate::api::{Answer, Api, admin};
 use crate::harness::Server;
 use crate::harness::shared::guarded;
+use crate::installed::{self, Language};
 
 /// A schema with films, made once; everybody who asks has a role of his own.
 fn films() -> &'static Server {
@@ -75,4 +77,26 @@ fn rows_are_read() {
             "data": "\\x00ff", "list": [1, null], "doc": { "a": 1.0 },
         }])
     );
+}
+
+/// A token of a role, as its log-in gives it.
+fn token(role: &str, password: &str) -> String {
+    let login = json!({ "username": role, "password": password });
+    let given = Api::nobody(films()).post("/api/v1/auth/login", login).expect(200);
+    given["access_token"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_client_of_supabase_works_unchanged() {
+    let Some(packages) = installed::find("postgrest_js", Language::Node) else { return };
+    let server = films();
+    let output = Command::new("node")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/compat-tests/rest/postgrest.js"))
+        .args([server.url("/rest/v1"), token("rest_writer", "w"), token("rest_reader", "r")])
+        .env("NODE_PATH", packages.join("node_modules"))
+        .output()
+        .unwrap();
+    let (said, failed) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}{failed}", String::from_utf8_lossy(&said));
+    assert_eq!(String::from_utf8_lossy(&said).lines().count(), 8);
 }

@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod describe;
+pub mod jobs;
 mod own;
 mod pooled;
 mod registry;

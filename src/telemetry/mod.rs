@@ -3,6 +3,7 @@
 pub mod access;
 pub mod classes;
 pub mod health;
+mod jobs;
 pub mod log;
 pub mod metrics;
 pub mod native;

@@ -64,6 +64,11 @@ pub async fn run(
     within(door, run_within(door, session, sql, |_| Ok(values))).await
 }
 
+/// As [`run`], for as long as it takes: for jobs.
+pub async fn run_unhurried(door: &HttpDoor, session: &mut Session, sql: &str) -> Result<Fetched> {
+    run_within(door, session, sql, |_| Ok(Vec::new())).await
+}
+
 /// Runs one statement of a client with JSON parameters.
 pub async fn run_bound(
     door: &HttpDoor,

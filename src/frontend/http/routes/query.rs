@@ -181,6 +181,9 @@ async fn execute_query(
     request.check(config.network.max_request_size.len())?;
     let format = Format::accepted(&headers)?;
     let deadline = deadline(&request, format, config.api.request_timeout_secs.duration());
+    if request.timeout_ms.is_some() || format == Format::Ndjson {
+        in_work.has_own_limit();
+    }
     let id = caller.id.clone();
     let transaction = transaction_of(&headers, request.transaction_id)?;
     if transaction.is_some() && (request.read_only || request.database.is_some()) {

@@ -61,7 +61,7 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, door).await.map_err(|e| e.0)?;
     let body = match parts.method {
-        Method::POST | Method::PUT | Method::PATCH => extract::read(body, door).await?,
+        Method::POST | Method::PUT | Method::PATCH => extract::read_body(body, door).await?,
         _ => axum::body::Bytes::new(),
     };
     let config = door.config.now();

@@ -1,0 +1,298 @@
+//! What this server can do, and what it cannot: the one table from which `GET /api/v1/info` and
+//! every 501 take their words. An operation that is not possible at all is a line of it, too.
+
+use axum::response::Response;
+use axum::routing::{MethodFilter, on};
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
+use utoipa::openapi::{ObjectBuilder, Required, ResponseBuilder, Type};
+
+use super::super::error::ApiError;
+use super::super::extract::Caller;
+use super::{Routes, aliased};
+use crate::error::{Error, ErrorKind};
+
+/// How a feature stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is there.
+    Supported,
+    /// With this extension of PostgreSQL.
+    #[allow(dead_code, reason = "nothing that is served needs one yet")]
+    Needs(&'static str),
+    /// It is not there, and why.
+    Absent(&'static str),
+}
+
+impl Standing {
+    /// `supported`, `needs X`, or the reason.
+    pub fn words(self) -> String {
+        match self {
+            Standing::Supported => "supported".into(),
+            Standing::Needs(extension) => format!("needs {extension}"),
+            Standing::Absent(reason) => reason.into(),
+        }
+    }
+}
+
+/// Something that clients may look for.
+#[derive(Debug)]
+pub struct Feature {
+    /// Its name in `features`.
+    pub name: &'static str,
+    /// How it stands.
+    pub standing: Standing,
+    /// Operations that it alone is for; each of them answers 501.
+    operations: &'static [Operation],
+}
+
+/// An operation that is not possible.
+#[derive(Clone, Copy, Debug)]
+struct Operation {
+    method: MethodFilter,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+}
+
+impl Operation {
+    const fn new(
+        method: MethodFilter,
+        path: &'static str,
+        id: &'static str,
+        summary: &'static str,
+    ) -> Self {
+        Self { method, path, id, summary }
+    }
+}
+
+const fn supported(name: &'static str) -> Feature {
+    Feature { name, standing: Standing::Supported, operations: &[] }
+}
+
+const fn absent(
+    name: &'static str,
+    reason: &'static str,
+    operations: &'static [Operation],
+) -> Feature {
+    Feature { name, standing: Standing::Absent(reason), operations }
+}
+
+const ONE_POOL: &str = "one pool serves everybody; pool.users and pool.databases bound the share \
+                        of a role and of a database";
+
+const GET: MethodFilter = MethodFilter::GET;
+const PUT: MethodFilter = MethodFilter::PUT;
+const POST: MethodFilter = MethodFilter::POST;
+const DELETE: MethodFilter = MethodFilter::DELETE;
+
+/// Names of operations before the present ones.
+const ALIASES: [(&str, &str); 3] = [
+    ("/api/v1/auth/ldap/config", "/api/v1/auth/ldap"),
+    ("/api/v1/auth/oauth/config", "/api/v1/auth/oauth"),
+    ("/api/v1/auth/sso/config", "/api/v1/auth/sso"),
+];
+
+/// Every feature, by name.
+pub const FEATURES: &[Feature] = &[
+    absent("cluster", "this server is a single node", &[]),
+    absent("graphql", "GraphQL is not part of this version", &[]),
+    absent("kerberos", "log-ins over Kerberos are not part of this version", &[]),
+    absent(
+        "ldap",
+        "log-ins over LDAP are not part of this version",
+        &[
+            Operation::new(GET, "/api/v1/auth/ldap", "get_ldap", "Get the settings of LDAP"),
+            Operation::new(PUT, "/api/v1/auth/ldap", "update_ldap", "Change the settings of LDAP"),
+        ],
+    ),
+    absent(
+        "mfa",
+        "log-ins have one factor in this version",
+        &[Operation::new(POST, "/api/v1/auth/mfa/verify", "verify_mfa", "Show a second factor")],
+    ),
+    absent(
+        "oauth_login",
+        "this server is no OAuth client; it takes the tokens of issuers",
+        &[
+            Operation::new(GET, "/api/v1/auth/oauth", "get_oauth", "Get the settings of OAuth"),
+            Operation::new(
+                PUT,
+                "/api/v1/auth/oauth",
+                "update_oauth",
+                "Change the settings of OAuth",
+            ),
+            Operation::new(
+                GET,
+                "/api/v1/auth/oauth/authorize",
+                "authorize_oauth",
+                "Begin a log-in over OAuth",
+            ),
+            Operation::new(
+                GET,
+                "/api/v1/auth/oauth/callback",
+                "callback_oauth",
+                "End a log-in over OAuth",
+            ),
+        ],
+    ),
+    absent(
+        "pool_creation",
+        ONE_POOL,
+        &[
+            Operation::new(POST, "/api/v1/pools", "create_pool", "Create a pool"),
+            Operation::new(DELETE, "/api/v1/pools/{id}", "delete_pool", "Remove a pool"),
+        ],
+    ),
+    absent(
+        "pool_partitions",
+        ONE_POOL,
+        &[
+            Operation::new(
+                GET,
+                "/api/v1/pools/{id}/partitions",
+                "list_partitions",
+                "List partitions",
+            ),
+            Operation::new(
+                POST,
+                "/api/v1/pools/{id}/partitions",
+                "create_partition",
+                "Create a partition",
+            ),
+            Operation::new(
+                GET,
+                "/api/v1/pools/{id}/partitions/{name}",
+                "get_partition",
+                "Get a partition",
+            ),
+            Operation::new(
+                PUT,
+                "/api/v1/pools/{id}/partitions/{name}",
+                "update_partition",
+                "Change a partition",
+            ),
+            Operation::new(
+                DELETE,
+                "/api/v1/pools/{id}/partitions/{name}",
+                "delete_partition",
+                "Remove a partition",
+            ),
+            Operation::new(
+                GET,
+                "/api/v1/pools/{id}/partitions/{name}/stats",
+                "get_partition_stats",
+                "Get the statistics of a partition",
+            ),
+        ],
+    ),
+    supported("query"),
+    absent(
+        "saml",
+        "log-ins over SAML are not part of this version",
+        &[
+            Operation::new(GET, "/api/v1/auth/sso", "get_sso", "Get the settings of SAML"),
+            Operation::new(PUT, "/api/v1/auth/sso", "update_sso", "Change the settings of SAML"),
+            Operation::new(POST, "/api/v1/auth/saml/acs", "consume_assertion", "Take an assertion"),
+        ],
+    ),
+    supported("transactions"),
+    absent("websocket", "WebSockets are not part of this version", &[]),
+];
+
+/// The feature of this name.
+pub fn feature(name: &str) -> Option<&'static Feature> {
+    FEATURES.iter().find(|feature| feature.name == name)
+}
+
+/// The 501 of a feature: its reason, or the extension that it needs.
+pub fn unsupported(name: &'static str) -> Error {
+    match feature(name).map(|feature| feature.standing) {
+        Some(Standing::Absent(reason)) => {
+            Error::new(ErrorKind::NotSupported, reason).with_named("feature", name)
+        }
+        Some(Standing::Needs(extension)) => {
+            let text = format!("the extension {extension} is needed");
+            Error::new(ErrorKind::ExtensionRequired, text)
+                .with_hint(format!("CREATE EXTENSION {extension}"))
+                .with_named("extension", extension)
+        }
+        Some(Standing::Supported) | None => {
+            Error::internal(format!("{name} is said to be missing, and is not listed as that"))
+        }
+    }
+}
+
+/// The operations of absent features.
+pub fn routes() -> Routes {
+    let each = FEATURES.iter().flat_map(|f| f.operations.iter().map(move |o| (f, o)));
+    each.fold(Routes::new(), |mut routes, (feature, operation)| {
+        let methods = match operation.method {
+            GET => vec![HttpMethod::Get],
+            PUT => vec![HttpMethod::Put],
+            POST => vec![HttpMethod::Post],
+            _ => vec![HttpMethod::Delete],
+        };
+        let paths = &mut routes.get_openapi_mut().paths;
+        paths.add_path_operation(operation.path, methods, describe(feature, operation));
+        let name = feature.name;
+        // Who asks is known, as everywhere.
+        let refusal =
+            move |_: Caller| async move { Err::<Response, _>(ApiError(unsupported(name))) };
+        let aliases = ALIASES.iter().filter(|(_, canonical)| *canonical == operation.path);
+        let routes = aliases.fold(routes, |routes, (alias, canonical)| {
+            routes.route(alias, aliased(canonical, on(operation.method, refusal)))
+        });
+        routes.route(operation.path, on(operation.method, refusal))
+    })
+}
+
+fn describe(feature: &Feature, operation: &Operation) -> OperationBuilder {
+    let tag = match operation.path.split('/').nth(3) {
+        Some("pools") => "pools",
+        Some("sessions") => "sessions",
+        Some("auth") => "auth",
+        Some("admin") => "admin",
+        _ => "server",
+    };
+    let names = operation
+        .path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{').and_then(|part| part.strip_suffix('}')));
+    let parameters = names.map(|name| {
+        let text = ObjectBuilder::new().schema_type(Type::String).build();
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some("Which one."))
+            .schema(Some(text))
+    });
+    let refused = ResponseBuilder::new().description("It is not possible.").build();
+    OperationBuilder::new()
+        .tag(tag)
+        .operation_id(Some(operation.id))
+        .summary(Some(operation.summary))
+        .description(Some(format!("Answers 501: {}.", feature.standing.words())))
+        .parameters(Some(parameters.map(ParameterBuilder::build)))
+        .response("501", refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_listed_once_by_name() {
+        assert!(FEATURES.windows(2).all(|pair| pair[0].name < pair[1].name));
+        let idle = |f: &Feature| f.operations.is_empty() || f.standing != Standing::Supported;
+        assert!(FEATURES.iter().all(idle), "what is supported is served by its own route");
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        let error = unsupported("pool_partitions");
+        assert_eq!((error.kind(), error.message()), (ErrorKind::NotSupported, ONE_POOL));
+        assert_eq!(unsupported("query").kind(), ErrorKind::InternalError);
+        assert_eq!(unsupported("nonsense").kind(), ErrorKind::InternalError);
+    }
+}
