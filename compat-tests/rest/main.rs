@@ -6,6 +6,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod admin;
 mod api;
 mod auth;
 mod described;
@@ -17,4 +18,5 @@ mod pages;
 mod pipeline;
 mod postgrest;
 mod schema;
+mod tools;
 mod transactions;

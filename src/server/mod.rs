@@ -226,6 +226,7 @@ impl Server {
                 live: live.clone(),
                 health: health.clone(),
                 backend: backend.addr(),
+                backups: backend.backups(&config, data.path()),
                 orders,
             }),
             roles,

@@ -124,6 +124,7 @@ fn adapters(shared: &Shared, doors: &Doors, start: Start) -> Adapters {
         metrics: shared.metrics.clone(),
         health: shared.health.clone(),
         description: openapi().into(),
+        admin: shared.admin.clone(),
         transactions: Arc::default(),
         limiter: shared.limiter.clone(),
         limited_notes: Seldom::new(Duration::from_secs(1)),

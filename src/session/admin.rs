@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::registry::{Newcomer, Sessions};
 use super::{Entry, SessionView, Stop};
 use crate::auth::Identity;
-use crate::config::{Changes, Live, PoolOverrides, PoolingMode, Reloader, Setting};
+use crate::config::{Changes, Live, PoolOverrides, PoolingMode, Reloader, Setting, Wishes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
 pub use crate::pool::{ClassView, Paused, ServerView};
+pub use crate::supervisor::backups::{Backup, BackupKind, Backups};
 use crate::telemetry::health::Phase;
 use crate::telemetry::{Health, Totals};
 use crate::types::{BackendAddr, Database, Protocol, Role};
@@ -39,6 +40,8 @@ pub enum Order {
     Reload(oneshot::Sender<Result<Changes>>),
     /// Change one key until the next reload, and tell what came of it.
     Set(String, String, oneshot::Sender<Result<Changes>>),
+    /// Change keys for good, and tell what came of it.
+    Change(Wishes, oneshot::Sender<Result<Changes>>),
     /// Accept nobody, wait for everybody, then end.
     Drain,
     /// End, at once or gracefully.
@@ -73,6 +76,8 @@ pub struct Parts {
     pub health: Arc<Health>,
     /// Where PostgreSQL is.
     pub backend: BackendAddr,
+    /// What makes backups of it, where it is ours.
+    pub backups: Option<Backups>,
     /// To the server's main loop.
     pub orders: mpsc::Sender<Order>,
 }
@@ -172,6 +177,11 @@ impl Admin {
     /// Where PostgreSQL is.
     pub fn backend(&self) -> &BackendAddr {
         &self.0.backend
+    }
+
+    /// What makes backups of PostgreSQL; `None` = it is not ours.
+    pub fn backups(&self) -> Option<&Backups> {
+        self.0.backups.as_ref()
     }
 
     /// Every session, by its number.
@@ -355,6 +365,16 @@ impl Admin {
     pub async fn set(&self, key: &str, value: &str) -> Result<Changes> {
         let (reply, answer) = oneshot::channel();
         self.order(Order::Set(key.to_owned(), value.to_owned(), reply))?;
+        answer.await.map_err(|_| Stop::Now.error())?
+    }
+
+    /// Changes keys of the configuration for good: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`Reloader::change`].
+    pub async fn change(&self, wishes: Wishes) -> Result<Changes> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Change(wishes, reply))?;
         answer.await.map_err(|_| Stop::Now.error())?
     }
 

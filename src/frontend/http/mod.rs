@@ -42,6 +42,7 @@ use crate::limits::Gate;
 use crate::limits::rate::RateLimiter;
 use crate::net::{DrainWatch, Listener, ServerTls, Stage, Stream};
 use crate::session::Opener;
+use crate::session::admin::Admin;
 use crate::session::jobs::Jobs;
 use crate::telemetry::metrics::Raised;
 use crate::telemetry::{Health, Metrics, Seldom};
@@ -83,6 +84,8 @@ pub struct HttpDoor {
     pub health: Arc<Health>,
     /// [`openapi`].
     pub description: Bytes,
+    /// What an administrator may see and do.
+    pub admin: Admin,
     /// Transactions over several requests.
     pub transactions: Arc<OpenTransactions>,
     /// How often requests may come; log-ins are counted by the same.

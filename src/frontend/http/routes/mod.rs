@@ -2,18 +2,23 @@
 
 mod auth;
 mod batch;
+mod extensions;
 mod health;
 mod jobs;
 mod locks;
+mod maintenance;
 mod metrics;
 mod openapi;
 mod pages;
 mod query;
 mod rest;
+mod roles;
 mod schema;
+mod settings;
 mod tables;
 mod transactions;
 mod unsupported;
+mod users;
 
 use std::sync::Arc;
 
@@ -95,6 +100,11 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(locks::routes())
         .merge(schema::routes())
         .merge(jobs::routes())
+        .merge(settings::routes())
+        .merge(maintenance::routes())
+        .merge(users::routes())
+        .merge(roles::routes())
+        .merge(extensions::routes())
         .merge(unsupported::routes())
         .merge(rest::routes())
         .merge(metrics::routes())

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, JsonBody, Params};
 use super::super::paging::{List, Page};
+use super::super::values::present;
 use super::super::{HttpDoor, answer, fetch, no_content};
 use super::{DropQuery, Routes};
 use crate::error::{Error, ErrorKind, Result};
@@ -300,13 +301,6 @@ struct AlterColumn {
     default: Option<Option<String>>,
     /// New name.
     rename_to: Option<String>,
-}
-
-/// Tells a null from a field that is not there.
-fn present<'de, D: serde::Deserializer<'de>>(
-    field: D,
-) -> std::result::Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(field).map(Some)
 }
 
 /// List tables

@@ -94,6 +94,17 @@ const ALIASES: [(&str, &str); 3] = [
 
 /// Every feature, by name.
 pub const FEATURES: &[Feature] = &[
+    absent("backup_encryption", "backups are not encrypted in this version", &[]),
+    absent(
+        "backup_incremental",
+        "incremental backups need PostgreSQL 17, and are not part of this version",
+        &[],
+    ),
+    absent(
+        "backup_of_external",
+        "an external PostgreSQL is saved where it runs; this server saves the embedded one",
+        &[],
+    ),
     absent("cluster", "this server is a single node", &[]),
     absent("graphql", "GraphQL is not part of this version", &[]),
     absent("kerberos", "log-ins over Kerberos are not part of this version", &[]),

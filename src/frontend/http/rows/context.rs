@@ -29,6 +29,17 @@ const HIDDEN: [&str; 10] = [
 pub struct Settings<'a>(Vec<(&'static str, Cow<'a, str>)>);
 
 impl<'a> Settings<'a> {
+    /// Those that every statement for somebody begins with: his role where another one has logged
+    /// in for him, and who he is.
+    pub fn of(identity: &'a Identity) -> Self {
+        let settings = Self::default();
+        let settings = match identity.stand_in {
+            Some(_) => settings.with("role", identity.role.as_str()),
+            None => settings,
+        };
+        settings.with("request.jwt.claims", claims_of(identity))
+    }
+
     /// One more.
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'a, str>>) -> Self {
         self.0.push((name, value.into()));
