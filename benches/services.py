@@ -31,7 +31,7 @@ def token():
 
     head = {"alg": "HS256", "typ": "JWT"}
     claims = {"iss": ISSUER, "aud": "bench", "sub": ROLE, "role": ROLE,
-              "exp": int(time.time()) + 86_400}
+              "iat": int(time.time()), "exp": int(time.time()) + 86_400}
     signed = b".".join(encoded(json.dumps(part).encode()) for part in (head, claims))
     signature = hmac.new(SECRET.encode(), signed, hashlib.sha256).digest()
     return (signed + b"." + encoded(signature)).decode()

@@ -10,6 +10,7 @@ mod admin;
 mod api;
 mod auth;
 mod described;
+mod docs;
 mod formats;
 #[path = "../drivers/installed.rs"]
 mod installed;
