@@ -7,6 +7,7 @@
 mod harness;
 
 mod admin;
+mod anonymous;
 mod api;
 mod auth;
 mod described;
@@ -18,6 +19,7 @@ mod jobs;
 mod pages;
 mod pipeline;
 mod postgrest;
+mod rows;
 mod schema;
 mod tools;
 mod transactions;

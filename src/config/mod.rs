@@ -269,6 +269,8 @@ config! {
         idempotency_ttl_secs: Secs = Secs(600) => live;
         /// Longest request body, also when it was compressed.
         max_body_size: ByteSize = ByteSize(10 << 20) => live;
+        /// Longest body of rows as NDJSON or CSV, which PostgreSQL reads as they come.
+        max_bulk_size: ByteSize = ByteSize(1 << 30) => live;
         /// Entries of a list's page when the request does not say how many.
         default_page_size: u32 = 50 => live;
         /// Entries of a list's page at most; who asks for more gets so many.

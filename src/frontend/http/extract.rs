@@ -79,10 +79,14 @@ impl Caller {
 
     /// A session for statements that RustyDB makes. Where the caller's role may not log in, another
     /// one has, and each statement takes on the caller's (`rows::Settings::of`).
-    pub fn session_for_rows(&self, door: &HttpDoor) -> Result<Session, Error> {
+    pub fn session_for_rows(
+        &self,
+        door: &HttpDoor,
+        database: Option<&str>,
+    ) -> Result<Session, Error> {
         let name = self.application.as_deref().unwrap_or(APPLICATION);
         let identity = self.identity.stand_in.as_deref().unwrap_or(&self.identity);
-        self.open(door, identity, None, &[("application_name", name)])
+        self.open(door, identity, database, &[("application_name", name)])
     }
 
     fn open(

@@ -13,6 +13,7 @@ mod pages;
 mod query;
 mod rest;
 mod roles;
+mod rows;
 mod schema;
 mod settings;
 mod tables;
@@ -107,6 +108,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(extensions::routes())
         .merge(unsupported::routes())
         .merge(rest::routes())
+        .merge(rows::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
         .merge(pages::routes())
