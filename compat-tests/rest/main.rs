@@ -14,7 +14,9 @@ mod formats;
 #[path = "../drivers/installed.rs"]
 mod installed;
 mod jobs;
+mod operations;
 mod pipeline;
 mod postgrest;
 mod schema;
 mod transactions;
+mod walk;
