@@ -47,7 +47,7 @@ struct RestError {
 ///
 /// Tables and functions of the schema that Accept-Profile names, as Swagger 2.0.
 #[utoipa::path(
-    get, path = "/rest/v1/", tag = "rest",
+    get, path = "/rest/v1", tag = "rest",
     responses(
         (status = 200, description = "The description.", body = Object,
             content_type = "application/openapi+json"),
