@@ -9,5 +9,7 @@ mod harness;
 mod api;
 mod auth;
 mod described;
+mod procedures;
+mod queries;
 mod schema;
 mod transactions;

@@ -118,6 +118,7 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         metrics: shared.metrics.clone(),
         health: shared.health.clone(),
         description: openapi().into(),
+        admin: shared.admin.clone(),
         transactions: Arc::default(),
         drain: shared.drain.clone(),
     });

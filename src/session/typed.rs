@@ -263,6 +263,11 @@ impl Session {
 }
 
 impl Session {
+    /// Number of the request in work, by which others can find and cancel it.
+    pub fn query_id(&self) -> Option<uuid::Uuid> {
+        self.sessions.query_id(&self.entry)
+    }
+
     /// Whether a transaction is open, failed or not, and can be gone on with.
     pub fn is_in_transaction(&mut self) -> bool {
         self.lease.as_mut().is_some_and(|lease| {

@@ -142,7 +142,9 @@ impl Rows {
         begun: Instant,
         deadline: Option<tokio::time::Instant>,
     ) -> Self {
-        let query_id = uuid::Uuid::now_v7().to_string();
+        let mut hold = hold;
+        let known = hold.session().ok().and_then(|session| session.query_id());
+        let query_id = known.unwrap_or_else(uuid::Uuid::now_v7).to_string();
         let mut rows = Self {
             hold: Some(hold),
             layout,

@@ -67,6 +67,18 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// Whether he may do something beside what everybody may.
+    pub async fn may(&self, door: &HttpDoor, permission: &str) -> Result<bool, Error> {
+        door.auth.allows(&self.identity, &Permission::parse(permission)?).await
+    }
+
+    /// Refuses him what he may not do.
+    pub async fn must(&self, door: &HttpDoor, permission: &str) -> Result<(), Error> {
+        door.auth.authorize(&self.identity, &Permission::parse(permission)?, &self.visit).await
+    }
+}
+
 impl FromRequestParts<Arc<HttpDoor>> for Caller {
     type Rejection = ApiError;
 
@@ -124,7 +136,8 @@ fn needed(method: &Method, path: &str) -> Option<&'static str> {
     let rest = path.strip_prefix("/api/v1/")?;
     let group = rest.split('/').next().unwrap_or("");
     match (group, method.as_str()) {
-        ("query" | "batch" | "transactions", _) => Some("execute:queries"),
+        ("query" | "batch" | "transactions" | "queries" | "prepared", _) => Some("execute:queries"),
+        ("sql", "POST") if rest.ends_with("/call") => Some("execute:queries"),
         ("tables" | "schema" | "schemas" | "sql", "GET" | "HEAD") => Some("read:tables"),
         ("tables" | "schema" | "schemas" | "sql", "POST") => Some("create:tables"),
         ("tables" | "schema" | "schemas" | "sql", "DELETE") => Some("delete:tables"),

@@ -40,6 +40,7 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::{Gate, Permit};
 use crate::net::{DrainWatch, Listener, ServerTls, Stage, Stream};
 use crate::session::Opener;
+use crate::session::admin::Admin;
 use crate::telemetry::metrics::Raised;
 use crate::telemetry::{Health, Metrics};
 use crate::types::Protocol;
@@ -80,6 +81,8 @@ pub struct HttpDoor {
     pub health: Arc<Health>,
     /// [`openapi`].
     pub description: Bytes,
+    /// What an administrator may see and do.
+    pub admin: Admin,
     /// Transactions over several requests.
     pub transactions: Arc<OpenTransactions>,
     /// The shutdown.

@@ -6,6 +6,8 @@ mod health;
 mod locks;
 mod metrics;
 mod openapi;
+mod procedures;
+mod queries;
 mod query;
 mod schema;
 mod tables;
@@ -63,12 +65,14 @@ where
 pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
     let (router, described) = OpenApiRouter::with_openapi(description::base())
         .merge(query::routes())
+        .merge(queries::routes())
         .merge(auth::routes())
         .merge(batch::routes())
         .merge(tables::routes())
         .merge(transactions::routes())
         .merge(locks::routes())
         .merge(schema::routes())
+        .merge(procedures::routes())
         .merge(unsupported::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())

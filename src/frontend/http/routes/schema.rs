@@ -44,20 +44,20 @@ pub fn routes() -> Routes {
 /// Which database, and which schema of it.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct PlaceQuery {
+pub(super) struct PlaceQuery {
     /// The schema; * = all, in lists.
     #[param(default = "public")]
     schema: Option<String>,
     /// Another database than api.database.
-    database: Option<String>,
+    pub(super) database: Option<String>,
 }
 
 impl PlaceQuery {
-    fn schema(&self) -> &str {
+    pub(super) fn schema(&self) -> &str {
         self.schema.as_deref().unwrap_or("public")
     }
 
-    fn of_list(&self) -> Option<&str> {
+    pub(super) fn of_list(&self) -> Option<&str> {
         Some(self.schema()).filter(|schema| *schema != "*")
     }
 }
@@ -65,7 +65,7 @@ impl PlaceQuery {
 /// How something is dropped.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct DropQuery {
+pub(super) struct DropQuery {
     /// With everything that depends on it.
     #[serde(default)]
     cascade: bool,
@@ -75,14 +75,14 @@ struct DropQuery {
 }
 
 impl DropQuery {
-    fn sql(&self, what: &str, name: &str) -> String {
+    pub(super) fn sql(&self, what: &str, name: &str) -> String {
         let if_exists = if self.if_exists { "IF EXISTS " } else { "" };
         let cascade = if self.cascade { " CASCADE" } else { "" };
         format!("DROP {what} {if_exists}{name}{cascade}")
     }
 }
 
-fn gone() -> Response {
+pub(super) fn gone() -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
@@ -255,12 +255,12 @@ struct CreateSchema {
 
 /// What was made.
 #[derive(Serialize, ToSchema)]
-struct Created {
+pub(super) struct Created {
     /// Its name.
-    name: String,
+    pub(super) name: String,
     /// Its schema, if it is in one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    schema: Option<String>,
+    pub(super) schema: Option<String>,
 }
 
 /// Create a schema
