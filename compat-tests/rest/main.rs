@@ -9,6 +9,7 @@ mod harness;
 mod api;
 mod auth;
 mod described;
+mod prepared;
 mod procedures;
 mod queries;
 mod schema;

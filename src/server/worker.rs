@@ -11,7 +11,7 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::executor::Executor;
 use crate::executor::names::NameReader;
-use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS, openapi};
+use crate::frontend::http::{Face, HttpDoor, KeptSessions, METRICS_SOCKETS, openapi};
 use crate::frontend::native::NativeShared;
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
 use crate::limits::Gate;
@@ -120,6 +120,7 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         description: openapi().into(),
         admin: shared.admin.clone(),
         transactions: Arc::default(),
+        kept: KeptSessions::default(),
         drain: shared.drain.clone(),
     });
     Adapters { postgres, http }

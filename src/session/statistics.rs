@@ -231,7 +231,7 @@ mod tests {
     fn numbers_of_requests() {
         let at = |us: u64| UNIX_EPOCH + Duration::from_micros(us);
         let id = |us, session| query_id(at(us), SessionId(session));
-        assert_eq!(id(0x1234_5678_9abc, 7).to_string(), "00000123-4567-8abc-8000-000000000007");
+        assert_eq!(id(0x1234_5678_9abc, 7).to_string(), "00012345-6789-8abc-8000-000000000007");
         assert!(id(0xfff, 9) < id(0x1000, 1) && id(1, 1) != id(1, 2));
     }
 }

@@ -148,6 +148,7 @@ impl Session {
         if sql.contains('\0') {
             return Err(Error::sql(b"22021", "the statement contains the character U+0000"));
         }
+        self.finish_work();
         let admitted = self.executor.admit(self.entry.protocol, sql.as_bytes(), &self.entry.tally);
         self.work = Some(admitted);
         self.attach_typed().await?;
@@ -226,7 +227,17 @@ impl Session {
                 self.settle();
             }
         }
-        Poll::Ready(self.note_failure(event))
+        let event = self.note_failure(event);
+        if matches!(event, Ok(Event::Done) | Err(_)) {
+            self.finish_work();
+        }
+        Poll::Ready(event)
+    }
+
+    /// The request in work is over; a transaction may be open.
+    fn finish_work(&mut self) {
+        let Some(mut work) = self.work.take() else { return };
+        work.ready(self.is_in_transaction());
     }
 
     fn completed(&mut self, command: &str, rows: u64) {
@@ -244,6 +255,11 @@ impl Session {
         let names = self.mux.database();
         let leaves = |known: &Arc<Known>| leaves_something(&known.statement.class, names);
         self.dirty |= self.running.as_ref().is_none_or(leaves);
+        self.let_go();
+    }
+
+    /// Gives the connection back if nothing of the session is on it.
+    fn let_go(&mut self) {
         let dirty = self.dirty;
         let goes = |lease: &mut crate::pool::Lease| {
             let conn = lease.conn();
@@ -256,6 +272,13 @@ impl Session {
         }
     }
 
+    /// Between two requests: nothing is in work, and the connection goes back if it can.
+    pub fn rest(&mut self) {
+        self.running = None;
+        self.finish_work();
+        self.let_go();
+    }
+
     /// Body of the DataRow that the last event was.
     pub fn row(&mut self) -> &[u8] {
         self.lease.as_mut().map_or(&[], |lease| lease.conn().body())
@@ -266,6 +289,15 @@ impl Session {
     /// Number of the request in work, by which others can find and cancel it.
     pub fn query_id(&self) -> Option<uuid::Uuid> {
         self.sessions.query_id(&self.entry)
+    }
+
+    /// Whether the session can be gone on with: what it holds, if it holds anything, works.
+    pub fn is_sound(&mut self) -> bool {
+        self.lease.as_mut().is_none_or(|lease| {
+            let conn = lease.conn();
+            conn.inbound.consume_scanned();
+            conn.is_reusable()
+        })
     }
 
     /// Whether a transaction is open, failed or not, and can be gone on with.

@@ -9,9 +9,11 @@ mod description;
 mod error;
 mod extract;
 mod fetch;
+mod kept;
 mod open;
 mod paging;
 mod routes;
+mod shelf;
 mod values;
 
 use std::net::IpAddr;
@@ -31,6 +33,7 @@ use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 
 use counted::Counted;
+pub use kept::KeptSessions;
 pub use open::OpenTransactions;
 
 use crate::auth::Authenticator;
@@ -85,6 +88,8 @@ pub struct HttpDoor {
     pub admin: Admin,
     /// Transactions over several requests.
     pub transactions: Arc<OpenTransactions>,
+    /// Sessions that clients have opened.
+    pub kept: KeptSessions,
     /// The shutdown.
     pub drain: DrainWatch,
 }

@@ -6,6 +6,7 @@ mod health;
 mod locks;
 mod metrics;
 mod openapi;
+mod prepared;
 mod procedures;
 mod queries;
 mod query;
@@ -66,6 +67,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
     let (router, described) = OpenApiRouter::with_openapi(description::base())
         .merge(query::routes())
         .merge(queries::routes())
+        .merge(prepared::routes())
         .merge(auth::routes())
         .merge(batch::routes())
         .merge(tables::routes())

@@ -18,7 +18,6 @@ use super::super::open::Hold;
 use super::super::paging::{List, Page};
 use super::super::{HttpDoor, answer, fetch};
 use super::Routes;
-use super::query::transaction_of;
 use super::schema::{Created, DropQuery, PlaceQuery, gone};
 use super::tables::check_types;
 use crate::error::{Error, ErrorKind, Result};
@@ -408,14 +407,8 @@ async fn call_procedure(
     let (list, values) = arguments(call.arguments.as_deref())?;
     let schema = call.schema.as_deref().unwrap_or("public");
     let routine = quote_qualified(schema, &name)?;
-    let transaction = transaction_of(&headers, call.transaction_id)?;
-    if transaction.is_some() && call.database.is_some() {
-        return Err(invalid("database is the transaction's, not the call's").into());
-    }
-    let mut hold = match transaction {
-        Some(id) => Hold::Lent(door.transactions.borrow(id, &caller.identity)?),
-        None => Hold::Own(caller.session(&door, call.database.as_deref())?),
-    };
+    let database = call.database.as_deref();
+    let mut hold = Hold::of(&door, &caller, &headers, call.transaction_id, database)?;
     let session = hold.session()?;
     let called = async {
         let kind = match call.kind {
