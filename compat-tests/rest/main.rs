@@ -9,6 +9,7 @@ mod harness;
 mod api;
 mod auth;
 mod described;
+mod pools;
 mod prepared;
 mod procedures;
 mod queries;

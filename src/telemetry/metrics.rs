@@ -164,9 +164,9 @@ pub struct PoolMetrics {
     pub leaked: IntCounter,
     /// Connections cleaned for the next session.
     pub recycled: IntCounter,
-    lifetime: Histogram,
-    destroyed: IntCounterVec,
-    name: &'static str,
+    pub(super) lifetime: Histogram,
+    pub(super) destroyed: IntCounterVec,
+    pub(super) name: &'static str,
 }
 
 impl PoolMetrics {

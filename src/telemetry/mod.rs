@@ -9,6 +9,7 @@ pub mod native;
 mod process;
 mod seldom;
 mod slow;
+pub mod summary;
 pub mod tally;
 
 pub use health::{Check, Health};
@@ -16,4 +17,5 @@ pub use metrics::Metrics;
 pub use process::process_memory;
 pub use seldom::Seldom;
 pub use slow::SlowQuery;
+pub use summary::Spread;
 pub use tally::{Tally, Totals};

@@ -134,6 +134,8 @@ pub fn whence(parts: &Parts) -> Result<(String, RequestId, Visit), Error> {
 /// What the permission is called without which a route is closed; PostgreSQL decides the rest.
 fn needed(method: &Method, path: &str) -> Option<&'static str> {
     let rest = path.strip_prefix("/api/v1/")?;
+    // Names from before.
+    let rest = rest.strip_prefix("pool/").unwrap_or(rest);
     let group = rest.split('/').next().unwrap_or("");
     match (group, method.as_str()) {
         ("query" | "batch" | "transactions" | "queries" | "prepared", _) => Some("execute:queries"),
@@ -142,7 +144,12 @@ fn needed(method: &Method, path: &str) -> Option<&'static str> {
         ("tables" | "schema" | "schemas" | "sql", "POST") => Some("create:tables"),
         ("tables" | "schema" | "schemas" | "sql", "DELETE") => Some("delete:tables"),
         ("tables" | "schema" | "schemas" | "sql", _) => Some("update:tables"),
-        ("metrics", _) => Some("read:monitoring"),
+        ("metrics" | "config", _) => Some("read:monitoring"),
+        ("pools" | "connections", "GET" | "HEAD") => Some("read:monitoring"),
+        ("pools" | "connections", _) => Some("admin:pools"),
+        // His own he may always see; those of others need more, which each route says.
+        ("sessions", "GET" | "HEAD") | ("info", _) => None,
+        ("sessions", _) => Some("execute:queries"),
         // Of the caller's own log-in and keys; each says what else it needs.
         ("auth", _) => None,
         // What nobody has thought of is the administrator's.
@@ -310,6 +317,11 @@ mod tests {
             (Method::GET, "/api/v1/metrics", Some("read:monitoring")),
             (Method::GET, "/api/v1/what/comes", Some("admin:other")),
             (Method::GET, "/api/v1/auth/me", None),
+            (Method::POST, "/api/v1/sql/procedures/x/call", Some("execute:queries")),
+            (Method::GET, "/api/v1/pools", Some("read:monitoring")),
+            (Method::DELETE, "/api/v1/pool/connections/x", Some("admin:pools")),
+            (Method::GET, "/api/v1/pool/sessions", None),
+            (Method::PUT, "/api/v1/sessions/1/state", Some("execute:queries")),
         ] {
             assert_eq!(needed(&method, path), permission, "{method} {path}");
         }

@@ -2,10 +2,13 @@
 
 mod auth;
 mod batch;
+mod connections;
 mod health;
 mod locks;
 mod metrics;
 mod openapi;
+mod pool_upkeep;
+mod pools;
 mod prepared;
 mod procedures;
 mod queries;
@@ -22,6 +25,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn};
 use axum::routing::MethodRouter;
+use serde::Deserialize as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -31,6 +35,15 @@ use super::{HttpDoor, description};
 
 /// What a file of this folder gives.
 type Routes = OpenApiRouter<Arc<HttpDoor>>;
+
+/// Tells a null from a field that is not there.
+fn present<'de, T, D>(field: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: serde::Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    Option::deserialize(field).map(Some)
+}
 
 /// The same under another path: the answer says where it is meant to be.
 fn aliased<S>(canonical: &'static str, routes: MethodRouter<S>) -> MethodRouter<S>
@@ -75,6 +88,9 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(locks::routes())
         .merge(schema::routes())
         .merge(procedures::routes())
+        .merge(pools::routes())
+        .merge(pool_upkeep::routes())
+        .merge(connections::routes())
         .merge(unsupported::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())

@@ -65,6 +65,8 @@ pub(super) struct Activity {
     wait_event: Option<String>,
     /// When its state changed.
     pub(super) changed_at: Option<String>,
+    /// Milliseconds since then.
+    pub(super) rested_ms: Option<i64>,
 }
 
 /// What PostgreSQL says of processes, as far as the session's role may know it.

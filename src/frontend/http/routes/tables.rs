@@ -266,7 +266,7 @@ struct UpdateTable {
     #[serde(default)]
     drop_constraints: Vec<String>,
     /// COMMENT ON TABLE; null takes it away.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "super::present")]
     comment: Option<Option<String>>,
     /// New owner.
     owner: Option<String>,
@@ -288,17 +288,10 @@ struct AlterColumn {
     /// Whether it can be NULL.
     nullable: Option<bool>,
     /// SQL expression; null takes the default away.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "super::present")]
     default: Option<Option<String>>,
     /// New name.
     rename_to: Option<String>,
-}
-
-/// Tells a null from a field that is not there.
-fn present<'de, D: serde::Deserializer<'de>>(
-    field: D,
-) -> std::result::Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(field).map(Some)
 }
 
 /// How a table is dropped.

@@ -93,6 +93,7 @@ pub const FEATURES: &[Feature] = &[
     absent("ldap", "log-ins over LDAP are not part of this version", &[]),
     absent("mfa", "log-ins have one factor in this version", &[]),
     absent("oauth_login", "this server is no OAuth client; it takes the tokens of issuers", &[]),
+    absent("pool_aging_policies", "connections age by time (time_based) and nothing else", &[]),
     absent(
         "pool_creation",
         ONE_POOL,
@@ -101,6 +102,7 @@ pub const FEATURES: &[Feature] = &[
             Operation::new(DELETE, "/api/v1/pools/{id}", "delete_pool", "Remove a pool"),
         ],
     ),
+    absent("pool_max_uses", "how often a connection was lent is not counted", &[]),
     absent(
         "pool_partitions",
         ONE_POOL,
@@ -142,6 +144,12 @@ pub const FEATURES: &[Feature] = &[
                 "Get the statistics of a partition",
             ),
         ],
+    ),
+    absent(
+        "pool_recycling_strategies",
+        "a connection that something was left on is cleaned and checked (checked); one that cannot \
+         be is replaced",
+        &[],
     ),
     supported("query"),
     absent("saml", "log-ins over SAML are not part of this version", &[]),
