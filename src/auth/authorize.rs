@@ -124,7 +124,7 @@ impl Permissions {
         Ok(roles)
     }
 
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         *self.roles.lock() = None;
         self.members.lock().clear();
     }

@@ -394,6 +394,11 @@ impl Authenticator {
         }
     }
 
+    /// Forgets what is remembered of roles and their members; the next request asks again.
+    pub fn look_again(&self) {
+        self.permissions.forget();
+    }
+
     /// The roles of RustyDB that an identity has, and what they allow it.
     ///
     /// # Errors

@@ -168,6 +168,7 @@ impl Admin {
             application,
             mode: PoolingMode::Statement,
             is_console: true,
+            grant: None,
         });
         Console { entry, sessions: self.0.sessions.clone(), ended: "closed" }
     }

@@ -65,6 +65,17 @@ impl SessionView {
         }
     }
 
+    /// What it did since its counters were reset.
+    pub fn since_reset(&self) -> Totals {
+        let baseline = self.entry.baseline.lock().as_deref().copied().unwrap_or_default();
+        self.totals.zip(baseline, u64::saturating_sub)
+    }
+
+    /// Resets its counters, for who looks at them this way.
+    pub fn reset(&self) {
+        *self.entry.baseline.lock() = Some(Box::new(totals(&self.entry)));
+    }
+
     /// Number of its request in work.
     pub fn query_id(&self) -> Option<Uuid> {
         Some(query_id(self.request_at?, self.entry.id))

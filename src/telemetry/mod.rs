@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod classes;
+pub mod deadlocks;
 pub mod health;
 pub mod log;
 pub mod metrics;
@@ -12,9 +13,10 @@ mod slow;
 pub mod summary;
 pub mod tally;
 
+pub use deadlocks::{Deadlock, Deadlocks};
 pub use health::{Check, Health};
 pub use metrics::Metrics;
-pub use process::process_memory;
+pub use process::{BackendUsage, backend_usage, process_memory};
 pub use seldom::Seldom;
 pub use slow::SlowQuery;
 pub use summary::Spread;

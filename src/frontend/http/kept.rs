@@ -48,6 +48,8 @@ pub struct ClientState {
     pub variables: BTreeMap<String, Value>,
     /// Settings that were given through the API.
     pub settings: BTreeMap<String, String>,
+    /// Limits that were set.
+    pub limits: BTreeMap<String, u64>,
     /// What happened, the oldest first.
     pub events: VecDeque<Happened>,
 }
@@ -87,6 +89,16 @@ impl ClientState {
             self.events.pop_front();
         }
         self.events.push_back(Happened { at: SystemTime::now(), event, detail });
+    }
+
+    /// Writes down settings that were given; null = what the session began with.
+    pub fn remember(&mut self, settings: &BTreeMap<String, Option<String>>) {
+        for (name, value) in settings {
+            match value {
+                Some(value) => self.settings.insert(name.clone(), value.clone()),
+                None => self.settings.remove(name),
+            };
+        }
     }
 
     /// Names a statement.

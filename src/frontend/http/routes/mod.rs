@@ -4,6 +4,7 @@ mod auth;
 mod batch;
 mod connections;
 mod health;
+mod info;
 mod locks;
 mod metrics;
 mod openapi;
@@ -14,7 +15,10 @@ mod procedures;
 mod queries;
 mod query;
 mod schema;
+mod session_state;
+mod sessions;
 mod tables;
+mod transaction_stats;
 mod transactions;
 mod unsupported;
 
@@ -86,11 +90,15 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(tables::routes())
         .merge(transactions::routes())
         .merge(locks::routes())
+        .merge(transaction_stats::routes())
+        .merge(info::routes())
         .merge(schema::routes())
         .merge(procedures::routes())
         .merge(pools::routes())
         .merge(pool_upkeep::routes())
         .merge(connections::routes())
+        .merge(sessions::routes())
+        .merge(session_state::routes())
         .merge(unsupported::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())

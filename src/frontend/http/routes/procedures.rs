@@ -479,7 +479,7 @@ mod tests {
         assert_eq!(arguments(None).unwrap().0, "");
         assert_eq!(list("[1, [2], null]"), Some(("$1, $2, $3".into(), 3)));
         let named = r#"{"b": 1, "A b": 2}"#;
-        assert_eq!(list(named), Some((r#""A b" => $1, b => $2"#.into(), 2)));
+        assert_eq!(list(named), Some((r#""A b" => $1, "b" => $2"#.into(), 2)));
         for wrong in ["7", "null", r#""a""#, r#"{"": 1}"#] {
             assert_eq!(list(wrong), None, "{wrong}");
         }
