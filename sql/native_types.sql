@@ -1,4 +1,4 @@
--- How values of a type travel in the native protocol; $1 is replaced by a list of type numbers.
+-- How values of a type travel in the native protocol, by the list of their numbers that is put in.
 -- Before PostgreSQL 14 there is no pg_range.rngmultitypid, hence the detour.
 SELECT t.oid,
        t.typname,

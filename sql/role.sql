@@ -1,4 +1,4 @@
--- What the authentication chain must know of a role; $1 is replaced by a quoted literal.
+-- What the authentication chain must know of a role; its name is put in as a quoted literal.
 SELECT rolpassword, rolcanlogin, coalesce(rolvaliduntil < now(), false), oid, rolsuper
   FROM pg_catalog.pg_authid
  WHERE rolname = $1

@@ -1,4 +1,4 @@
--- What turns the values of a type into JSON; $1 is replaced by a list of type numbers.
+-- What turns the values of a type into JSON, by the list of their numbers that is put in.
 SELECT t.oid,
        t.typname,
        CASE WHEN t.typelem <> 0 AND t.typlen = -1 AND t.typcategory = 'A' THEN 'array'

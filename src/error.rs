@@ -198,6 +198,7 @@ struct Fields {
     position: Option<u32>,
     origin: Option<Box<[u8]>>,
     retry_after: Option<Duration>,
+    http_status: Option<u16>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -217,6 +218,7 @@ impl Error {
             position: None,
             origin: None,
             retry_after: None,
+            http_status: None,
             cause: None,
         }))
     }
@@ -279,6 +281,17 @@ impl Error {
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
+    }
+
+    /// Replaces the HTTP status of the kind, where HTTP tells more apart than the error table.
+    pub fn with_http_status(mut self, status: u16) -> Self {
+        self.0.http_status = Some(status);
+        self
+    }
+
+    /// The HTTP status.
+    pub fn http_status(&self) -> u16 {
+        self.0.http_status.unwrap_or(self.0.kind.http_status())
     }
 
     /// When the same may be tried again, for `Retry-After`.

@@ -163,6 +163,21 @@ fn banned_words_do_not_occur() {
     }
 }
 
+/// A value that takes the place of `$1` in a comment goes on as SQL after its first line break.
+#[test]
+fn no_statement_has_a_place_for_a_value_in_a_comment() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        // Those in folders have parameters, or lose their comments.
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let comments = text.lines().filter_map(|line| line.split_once("--"));
+        for (_, comment) in comments {
+            assert!(!comment.contains('$'), "{}: {comment}", path.display());
+        }
+    }
+}
+
 #[test]
 fn there_is_one_of_each() {
     const ONLY: [&str; 9] = [

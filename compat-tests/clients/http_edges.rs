@@ -86,7 +86,7 @@ fn requests_that_are_wrong_are_refused() {
     let nested =
         format!("{{\"sql\": \"select $1::jsonb\", \"params\": [{}]}}", "[".repeat(100_000));
     invalid(nested.as_bytes(), "not valid");
-    for kind in ["text/plain", "", "application/x-www-form-urlencoded", "application/msgpack"] {
+    for kind in ["text/plain", "", "application/x-www-form-urlencoded", "application/cbor"] {
         check(&[auth, ("content-type", kind)], good, 415, "UNSUPPORTED_MEDIA_TYPE", "");
     }
     for kind in ["application/json; charset=utf-8", "Application/JSON"] {
@@ -251,6 +251,10 @@ fn the_statement_of_a_client_that_left_is_stopped() {
     check("left_four", large, "", 200_000);
     let updating = "with w as (select pg_sleep(30)) select count(*) as MARKER from w";
     check("left_five", updating, "", 0);
+    let batches = "Accept: application/vnd.apache.arrow.stream\r\n";
+    check("left_six", large, batches, 200_000);
+    check("left_seven", large, "Accept: text/csv\r\n", 200_000);
+    check("left_eight", large, "Accept: application/msgpack\r\n", 200_000);
 }
 
 #[test]

@@ -155,7 +155,8 @@ impl Builder {
         // As on a larger machine, so that connections change threads.
         let threads: &[&str] = match self.args.iter().any(|arg| arg == "--config") {
             true => &[],
-            false => &["--set", "server.worker_threads=2"],
+            // Tests of the limits turn them on.
+            false => &["--set", "server.worker_threads=2", "--set", "rate_limit.enabled=false"],
         };
         let (mut command, stdin) = match self.script {
             None => (command(program.to_str().unwrap()), Stdio::null()),

@@ -14,6 +14,8 @@ use crate::harness::shared::guarded;
 pub struct Answer {
     pub status: u16,
     pub headers: ureq::http::HeaderMap,
+    pub bytes: Vec<u8>,
+    /// The same as text.
     pub text: String,
     /// The text as JSON, else null.
     pub json: Value,
@@ -55,6 +57,10 @@ impl<'a> Api<'a> {
         Self { server, authorization: Some(format!("Basic {encoded}")) }
     }
 
+    pub fn authorization(&self) -> &str {
+        self.authorization.as_deref().unwrap_or_default()
+    }
+
     pub fn nobody(server: &'a Server) -> Self {
         Self { server, authorization: None }
     }
@@ -78,11 +84,12 @@ impl<'a> Api<'a> {
             true => agent.run(request.body(()).unwrap()).unwrap(),
             false => agent.run(request.body(body).unwrap()).unwrap(),
         };
-        let mut text = String::new();
-        response.body_mut().as_reader().read_to_string(&mut text).unwrap();
+        let mut bytes = Vec::new();
+        response.body_mut().as_reader().read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         let headers = response.headers().clone();
-        Answer { status: response.status().as_u16(), headers, text, json }
+        Answer { status: response.status().as_u16(), headers, bytes, text, json }
     }
 
     pub fn get(&self, path: &str) -> Answer {

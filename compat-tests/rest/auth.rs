@@ -102,6 +102,32 @@ fn what_is_no_token_is_refused() {
     Api::nobody(guarded()).post("/api/v1/auth/login", ldap).refused(501, "NOT_SUPPORTED");
 }
 
+/// A name is a name, whatever is in it.
+#[test]
+fn a_name_is_not_sql() {
+    for name in [
+        "a\ncreate table injected (); --",
+        "a\n; create table injected (); --",
+        "a'; create table injected (); --",
+        "a\\'; create table injected (); --",
+        "a\r\n*/ create table injected (); /*",
+        "\"; create table injected (); --",
+        "$1",
+    ] {
+        let body = json!({ "username": name, "password": "x" });
+        let answer = Api::nobody(guarded()).post("/api/v1/auth/login", body);
+        answer.refused(401, "AUTHENTICATION_FAILED");
+        let psql = guarded().psql_command().args(["-U", name, "-c", "select 1"]).output().unwrap();
+        assert!(!psql.status.success());
+    }
+    let found = "select count(*) from pg_class where relname = 'injected'";
+    for database in ["rustydb", "postgres"] {
+        let mut psql = guarded().direct_psql_command();
+        let output = psql.args(["-d", database, "-Atc", found]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n", "{database}");
+    }
+}
+
 #[test]
 fn a_browser_has_a_cookie_and_must_show_that_it_asks_itself() {
     role("ursula");
@@ -167,6 +193,28 @@ fn a_key_is_good_for_what_it_says() {
         json!({}),
     ] {
         tom.post("/api/v1/auth/api-keys", bad).refused(400, "VALIDATION_ERROR");
+    }
+}
+
+/// A name is a value, wherever it stands in a statement of RustyDB's own.
+#[test]
+fn no_name_is_sql() {
+    let made = "select rolname from pg_roles where rolname like 'injected%'";
+    for (at, name) in ["x\n; CREATE ROLE injected SUPERUSER; --", "x'; CREATE ROLE injected; --"]
+        .into_iter()
+        .enumerate()
+    {
+        let body = json!({ "username": name, "password": "x" });
+        let answer = Api::nobody(guarded()).post("/api/v1/auth/login", body);
+        answer.refused(401, "AUTHENTICATION_FAILED");
+        let sql = format!("create role \"{name}{at}\" login password 'secret-{at}'");
+        admin().post("/api/v1/query", json!({ "sql": sql })).expect(200);
+        let body = json!({ "username": format!("{name}{at}"), "password": format!("secret-{at}") });
+        let tokens = Api::nobody(guarded()).post("/api/v1/auth/login", body).expect(200);
+        let me = bearer(&tokens["access_token"], "GET", "/api/v1/auth/me", Value::Null);
+        assert_eq!(me.expect(200)["user"], format!("{name}{at}"));
+        let rows = admin().post("/api/v1/query", json!({ "sql": made })).expect(200);
+        assert_eq!(rows["rows"], json!([]));
     }
 }
 

@@ -9,8 +9,14 @@ mod harness;
 mod api;
 mod auth;
 mod described;
+mod formats;
 mod info;
+#[path = "../drivers/installed.rs"]
+mod installed;
+mod jobs;
+mod pipeline;
 mod pools;
+mod postgrest;
 mod prepared;
 mod procedures;
 mod queries;

@@ -134,7 +134,7 @@ fn views_indexes_and_the_tree() {
 
     let index = json!({
         "name": "i", "schema": "tree", "table": "t", "columns": ["a"], "unique": true,
-        "include": ["b"], "where": "a > 0", "concurrently": true,
+        "include": ["b"], "where": "a > 0",
     });
     let made = api.post("/api/v1/sql/indexes", index).expect(201);
     assert_eq!(

@@ -63,6 +63,8 @@ pub enum EventType {
     KeyCreated,
     /// An API key was revoked.
     KeyRevoked,
+    /// An HTTP request that `security.audit.level` wants to have a record of.
+    Request,
 }
 
 /// How it ended.

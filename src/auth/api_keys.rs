@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::rbac::{MOST_PERMISSIONS, Permission};
 use super::scram::random_bytes;
@@ -58,29 +59,33 @@ pub struct NewKey {
 }
 
 /// What may be known of a key.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct KeyInfo {
     /// Its public id.
     pub key_id: String,
     /// The role that it stands for.
     pub user_id: String,
-    /// What people call it.
+    /// Name for people.
     pub name: String,
     /// All that it may be used for; empty = whatever the role may.
     pub permissions: Vec<String>,
-    /// Where it may be used; empty = everywhere.
+    /// Networks from where it may be used; empty = from everywhere.
     pub addresses: Vec<String>,
     /// Requests a second.
+    #[schema(required)]
     pub rate_limit: Option<u32>,
-    /// RFC 3339, as all times here.
+    /// When it was made.
     pub created_at: String,
     /// When it ends.
+    #[schema(required)]
     pub expires_at: Option<String>,
-    /// When it was used, to the minute.
+    /// When it was used last, to the minute.
+    #[schema(required)]
     pub last_used: Option<String>,
     /// How often it was used.
     pub usage_count: u64,
     /// When it was revoked.
+    #[schema(required)]
     pub revoked_at: Option<String>,
 }
 

@@ -54,7 +54,8 @@ impl Visit {
         Self { address, protocol: Some(protocol), request_id: None }
     }
 
-    pub(super) fn mark(&self, event: Event) -> Event {
+    /// An event with what is known of the visitor.
+    pub fn mark(&self, event: Event) -> Event {
         Event {
             client_ip: self.address,
             protocol: self.protocol,

@@ -138,6 +138,7 @@ pub struct Means {
 /// The chain.
 pub struct Authenticator {
     roles: Arc<dyn RoleStore>,
+    tables: Arc<Tables>,
     /// False only with `--insecure`.
     required: bool,
     config: Live,
@@ -198,12 +199,18 @@ impl Authenticator {
             guard: Guard::new(live.clone(), limiter, metrics.clone()),
             tokens: Tokens::new(live.clone(), metrics.clone(), logins),
             keys: ApiKeys::new(tables.clone(), live.clone()),
-            permissions: Permissions::new(tables, live.clone()),
+            permissions: Permissions::new(tables.clone(), live.clone()),
+            tables,
             noted: chain::Noted::default(),
             config: live,
             metrics,
             audit,
         }
+    }
+
+    /// RustyDB's own tables.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
     }
 
     /// Whether clients must prove who they are.

@@ -25,7 +25,10 @@ pub trait SystemSql: Send + Sync {
 }
 
 /// Versions of the tables, oldest first. One that was released is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("../../sql/migrations/0001_access.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../sql/migrations/0001_access.sql"),
+    include_str!("../../sql/migrations/0002_jobs.sql"),
+];
 
 /// Any number; everybody who makes the tables takes the lock of this one.
 const LOCK: i64 = 0x7275_7374_7964_6201;
@@ -172,7 +175,8 @@ fn migration() -> String {
     text
 }
 
-/// Puts values into a statement as literals.
+/// Puts values into a statement as literals. Its comments are left out: a value with a line break
+/// in one would go on as a statement.
 ///
 /// # Errors
 /// A value contains U+0000, which PostgreSQL cannot store.
@@ -180,6 +184,8 @@ fn bind(statement: &str, values: &[Option<&str>]) -> Result<String> {
     if values.iter().flatten().any(|value| value.contains('\0')) {
         return Err(Error::sql(b"22021", "a text contains the character U+0000"));
     }
+    let lines = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
+    let statement = lines.collect::<Vec<_>>().join("\n");
     let mut parts = statement.split('$');
     let mut sql = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -208,5 +214,28 @@ mod tests {
         );
         assert!(bind(&[Some("a\0b"), None]).is_err());
         assert!(bind(&[Some("a")]).is_err());
+    }
+
+    #[test]
+    fn no_value_gets_into_a_comment() {
+        let sql = bind("-- About $1.\nSELECT $1\n  -- $1\n", &[Some("a\n; DROP TABLE b; --")]);
+        assert_eq!(sql.unwrap(), "SELECT E'a\n; DROP TABLE b; --'");
+    }
+
+    /// The lines above are all comments there are.
+    #[test]
+    fn statements_have_comments_on_lines_of_their_own() {
+        for folder in ["auth", "jobs"] {
+            let folder = format!("{}/sql/{folder}", env!("CARGO_MANIFEST_DIR"));
+            for file in std::fs::read_dir(folder).unwrap() {
+                let path = file.unwrap().path();
+                let text = std::fs::read_to_string(&path).unwrap();
+                let inner = |line: &str| {
+                    !line.trim_start().starts_with("--") && (line.contains("--"))
+                        || line.contains("/*")
+                };
+                assert!(!text.lines().any(inner), "{}", path.display());
+            }
+        }
     }
 }

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::{Row, number, text};
 use crate::query::schema::{
@@ -42,6 +44,8 @@ pub struct Snapshots {
 pub struct DatabaseSnapshot {
     state: Mutex<State>,
     is_loading: AtomicBool,
+    /// Wakes when a look is over.
+    looked: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +111,17 @@ impl DatabaseSnapshot {
         taken.then(|| Look { database: self.clone(), definitions })
     }
 
+    /// Whether something was defined after the last look began.
+    pub fn is_behind(&self, definitions: u64) -> bool {
+        let state = self.state.lock();
+        state.schema.is_none() || state.is_stale || state.definitions < definitions
+    }
+
+    /// The end of the look that is under way, or of the next one.
+    pub fn looked(&self) -> Notified<'_> {
+        self.looked.notified()
+    }
+
     /// Somebody says that the definitions have changed: the next look is due.
     pub fn reload(&self) {
         self.state.lock().is_stale = true;
@@ -134,6 +149,7 @@ impl Look {
 impl Drop for Look {
     fn drop(&mut self) {
         self.database.is_loading.store(false, Ordering::Release);
+        self.database.looked.notify_waiters();
     }
 }
 

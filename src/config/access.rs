@@ -43,6 +43,18 @@ choice! {
         Route = "route",
     }
 
+    /// Which HTTP requests the audit log has a record of.
+    AuditLevel {
+        /// None.
+        Security = "security",
+        /// Those that change definitions or the server.
+        Ddl = "ddl",
+        /// Those that may change something.
+        Write = "write",
+        /// All.
+        All = "all",
+    }
+
     /// What happens to an event when the audit log cannot keep up.
     AuditFull {
         /// What it is about waits for up to a second; then the event is lost and counted.

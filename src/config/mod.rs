@@ -5,11 +5,14 @@
 //! a default means that a reload changes the key of a running server.
 
 mod access;
+mod derived;
 mod hba;
+mod http;
 mod live;
 mod load;
 mod native;
 mod overrides;
+mod pools;
 mod value;
 
 use std::collections::BTreeMap;
@@ -17,8 +20,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-pub use access::{AuditFull, JwtIssuer, JwtKey, RateAlgorithm, RateRule, RateScope};
+pub use access::{AuditFull, AuditLevel, JwtIssuer, JwtKey, RateAlgorithm, RateRule, RateScope};
 pub use hba::{ClientCert, ClientName, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry};
+pub use http::Encodings;
 pub use live::{Changes, Live, Reloader, Setting};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
 pub use native::{ChecksumMode, Compressions, NativeExtension, NativeExtensions, QueueFullPolicy};
@@ -245,12 +249,31 @@ config! {
         /// Seconds a request may take unless it says otherwise; streams of rows (NDJSON) are
         /// exempt.
         request_timeout_secs: Secs = Secs(30), env "RUSTYDB_API_TIMEOUT" => live;
-        /// Longest request body.
+        /// Requests a second of one user, or of one address without one: short for
+        /// rate_limit.requests, with window_secs = 1 and a burst of twice as many; "none" = those.
+        rate_limit_rps: Option<u32> = None => live;
+        /// Whether pages of other origins (scheme, host and port) may use the API from a browser.
+        enable_cors: bool = true, env "RUSTYDB_API_ENABLE_CORS" => live;
+        /// Those origins, for instance ["https://app.example.com"]; none = only pages that this
+        /// server serves itself. ["*"] = all, which needs cors_credentials = false.
+        cors_origins: Vec<String> = Vec::new() => live;
+        /// Whether such pages may send cookies.
+        cors_credentials: bool = true => live;
+        /// Seconds that a browser may remember what it may.
+        cors_max_age_secs: Secs = Secs(600) => live;
+        /// How answers above 1 KiB may be compressed, best first: gzip, br, zstd; "none" = not.
+        compression: Encodings = Encodings::default() => live;
+        /// Seconds that the answer to a POST with an Idempotency-Key is kept to be repeated.
+        idempotency_ttl_secs: Secs = Secs(600) => live;
+        /// Longest request body, also when it was compressed.
         max_body_size: ByteSize = ByteSize(10 << 20) => live;
         /// Entries of a list's page when the request does not say how many.
         default_page_size: u32 = 50 => live;
         /// Entries of a list's page at most; who asks for more gets so many.
         max_page_size: u32 = 1000 => live;
+        /// Schemas whose tables and functions are below /rest/v1; the first one is meant when a
+        /// request names none (Accept-Profile, Content-Profile).
+        rest_schemas: Vec<String> = vec!["public".into()] => live;
         /// Transactions over several HTTP requests that may be open at once.
         max_open_transactions: usize = 1000 => live;
         /// Seconds after which such a transaction is rolled back when nobody uses it.
@@ -514,6 +537,10 @@ config! {
     audit: Audit at "security.audit" {
         /// Whether it is kept.
         enabled: bool = true;
+        /// Which HTTP requests it has a record of: "security" (none), "ddl" (those that change
+        /// definitions or the server), "write" (all that may change something, SQL included) or
+        /// "all". Log-ins and refusals are always in it.
+        level: AuditLevel = AuditLevel::Ddl => live;
         /// The file, a JSON object on each line; without a value audit.jsonl in server.data_dir.
         path: Option<PathBuf> = None;
         /// Length at which a new file is begun.
@@ -609,6 +636,7 @@ impl Config {
         self.check_drcp(&mut check);
         self.check_native(&mut check);
         self.check_access(&mut check);
+        self.check_http(&mut check);
         check(self.pool.reserved_size > 0, "pool.reserved_size", "must be at least 1");
         check(
             self.pool.acquire_timeout_secs.0 > 0,
@@ -667,52 +695,5 @@ impl Config {
         check(!self.network.listen_addr.is_empty(), "network.listen_addr", "must not be empty");
         check(!self.api.listen_addr.is_empty(), "api.listen_addr", "must not be empty");
         wrong
-    }
-
-    fn check_sizes(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
-        let (pool, sizing) = (&self.pool, &self.sizing);
-        let fits = pool.initial_size <= pool.max_size;
-        check(fits, "pool.initial_size", "must be at most pool.max_size");
-        let one = "must be at least 1";
-        check(pool.max_concurrent_creations > 0, "pool.max_concurrent_creations", one);
-        check(pool.validation_timeout_secs.0 > 0, "pool.validation_timeout_secs", one);
-        check(self.backend.failover_wait_secs.0 > 0, "backend.failover_wait_secs", one);
-        check(self.backend.connect_timeout_secs.0 > 0, "backend.connect_timeout_secs", one);
-        let (low, high) = (sizing.scale_down_threshold, sizing.scale_up_threshold);
-        check((0.0..=1.0).contains(&high), "pool.sizing.scale_up_threshold", "must be 0 to 1");
-        let text = "must be 0 to 1, and below pool.sizing.scale_up_threshold";
-        check((0.0..high).contains(&low), "pool.sizing.scale_down_threshold", text);
-    }
-
-    fn check_drcp(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
-        let (drcp, one) = (&self.drcp, "must be at least 1");
-        check(drcp.max_size != Some(0), "session.drcp.max_size", one);
-        let fits = drcp.min_size <= drcp.max_size.unwrap_or(self.pool.max_size);
-        let text = "must be at most session.drcp.max_size, and pool.max_size";
-        check(fits, "session.drcp.min_size", text);
-        check(drcp.inactivity_timeout_secs.0 > 0, "session.drcp.inactivity_timeout_secs", one);
-        check(drcp.max_think_time_secs.0 > 0, "session.drcp.max_think_time_secs", one);
-        check(drcp.max_use_session > 0, "session.drcp.max_use_session", one);
-        check(drcp.max_lifetime_secs.0 > 0, "session.drcp.max_lifetime_secs", one);
-        check((1..=1000).contains(&drcp.max_tags), "session.drcp.max_tags", "must be 1 to 1000");
-    }
-
-    /// An external backend's database is the default one of the HTTP door, unless another is named.
-    fn complete(&mut self) {
-        let hosts = self.backend.url.as_ref().and_then(|url| url.hosts().ok());
-        if let (BackendMode::External, Some(hosts)) = (self.backend.mode, hosts)
-            && let Some(parts) = hosts.into_iter().next()
-            && self.api.database == Self::default().api.database
-        {
-            self.api.database = parts.database;
-        }
-    }
-
-    /// `--insecure`: every listener on loopback, nobody is asked for a password.
-    fn make_insecure(&mut self) {
-        self.security.enable_auth = false;
-        self.network.listen_addr = vec!["127.0.0.1".into()];
-        self.api.listen_addr = vec!["127.0.0.1".into()];
-        self.monitoring.metrics_addr = "127.0.0.1".into();
     }
 }

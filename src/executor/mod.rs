@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::auth::AccessChanges;
-use crate::catalog::{DatabaseNames, NameStore};
+use crate::catalog::{DatabaseNames, DatabaseSnapshot, NameStore, Snapshots};
 use crate::error::{Result, SqlState};
 use crate::pool::{CancelSlot, Demand, Lease, Pool};
 use crate::proto::backend::CommandTag;
@@ -41,6 +41,7 @@ pub struct Executor {
     pool: Pool,
     names: NameReader,
     databases: Arc<NameStore>,
+    snapshots: Arc<Snapshots>,
     changes: AccessChanges,
     metrics: Arc<Metrics>,
 }
@@ -54,7 +55,7 @@ impl Executor {
         changes: AccessChanges,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { pool, names, databases, changes, metrics }
+        Self { pool, names, databases, snapshots: Arc::default(), changes, metrics }
     }
 
     /// What is known of a database.
@@ -65,6 +66,16 @@ impl Executor {
     /// Looks at a database again, if it is time to.
     pub fn refresh(&self, names: &Arc<DatabaseNames>) {
         self.names.refresh(names);
+    }
+
+    /// The definitions of a database, as far as they are known.
+    pub fn snapshot_of(&self, database: &Database) -> Arc<DatabaseSnapshot> {
+        self.snapshots.of(database)
+    }
+
+    /// Reads them, if it is time to.
+    pub fn look(&self, names: &DatabaseNames, snapshot: &Arc<DatabaseSnapshot>) {
+        self.names.look(names, snapshot);
     }
 
     /// The pool, for what a session must know before it needs a connection.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::hash::RandomState;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
@@ -15,7 +15,7 @@ use crate::backend::statements::{ServerName, Statement};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::backend::{self as replies, Report, tag};
 use crate::proto::frontend::{self, tag as request};
-use crate::query::Class;
+use crate::query::{Class, Effects};
 
 /// Longest message that is not a row: a report or a description of 1664 columns.
 const LONGEST: usize = 1 << 20;
@@ -76,32 +76,57 @@ pub enum Event {
     Done,
 }
 
-/// Settings of one transaction, such as the role that it runs as: they are made in the round trip
-/// of the statement, and end with its transaction.
-#[derive(Clone, Debug)]
+/// What stands before a statement in its round trip: the beginning of a transaction that goes on
+/// after it, and settings of the transaction, such as the role that it runs as.
+#[derive(Clone, Debug, Default)]
 pub struct Local {
-    statement: Arc<Statement>,
+    begins: bool,
     values: Vec<Option<Vec<u8>>>,
+}
+
+/// The statements that a [`Local`] is made of, each made once.
+#[derive(Debug, Default)]
+pub struct Preludes {
+    begin: OnceLock<Arc<Statement>>,
+    /// By the number of settings.
+    settings: [OnceLock<Arc<Statement>>; MAX_LOCAL + 1],
 }
 
 /// Settings that a [`Local`] may have.
 pub const MAX_LOCAL: usize = 16;
 
 impl Local {
-    /// Names and values; further ones than [`MAX_LOCAL`] are left out. `None` = there are none.
-    pub fn new(hasher: &RandomState, settings: &[(&str, &str)]) -> Option<Self> {
-        let settings = &settings[..settings.len().min(MAX_LOCAL)];
-        if settings.is_empty() {
-            return None;
-        }
-        let call = |at: usize| format!("set_config(${},${},true)", 2 * at + 1, 2 * at + 2);
-        let calls: Vec<_> = (0..settings.len()).map(call).collect();
-        let types = vec![TEXT; 2 * settings.len()];
-        let body = statement_body(&format!("select {}", calls.join(",")), &types);
-        let statement = Statement::shared(hasher, body, CONTEXT, Class::default(), 0);
+    /// Names and values of settings; further ones than [`MAX_LOCAL`] are left out.
+    pub fn new(settings: &[(&str, &str)]) -> Self {
         let bytes = |text: &str| Some(text.as_bytes().to_vec());
+        let settings = &settings[..settings.len().min(MAX_LOCAL)];
         let values = settings.iter().flat_map(|(name, value)| [bytes(name), bytes(value)]);
-        Some(Self { statement: Arc::new(statement), values: values.collect() })
+        Self { begins: false, values: values.collect() }
+    }
+
+    /// The transaction goes on after the statement.
+    pub fn beginning(self) -> Self {
+        Self { begins: true, ..self }
+    }
+}
+
+impl Preludes {
+    fn begin(&self, hasher: &RandomState) -> &Arc<Statement> {
+        let class = Class { effects: Effects::BEGIN, ..Class::default() };
+        let make = || Statement::shared(hasher, statement_body("BEGIN", &[]), CONTEXT, class, 0);
+        self.begin.get_or_init(|| Arc::new(make()))
+    }
+
+    fn settings(&self, hasher: &RandomState, count: usize) -> Option<&Arc<Statement>> {
+        let call =
+            |at: usize| format!("pg_catalog.set_config(${},${},true)", 2 * at + 1, 2 * at + 2);
+        let make = || {
+            let calls: Vec<_> = (0..count).map(call).collect();
+            let body =
+                statement_body(&format!("select {}", calls.join(",")), &vec![TEXT; 2 * count]);
+            Arc::new(Statement::shared(hasher, body, CONTEXT, Class::default(), 0))
+        };
+        Some(self.settings.get(count).filter(|_| count > 0)?.get_or_init(make))
     }
 }
 
@@ -156,15 +181,15 @@ impl<'a> Batch<'a> {
         name
     }
 
-    fn run(
+    fn run<'v>(
         &mut self,
         statement: &Arc<Statement>,
-        values: &[Option<Vec<u8>>],
+        values: impl Iterator<Item = Option<&'v [u8]>>,
         max_rows: u32,
     ) -> Result<()> {
         let name = self.name(statement);
         let name = std::str::from_utf8(name.as_bytes()).map_err(Error::internal)?;
-        let write = |value: &Option<Vec<u8>>, out: &mut BytesMut| match value {
+        let write = |value: Option<&[u8]>, out: &mut BytesMut| match value {
             Some(text) => {
                 out.extend_from_slice(text);
                 Ok(postgres_protocol::IsNull::No)
@@ -232,26 +257,27 @@ fn take_error(conn: &BackendConn, before: Option<Error>) -> Result<Error> {
 }
 
 /// Runs a statement with text values, for at most `max_rows` rows (0 = all); the events follow.
-pub async fn execute(
+pub async fn execute<'v>(
     conn: &mut BackendConn,
     statement: &Arc<Statement>,
-    local: Option<&Local>,
-    values: &[Option<Vec<u8>>],
+    (local, preludes, hasher): (&Local, &Preludes, &RandomState),
+    values: impl Iterator<Item = Option<&'v [u8]>>,
     max_rows: u32,
     most: usize,
 ) -> Result<Events> {
     let mut batch = Batch::new(conn, most);
-    if let Some(local) = local {
-        batch.run(&local.statement, &local.values, 0)?;
+    let mut before = 0;
+    if local.begins {
+        batch.run(preludes.begin(hasher), std::iter::empty(), 0)?;
+        before += 1;
+    }
+    if let Some(settings) = preludes.settings(hasher, local.values.len() / 2) {
+        batch.run(settings, local.values.iter().map(Option::as_deref), 0)?;
+        before += 1;
     }
     batch.run(statement, values, max_rows)?;
     let parsed = batch.send().await?;
-    Ok(Events {
-        error: None,
-        parsed,
-        in_local: local.is_some(),
-        statement: Some(statement.clone()),
-    })
+    Ok(Events { error: None, parsed, before, statement: Some(statement.clone()) })
 }
 
 /// The events of a running statement.
@@ -260,8 +286,8 @@ pub struct Events {
     error: Option<Error>,
     /// Statements that the connection gains when it says so.
     parsed: VecDeque<Arc<Statement>>,
-    /// What comes belongs to the settings before the statement.
-    in_local: bool,
+    /// Commands before the statement that are not complete.
+    before: u8,
     statement: Option<Arc<Statement>>,
 }
 
@@ -281,8 +307,9 @@ impl Events {
                     self.parsed.pop_front();
                     continue;
                 }
-                tag::DATA_ROW | tag::COMMAND_COMPLETE if self.in_local => {
-                    self.in_local = tag == tag::DATA_ROW;
+                tag::DATA_ROW if self.before > 0 => continue,
+                tag::COMMAND_COMPLETE if self.before > 0 => {
+                    self.before -= 1;
                     continue;
                 }
                 tag::DATA_ROW if self.error.is_none() => Event::Row,

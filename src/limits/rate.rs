@@ -153,6 +153,23 @@ impl RateLimiter {
         self.decide(rule, who, cost, now, false)
     }
 
+    /// Takes back what was spent a moment ago.
+    pub fn give_back(&self, (number, rate): (u32, Rate), who: &Subject, cost: u64) {
+        let key = (number, who.clone());
+        match self.shard(&key).lock().get(&key) {
+            Some(State::Bucket { level, window, .. }) => {
+                let full = u128::from(rate.burst.max(1)) * u128::from(*window);
+                *level = full.min(*level + u128::from(cost) * u128::from(*window));
+            }
+            Some(State::Counters { now, .. }) => *now = now.saturating_sub(cost),
+            Some(State::Log(times)) => {
+                let cost = usize::try_from(cost).unwrap_or(usize::MAX);
+                times.truncate(times.len().saturating_sub(cost));
+            }
+            None => {}
+        }
+    }
+
     /// Forgets what a subject has spent under a rule.
     pub fn forget(&self, rule: u32, who: &Subject) {
         let key = (rule, who.clone());

@@ -15,12 +15,17 @@ const KEY: u32 = 11;
 /// The first rule of the configuration.
 const RULES: u32 = 100;
 
-/// Who asks for what.
+/// Who asks for what. A request is asked about in parts, as more of it is known: what one part
+/// names, the others leave out, so nothing is counted twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asked<'a> {
-    /// The client's address.
+    /// The address of a client of which nothing else is known; the default rate counts it.
+    pub stranger: Option<IpAddr>,
+    /// Whether rules for everybody together count it.
+    pub everybody: bool,
+    /// The client's address, for the rules of addresses.
     pub address: Option<IpAddr>,
-    /// Who it is, if that is known.
+    /// Who it is; the default rate counts him, too.
     pub user: Option<&'a Role>,
     /// The public id of its API key, and the requests a second that this one is good for.
     pub api_key: Option<(&'a str, Option<u32>)>,
@@ -38,8 +43,7 @@ pub struct Limits {
 }
 
 /// Spends `cost` under every rate that a request falls under, or under none if one of them says no;
-/// `None` = there is no limit. A rate of users does not count who is not known yet, so it can be
-/// asked for twice: by address before the log-in, and with the user after it.
+/// `None` = there is no limit.
 pub fn admit(
     limiter: &RateLimiter,
     config: &RateLimit,
@@ -51,6 +55,11 @@ pub fn admit(
         return None;
     }
     let rates = rates(config, asked);
+    if let [(scope, number, rate, subject)] = rates.as_slice() {
+        let tightest = limiter.take((*number, *rate), subject, cost, now);
+        let refused = (!tightest.allowed).then_some(*scope);
+        return Some(Limits { tightest, refused });
+    }
     let look = |(scope, number, rate, subject): &(RateScope, u32, Rate, Subject)| {
         (*scope, limiter.look((*number, *rate), subject, cost, now))
     };
@@ -69,20 +78,31 @@ pub fn admit(
     })
 }
 
-fn rates(config: &RateLimit, asked: &Asked<'_>) -> Vec<(RateScope, u32, Rate, Subject)> {
-    let mut rates = Vec::with_capacity(2);
-    let default = Rate {
+/// Takes back what [`admit`] has spent for a stranger: he has proved who he is, and is counted as
+/// that.
+pub fn recognised(limiter: &RateLimiter, config: &RateLimit, address: IpAddr, cost: u64) {
+    if config.enabled {
+        limiter.give_back((DEFAULT, default(config)), &Subject::address(address), cost);
+    }
+}
+
+fn default(config: &RateLimit) -> Rate {
+    Rate {
         algorithm: config.algorithm,
         requests: config.requests.into(),
         window: config.window_secs.duration(),
         burst: config.burst.into(),
-    };
-    let by_default = match (asked.user, asked.address) {
+    }
+}
+
+fn rates(config: &RateLimit, asked: &Asked<'_>) -> Vec<(RateScope, u32, Rate, Subject)> {
+    let mut rates = Vec::with_capacity(2);
+    let by_default = match (asked.user, asked.stranger) {
         (Some(user), _) => Some((RateScope::User, Subject::User(user.clone()))),
         (None, Some(address)) => Some((RateScope::Address, Subject::address(address))),
         (None, None) => None,
     };
-    rates.extend(by_default.map(|(scope, subject)| (scope, DEFAULT, default, subject)));
+    rates.extend(by_default.map(|(scope, subject)| (scope, DEFAULT, default(config), subject)));
     if let Some((id, Some(requests))) = asked.api_key {
         let requests = u64::from(requests.max(1));
         let algorithm = RateAlgorithm::TokenBucket;
@@ -108,7 +128,7 @@ fn rates(config: &RateLimit, asked: &Asked<'_>) -> Vec<(RateScope, u32, Rate, Su
 fn subject(rule: &RateRule, asked: &Asked<'_>) -> Option<Subject> {
     let is_meant = |name: &str| rule.key.as_deref().is_none_or(|key| key == name);
     match rule.scope {
-        RateScope::Global => Some(Subject::All),
+        RateScope::Global => asked.everybody.then_some(Subject::All),
         RateScope::Address => {
             let address = asked.address?.to_canonical();
             is_meant(&address.to_string()).then(|| Subject::address(address))
@@ -176,7 +196,7 @@ mod tests {
         let config = RateLimit { requests: 1, burst: 2, ..RateLimit::default() };
         let limiter = RateLimiter::new(1000);
         let asked =
-            |address: &str| Asked { address: Some(address.parse().unwrap()), ..Asked::default() };
+            |address: &str| Asked { stranger: Some(address.parse().unwrap()), ..Asked::default() };
         let ask =
             |asked: &Asked<'_>, at| admit(&limiter, &config, asked, 1, MS(at)).unwrap().refused;
         assert_eq!(ask(&asked("2001:db8::1"), 0), None);
@@ -184,11 +204,20 @@ mod tests {
         assert_eq!(ask(&asked("2001:db8::3"), 0), Some(RateScope::Address));
         assert_eq!(ask(&asked("2001:db8:0:1::1"), 0), None);
         assert_eq!(ask(&asked("2001:db8::3"), 1000), None);
+        recognised(&limiter, &config, "2001:db8::9".parse().unwrap(), 1);
+        assert_eq!(ask(&asked("2001:db8::3"), 1000), None);
+        assert_eq!(ask(&asked("2001:db8::3"), 1000), Some(RateScope::Address));
         let key = Asked { api_key: Some(("k", Some(1))), ..Asked::default() };
         assert_eq!(ask(&key, 0), None);
         assert_eq!(ask(&key, 0), Some(RateScope::ApiKey));
         let nothing = admit(&limiter, &config, &Asked::default(), 1, MS(0));
         assert_eq!(nothing, None);
+        let rules = vec![rule(RateScope::Global, None, 1)];
+        let all = RateLimit { rules, ..config.clone() };
+        let everybody = Asked { everybody: true, ..Asked::default() };
+        assert_eq!(admit(&limiter, &all, &everybody, 1, MS(0)).unwrap().refused, None);
+        let refused = admit(&limiter, &all, &everybody, 1, MS(0)).unwrap().refused;
+        assert_eq!(refused, Some(RateScope::Global));
         let off = RateLimit { enabled: false, ..config.clone() };
         assert_eq!(admit(&limiter, &off, &key, 1, MS(0)), None);
     }

@@ -220,6 +220,11 @@ impl<'a> DataRow<'a> {
         let left = cursor.i16()? as u16;
         Ok(Self { cursor, left })
     }
+
+    /// The bytes of the values that are still to come.
+    pub fn rest(&self) -> &'a [u8] {
+        self.cursor.0
+    }
 }
 
 impl<'a> Iterator for DataRow<'a> {

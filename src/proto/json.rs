@@ -69,6 +69,8 @@ pub struct Style {
     pub int8_as_string: bool,
     /// `numeric` becomes a number, for readers that keep every digit.
     pub numeric_as_number: bool,
+    /// `bytea` and `timestamptz` look as in JSON that PostgreSQL makes (`to_json`).
+    pub as_postgres: bool,
 }
 
 /// Why a JSON parameter has no text form for its PostgreSQL type; `Display` is for the user.
@@ -143,8 +145,11 @@ impl Writer<'_> {
             Shape::Int | Shape::Int8 => self.verbatim(text, is_integer(text)),
             Shape::Float | Shape::Numeric => self.verbatim(text, skip_number(text) == Some(b"")),
             Shape::Json => return write_json(self.out, text),
+            Shape::Bytea if style.as_postgres => None,
             Shape::Bytea => write_bytea(self.out, text),
-            Shape::Timestamp | Shape::Timestamptz => write_timestamp(self.out, text),
+            Shape::Timestamp | Shape::Timestamptz => {
+                write_timestamp(self.out, text, if style.as_postgres { b"+00:00" } else { b"Z" })
+            }
             Shape::Array { element, delimiter } => self.array(text, element, *delimiter),
             Shape::Composite(fields) => self.composite(text, fields),
         };
@@ -368,6 +373,18 @@ fn write_bytea(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
     Some(())
 }
 
+/// Appends the bytes of a `bytea` in the hex format; `None` = it is not in that format.
+pub fn write_bytes(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
+    let (pairs, []) = text.strip_prefix(b"\\x")?.as_chunks::<2>() else { return None };
+    let mut seen = 0;
+    out.extend(pairs.iter().map(|&[high, low]| {
+        let (high, low) = (nibble(high), nibble(low));
+        seen |= high | low;
+        high << 4 | low
+    }));
+    (seen <= 15).then_some(())
+}
+
 fn nibble(digit: u8) -> u8 {
     char::from(digit).to_digit(16).map_or(0xff, |value| value as u8)
 }
@@ -379,7 +396,7 @@ fn hex_digit(nibble: u8) -> u8 {
 /// The ISO style of `timestamp` and, with an offset, `timestamptz`,
 /// <https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-OUTPUT>.
 /// Years before Christ and the infinities are left alone, as RFC 3339 has no form for them.
-fn write_timestamp(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
+fn write_timestamp(out: &mut Vec<u8>, text: &[u8], utc: &[u8]) -> Option<()> {
     let space = text.iter().position(|&byte| byte == b' ')?;
     let (date, time) = (text.get(..space)?, text.get(space + 1..)?);
     let clean = |text: &[u8], marks: &[u8]| {
@@ -389,7 +406,7 @@ fn write_timestamp(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
     let sign = time.iter().position(|byte| matches!(byte, b'+' | b'-')).unwrap_or(time.len());
     let (time, offset) = time.split_at_checked(sign)?;
     let (offset, minutes): (&[u8], &[u8]) = match offset {
-        b"+00" => (b"Z", b""),
+        b"+00" => (utc, b""),
         [_, _, _] => (offset, b":00"),
         _ => (offset, b""),
     };
@@ -522,8 +539,10 @@ fn quote_if_needed(out: &mut Vec<u8>, start: usize, delimiter: u8) {
 mod tests {
     use super::*;
 
-    const PLAIN: Style = Style { int8_as_string: false, numeric_as_number: false };
-    const FLIPPED: Style = Style { int8_as_string: true, numeric_as_number: true };
+    const PLAIN: Style =
+        Style { int8_as_string: false, numeric_as_number: false, as_postgres: false };
+    const FLIPPED: Style =
+        Style { int8_as_string: true, numeric_as_number: true, as_postgres: false };
 
     /// Cases `text => json` by shape; a case that is only text becomes a JSON string.
     const VALUES: &str = r#"

@@ -115,7 +115,7 @@ impl NewColumn<'_> {
     pub fn write(&self, sql: &mut String) -> Result<()> {
         let _ = write!(sql, "{} {}", quote_name(self.name)?, self.data_type);
         if let Some(default) = self.default {
-            let _ = write!(sql, " DEFAULT {}", parenthesized("default", default)?);
+            let _ = write!(sql, " DEFAULT {}", default_of(default)?);
         }
         if self.not_null {
             sql.push_str(" NOT NULL");
@@ -156,6 +156,30 @@ impl References<'_> {
     }
 }
 
+/// A constraint on the rows of a table.
+#[derive(Clone, Debug)]
+pub enum NewConstraint<'a> {
+    /// Columns that are unique together.
+    Unique(&'a [String]),
+    /// Expression.
+    Check(&'a str),
+}
+
+impl NewConstraint<'_> {
+    /// Its definition.
+    pub fn sql(&self) -> Result<String> {
+        match self {
+            Self::Unique(columns) => Ok(format!("UNIQUE ({})", quote_list(columns)?)),
+            Self::Check(expression) => Ok(format!("CHECK {}", parenthesized("check", expression)?)),
+        }
+    }
+}
+
+/// The value that new rows get in a column: an expression in parentheses.
+pub fn default_of(expression: &str) -> Result<String> {
+    parenthesized("default", expression)
+}
+
 /// A table that is to be.
 #[derive(Clone, Debug, Default)]
 pub struct NewTable<'a> {
@@ -167,10 +191,8 @@ pub struct NewTable<'a> {
     pub columns: Vec<NewColumn<'a>>,
     /// Columns of the primary key.
     pub primary_key: Vec<&'a str>,
-    /// Checks of whole rows.
-    pub checks: Vec<&'a str>,
-    /// Sets of columns that are unique together.
-    pub unique: Vec<Vec<&'a str>>,
+    /// Constraints on whole rows.
+    pub constraints: Vec<NewConstraint<'a>>,
     /// Not an error when there is one of this name.
     pub if_not_exists: bool,
     /// `range`, `list` or `hash`, and the columns.
@@ -199,11 +221,8 @@ impl NewTable<'_> {
         if !self.primary_key.is_empty() {
             parts.push(format!("PRIMARY KEY ({})", quote_list(&self.primary_key)?));
         }
-        for columns in &self.unique {
-            parts.push(format!("UNIQUE ({})", quote_list(columns)?));
-        }
-        for check in &self.checks {
-            parts.push(format!("CHECK {}", parenthesized("check", check)?));
+        for constraint in &self.constraints {
+            parts.push(constraint.sql()?);
         }
         sql.push_str(&parts.join(", "));
         sql.push(')');
@@ -267,12 +286,13 @@ mod tests {
             check: Some("\"Author\" > 0"),
             references: Some(references),
         };
+        let together = ["id".to_owned(), "Author".to_owned()];
         let table = NewTable {
             schema: "app",
             name: "post",
             columns: vec![id, author],
             primary_key: vec!["id"],
-            unique: vec![vec!["id", "Author"]],
+            constraints: vec![NewConstraint::Unique(&together), NewConstraint::Check("id > 1 --")],
             if_not_exists: true,
             partition_by: Some(("hash", vec!["id"])),
             ..NewTable::default()
@@ -281,7 +301,7 @@ mod tests {
             \"Author\" integer DEFAULT (7 -- the first\n) NOT NULL UNIQUE \
             CHECK (\"Author\" > 0\n) \
             REFERENCES \"app\".\"author\" (\"id\") ON DELETE SET NULL, PRIMARY KEY (\"id\"), \
-            UNIQUE (\"id\", \"Author\")) PARTITION BY HASH (\"id\")";
+            UNIQUE (\"id\", \"Author\"), CHECK (id > 1 --\n)) PARTITION BY HASH (\"id\")";
         assert_eq!(table.sql().unwrap(), expected);
         let odd = NewTable { partition_by: Some(("x; --", vec!["id"])), ..table };
         assert!(odd.sql().is_err());

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::{Doors, Shared, Start};
 use crate::catalog::Catalog;
-use crate::config::Config;
+use crate::config::{BackendMode, Config};
 use crate::executor::Executor;
 use crate::executor::names::NameReader;
 use crate::frontend::http::{Face, HttpDoor, KeptSessions, METRICS_SOCKETS, openapi};
@@ -17,7 +17,9 @@ use crate::frontend::pgwire::{PgDoor, REFUSALS};
 use crate::limits::Gate;
 use crate::net::{Listener, Stage};
 use crate::session::Opener;
+use crate::session::jobs::Jobs;
 use crate::supervisor::StartError;
+use crate::telemetry::Seldom;
 
 /// Threads per worker for work that would hold it, such as key derivation.
 const BLOCKING_THREADS: usize = 2;
@@ -52,7 +54,7 @@ impl Workers {
         start: Start,
         opened: watch::Receiver<bool>,
     ) -> Result<Self, StartError> {
-        let adapters = Arc::new(adapters(shared, &doors));
+        let adapters = Arc::new(adapters(shared, &doors, start));
         let doors = Arc::new(doors);
         let threads = (0..count).map(|number| {
             let (adapters, doors) = (adapters.clone(), doors.clone());
@@ -80,8 +82,12 @@ impl Workers {
     }
 }
 
-fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
+fn adapters(shared: &Shared, doors: &Doors, start: Start) -> Adapters {
     let auth = shared.auth.clone();
+    // An external PostgreSQL may serve others too, and who is taken over may have jobs to finish.
+    let is_alone = shared.config.backend.mode == BackendMode::Embedded && start == Start::Fresh;
+    let (drain, metrics) = (shared.drain.clone(), shared.metrics.clone());
+    let jobs = Jobs::new(auth.tables().clone(), is_alone, drain, metrics);
     let executor = Executor::new(
         shared.pool.clone(),
         NameReader::new(shared.system_pool.clone(), shared.system.clone()),
@@ -121,6 +127,10 @@ fn adapters(shared: &Shared, doors: &Doors) -> Adapters {
         admin: shared.admin.clone(),
         transactions: Arc::default(),
         kept: KeptSessions::default(),
+        limiter: shared.limiter.clone(),
+        limited_notes: Seldom::new(Duration::from_secs(1)),
+        replays: Arc::default(),
+        jobs,
         drain: shared.drain.clone(),
     });
     Adapters { postgres, http }

@@ -6,9 +6,11 @@
 
 pub mod admin;
 mod describe;
+pub mod jobs;
 mod own;
 mod pooled;
 mod registry;
+mod schema;
 mod statistics;
 mod typed;
 
@@ -28,6 +30,7 @@ pub use typed::Known;
 
 use crate::auth::Identity;
 use crate::backend::{Credentials, Told};
+use crate::catalog::DatabaseSnapshot;
 use crate::config::{Live, PoolingMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::mux::{APPLICATION_NAME, Limits, Mux, MuxSetup, Wait};
@@ -97,9 +100,13 @@ pub struct Session {
     known: Arc<KnownStatements>,
     /// The statement of a program that runs.
     running: Option<Arc<Known>>,
-    local: Option<Local>,
+    local: Local,
     /// A program may have left something behind.
     dirty: bool,
+    /// It has defined something in this transaction.
+    defined: bool,
+    /// What the database defines, when somebody has asked.
+    snapshot: Option<Arc<DatabaseSnapshot>>,
     most_statements: usize,
     demand: Demand,
     mux: Mux,
@@ -182,7 +189,9 @@ impl Session {
             events: Events::default(),
             known: known.clone(),
             running: None,
-            local: None,
+            local: Local::default(),
+            defined: false,
+            snapshot: None,
             dirty: false,
             most_statements: config.pool.statement_cache_size,
             demand: Demand { lane, credentials },

@@ -15,7 +15,7 @@ use super::{Described, Event, Session, held};
 use crate::backend::statements::Statement;
 use crate::catalog::{Catalog, DatabaseNames, SequenceRule};
 use crate::error::{Error, Result};
-use crate::executor::typed::{self, Local};
+use crate::executor::typed::{self, Local, Preludes};
 use crate::pool::LaneKey;
 use crate::proto::backend::{CommandTag, TxStatus};
 use crate::query::{Class, Effects, classify};
@@ -55,6 +55,7 @@ pub struct KnownStatements {
     hasher: RandomState,
     kept: Mutex<Kept>,
     uses: AtomicU64,
+    preludes: Preludes,
 }
 
 #[derive(Debug, Default)]
@@ -134,7 +135,27 @@ impl Session {
     /// Makes the statements that follow run with these settings, each in the transaction that it
     /// belongs to.
     pub fn run_with(&mut self, settings: &[(&str, &str)]) {
-        self.local = Local::new(&self.known.hasher, settings);
+        self.local = Local::new(settings);
+    }
+
+    /// The same, and the next statement begins a transaction that [`Session::end_transaction`]
+    /// ends.
+    pub fn begin_with(&mut self, settings: &[(&str, &str)]) {
+        self.local = Local::new(settings).beginning();
+    }
+
+    /// Ends the transaction that a statement has begun.
+    ///
+    /// # Errors
+    /// PostgreSQL refuses to commit it, or the connection is lost.
+    pub async fn end_transaction(&mut self, commit: bool) -> Result<()> {
+        self.local = Local::default();
+        let conn = held(&mut self.lease)?.conn();
+        conn.inbound.consume_scanned();
+        let ended = conn.simple(if commit { "COMMIT" } else { "ROLLBACK" }, |_| {}).await;
+        let ended = self.note_failure(ended);
+        self.settle();
+        ended
     }
 
     /// Makes ready to run a statement; `types` are those of its parameters where PostgreSQL is not
@@ -185,7 +206,7 @@ impl Session {
         Ok(known)
     }
 
-    async fn attach_typed(&mut self) -> Result<()> {
+    pub(super) async fn attach_typed(&mut self) -> Result<()> {
         if self.lease.is_some() {
             return Ok(());
         }
@@ -202,10 +223,30 @@ impl Session {
 
     /// Runs the prepared statement with text values; the events follow.
     pub async fn execute(&mut self, values: &[Option<Vec<u8>>], max_rows: u32) -> Result<()> {
+        self.send(values.iter().map(Option::as_deref), max_rows).await
+    }
+
+    /// The same for values that are somewhere else.
+    ///
+    /// # Errors
+    /// The connection is lost, or the values are too long.
+    pub async fn execute_params<'v>(
+        &mut self,
+        values: impl Iterator<Item = Option<&'v [u8]>>,
+    ) -> Result<()> {
+        self.send(values, 0).await
+    }
+
+    async fn send<'v>(
+        &mut self,
+        values: impl Iterator<Item = Option<&'v [u8]>>,
+        max_rows: u32,
+    ) -> Result<()> {
         let Some(known) = &self.running else {
             return Err(Error::internal("no statement was prepared"));
         };
-        let (statement, local) = (&known.statement, self.local.as_ref());
+        let (statement, local) = (&known.statement, &self.local);
+        let local = (local, &self.known.preludes, &self.known.hasher);
         let conn = held(&mut self.lease)?.conn();
         let most = self.most_statements;
         self.events = typed::execute(conn, statement, local, values, max_rows, most).await?;
@@ -246,6 +287,8 @@ impl Session {
         }
         let defines = |known: &Arc<Known>| known.statement.class.effects.has(Effects::DDL);
         if self.running.as_ref().is_some_and(defines) {
+            // Others see it at the end of the transaction only.
+            self.defined = true;
             self.mux.database().defined();
         }
     }
@@ -261,6 +304,7 @@ impl Session {
     /// Gives the connection back if nothing of the session is on it.
     fn let_go(&mut self) {
         let dirty = self.dirty;
+        self.settle_definitions();
         let goes = |lease: &mut crate::pool::Lease| {
             let conn = lease.conn();
             // The last message has been understood.
@@ -277,6 +321,14 @@ impl Session {
         self.running = None;
         self.finish_work();
         self.let_go();
+    }
+
+    fn settle_definitions(&mut self) {
+        let is_over = |lease: &mut crate::pool::Lease| lease.conn().state.tx == TxStatus::Idle;
+        if self.defined && self.lease.as_mut().is_some_and(is_over) {
+            self.defined = false;
+            self.mux.database().defined();
+        }
     }
 
     /// Body of the DataRow that the last event was.

@@ -1,4 +1,5 @@
-//! Metrics of who comes in: rate limits, keys of token issuers, the audit log.
+//! Metrics of who comes in: rate limits, keys of token issuers, requests that come
+//! again, the audit log.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
@@ -10,6 +11,9 @@ pub struct AccessMetrics {
     /// Subjects that the rate limiter remembers.
     pub limiter_keys: IntGauge,
     key_fetches: IntCounterVec,
+    replays: IntCounterVec,
+    /// Answers that are kept to be repeated.
+    pub replay_keys: IntGauge,
     /// Records written to the audit file.
     pub audit_records: IntCounter,
     /// Records of the audit log that were lost.
@@ -35,6 +39,15 @@ impl AccessMetrics {
                 "Times that the keys of an issuer of tokens were fetched",
                 &["result"],
             ),
+            replays: make.counters(
+                "rustydb_api_idempotency_total",
+                "Requests with an Idempotency-Key",
+                &["result"],
+            ),
+            replay_keys: make.gauge(
+                "rustydb_api_idempotency_keys",
+                "Answers that are kept for requests that come again",
+            ),
             audit_records: records.with_label_values(&["file"]),
             audit_dropped: make.counter("rustydb_audit_dropped_total", "Audit records lost"),
         }
@@ -44,6 +57,11 @@ impl AccessMetrics {
     pub fn limited(&self, scope: &str, allowed: bool) {
         let result = if allowed { "allowed" } else { "limited" };
         self.decisions.with_label_values(&[scope, result]).inc();
+    }
+
+    /// Counts what became of a request with an Idempotency-Key; `result` is one of a few words.
+    pub fn replayed(&self, result: &str) {
+        self.replays.with_label_values(&[result]).inc();
     }
 
     /// Counts a fetch of an issuer's keys.

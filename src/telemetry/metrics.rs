@@ -12,6 +12,7 @@ use prometheus::{
 
 use super::access::AccessMetrics;
 use super::classes::ClassMetrics;
+use super::jobs::JobMetrics;
 use super::native::NativeMetrics;
 use super::{Deadlocks, SlowQuery};
 use crate::types::Protocol;
@@ -191,6 +192,8 @@ pub struct Metrics {
     pub classes: ClassMetrics,
     /// Tokens, limits and the audit log.
     pub access: AccessMetrics,
+    /// Long operations.
+    pub jobs: JobMetrics,
     /// Pool of the clients' roles.
     pub main_pool: PoolMetrics,
     /// Pool of the system role.
@@ -318,6 +321,7 @@ impl Metrics {
             native,
             classes,
             access,
+            jobs: JobMetrics::new(&make),
             main_pool,
             system_pool,
             query_active: make.gauge("rustydb_query_active", "Requests in work"),

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
@@ -10,8 +11,8 @@ use utoipa::openapi::tag::TagBuilder;
 
 use super::extract::SESSION_COOKIE;
 use utoipa::openapi::{
-    ComponentsBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder,
-    PathItem, Ref, RefOr, Response, ResponseBuilder, ServerBuilder,
+    ComponentsBuilder, ContactBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi,
+    OpenApiBuilder, PathItem, Ref, RefOr, Response, ResponseBuilder, ServerBuilder,
 };
 
 /// A group of operations.
@@ -22,12 +23,14 @@ struct Group {
 }
 
 /// Groups in the order in which documentation shows them.
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 12] = [
     Group { tag: "query", about: "Run SQL: one statement, many, explained, prepared." },
     Group { tag: "tables", about: "Tables and their rows." },
+    Group { tag: "rest", about: "Rows and functions in PostgREST's dialect." },
     Group { tag: "schema", about: "Schemas, databases, views, indexes, procedures." },
     Group { tag: "transactions", about: "Transactions over several requests, and locks." },
     Group { tag: "auth", about: "Log-in, tokens, keys." },
+    Group { tag: "jobs", about: "What takes longer than a request." },
     Group { tag: "admin", about: "Configuration, users, roles, maintenance." },
     Group { tag: "pools", about: "Pools and their connections to PostgreSQL." },
     Group { tag: "sessions", about: "The sessions of clients." },
@@ -43,6 +46,14 @@ const OPEN: &[&str] = &[
     "/api/v1/auth/login",
     "/api/v1/auth/refresh",
 ];
+
+/// Whether a path asks for no log-in.
+pub fn is_open(path: &str) -> bool {
+    OPEN.iter().any(|open| path.starts_with(open))
+}
+
+/// The answer of every operation that is not a success.
+const FAILURE: &str = "Failure";
 
 /// Ways to prove who one is; one of them is enough.
 const SCHEMES: [&str; 4] = ["basic", "bearer", "api_key", "session"];
@@ -91,6 +102,7 @@ pub fn base() -> OpenApi {
         .title("RustyDB")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(about))
+        .contact(Some(ContactBuilder::new().name(Some("RustyDB")).build()))
         .license(Some(license))
         .build();
     let basic = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
@@ -100,6 +112,7 @@ pub fn base() -> OpenApi {
     let components = ComponentsBuilder::new()
         .schema("ErrorBody", <ErrorBody as utoipa::PartialSchema>::schema())
         .schema("ErrorFields", <ErrorFields as utoipa::PartialSchema>::schema())
+        .response(FAILURE, failure())
         .security_scheme("basic", basic)
         .security_scheme("bearer", bearer)
         .security_scheme("api_key", key)
@@ -116,10 +129,15 @@ pub fn base() -> OpenApi {
 /// Adds to every operation what is true of all of them.
 pub fn finish(mut api: OpenApi) -> OpenApi {
     for (path, item) in &mut api.paths.paths {
-        let is_open = OPEN.iter().any(|open| path.starts_with(open));
+        let is_open = is_open(path);
         for operation in operations(item) {
-            let failure = RefOr::T(failure());
-            operation.responses.responses.entry("default".into()).or_insert(failure);
+            for range in ["4XX", "5XX"] {
+                let failure = RefOr::Ref(Ref::from_response_name(FAILURE));
+                operation.responses.responses.entry(range.into()).or_insert(failure);
+            }
+            if let Some(body) = &mut operation.request_body {
+                also_in_msgpack(body);
+            }
             operation.security = Some(match is_open {
                 true => vec![SecurityRequirement::default()],
                 false => SCHEMES
@@ -128,7 +146,32 @@ pub fn finish(mut api: OpenApi) -> OpenApi {
             });
         }
     }
+    forget_unused(&mut api);
     api
+}
+
+/// Leaves out schemas that nothing refers to: the parts of generic ones, which stand in them.
+fn forget_unused(api: &mut OpenApi) {
+    loop {
+        let text = api.to_json().unwrap_or_default();
+        let Some(components) = &mut api.components else { return };
+        let before = components.schemas.len();
+        components
+            .schemas
+            .retain(|name, _| text.contains(&format!("\"#/components/schemas/{name}\"")));
+        if components.schemas.len() == before {
+            return;
+        }
+    }
+}
+
+/// What is taken as JSON is taken as MessagePack too.
+fn also_in_msgpack(body: &mut RequestBody) {
+    if body.content.len() == 1
+        && let Some(json) = body.content.get("application/json").cloned()
+    {
+        body.content.insert("application/msgpack".into(), json);
+    }
 }
 
 fn failure() -> Response {

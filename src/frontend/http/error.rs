@@ -2,6 +2,7 @@
 //! `{"error":{code,message,details,sqlstate,position?,hint?,request_id,timestamp}}`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -34,10 +35,18 @@ pub type ApiResult = Result<Response, ApiError>;
 
 /// A response that stands for an error; [`finish`] gives it its body.
 pub fn response(error: Error) -> Response {
+    again(Arc::new(error))
+}
+
+/// The same for an error that others have, too.
+pub fn again(error: Arc<Error>) -> Response {
     let mut response = Response::new(Body::empty());
-    let status = StatusCode::from_u16(error.kind().http_status());
+    let status = StatusCode::from_u16(error.http_status());
     *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
+    if let Some(wait) = error.retry_after() {
+        headers.insert(header::RETRY_AFTER, seconds(wait).into());
+    }
     match error.kind() {
         ErrorKind::AuthenticationFailed => {
             let basic = HeaderValue::from_static("Basic realm=\"RustyDB\", charset=\"UTF-8\"");
@@ -46,24 +55,31 @@ pub fn response(error: Error) -> Response {
         ErrorKind::PoolExhausted
         | ErrorKind::ServiceUnavailable
         | ErrorKind::TooManyConnections => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.entry(header::RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
         }
         ErrorKind::DeadlockDetected => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("0"));
         }
         _ => {}
     }
-    response.extensions_mut().insert(Arc::new(error));
+    response.extensions_mut().insert(error);
     response
 }
 
-/// Writes the body of an error response, counts and logs it; leaves every other one alone.
-pub fn finish(response: &mut Response, id: &RequestId, metrics: &Metrics) {
-    let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else { return };
+/// Whole seconds, for headers: after that many it is over.
+pub fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+/// Writes the body of an error response, counts and logs it, and gives it; leaves every other one
+/// alone.
+pub fn finish(response: &mut Response, id: &RequestId, metrics: &Metrics) -> Option<Arc<Error>> {
+    let error = response.extensions_mut().remove::<Arc<Error>>()?;
     note(&error, id, metrics);
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     *response.body_mut() = Body::from(body(&error, id).to_string());
+    Some(error)
 }
 
 /// Counts an error, and logs its private cause.

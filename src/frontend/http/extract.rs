@@ -1,38 +1,47 @@
 //! What handlers take from a request: who it is, and its JSON body.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::Method;
 use axum::http::header::{self, HeaderMap};
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
-use super::{HttpDoor, Peer, RequestId};
+use super::formats::{MSGPACK, unpack};
+use super::{HttpDoor, Peer, RequestId, Way, pipeline};
 use crate::auth::rbac::Permission;
 use crate::auth::{Credential, Identity, Visit};
 use crate::error::{Error, ErrorKind};
 use crate::session::{Opening, Session};
 use crate::types::{Protocol, Role, Secret};
 
+/// Arrays and objects that a JSON body may have within each other.
+const DEEPEST: usize = 64;
+
+/// Bytes of a name that is kept whole (PostgreSQL's NAMEDATALEN - 1).
+const LONGEST_NAME: usize = 63;
+
 /// The cookie of a browser's session.
 pub const SESSION_COOKIE: &str = "rustydb_session";
 
 /// Parameters that make text values of PostgreSQL unambiguous, and JSON of them possible.
-const SESSION_PARAMETERS: [(&str, &str); 6] = [
-    ("application_name", "rustydb-http"),
+const SESSION_PARAMETERS: [(&str, &str); 5] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "iso_8601"),
     ("TimeZone", "UTC"),
     ("options", "-c bytea_output=hex -c extra_float_digits=1"),
 ];
+
+/// The name of sessions that were given none.
+const APPLICATION: &str = "rustydb-http";
 
 /// A client that has proved who it is, and may ask for what it asks for.
 pub struct Caller {
@@ -46,17 +55,32 @@ pub struct Caller {
     pub visit: Visit,
     /// The cookie of a browser's session, if that is what it has shown.
     pub cookie: Option<Secret>,
+    /// `application_name` of its sessions, if the request says.
+    pub application: Option<String>,
 }
 
 impl Caller {
     /// A session of the caller's in a database; `None` = `api.database`.
     pub fn session(&self, door: &HttpDoor, database: Option<&str>) -> Result<Session, Error> {
+        let name = self.application.as_deref().unwrap_or(APPLICATION);
+        self.session_called(door, database, name)
+    }
+
+    /// The same with a name of its own (`application_name`).
+    pub fn session_called(
+        &self,
+        door: &HttpDoor,
+        database: Option<&str>,
+        name: &str,
+    ) -> Result<Session, Error> {
         let config = door.config.now();
         let database = database.unwrap_or(&config.api.database);
         if database.contains('\0') {
             return Err(Error::new(ErrorKind::ValidationError, "database contains U+0000"));
         }
-        let options = SESSION_PARAMETERS.map(|(name, value)| (name.into(), value.into())).to_vec();
+        let own = ("application_name", name);
+        let options = SESSION_PARAMETERS.into_iter().chain([own]);
+        let options = options.map(|(name, value)| (name.into(), value.into())).collect();
         Ok(door.opener.open(Opening {
             identity: self.identity.clone(),
             database: database.into(),
@@ -65,17 +89,10 @@ impl Caller {
             peer: self.peer.clone(),
         }))
     }
-}
 
-impl Caller {
-    /// Whether he may do something beside what everybody may.
+    /// Whether the caller may do something besides; asked without a word in the audit log.
     pub async fn may(&self, door: &HttpDoor, permission: &str) -> Result<bool, Error> {
         door.auth.allows(&self.identity, &Permission::parse(permission)?).await
-    }
-
-    /// Refuses him what he may not do.
-    pub async fn must(&self, door: &HttpDoor, permission: &str) -> Result<(), Error> {
-        door.auth.authorize(&self.identity, &Permission::parse(permission)?, &self.visit).await
     }
 }
 
@@ -86,7 +103,12 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         parts: &mut Parts,
         door: &Arc<HttpDoor>,
     ) -> Result<Self, Self::Rejection> {
+        if let Some(caller) = pipeline::known_caller(parts) {
+            return Ok(caller);
+        }
+        let begun = Instant::now();
         let (peer, id, visit) = whence(parts)?;
+        let application = application(&parts.headers)?;
         let shown = presented(&parts.headers)?;
         let cookie = match &shown {
             Some(Credential::Session(cookie)) => Some(Secret::new(cookie.reveal())),
@@ -116,8 +138,19 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         if let Some(needed) = needed(&parts.method, parts.uri.path()) {
             door.auth.authorize(&identity, &Permission::parse(needed)?, &visit).await?;
         }
-        Ok(Self { identity, peer, id, visit, cookie })
+        pipeline::proven(door, parts, &identity, &visit, begun)?;
+        Ok(Self { identity, peer, id, visit, cookie, application })
     }
+}
+
+/// The header X-Application-Name; PostgreSQL would cut a longer one, and replace other characters.
+fn application(headers: &HeaderMap) -> Result<Option<String>, Error> {
+    let Some(value) = headers.get("x-application-name") else { return Ok(None) };
+    let name = value.to_str().ok().filter(|name| (1..=LONGEST_NAME).contains(&name.len()));
+    name.map(|name| Some(name.to_owned())).ok_or_else(|| {
+        let text = format!("X-Application-Name is not 1 to {LONGEST_NAME} characters of ASCII");
+        Error::new(ErrorKind::ValidationError, text)
+    })
 }
 
 /// Where a request comes from, and its number.
@@ -125,7 +158,7 @@ pub fn whence(parts: &Parts) -> Result<(String, RequestId, Visit), Error> {
     let peer = parts.extensions.get::<Peer>().map_or_else(String::new, |p| p.0.to_string());
     let id = parts.extensions.get::<RequestId>().cloned();
     let id = id.ok_or_else(|| Error::internal("the request has no number"))?;
-    let address = peer.parse::<SocketAddr>().ok().map(|address| address.ip().to_canonical());
+    let address = parts.extensions.get::<Way>().and_then(|way| way.address);
     let mut visit = Visit::new(Protocol::Http, address);
     visit.request_id = Some(id.0.to_string());
     Ok((peer, id, visit))
@@ -133,11 +166,21 @@ pub fn whence(parts: &Parts) -> Result<(String, RequestId, Visit), Error> {
 
 /// What the permission is called without which a route is closed; PostgreSQL decides the rest.
 fn needed(method: &Method, path: &str) -> Option<&'static str> {
+    let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if let Some(rest) = path.strip_prefix("/rest/v1") {
+        return Some(match rest.strip_prefix("/rpc/") {
+            Some(_) => "execute:queries",
+            None if is_read => "read:tables",
+            None => "write:tables",
+        });
+    }
     let rest = path.strip_prefix("/api/v1/")?;
     // Names from before.
     let rest = rest.strip_prefix("pool/").unwrap_or(rest);
-    let group = rest.split('/').next().unwrap_or("");
+    let mut parts = rest.split('/');
+    let group = parts.next().unwrap_or("");
     match (group, method.as_str()) {
+        ("tables", _) if !is_read && parts.nth(1) == Some("rows") => Some("write:tables"),
         ("query" | "batch" | "transactions" | "queries" | "prepared", _) => Some("execute:queries"),
         ("sql", "POST") if rest.ends_with("/call") => Some("execute:queries"),
         ("tables" | "schema" | "schemas" | "sql", "GET" | "HEAD") => Some("read:tables"),
@@ -150,10 +193,23 @@ fn needed(method: &Method, path: &str) -> Option<&'static str> {
         // His own he may always see; those of others need more, which each route says.
         ("sessions", "GET" | "HEAD") | ("info", _) => None,
         ("sessions", _) => Some("execute:queries"),
-        // Of the caller's own log-in and keys; each says what else it needs.
-        ("auth", _) => None,
+        // Of the caller's own log-in, keys and jobs; each says what else it needs.
+        ("auth" | "jobs", _) => None,
+        ("admin", _) => Some(administration(rest)),
         // What nobody has thought of is the administrator's.
         _ => Some("admin:other"),
+    }
+}
+
+fn administration(path: &str) -> &'static str {
+    match path.split('/').nth(1).unwrap_or("") {
+        "config" | "reload" => "admin:config",
+        "backup" => "admin:backup",
+        "maintenance" => "admin:maintenance",
+        "users" => "admin:users",
+        "roles" => "admin:roles",
+        "extensions" => "admin:extensions",
+        _ => "admin:other",
     }
 }
 
@@ -173,6 +229,13 @@ fn presented(headers: &HeaderMap) -> Result<Option<Credential>, Error> {
             .to_str()
             .map_err(|_| Error::new(ErrorKind::AuthenticationFailed, "X-API-Key is not a key"))?;
         return Ok(Some(Credential::ApiKey(Secret::new(key.trim()))));
+    }
+    // What clients of Supabase send, a key or a token.
+    if let Some(key) = headers.get("apikey") {
+        let key = key
+            .to_str()
+            .map_err(|_| Error::new(ErrorKind::AuthenticationFailed, "apikey is not a key"))?;
+        return Ok(Some(Credential::Bearer(Secret::new(key.trim()))));
     }
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| {
@@ -240,7 +303,8 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<HttpDoor>> for InPath<T> {
     }
 }
 
-/// A JSON body, within `api.max_body_size` and `api.request_timeout_secs`.
+/// A body in JSON, or the same in MessagePack, within `api.max_body_size` and
+/// `api.request_timeout_secs`.
 pub struct JsonBody<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
@@ -250,33 +314,64 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
         let content_type = request.headers().get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or("");
         let essence = content_type.split(';').next().unwrap_or("").trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
-            let text = format!("the body's content type is \"{essence}\", not application/json");
+        let is_json = essence.eq_ignore_ascii_case("application/json");
+        if !is_json && !MSGPACK.iter().any(|name| essence.eq_ignore_ascii_case(name)) {
+            let text = format!(
+                "the body's content type is \"{essence}\", neither application/json nor \
+                 application/msgpack"
+            );
             return Err(Error::new(ErrorKind::UnsupportedMediaType, text)
                 .with_hint("send the header Content-Type: application/json")
                 .into());
         }
-        let bytes = read(request, door).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|e| {
-            Error::new(ErrorKind::ValidationError, format!("the body is not valid: {e}")).into()
-        })
+        let bytes = read_body(request.into_body(), door).await?;
+        let bytes = match is_json {
+            true => bytes,
+            false => unpack(&bytes).map_err(|e| invalid(&e))?.into(),
+        };
+        check_depth(&bytes)?;
+        Ok(Self(serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?))
     }
 }
 
-async fn read(request: Request, door: &HttpDoor) -> Result<Bytes, Error> {
-    let longest = door.config.now().api.max_body_size.len();
-    let body = Limited::new(request.into_body(), longest).collect();
+fn invalid(why: &dyn std::fmt::Display) -> Error {
+    Error::new(ErrorKind::ValidationError, format!("the body is not valid: {why}"))
+}
+
+/// The whole body, within `api.max_body_size` (which the pipeline sees to) and
+/// `api.request_timeout_secs`.
+pub async fn read_body(body: Body, door: &HttpDoor) -> Result<Bytes, Error> {
     let limit = door.config.now().api.request_timeout_secs.duration();
-    match tokio::time::timeout(limit, body).await {
+    match tokio::time::timeout(limit, body.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(e)) if e.downcast_ref::<LengthLimitError>().is_some() => {
-            let text = format!("the body is longer than {longest} bytes");
-            Err(Error::new(ErrorKind::PayloadTooLarge, text)
-                .with_hint("api.max_body_size bounds it"))
+        Ok(Err(e)) => Err(pipeline::unreadable(&e)),
+        Err(_) => {
+            let text = "the body did not arrive in time";
+            Err(Error::new(ErrorKind::Timeout, text).with_http_status(408))
         }
-        Ok(Err(_)) => Err(Error::new(ErrorKind::ValidationError, "the body ended early")),
-        Err(_) => Err(Error::new(ErrorKind::Timeout, "the body did not arrive in time")),
     }
+}
+
+/// Refuses JSON that is nested deeper than anything sensible, before anybody walks through it.
+/// What is no JSON at all is found later.
+fn check_depth(json: &[u8]) -> Result<(), Error> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST {
+            let text = format!("the body is not valid: it is nested deeper than {DEEPEST}");
+            return Err(Error::new(ErrorKind::ValidationError, text));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -303,8 +398,18 @@ mod tests {
         assert_eq!(kind(&[("x-api-key", "sk_live_x"), basic]), "password joe");
         assert_eq!(kind(&[("authorization", "bearer  a.b.c ")]), "bearer a.b.c");
         assert_eq!(kind(&[("x-api-key", "sk_live_x"), ("cookie", "a=b")]), "key sk_live_x");
+        assert_eq!(kind(&[("apikey", "a.b.c"), ("cookie", "a=b")]), "bearer a.b.c");
         let cookies = [("cookie", "a=b"), ("cookie", "c=d; rustydb_session=st_1=; e=f")];
         assert_eq!(kind(&cookies), "session st_1=");
+    }
+
+    #[test]
+    fn depth() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(check_depth(nested(DEEPEST).as_bytes()).is_ok());
+        assert!(check_depth(nested(DEEPEST + 1).as_bytes()).is_err());
+        let text = format!(r#"{{"a": "\\\"{}", "b": [{}]}}"#, "[".repeat(99), "[], ".repeat(99));
+        assert!(check_depth(text.as_bytes()).is_ok(), "{text}");
     }
 
     #[test]
@@ -322,6 +427,15 @@ mod tests {
             (Method::DELETE, "/api/v1/pool/connections/x", Some("admin:pools")),
             (Method::GET, "/api/v1/pool/sessions", None),
             (Method::PUT, "/api/v1/sessions/1/state", Some("execute:queries")),
+            (Method::GET, "/api/v1/tables/x/rows", Some("read:tables")),
+            (Method::DELETE, "/api/v1/tables/x/rows/1", Some("write:tables")),
+            (Method::HEAD, "/rest/v1/x", Some("read:tables")),
+            (Method::PATCH, "/rest/v1/x", Some("write:tables")),
+            (Method::GET, "/rest/v1/rpc/x", Some("execute:queries")),
+            (Method::GET, "/api/v1/jobs/1", None),
+            (Method::GET, "/api/v1/admin/users/joe", Some("admin:users")),
+            (Method::POST, "/api/v1/admin/reload", Some("admin:config")),
+            (Method::GET, "/api/v1/admin", Some("admin:other")),
         ] {
             assert_eq!(needed(&method, path), permission, "{method} {path}");
         }

@@ -9,8 +9,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::HttpDoor;
-use super::body::{RowWriter, timed_out};
+use super::formats::RowWriter;
 use super::paging::{List, Page};
+use super::running::timed_out;
 use super::values::bind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::Style;
@@ -61,6 +62,11 @@ pub async fn run(
     let bytes = |value: &Option<&str>| value.map(|text| text.as_bytes().to_vec());
     let values = params.iter().map(bytes).collect();
     within(door, run_within(door, session, sql, |_| Ok(values))).await
+}
+
+/// As [`run`], for as long as it takes: for jobs.
+pub async fn run_unhurried(door: &HttpDoor, session: &mut Session, sql: &str) -> Result<Fetched> {
+    run_within(door, session, sql, |_| Ok(Vec::new())).await
 }
 
 /// Runs one statement of a client with JSON parameters.

@@ -9,30 +9,30 @@ use crate::proto::{Cursor, Malformed};
 
 // Numbers of the variants of `Value`.
 pub(super) const NULL: u32 = 0;
-const BOOL: u32 = 1;
-const INT2: u32 = 2;
-const INT4: u32 = 3;
-const INT8: u32 = 4;
-const FLOAT4: u32 = 5;
-const FLOAT8: u32 = 6;
-const NUMERIC: u32 = 7;
-const TEXT: u32 = 8;
-const BYTEA: u32 = 9;
-const DATE: u32 = 10;
-const TIME: u32 = 11;
+const BOOL: u8 = 1;
+const INT2: u8 = 2;
+const INT4: u8 = 3;
+const INT8: u8 = 4;
+const FLOAT4: u8 = 5;
+const FLOAT8: u8 = 6;
+const NUMERIC: u8 = 7;
+const TEXT: u8 = 8;
+const BYTEA: u8 = 9;
+const DATE: u8 = 10;
+const TIME: u8 = 11;
 const TIMETZ: u32 = 12;
-const TIMESTAMP: u32 = 13;
-const TIMESTAMPTZ: u32 = 14;
+const TIMESTAMP: u8 = 13;
+const TIMESTAMPTZ: u8 = 14;
 const INTERVAL: u32 = 15;
-const UUID: u32 = 16;
-const JSON: u32 = 17;
-const JSONB: u32 = 18;
-const INET: u32 = 19;
-const CIDR: u32 = 20;
-const MACADDR: u32 = 21;
+const UUID: u8 = 16;
+const JSON: u8 = 17;
+const JSONB: u8 = 18;
+const INET: u8 = 19;
+const CIDR: u8 = 20;
+const MACADDR: u8 = 21;
 const BIT: u32 = 22;
 const OID: u32 = 23;
-const MONEY: u32 = 24;
+const MONEY: u8 = 24;
 pub(super) const ARRAY: u32 = 25;
 const RANGE: u32 = 26;
 const MULTIRANGE: u32 = 27;
@@ -75,7 +75,15 @@ impl Encoder {
         }
         Writer::new(out).unsigned(columns.len() as u64);
         for column in columns {
-            self.put_nullable(out, types, *column, &mut cursor, 0)?;
+            let Ok(length) = usize::try_from(cursor.i32()?) else {
+                Writer::new(out).variant(NULL);
+                continue;
+            };
+            let raw = cursor.take(length)?;
+            let w = &mut Writer::new(out);
+            if !column.binary || put_plain(w, column.shape, raw).is_err() {
+                self.put(out, types, *column, raw, 0);
+            }
         }
         Ok(())
     }
@@ -150,8 +158,7 @@ impl Encoder {
                         CIDR
                     }
                 };
-                w.variant(variant);
-                w.counted(self.scratch.as_bytes());
+                w.tagged_bytes(variant, self.scratch.as_bytes());
             }
             scalar => return put_scalar(&mut w, scalar, raw),
         }
@@ -279,68 +286,73 @@ fn fixed<const N: usize>(raw: &[u8]) -> Result<[u8; N], Malformed> {
 
 /// The values that are no more than a few numbers or a text.
 fn put_scalar(w: &mut Writer<'_>, shape: Shape, raw: &[u8]) -> Result<(), Malformed> {
-    let text = |w: &mut Writer<'_>, variant: u32, raw: &[u8]| {
-        let text = std::str::from_utf8(raw).map_err(|_| Malformed("text is not UTF-8"))?;
-        w.variant(variant);
-        w.counted(text.as_bytes());
-        Ok(())
-    };
-    let mut signed = |variant: u32, value: i64| {
-        w.variant(variant);
-        w.signed(value);
-    };
+    put_plain(w, shape, raw).or_else(|_| put_rarer(w, shape, raw))
+}
+
+/// The scalars that most results consist of; writes nothing of any other, or of one that is not as
+/// its type says.
+#[inline]
+fn put_plain(w: &mut Writer<'_>, shape: Shape, raw: &[u8]) -> Result<(), Malformed> {
+    let mut number = |variant: u8, value: i64| w.tagged(variant, value);
     match shape {
-        Shape::Int2 => signed(INT2, i16::from_be_bytes(fixed(raw)?).into()),
-        Shape::Int4 => signed(INT4, i32::from_be_bytes(fixed(raw)?).into()),
-        Shape::Int8 => signed(INT8, i64::from_be_bytes(fixed(raw)?)),
-        Shape::Date => signed(DATE, i32::from_be_bytes(fixed(raw)?).into()),
-        Shape::Time => signed(TIME, i64::from_be_bytes(fixed(raw)?)),
-        Shape::Timestamp => signed(TIMESTAMP, i64::from_be_bytes(fixed(raw)?)),
-        Shape::TimestampTz => signed(TIMESTAMPTZ, i64::from_be_bytes(fixed(raw)?)),
-        Shape::Money => signed(MONEY, i64::from_be_bytes(fixed(raw)?)),
+        Shape::Int2 => number(INT2, i16::from_be_bytes(fixed(raw)?).into()),
+        Shape::Int4 => number(INT4, i32::from_be_bytes(fixed(raw)?).into()),
+        Shape::Int8 => number(INT8, i64::from_be_bytes(fixed(raw)?)),
+        Shape::Date => number(DATE, i32::from_be_bytes(fixed(raw)?).into()),
+        Shape::Time => number(TIME, i64::from_be_bytes(fixed(raw)?)),
+        Shape::Timestamp => number(TIMESTAMP, i64::from_be_bytes(fixed(raw)?)),
+        Shape::TimestampTz => number(TIMESTAMPTZ, i64::from_be_bytes(fixed(raw)?)),
+        Shape::Money => number(MONEY, i64::from_be_bytes(fixed(raw)?)),
         Shape::Bool => {
             let [value] = fixed(raw)?;
-            w.variant(BOOL);
-            w.byte(u8::from(value != 0));
+            w.raw(&[BOOL, u8::from(value != 0)]);
         }
         Shape::Float4 => {
-            let value = f32::from_be_bytes(fixed(raw)?);
-            w.variant(FLOAT4);
-            w.raw(&value.to_le_bytes());
+            let [a, b, c, d]: [u8; 4] = fixed(raw)?;
+            w.raw(&[FLOAT4, d, c, b, a]);
         }
         Shape::Float8 => {
-            let value = f64::from_be_bytes(fixed(raw)?);
-            w.variant(FLOAT8);
-            w.raw(&value.to_le_bytes());
+            let [a, b, c, d, e, f, g, h]: [u8; 8] = fixed(raw)?;
+            w.raw(&[FLOAT8, h, g, f, e, d, c, b, a]);
         }
-        Shape::Text => text(w, TEXT, raw)?,
-        Shape::Json => text(w, JSON, raw)?,
+        Shape::Text => w.tagged_bytes(TEXT, utf8(raw)?),
+        Shape::Json => w.tagged_bytes(JSON, utf8(raw)?),
+        Shape::Bytea => w.tagged_bytes(BYTEA, raw),
+        _ => return Err(Malformed("not a plain value")),
+    }
+    Ok(())
+}
+
+/// Text is nearly always ASCII, which is found out much faster.
+#[inline]
+fn utf8(raw: &[u8]) -> Result<&[u8], Malformed> {
+    match raw.is_ascii() || std::str::from_utf8(raw).is_ok() {
+        true => Ok(raw),
+        false => Err(Malformed("text is not UTF-8")),
+    }
+}
+
+fn put_rarer(w: &mut Writer<'_>, shape: Shape, raw: &[u8]) -> Result<(), Malformed> {
+    match shape {
         Shape::Char => put_char(w, fixed(raw)?),
         Shape::Jsonb => match raw.split_first() {
             // The version of the form.
-            Some((1, json)) => text(w, JSONB, json)?,
+            Some((1, json)) => w.tagged_bytes(JSONB, utf8(json)?),
             _ => return Err(Malformed("unknown version of jsonb")),
         },
-        Shape::Bytea => {
-            w.variant(BYTEA);
-            w.counted(raw);
-        }
         Shape::Uuid => {
             let uuid: [u8; 16] = fixed(raw)?;
-            w.variant(UUID);
+            w.byte(UUID);
             w.raw(&uuid);
         }
-        Shape::MacAddr if matches!(raw.len(), 6 | 8) => {
-            w.variant(MACADDR);
-            w.counted(raw);
-        }
+        Shape::MacAddr if matches!(raw.len(), 6 | 8) => w.tagged_bytes(MACADDR, raw),
         Shape::Oid => {
             let oid = u32::from_be_bytes(fixed(raw)?);
             w.variant(OID);
             w.unsigned(oid.into());
         }
         Shape::TimeTz | Shape::Interval | Shape::Bit => return put_several(w, shape, raw),
-        _ => return Err(Malformed("not a scalar")),
+        _ => return Err(Malformed("not a scalar, or not one of its type")),
     }
     Ok(())
 }
@@ -377,11 +389,10 @@ fn put_several(w: &mut Writer<'_>, shape: Shape, raw: &[u8]) -> Result<(), Malfo
 
 /// A byte beyond ASCII is printed in octal, no byte as nothing.
 fn put_char(w: &mut Writer<'_>, [byte]: [u8; 1]) {
-    w.variant(TEXT);
     match byte {
-        0 => w.counted(b""),
-        1..=0x7f => w.counted(&[byte]),
-        _ => w.counted(format!("\\{byte:03o}").as_bytes()),
+        0 => w.tagged_bytes(TEXT, b""),
+        1..=0x7f => w.tagged_bytes(TEXT, &[byte]),
+        _ => w.tagged_bytes(TEXT, format!("\\{byte:03o}").as_bytes()),
     }
 }
 

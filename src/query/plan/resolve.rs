@@ -206,6 +206,17 @@ impl<'s> Resolver<'s> {
                 name: result_name(alias.as_deref().unwrap_or("count"))?,
                 cast: self.cast(&level.scope, cast.as_deref())?,
             },
+            // To PostgreSQL `t.count` is `count(t)` where there is no such column.
+            Item::Field { field, alias, cast, aggregate: None, aggregate_cast: None }
+                if self.limits.aggregates
+                    && *field == Field::column("count")
+                    && self.base(&level.scope, "count").is_err() =>
+            {
+                Out::Count {
+                    name: result_name(alias.as_deref().unwrap_or("count"))?,
+                    cast: self.cast(&level.scope, cast.as_deref())?,
+                }
+            }
             Item::Field { field, alias, cast, aggregate, aggregate_cast } => {
                 let expr = self.expr(&level.scope, field)?;
                 let own: &str = match aggregate {

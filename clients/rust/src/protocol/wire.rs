@@ -114,11 +114,13 @@ impl<'a> Writer<'a> {
     }
 
     /// One byte as it is.
+    #[inline]
     pub fn byte(&mut self, byte: u8) {
         self.0.push(byte);
     }
 
     /// Bytes as they are, without a count.
+    #[inline]
     pub fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
@@ -139,6 +141,36 @@ impl<'a> Writer<'a> {
             0x1_0000..=0xffff_ffff => self.raw(&[FOUR, a, b, c, d]),
             _ => self.raw(&[EIGHT, a, b, c, d, e, f, g, h]),
         }
+    }
+
+    /// The number of a variant below 251, then a signed integer of more than one byte: what most
+    /// values are, in one piece.
+    #[inline]
+    pub fn tagged(&mut self, variant: u8, value: i64) {
+        let zigzag = ((value << 1) ^ (value >> 63)) as u64;
+        let [a, b, c, d, e, f, g, h] = zigzag.to_le_bytes();
+        let (marker, length) = match zigzag {
+            0..=250 => return self.raw(&[variant, a]),
+            0..=0xffff => (TWO, 4),
+            0x1_0000..=0xffff_ffff => (FOUR, 6),
+            _ => (EIGHT, 10),
+        };
+        let end = self.0.len() + length;
+        self.raw(&[variant, marker, a, b, c, d, e, f, g, h]);
+        self.0.truncate(end);
+    }
+
+    /// The number of a variant below 251, then a count and the bytes.
+    #[inline]
+    pub fn tagged_bytes(&mut self, variant: u8, bytes: &[u8]) {
+        match u8::try_from(bytes.len()) {
+            Ok(short @ 0..=250) => self.raw(&[variant, short]),
+            _ => {
+                self.byte(variant);
+                self.unsigned(bytes.len() as u64);
+            }
+        }
+        self.raw(bytes);
     }
 
     /// A signed integer of more than one byte.
@@ -211,6 +243,7 @@ impl<'a> Reader<'a> {
         Ok(self.raw(1)?[0])
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Violation> {
         let mut array = [0; N];
         array.copy_from_slice(self.raw(N)?);
@@ -247,6 +280,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`Fault::Malformed`].
+    #[inline]
     pub fn signed(&mut self, width: usize) -> Result<i64, Violation> {
         let zigzag = self.unsigned(width)?;
         Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
@@ -293,6 +327,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// As [`Reader::count`].
+    #[inline]
     pub fn counted(&mut self) -> Result<&'a [u8], Violation> {
         let count = self.count(1)?;
         self.raw(count)
@@ -334,6 +369,7 @@ macro_rules! integers {
                 out.$method(<$wide>::from(*self));
             }
 
+            #[inline]
             fn decode(input: &mut Reader<'_>) -> Result<Self, Violation> {
                 // A shorter form cannot hold more than its type, so nothing is cut off.
                 input.$method(size_of::<$type>()).map(|wide| wide as $type)
@@ -354,6 +390,7 @@ macro_rules! fixed {
                 out.raw(&self.to_le_bytes());
             }
 
+            #[inline]
             fn decode(input: &mut Reader<'_>) -> Result<Self, Violation> {
                 input.array().map(<$type>::from_le_bytes)
             }

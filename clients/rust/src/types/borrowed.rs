@@ -96,24 +96,36 @@ impl<'a> ValueRef<'a> {
     ///
     /// # Errors
     /// [`Violation`] if they are no value.
+    #[inline(always)]
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, Violation> {
         let input = &mut Reader::new(bytes);
         Ok(match input.variant()? {
             0 => Self::Null,
             1 => Self::Bool(Wire::decode(input)?),
-            2 => Self::Int2(Wire::decode(input)?),
             3 => Self::Int4(Wire::decode(input)?),
             4 => Self::Int8(Wire::decode(input)?),
-            5 => Self::Float4(Wire::decode(input)?),
             6 => Self::Float8(Wire::decode(input)?),
-            7 => Self::Numeric(input.text()?),
             8 => Self::Text(input.text()?),
+            14 => Self::TimestampTz(Wire::decode(input)?),
+            variant => return Self::read_rarer(variant, input, bytes),
+        })
+    }
+
+    /// Those that [`ValueRef::read`] does not have in line, where the type that is wanted is known.
+    fn read_rarer(
+        variant: u32,
+        input: &mut Reader<'a>,
+        bytes: &'a [u8],
+    ) -> Result<Self, Violation> {
+        Ok(match variant {
+            2 => Self::Int2(Wire::decode(input)?),
+            5 => Self::Float4(Wire::decode(input)?),
+            7 => Self::Numeric(input.text()?),
             9 => Self::Bytea(input.counted()?),
             10 => Self::Date(Wire::decode(input)?),
             11 => Self::Time(Wire::decode(input)?),
             12 => Self::TimeTz { micros: Wire::decode(input)?, offset_secs: Wire::decode(input)? },
             13 => Self::Timestamp(Wire::decode(input)?),
-            14 => Self::TimestampTz(Wire::decode(input)?),
             15 => Self::Interval {
                 months: Wire::decode(input)?,
                 days: Wire::decode(input)?,

@@ -36,6 +36,7 @@ pub trait FromValue<'a>: Sized {
 macro_rules! from {
     ($($type:ty { $($pattern:pat => $result:expr),* $(,)? })*) => {$(
         impl<'a> FromValue<'a> for $type {
+            #[inline]
             fn from_value(value: ValueRef<'a>) -> Result<Self, Mismatch> {
                 match value {
                     $($pattern => Ok($result),)*

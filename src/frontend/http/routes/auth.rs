@@ -16,9 +16,10 @@ use utoipa_axum::routes;
 use super::super::error::{ApiError, ApiResult};
 use super::super::extract::{Caller, InPath, JsonBody, SESSION_COOKIE, whence};
 use super::super::paging::{List, Page};
-use super::super::{HttpDoor, Way, answer};
+use super::super::{HttpDoor, Way, answer, no_content};
 use super::Routes;
-use crate::auth::api_keys::NewKey;
+use super::unsupported::unsupported;
+use crate::auth::api_keys::{KeyInfo, NewKey};
 use crate::auth::rbac::Permission;
 use crate::auth::tokens::logins::TokenPair;
 use crate::auth::{Credential, Identity, Login, Visit};
@@ -74,7 +75,7 @@ struct LoginRequest {
     cookie: bool,
 }
 
-#[derive(Clone, Copy, Deserialize, ToSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Provider {
     Database,
@@ -149,9 +150,12 @@ async fn login(
     visitor: Visitor,
     JsonBody(request): JsonBody<LoginRequest>,
 ) -> ApiResult {
-    if request.provider.is_some_and(|provider| provider != Provider::Database) {
-        let text = "this server logs in with the database's own passwords only";
-        return Err(Error::new(ErrorKind::NotSupported, text).into());
+    match request.provider {
+        None | Some(Provider::Database) => {}
+        Some(Provider::Ldap) => return Err(unsupported("ldap").into()),
+        Some(Provider::Kerberos) => return Err(unsupported("kerberos").into()),
+        Some(Provider::Saml) => return Err(unsupported("saml").into()),
+        Some(Provider::Oauth) => return Err(unsupported("oauth_login").into()),
     }
     let password = Secret::new(request.password);
     let credential = Credential::Password(request.username.as_str().into(), password);
@@ -184,12 +188,6 @@ fn set_cookie(response: &mut Response, value: &str, secs: u64, has_tls: bool) ->
     cookie.set_sensitive(true);
     response.headers_mut().append(SET_COOKIE, cookie);
     Ok(())
-}
-
-fn no_content() -> Response {
-    let mut response = Response::default();
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
 }
 
 /// Log out
@@ -356,71 +354,18 @@ async fn get_csrf(State(door): State<Arc<HttpDoor>>, caller: Caller) -> ApiResul
     Ok(answer(StatusCode::OK, &CsrfToken { csrf_token }))
 }
 
-/// An API key, without its secret.
-#[derive(Serialize, ToSchema)]
-struct KeyEntry {
-    /// Its public id.
-    key_id: String,
-    /// The role that it stands for.
-    user_id: String,
-    /// Name for people.
-    name: String,
-    /// All that it may be used for; empty = whatever the role may.
-    permissions: Vec<String>,
-    /// Networks from where it may be used; empty = from everywhere.
-    addresses: Vec<String>,
-    /// Requests a second.
-    #[schema(required)]
-    rate_limit: Option<u32>,
-    /// When it was made.
-    created_at: String,
-    /// When it ends.
-    #[schema(required)]
-    expires_at: Option<String>,
-    /// When it was used last, to the minute.
-    #[schema(required)]
-    last_used: Option<String>,
-    /// How often it was used.
-    usage_count: u64,
-    /// When it was revoked.
-    #[schema(required)]
-    revoked_at: Option<String>,
-}
-
 /// List API keys
 ///
 /// Those of the caller; those of everybody for who may `admin:keys`.
 #[utoipa::path(
     get, path = "/api/v1/auth/api-keys", tag = "auth", params(Page),
-    responses((status = 200, description = "A page of them.", body = List<KeyEntry>))
+    responses((status = 200, description = "A page of them.", body = List<KeyInfo>))
 )]
 async fn list_api_keys(State(door): State<Arc<HttpDoor>>, caller: Caller, page: Page) -> ApiResult {
-    let all = may_have_all(&door, &caller.identity).await?;
+    let all = caller.may(&door, "admin:keys").await?;
     let role = (!all).then_some(&caller.identity.role);
     let keys = door.auth.list_keys(role, MOST_KEYS).await?;
-    let keys = keys.into_iter().map(|key| KeyEntry {
-        key_id: key.key_id,
-        user_id: key.user_id,
-        name: key.name,
-        permissions: key.permissions,
-        addresses: key.addresses,
-        rate_limit: key.rate_limit,
-        created_at: key.created_at,
-        expires_at: key.expires_at,
-        last_used: key.last_used,
-        usage_count: key.usage_count,
-        revoked_at: key.revoked_at,
-    });
-    let keys: Vec<KeyEntry> = keys.collect();
     Ok(answer(StatusCode::OK, &page.of_all(keys)))
-}
-
-/// Whether somebody sees and revokes the keys of others; asked without a word in the audit log.
-async fn may_have_all(door: &HttpDoor, identity: &Identity) -> Result<bool> {
-    let wanted = Permission::parse("admin:keys")?;
-    let (_, permissions) = door.auth.permissions_of(identity).await?;
-    let mut permissions = permissions.iter().filter_map(|text| Permission::parse(text).ok());
-    Ok(permissions.any(|permission| permission.covers(&wanted)))
 }
 
 /// An API key that is to be.
@@ -431,11 +376,11 @@ struct CreateKey {
     name: String,
     /// All that it may be used for; empty = whatever the role may.
     #[serde(default)]
-    #[schema(examples(json!(["read:tables"])))]
+    #[schema(examples("read:tables"))]
     permissions: Vec<String>,
     /// Networks from where it may be used; empty = from everywhere.
     #[serde(default)]
-    #[schema(examples(json!(["10.0.0.0/8"])))]
+    #[schema(examples("10.0.0.0/8"))]
     addresses: Vec<String>,
     /// Requests a second.
     #[schema(minimum = 1)]
@@ -505,7 +450,7 @@ async fn delete_api_key(
     caller: Caller,
     InPath(key_id): InPath<String>,
 ) -> ApiResult {
-    let all = may_have_all(&door, &caller.identity).await?;
+    let all = caller.may(&door, "admin:keys").await?;
     match door.auth.revoke_key(&caller.identity, &key_id, all, &caller.visit).await? {
         true => Ok(no_content()),
         false => {

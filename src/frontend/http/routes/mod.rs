@@ -5,6 +5,7 @@ mod batch;
 mod connections;
 mod health;
 mod info;
+mod jobs;
 mod locks;
 mod metrics;
 mod openapi;
@@ -14,6 +15,7 @@ mod prepared;
 mod procedures;
 mod queries;
 mod query;
+mod rest;
 mod schema;
 mod session_state;
 mod sessions;
@@ -29,13 +31,34 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn};
 use axum::routing::MethodRouter;
-use serde::Deserialize as _;
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use openapi::document;
 
 use super::{HttpDoor, description};
+
+/// How something is dropped.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct DropQuery {
+    /// With everything that depends on it.
+    #[serde(default)]
+    cascade: bool,
+    /// Not an error when there is none.
+    #[serde(default)]
+    if_exists: bool,
+}
+
+impl DropQuery {
+    fn sql(&self, what: &str, name: &str) -> String {
+        let if_exists = if self.if_exists { "IF EXISTS " } else { "" };
+        let cascade = if self.cascade { " CASCADE" } else { "" };
+        format!("DROP {what} {if_exists}{name}{cascade}")
+    }
+}
 
 /// What a file of this folder gives.
 type Routes = OpenApiRouter<Arc<HttpDoor>>;
@@ -99,7 +122,9 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(connections::routes())
         .merge(sessions::routes())
         .merge(session_state::routes())
+        .merge(jobs::routes())
         .merge(unsupported::routes())
+        .merge(rest::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
         .merge(health::routes())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -16,7 +17,7 @@ use utoipa_axum::routes;
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, JsonBody, Params};
 use super::super::paging::{List, Page};
-use super::super::{HttpDoor, answer, fetch};
+use super::super::{HttpDoor, InWork, answer, fetch};
 use super::Routes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::admin::PoolKind;
@@ -470,6 +471,7 @@ struct DrainedPool {
 )]
 async fn drain_pool(
     State(door): State<Arc<HttpDoor>>,
+    Extension(in_work): Extension<InWork>,
     _: Caller,
     InPath(id): InPath<String>,
     JsonBody(how): JsonBody<DrainPool>,
@@ -480,6 +482,7 @@ async fn drain_pool(
         let text = format!("timeout_secs is at most {MAX_DRAIN_SECS}");
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
+    in_work.has_own_limit();
     let (drained, remaining) = if how.resume {
         door.admin.resume(None)?;
         (0, door.admin.counts(PoolKind::Main).total)

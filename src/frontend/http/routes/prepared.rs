@@ -14,11 +14,12 @@ use super::super::extract::{Caller, InPath, JsonBody};
 use super::super::kept::{Client, Named};
 use super::super::open::number_in;
 use super::super::paging::{List, Page};
+use super::super::running::timed_out;
 use super::super::shelf::Borrowed;
 use super::super::values::timestamp;
-use super::super::{HttpDoor, answer, fetch};
+use super::super::{HttpDoor, answer, fetch, no_content};
 use super::Routes;
-use super::schema::gone;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
 
@@ -160,9 +161,7 @@ async fn prepare(
     let types = numbers_of(door, session, &new.parameter_types).await?;
     let limit = door.config.now().api.request_timeout_secs.duration();
     let learnt = session.prepare(&door.catalog, &new.sql, &types);
-    let known = tokio::time::timeout(limit, learnt)
-        .await
-        .map_err(|_| super::super::body::timed_out())??;
+    let known = tokio::time::timeout(limit, learnt).await.map_err(|_| timed_out())??;
     let columns = known.described.columns.iter();
     let named = Named {
         sql: new.sql,
@@ -272,5 +271,5 @@ async fn delete_prepared(
 ) -> ApiResult {
     let kept = door.kept.find(session_in(&headers)?, &caller.identity.role)?;
     let removed = kept.about.state.lock().named.remove(&name);
-    removed.map(|_| gone()).ok_or_else(|| missing(&name).into())
+    removed.map(|_| no_content()).ok_or_else(|| missing(&name).into())
 }

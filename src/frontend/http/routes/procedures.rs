@@ -16,10 +16,10 @@ use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, JsonBody, Params};
 use super::super::open::Hold;
 use super::super::paging::{List, Page};
-use super::super::{HttpDoor, answer, fetch};
-use super::Routes;
-use super::schema::{Created, DropQuery, PlaceQuery, gone};
+use super::super::{HttpDoor, answer, fetch, no_content};
+use super::schema::{Created, PlaceQuery};
 use super::tables::check_types;
+use super::{DropQuery, Routes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::ddl::{check_expression, quote_name, quote_qualified};
 use crate::query::quote_literal;
@@ -328,7 +328,7 @@ async fn delete_procedure(
         let _ = write!(routine, "({})", types.join(", "));
     }
     fetch::run(&door, &mut session, &how.sql("ROUTINE", &routine), &[]).await?;
-    Ok(gone())
+    Ok(no_content())
 }
 
 /// A call.
@@ -393,7 +393,9 @@ fn arguments(given: Option<&RawValue>) -> Result<(String, Vec<Box<RawValue>>)> {
 /// same name.
 #[utoipa::path(
     post, path = "/api/v1/sql/procedures/{name}/call", tag = "schema",
-    params(("name" = String, Path, description = "Its name.")), request_body = CallRoutine,
+    params(("name" = String, Path, description = "Its name."), ("x-session-id" = Option<u64>, Header,
+        description = "Number of an open session to run in.")),
+    request_body = CallRoutine,
     responses((status = 200, description = "What it gave.", body = Called))
 )]
 async fn call_procedure(

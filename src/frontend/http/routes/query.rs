@@ -13,10 +13,12 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use super::super::body::{Fill, Format, Layout, Rows, RowsBody, timed_out};
+use super::super::body::{Rows, Run};
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, JsonBody};
+use super::super::formats::{Format, Layout};
 use super::super::open::Hold;
+use super::super::running::{ChunkedBody, Chunks, Fill, timed_out};
 use super::super::values::bind;
 use super::super::{HttpDoor, InWork};
 use super::Routes;
@@ -149,18 +151,30 @@ impl QueryRequest {
         Style {
             int8_as_string: self.int8 == Some(NumberOrString::String),
             numeric_as_number: self.numeric == NumberOrString::Number,
+            as_postgres: false,
         }
     }
 }
 
 /// Run a statement
 ///
-/// Runs one SQL statement with parameters as the caller's role. With `Accept:
-/// application/x-ndjson` rows are streamed, one line each, as they come.
+/// Runs one SQL statement with parameters as the caller's role. `Accept` chooses the form of the
+/// result: one JSON document, or a stream of rows as they come: lines of JSON, CSV, an Arrow IPC
+/// stream, MessagePack maps one after the other. A stream has the rows alone, and no time limit
+/// unless `timeout_ms` sets one. One that is cut off by an error ends with `{"error":…}` where the
+/// form can say it, and its connection is broken in any case.
 #[utoipa::path(
     post, path = "/api/v1/query", tag = "query", request_body = QueryRequest,
+    params(("x-session-id" = Option<u64>, Header,
+        description = "Number of an open session to run in.")),
     responses((status = 200, description = "The result.",
-        content((QueryResult = "application/json"), (String = "application/x-ndjson"))))
+        content(
+            (QueryResult = "application/json"),
+            (String = "application/x-ndjson"),
+            (String = "text/csv"),
+            (Vec<u8> = "application/vnd.apache.arrow.stream"),
+            (Vec<u8> = "application/msgpack"),
+        )))
 )]
 async fn execute_query(
     State(door): State<Arc<HttpDoor>>,
@@ -172,11 +186,14 @@ async fn execute_query(
     let begun = Instant::now();
     let config = door.config.now();
     request.check(config.network.max_request_size.len())?;
-    let format = accepted(&headers)?;
+    let format = Format::accepted(&headers)?;
     let rows_as_arrays = request.row_format == RowFormat::Array;
+    let layout = Layout { format, rows_as_arrays, style: request.style() };
     let max_rows = request.max_rows.map(u64::from);
-    let layout = Layout { format, rows_as_arrays, max_rows, style: request.style() };
     let deadline = deadline(&request, format, config.api.request_timeout_secs.duration());
+    if request.timeout_ms.is_some() || format.is_stream() {
+        in_work.has_own_limit();
+    }
     let id = caller.id.clone();
     let database = request.database.as_deref();
     let hold = Hold::of(&door, &caller, &headers, request.transaction_id, database)?;
@@ -186,22 +203,18 @@ async fn execute_query(
         Some(at) => tokio::time::timeout_at(at, started).await.map_err(|_| timed_out())??,
         None => started.await?,
     };
-    let longest = config.api.max_row_size.len();
-    let columns = &known.described.columns;
-    let mut rows = Box::new(Rows::new(hold, layout, columns, longest, begun, deadline));
+    let longest_row = config.api.max_row_size.len();
+    let run = Run { layout, max_rows, longest_row, begun, deadline };
+    let mut rows = Box::new(Rows::new(hold, run, &known.described.columns)?);
     let fill = std::future::poll_fn(|cx| rows.poll_fill(cx)).await?;
     let query_id = rows.query_id().to_owned();
     let body = match fill {
         Fill::End => Body::from(rows.take()),
-        Fill::More => Body::new(RowsBody::new(rows, id, door.metrics.clone(), in_work.keep())),
+        Fill::More => Body::new(ChunkedBody::new(rows, id, door.metrics.clone(), in_work.keep())),
     };
     let mut response = Response::new(body);
-    let content_type = match format {
-        Format::Json => "application/json",
-        Format::Ndjson => "application/x-ndjson",
-    };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     if let Ok(query_id) = HeaderValue::from_str(&query_id) {
         headers.insert("x-query-id", query_id);
     }
@@ -214,10 +227,10 @@ fn deadline(
     format: Format,
     usual: Duration,
 ) -> Option<tokio::time::Instant> {
-    let limit = match (request.timeout_ms, format) {
-        (Some(ms), _) => Duration::from_millis(ms),
-        (None, Format::Json) => usual,
-        (None, Format::Ndjson) => return None,
+    let limit = match request.timeout_ms {
+        Some(ms) => Duration::from_millis(ms),
+        None if format.is_stream() => return None,
+        None => usual,
     };
     tokio::time::Instant::now().checked_add(limit)
 }
@@ -276,21 +289,4 @@ fn named(hold: &Hold, name: &str) -> Result<(String, Vec<u32>)> {
     };
     named.runs += 1;
     Ok((named.sql.clone(), named.types.clone()))
-}
-
-/// The first content type of Accept that can be produced.
-fn accepted(headers: &HeaderMap) -> Result<Format> {
-    let Some(accept) = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) else {
-        return Ok(Format::Json);
-    };
-    let known =
-        accept.split(',').find_map(|item| match item.split(';').next().unwrap_or("").trim() {
-            "*/*" | "application/*" | "application/json" => Some(Format::Json),
-            "application/x-ndjson" | "application/ndjson" => Some(Format::Ndjson),
-            _ => None,
-        });
-    known.ok_or_else(|| {
-        let text = "results are application/json or application/x-ndjson";
-        Error::new(ErrorKind::NotAcceptable, text)
-    })
 }

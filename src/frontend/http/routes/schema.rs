@@ -15,11 +15,13 @@ use utoipa_axum::routes;
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, JsonBody, Params};
 use super::super::paging::{List, Page};
-use super::super::{HttpDoor, answer, fetch};
-use super::{Routes, aliased_to};
+use super::super::{HttpDoor, answer, fetch, no_content};
+use super::{DropQuery, Routes, aliased_to, jobs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::ddl::{check_expression, quote_list, quote_name, quote_qualified};
 use crate::query::quote_literal;
+use crate::session::Session;
+use crate::session::jobs::Job;
 
 /// Routes of this file.
 pub fn routes() -> Routes {
@@ -60,32 +62,6 @@ impl PlaceQuery {
     pub(super) fn of_list(&self) -> Option<&str> {
         Some(self.schema()).filter(|schema| *schema != "*")
     }
-}
-
-/// How something is dropped.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct DropQuery {
-    /// With everything that depends on it.
-    #[serde(default)]
-    cascade: bool,
-    /// Not an error when there is none.
-    #[serde(default)]
-    if_exists: bool,
-}
-
-impl DropQuery {
-    pub(super) fn sql(&self, what: &str, name: &str) -> String {
-        let if_exists = if self.if_exists { "IF EXISTS " } else { "" };
-        let cascade = if self.cascade { " CASCADE" } else { "" };
-        format!("DROP {what} {if_exists}{name}{cascade}")
-    }
-}
-
-pub(super) fn gone() -> Response {
-    let mut response = Response::default();
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
 }
 
 async fn execute(door: &HttpDoor, caller: &Caller, place: Option<&str>, sql: &str) -> Result<()> {
@@ -302,7 +278,7 @@ async fn delete_schema(
 ) -> ApiResult {
     let sql = how.sql("SCHEMA", &quote_name(&name)?);
     execute(&door, &caller, place.database.as_deref(), &sql).await?;
-    Ok(gone())
+    Ok(no_content())
 }
 
 /// A database in a list.
@@ -416,7 +392,7 @@ async fn delete_database(
     let force = if how.force { " WITH (FORCE)" } else { "" };
     let sql = format!("DROP DATABASE {if_exists}{}{force}", quote_name(&name)?);
     execute(&door, &caller, None, &sql).await?;
-    Ok(gone())
+    Ok(no_content())
 }
 
 /// A view in a list.
@@ -535,7 +511,7 @@ async fn delete_view(
     let what = if is_materialized { "MATERIALIZED VIEW" } else { "VIEW" };
     let sql = how.sql(what, &quote_qualified(place.schema(), &name)?);
     fetch::run(&door, &mut session, &sql, &[]).await?;
-    Ok(gone())
+    Ok(no_content())
 }
 
 /// An index in a list.
@@ -616,7 +592,7 @@ struct CreateIndex {
     /// Further columns that the index holds.
     #[serde(default)]
     include: Vec<String>,
-    /// Without stopping writes to the table.
+    /// Without stopping writes to the table: a job does it.
     #[serde(default)]
     concurrently: bool,
     /// Another database than api.database.
@@ -658,10 +634,13 @@ impl CreateIndex {
 
 /// Create an index
 ///
-/// `CREATE INDEX`, as the caller's role.
+/// `CREATE INDEX`, as the caller's role; with `concurrently` in a job.
 #[utoipa::path(
     post, path = "/api/v1/sql/indexes", tag = "schema", request_body = CreateIndex,
-    responses((status = 201, description = "It is there.", body = IndexEntry))
+    responses(
+        (status = 201, description = "It is there.", body = IndexEntry),
+        (status = 202, description = "A job makes it; its result is the index.", body = Job),
+    )
 )]
 async fn create_index(
     State(door): State<Arc<HttpDoor>>,
@@ -669,16 +648,34 @@ async fn create_index(
     JsonBody(new): JsonBody<CreateIndex>,
 ) -> ApiResult {
     let sql = new.sql()?;
+    if new.concurrently {
+        let (creator, working) = (caller.identity.clone(), door.clone());
+        let work = |name: String| async move {
+            let mut session = caller.session_called(&working, new.database.as_deref(), &name)?;
+            fetch::run_unhurried(&working, &mut session, &sql).await?;
+            let index = newest_index(&working, &mut session, &new).await?;
+            serde_json::to_value(&index).map_err(Error::internal)
+        };
+        return jobs::accept(&door, &creator, "create_index", work).await;
+    }
     let mut session = caller.session(&door, new.database.as_deref())?;
     fetch::run(&door, &mut session, &sql, &[]).await?;
-    // The newest of the table is the one that was just made.
+    let index = newest_index(&door, &mut session, &new).await?;
+    Ok(answer(StatusCode::CREATED, &index))
+}
+
+/// The newest of the table is the one that was just made.
+async fn newest_index(
+    door: &HttpDoor,
+    session: &mut Session,
+    new: &CreateIndex,
+) -> Result<IndexEntry> {
     let sql = include_str!("../../../../sql/api/indexes.sql")
         .replace("ORDER BY n.nspname, i.relname", "ORDER BY i.oid DESC");
     let schema = new.schema.as_deref().unwrap_or("public");
     let params = [Some(schema), Some(new.table.as_str()), Some("1"), Some("0")];
-    let found = fetch::run(&door, &mut session, &sql, &params).await?;
-    let index: IndexEntry = found.one(|| "the index is gone already".into())?;
-    Ok(answer(StatusCode::CREATED, &index))
+    let found = fetch::run(door, session, &sql, &params).await?;
+    found.one(|| "the index is gone already".into())
 }
 
 /// How an index is dropped.
@@ -710,5 +707,5 @@ async fn delete_index(
     let what = if index.concurrently { "INDEX CONCURRENTLY" } else { "INDEX" };
     let sql = how.sql(what, &quote_qualified(place.schema(), &name)?);
     execute(&door, &caller, place.database.as_deref(), &sql).await?;
-    Ok(gone())
+    Ok(no_content())
 }

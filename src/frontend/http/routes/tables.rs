@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -13,11 +12,11 @@ use utoipa_axum::routes;
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, JsonBody, Params};
 use super::super::paging::{List, Page};
-use super::super::{HttpDoor, answer, fetch};
-use super::Routes;
+use super::super::{HttpDoor, answer, fetch, no_content};
+use super::{DropQuery, Routes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::ddl::{
-    NewColumn, NewTable, References, check_expression, quote_name, quote_qualified,
+    NewColumn, NewConstraint, NewTable, References, default_of, quote_name, quote_qualified,
 };
 use crate::query::quote_literal;
 use crate::session::Session;
@@ -216,6 +215,15 @@ enum Constraint {
     Check(String),
 }
 
+impl Constraint {
+    fn parts(&self) -> NewConstraint<'_> {
+        match self {
+            Self::Unique(columns) => NewConstraint::Unique(columns),
+            Self::Check(expression) => NewConstraint::Check(expression),
+        }
+    }
+}
+
 /// How rows are divided.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -292,18 +300,6 @@ struct AlterColumn {
     default: Option<Option<String>>,
     /// New name.
     rename_to: Option<String>,
-}
-
-/// How a table is dropped.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct DropQuery {
-    /// With everything that depends on it.
-    #[serde(default)]
-    cascade: bool,
-    /// Not an error when there is none.
-    #[serde(default)]
-    if_exists: bool,
 }
 
 /// List tables
@@ -393,17 +389,10 @@ fn new_table<'a>(schema: &'a str, name: &'a str, table: &'a CreateTable) -> NewT
         columns: table.columns.iter().map(|column| column.parts(schema)).collect(),
         primary_key: keys.map(|column| column.name.as_str()).collect(),
         if_not_exists: table.if_not_exists,
+        constraints: table.constraints.iter().map(Constraint::parts).collect(),
         tablespace: table.tablespace.as_deref(),
         ..NewTable::default()
     };
-    for constraint in &table.constraints {
-        match constraint {
-            Constraint::Unique(columns) => {
-                new.unique.push(columns.iter().map(String::as_str).collect());
-            }
-            Constraint::Check(expression) => new.checks.push(expression),
-        }
-    }
     new.partition_by = table
         .partition_by
         .as_ref()
@@ -514,15 +503,7 @@ impl UpdateTable {
             out.push(format!("ALTER TABLE {table} DROP COLUMN {}", quote_name(column)?));
         }
         for constraint in &self.add_constraints {
-            let definition = match constraint {
-                Constraint::Unique(columns) => {
-                    format!("UNIQUE ({})", crate::query::ddl::quote_list(columns)?)
-                }
-                Constraint::Check(expression) => {
-                    check_expression("check", expression)?;
-                    format!("CHECK ({expression}\n)")
-                }
-            };
+            let definition = constraint.parts().sql()?;
             out.push(format!("ALTER TABLE {table} ADD {definition}"));
         }
         for constraint in &self.drop_constraints {
@@ -557,8 +538,7 @@ impl AlterColumn {
         }
         match &self.default {
             Some(Some(expression)) => {
-                check_expression("default", expression)?;
-                out.push(format!("{alter} SET DEFAULT ({expression}\n)"));
+                out.push(format!("{alter} SET DEFAULT {}", default_of(expression)?));
             }
             Some(None) => out.push(format!("{alter} DROP DEFAULT")),
             None => {}
@@ -591,12 +571,7 @@ async fn delete_table(
     Params(how): Params<DropQuery>,
 ) -> ApiResult {
     let mut session = caller.session(&door, place.database.as_deref())?;
-    let if_exists = if how.if_exists { "IF EXISTS " } else { "" };
-    let cascade = if how.cascade { " CASCADE" } else { "" };
-    let table = quote_qualified(place.schema(), &name)?;
-    let sql = format!("DROP TABLE {if_exists}{table}{cascade}");
+    let sql = how.sql("TABLE", &quote_qualified(place.schema(), &name)?);
     fetch::run(&door, &mut session, &sql, &[]).await?;
-    let mut response = Response::default();
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
+    Ok(no_content())
 }

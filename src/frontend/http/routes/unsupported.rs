@@ -8,7 +8,7 @@ use utoipa::openapi::{ObjectBuilder, Required, ResponseBuilder, Type};
 
 use super::super::error::ApiError;
 use super::super::extract::Caller;
-use super::Routes;
+use super::{Routes, aliased};
 use crate::error::{Error, ErrorKind};
 
 /// How a feature stands.
@@ -85,6 +85,13 @@ const PUT: MethodFilter = MethodFilter::PUT;
 const POST: MethodFilter = MethodFilter::POST;
 const DELETE: MethodFilter = MethodFilter::DELETE;
 
+/// Names of operations before the present ones.
+const ALIASES: [(&str, &str); 3] = [
+    ("/api/v1/auth/ldap/config", "/api/v1/auth/ldap"),
+    ("/api/v1/auth/oauth/config", "/api/v1/auth/oauth"),
+    ("/api/v1/auth/sso/config", "/api/v1/auth/sso"),
+];
+
 /// Every feature, by name.
 pub const FEATURES: &[Feature] = &[
     supported("api_keys"),
@@ -98,12 +105,47 @@ pub const FEATURES: &[Feature] = &[
     supported("indexes"),
     supported("jwt"),
     absent("kerberos", "log-ins over Kerberos are not part of this version", &[]),
-    absent("ldap", "log-ins over LDAP are not part of this version", &[]),
+    absent(
+        "ldap",
+        "log-ins over LDAP are not part of this version",
+        &[
+            Operation::new(GET, "/api/v1/auth/ldap", "get_ldap", "Get the settings of LDAP"),
+            Operation::new(PUT, "/api/v1/auth/ldap", "update_ldap", "Change the settings of LDAP"),
+        ],
+    ),
     supported("locks"),
-    absent("mfa", "log-ins have one factor in this version", &[]),
+    absent(
+        "mfa",
+        "log-ins have one factor in this version",
+        &[Operation::new(POST, "/api/v1/auth/mfa/verify", "verify_mfa", "Show a second factor")],
+    ),
     absent("mvcc", "rows' versions and snapshots are not part of this version", &[]),
     supported("ndjson"),
-    absent("oauth_login", "this server is no OAuth client; it takes the tokens of issuers", &[]),
+    absent(
+        "oauth_login",
+        "this server is no OAuth client; it takes the tokens of issuers",
+        &[
+            Operation::new(GET, "/api/v1/auth/oauth", "get_oauth", "Get the settings of OAuth"),
+            Operation::new(
+                PUT,
+                "/api/v1/auth/oauth",
+                "update_oauth",
+                "Change the settings of OAuth",
+            ),
+            Operation::new(
+                GET,
+                "/api/v1/auth/oauth/authorize",
+                "authorize_oauth",
+                "Begin a log-in over OAuth",
+            ),
+            Operation::new(
+                GET,
+                "/api/v1/auth/oauth/callback",
+                "callback_oauth",
+                "End a log-in over OAuth",
+            ),
+        ],
+    ),
     absent("pool_aging_policies", "connections age by time (time_based) and nothing else", &[]),
     absent(
         "pool_creation",
@@ -167,7 +209,15 @@ pub const FEATURES: &[Feature] = &[
     supported("procedures"),
     supported("query"),
     supported("rbac"),
-    absent("saml", "log-ins over SAML are not part of this version", &[]),
+    absent(
+        "saml",
+        "log-ins over SAML are not part of this version",
+        &[
+            Operation::new(GET, "/api/v1/auth/sso", "get_sso", "Get the settings of SAML"),
+            Operation::new(PUT, "/api/v1/auth/sso", "update_sso", "Change the settings of SAML"),
+            Operation::new(POST, "/api/v1/auth/saml/acs", "consume_assertion", "Take an assertion"),
+        ],
+    ),
     supported("savepoints"),
     supported("schemas"),
     absent(
@@ -250,6 +300,10 @@ pub fn routes() -> Routes {
         // Who asks is known, as everywhere.
         let refusal =
             move |_: Caller| async move { Err::<Response, _>(ApiError(unsupported(name))) };
+        let aliases = ALIASES.iter().filter(|(_, canonical)| *canonical == operation.path);
+        let routes = aliases.fold(routes, |routes, (alias, canonical)| {
+            routes.route(alias, aliased(canonical, on(operation.method, refusal)))
+        });
         routes.route(operation.path, on(operation.method, refusal))
     })
 }

@@ -1,0 +1,53 @@
+//! A row as a JSON object or array.
+
+use crate::error::{Error, Result};
+use crate::proto::backend::DataRow;
+use crate::proto::json::{self, Shape, Style};
+use crate::session::Column;
+
+struct OutColumn {
+    /// `"name":` for objects.
+    key: Vec<u8>,
+    shape: Shape,
+}
+
+/// Writes the rows of a result as JSON.
+pub struct RowWriter {
+    columns: Vec<OutColumn>,
+    as_arrays: bool,
+    style: Style,
+}
+
+impl RowWriter {
+    /// For rows of these columns.
+    pub fn new(columns: &[Column], as_arrays: bool, style: Style) -> Self {
+        let column = |column: &Column| {
+            let mut key = Vec::new();
+            json::write_string(&mut key, column.name.as_bytes());
+            key.push(b':');
+            OutColumn { key, shape: column.info.shape.clone() }
+        };
+        Self { columns: columns.iter().map(column).collect(), as_arrays, style }
+    }
+
+    /// Writes the body of a DataRow.
+    pub fn write(&self, row: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let (open, close) = if self.as_arrays { (b'[', b']') } else { (b'{', b'}') };
+        out.push(open);
+        let row = DataRow::parse(row).map_err(Error::backend_lost)?;
+        for (at, (value, column)) in row.zip(&self.columns).enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            if !self.as_arrays {
+                out.extend_from_slice(&column.key);
+            }
+            match value.map_err(Error::backend_lost)? {
+                Some(text) => json::write_value(out, text, &column.shape, self.style),
+                None => out.extend_from_slice(b"null"),
+            }
+        }
+        out.push(close);
+        Ok(())
+    }
+}

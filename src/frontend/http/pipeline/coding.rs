@@ -1,0 +1,71 @@
+//! `Content-Encoding` in both directions.
+
+use std::convert::Infallible;
+use std::future::ready;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use http_body::Body as _;
+use tower::{ServiceExt, service_fn};
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::compression::{Compression, CompressionLevel};
+use tower_http::decompression::{DecompressionBody, RequestDecompression};
+
+use crate::config::Encodings;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Answers up to this length are not worth it.
+const SMALLEST: u64 = 1024;
+
+/// What costs about as much time for each of the three, and gains most of what can be gained.
+const LEVEL: CompressionLevel = CompressionLevel::Precise(4);
+
+/// Compresses an answer if the client takes that. What is compressed goes out whenever the body has
+/// nothing more at the moment, so streams stay streams.
+pub(super) async fn compress(
+    encodings: &Encodings,
+    accepted: Option<HeaderValue>,
+    response: Response,
+) -> Response {
+    let Some(accepted) = accepted else { return response };
+    let size = response.body().size_hint();
+    let is_on = encodings.gzip || encodings.br || encodings.zstd;
+    if !is_on || size.upper().is_some_and(|size| size <= SMALLEST) {
+        return response;
+    }
+    let mut request = Request::new(Body::empty());
+    request.headers_mut().insert(header::ACCEPT_ENCODING, accepted);
+    let mut response = Some(response);
+    // It is called once.
+    let answered = service_fn(move |_: Request| {
+        ready(Ok::<_, Infallible>(response.take().unwrap_or_default()))
+    });
+    let compressed = Compression::new(answered)
+        .gzip(encodings.gzip)
+        .br(encodings.br)
+        .zstd(encodings.zstd)
+        .quality(LEVEL)
+        .compress_when(SizeAbove::new(SMALLEST + 1).and(NotForContentType::IMAGES));
+    match compressed.oneshot(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(never) => match never {},
+    }
+}
+
+/// Undoes what the client has done to the body.
+pub(super) async fn decompress(request: Request) -> Result<Request> {
+    let Some(coding) = request.headers().get(header::CONTENT_ENCODING) else { return Ok(request) };
+    if !matches!(coding.as_bytes(), b"gzip" | b"br" | b"zstd" | b"identity") {
+        let text = "the body's Content-Encoding is not one of gzip, br, zstd, identity";
+        return Err(Error::new(ErrorKind::UnsupportedMediaType, text));
+    }
+    let mut undone = None;
+    let keep = service_fn(|request: axum::http::Request<DecompressionBody<Body>>| {
+        undone = Some(request.map(Body::new));
+        ready(Ok::<_, Infallible>(Response::<Body>::default()))
+    });
+    let Ok(_) = RequestDecompression::new(keep).oneshot(request).await;
+    undone.ok_or_else(|| Error::internal("a known Content-Encoding was refused"))
+}

@@ -1,0 +1,110 @@
+//! What is in the head of every answer.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::Response;
+
+use super::super::HttpDoor;
+use super::super::error::seconds;
+use super::work::Passage;
+use super::{cors, number};
+use crate::limits::rate::Decision;
+use crate::net::Stage;
+
+static X_API_VERSION: HeaderName = HeaderName::from_static("x-api-version");
+static X_RUSTYDB_VERSION: HeaderName = HeaderName::from_static("x-rustydb-version");
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+static RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+static RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+static RATELIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+static X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+static X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+static X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+const fn value(value: &'static str) -> HeaderValue {
+    HeaderValue::from_static(value)
+}
+
+/// The headers that most answers get here.
+const USUAL: usize = 20;
+
+/// Adds what every answer has; what a handler has set stays.
+pub(super) fn complete(door: &HttpDoor, passage: &Passage, response: &mut Response) {
+    let config = door.config.now();
+    let headers = response.headers_mut();
+    headers.reserve(USUAL);
+    headers.insert(&X_API_VERSION, value("1"));
+    headers.insert(&X_RUSTYDB_VERSION, value(env!("CARGO_PKG_VERSION")));
+    if let Ok(id) = HeaderValue::from_str(&passage.id().0) {
+        headers.insert(&X_REQUEST_ID, id);
+    }
+    if let Some(id) = &passage.correlation {
+        headers.insert(&X_CORRELATION_ID, id.clone());
+    }
+    if let Some(trace) = &passage.trace {
+        headers.insert(&TRACEPARENT, trace.parent.clone());
+        if let Some(state) = &trace.state {
+            headers.insert(&TRACESTATE, state.clone());
+        }
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(value("no-store"));
+    guard(headers);
+    if passage.way.has_tls {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, value("max-age=31536000"));
+    }
+    let sent_to = (passage.host.as_ref(), &passage.uri);
+    cors::complete(&config.api, passage.origin.as_ref(), sent_to, headers);
+    if let Some(decision) = passage.in_work.tightest() {
+        limits(&decision, headers);
+    }
+    if let Ok(timing) = HeaderValue::try_from(timing(passage)) {
+        headers.insert(&SERVER_TIMING, timing);
+    }
+    if door.drain.stage() == Stage::Replaced {
+        // The next request goes to the process that accepts now; none is lost in between.
+        headers.insert(header::CONNECTION, value("close"));
+    }
+}
+
+/// For browsers: an answer is data, and no part of a page.
+fn guard(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, value("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, value("DENY"));
+    headers.insert(header::REFERRER_POLICY, value("no-referrer"));
+    let nothing = value("default-src 'none'; frame-ancestors 'none'");
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(nothing);
+}
+
+fn limits(decision: &Decision, headers: &mut HeaderMap) {
+    let [limit, remaining] = [decision.limit, decision.remaining].map(number);
+    let reset = number(seconds(decision.reset));
+    headers.insert(&RATELIMIT_LIMIT, limit.clone());
+    headers.insert(&RATELIMIT_REMAINING, remaining.clone());
+    headers.insert(&RATELIMIT_RESET, reset.clone());
+    headers.insert(&X_RATELIMIT_LIMIT, limit);
+    headers.insert(&X_RATELIMIT_REMAINING, remaining);
+    headers.insert(&X_RATELIMIT_RESET, reset);
+}
+
+/// How long the log-in took, and everything up to the head of the answer, in milliseconds.
+fn timing(passage: &Passage) -> String {
+    let mut text = String::with_capacity(48);
+    let mut add = |name: &str, took: Duration| {
+        let (whole, part) = (took.as_millis(), took.subsec_micros() % 1000);
+        // Writing to a string does not fail.
+        let _ = write!(text, "{name};dur={whole}.{part:03}");
+    };
+    if let Some((_, took)) = passage.in_work.who() {
+        add("auth", took);
+        add(", total", passage.begun.elapsed());
+    } else {
+        add("total", passage.begun.elapsed());
+    }
+    text
+}

@@ -1,0 +1,173 @@
+//! What every HTTP request goes through, whatever its route, in this order:
+//!
+//! | Stage | Refuses with | In |
+//! |---|---|---|
+//! | number, trace, timer | | [`work`] |
+//! | who may come in: place, host, TLS | 503, 403 | here |
+//! | CORS; a preflight is answered | 403 | [`cors`] |
+//! | sizes and form of the head, announced length | 400, 413, 414, 431 | [`sizes`] |
+//! | rate of the address, and rules for everybody | 429 | [`rates`] |
+//! | log-in, CSRF, permission, rate of the role | 401, 403, 429 | `extract::Caller` |
+//! | one answer for one Idempotency-Key | 409, 422 | [`replay`] |
+//! | the body: decompressed, and no longer than it may be | 413, 415 | [`coding`], [`sizes`] |
+//! | time | 504 | [`timely`] |
+//! | panics of a handler | 500 | `CatchPanicLayer` |
+//! | the handler | | `routes/` |
+//! | compression, headers | | [`coding`], [`headers`] |
+//! | metrics, audit log, access log; after a refusal, too | | [`record`] |
+
+mod coding;
+mod cors;
+mod headers;
+mod rates;
+mod record;
+mod replay;
+mod sizes;
+mod work;
+
+use std::any::Any;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::{HttpDoor, error};
+use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::metrics::Raised;
+
+pub use rates::proven;
+pub use replay::{Replays, known_caller};
+pub use sizes::unreadable;
+pub use work::{InWork, RequestId};
+
+use work::Passage;
+
+/// What a handler has beyond the limit of all requests, to end with an error that says more.
+const LAST_SECOND: Duration = Duration::from_secs(1);
+
+/// Puts the pipeline around the routes of a listener.
+pub fn around(routes: Router, door: &Arc<HttpDoor>) -> Router {
+    routes.layer(
+        ServiceBuilder::new()
+            .layer(middleware::from_fn_with_state(door.clone(), attend))
+            .layer(CatchPanicLayer::custom(panicked)),
+    )
+}
+
+async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: Next) -> Response {
+    let passage = Passage::begin(&door, &mut request);
+    let in_flight = Raised::new(&door.metrics.api_in_flight);
+    let mut response = match admit(&door, &passage, &request) {
+        Ok(Some(preflight)) => preflight,
+        Ok(None) => {
+            let accepted = request.headers().get(header::ACCEPT_ENCODING).cloned();
+            let answer = replay::once(&door, &passage, request, next).await;
+            coding::compress(&door.config.now().api.compression, accepted, answer).await
+        }
+        Err(error) => error::response(error),
+    };
+    drop(in_flight);
+    let failure = error::finish(&mut response, passage.id(), &door.metrics);
+    headers::complete(&door, &passage, &mut response);
+    record::record(&door, &passage, &response, failure.as_deref());
+    response
+}
+
+/// The stages before anything is done for the request; gives the answer to a preflight.
+fn admit(door: &HttpDoor, passage: &Passage, request: &Request) -> Result<Option<Response>> {
+    let config = door.config.now();
+    if !passage.is_watcher && !passage.in_work.has_place() {
+        let text = format!("{} requests are in work already", door.requests.most());
+        return Err(Error::new(ErrorKind::ServiceUnavailable, text)
+            .with_hint("api.max_connections bounds them; try again later"));
+    }
+    // A page in a browser on this machine could have its name resolved to loopback.
+    if !door.auth.is_required() && !names_this_machine(request.headers()) {
+        let text = "without authentication only localhost or an address may be named as Host";
+        return Err(Error::new(ErrorKind::AuthorizationFailed, text));
+    }
+    let way = &passage.way;
+    if config.security.require_tls && way.is_far && !way.has_tls && !passage.is_watcher {
+        let text = "requests from other hosts must be encrypted: use https";
+        return Err(Error::new(ErrorKind::TlsRequired, text));
+    }
+    if let Some(preflight) = cors::preflight(&config.api, request)? {
+        return Ok(Some(preflight));
+    }
+    sizes::check_head(request, config.api.max_body_size.len())?;
+    passage.check()?;
+    if !passage.is_watcher {
+        rates::coming(door, passage)?;
+    }
+    Ok(None)
+}
+
+/// The stages around a handler that has a body to read and time to spend.
+async fn handle(door: &HttpDoor, passage: &InWork, request: Request, next: Next) -> Response {
+    let longest = door.config.now().api.max_body_size.len();
+    let request = match coding::decompress(request).await {
+        Ok(request) => sizes::bound(request, longest),
+        Err(error) => return error::response(error),
+    };
+    timely(door, passage, next.run(request)).await
+}
+
+/// Ends what takes longer than `api.request_timeout_secs`: dropping a handler cancels the statement
+/// that it waits for. Handlers bound themselves too, and know better what took so long; this is for
+/// what they forget.
+async fn timely(
+    door: &HttpDoor,
+    in_work: &InWork,
+    answer: impl Future<Output = Response>,
+) -> Response {
+    let limit = door.config.now().api.request_timeout_secs.duration() + LAST_SECOND;
+    let mut answer = std::pin::pin!(answer);
+    match tokio::time::timeout(limit, answer.as_mut()).await {
+        Ok(response) => response,
+        Err(_) if in_work.limits_itself() => answer.await,
+        Err(_) => error::response(
+            Error::new(ErrorKind::Timeout, "the request took too long and was given up")
+                .with_hint("api.request_timeout_secs bounds it"),
+        ),
+    }
+}
+
+fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
+    let text = cause.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| cause.downcast_ref::<String>().cloned());
+    let text = format!("a handler panicked: {}", text.as_deref().unwrap_or("without a word"));
+    error::response(Error::internal(text))
+}
+
+/// Whether the request was sent to an address or to localhost, and not to some domain's name.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(authority) = host.to_str().unwrap_or("").parse::<Authority>() else { return false };
+    let name = authority.host();
+    let address = name.trim_matches(['[', ']']);
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
+/// A header of the request as text; what is not visible ASCII is an error.
+fn text_of<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| !text.is_empty());
+    let text = text.ok_or_else(|| {
+        let text = format!("the header {name} is empty, or not visible ASCII");
+        Error::new(ErrorKind::ValidationError, text)
+    });
+    text.map(Some)
+}
+
+/// A number as the value of a header.
+fn number(value: u64) -> HeaderValue {
+    HeaderValue::from(value)
+}

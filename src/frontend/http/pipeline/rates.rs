@@ -1,0 +1,94 @@
+//! How often requests may come: first by where they come from, then by whose they are.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::MatchedPath;
+use axum::http::request::Parts;
+
+use super::super::{HttpDoor, Way, description};
+use super::work::{InWork, Passage};
+use crate::audit::{Event, EventType, Outcome};
+use crate::auth::tokens::GrantKind;
+use crate::auth::{Identity, Visit};
+use crate::config::RateLimit;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::requests::{Asked, Limits, admit, recognised};
+use crate::types::Role;
+
+/// A request of which nothing is known but where it comes from and what it wants.
+pub(super) fn coming(door: &HttpDoor, passage: &Passage) -> Result<()> {
+    let config = &door.config.now().rate_limit;
+    let in_work = &passage.in_work;
+    let stranger = Asked { stranger: passage.address(), ..Asked::default() };
+    let decided = decide(door, in_work, ask(door, config, &stranger));
+    if decided.is_err() || config.rules.is_empty() {
+        return noted(door, decided, &passage.visit(), None, passage.path());
+    }
+    // Of a route that asks for no log-in nobody counts the requests later.
+    let route = passage.route.as_ref().map(MatchedPath::as_str);
+    let route = route.filter(|_| description::is_open(passage.path()));
+    let by_rules = Asked { everybody: true, address: passage.address(), route, ..Asked::default() };
+    let decided = decide(door, in_work, ask(door, config, &by_rules));
+    noted(door, decided, &passage.visit(), None, passage.path())
+}
+
+/// A request whose sender is known now: he is counted, and his address is not any more.
+///
+/// # Errors
+/// He comes too often.
+pub fn proven(
+    door: &HttpDoor,
+    parts: &Parts,
+    identity: &Identity,
+    visit: &Visit,
+    begun: Instant,
+) -> Result<()> {
+    let Some(in_work) = parts.extensions.get::<InWork>() else { return Ok(()) };
+    in_work.proven(&identity.role, begun.elapsed());
+    let config = &door.config.now().rate_limit;
+    let address = parts.extensions.get::<Way>().and_then(|way| way.address);
+    if let Some(address) = address {
+        recognised(&door.limiter, config, address, 1);
+    }
+    if config.rules.is_empty() {
+        in_work.unlimited();
+    }
+    let grant = identity.grant.as_deref().filter(|grant| grant.kind == GrantKind::ApiKey);
+    let key = grant.and_then(|grant| Some((grant.id.as_deref()?, grant.rate_limit)));
+    let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+    let asked = Asked { user: Some(&identity.role), api_key: key, route, ..Asked::default() };
+    let decided = decide(door, in_work, ask(door, config, &asked));
+    noted(door, decided, visit, Some(&identity.role), parts.uri.path())
+}
+
+/// Tells the audit log of a refusal, but not of thousands.
+fn noted(
+    door: &HttpDoor,
+    decided: Result<()>,
+    visit: &Visit,
+    role: Option<&Role>,
+    path: &str,
+) -> Result<()> {
+    if decided.is_err() && door.limited_notes.may(door.limiter.now()) {
+        let mut event = Event::new(EventType::RateLimitExceeded, Outcome::Denied, "request");
+        event.user_id = role.map(|role| role.to_string());
+        door.auth.audit().note(visit.mark(event.about(path)));
+    }
+    decided
+}
+
+fn ask(door: &HttpDoor, config: &RateLimit, asked: &Asked<'_>) -> Option<Limits> {
+    admit(&door.limiter, config, asked, 1, door.limiter.now())
+}
+
+fn decide(door: &HttpDoor, in_work: &InWork, limits: Option<Limits>) -> Result<()> {
+    let Some(limits) = limits else { return Ok(()) };
+    in_work.limited(limits.tightest);
+    let Some(scope) = limits.refused else { return Ok(()) };
+    door.metrics.access.limited(scope.word(), false);
+    let wait = limits.tightest.retry_after.max(Duration::from_secs(1));
+    let text = format!("too many requests: more than {} at once", limits.tightest.limit);
+    Err(Error::new(ErrorKind::RateLimitExceeded, text)
+        .with_hint("Retry-After tells when the next one can be taken")
+        .with_retry_after(wait))
+}

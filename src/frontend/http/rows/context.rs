@@ -1,0 +1,98 @@
+//! What a generated statement runs with: who asks, and for what, where policies and functions can
+//! read it with `current_setting('request.…', true)`.
+
+use std::borrow::Cow;
+
+use axum::http::HeaderMap;
+use serde_json::{Map, Value, json};
+
+use crate::auth::Identity;
+use crate::query::quote_ident;
+
+/// Headers that are nobody's business in the database: credentials, and what belongs to the
+/// connection.
+const HIDDEN: [&str; 10] = [
+    "authorization",
+    "apikey",
+    "x-api-key",
+    "cookie",
+    "x-csrf-token",
+    "proxy-authorization",
+    "connection",
+    "keep-alive",
+    "te",
+    "transfer-encoding",
+];
+
+/// Settings of the transaction of a statement.
+#[derive(Debug, Default)]
+pub struct Settings<'a>(Vec<(&'static str, Cow<'a, str>)>);
+
+impl<'a> Settings<'a> {
+    /// One more.
+    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'a, str>>) -> Self {
+        self.0.push((name, value.into()));
+        self
+    }
+
+    /// The statement must not change anything.
+    pub fn read_only(self, is_read_only: bool) -> Self {
+        if is_read_only { self.with("transaction_read_only", "on") } else { self }
+    }
+
+    /// Names without a schema are looked for in this one first.
+    pub fn search_path(self, schema: &str) -> Self {
+        match schema {
+            "public" => self.with("search_path", "public"),
+            schema => self.with("search_path", format!("{}, public", quote_ident(schema))),
+        }
+    }
+
+    /// Names and values.
+    pub fn pairs(&self) -> Vec<(&str, &str)> {
+        self.0.iter().map(|(name, value)| (*name, &**value)).collect()
+    }
+}
+
+/// The claims of the token that was shown; without one what is known of the caller.
+pub fn claims_of(identity: &Identity) -> Cow<'_, str> {
+    let claims = identity.grant.as_ref().and_then(|grant| grant.claims.as_deref());
+    match claims {
+        Some(claims) => claims.into(),
+        None => {
+            let role = identity.role.as_str();
+            json!({ "role": role, "sub": role }).to_string().into()
+        }
+    }
+}
+
+/// The headers of a request as a JSON object.
+pub fn headers_of(headers: &HeaderMap) -> String {
+    let shown = headers.iter().filter(|(name, _)| !HIDDEN.contains(&name.as_str()));
+    let pairs = shown.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let object: Map<String, Value> =
+        pairs.map(|(name, value)| (name.to_owned(), value.into())).collect();
+    Value::Object(object).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_do_not_get_into_the_database() {
+        let mut headers = HeaderMap::new();
+        for name in HIDDEN {
+            headers.insert(name, "secret".parse().unwrap());
+        }
+        headers.insert("x-tenant", "\"a\\".parse().unwrap());
+        assert_eq!(headers_of(&headers), r#"{"x-tenant":"\"a\\"}"#);
+    }
+
+    #[test]
+    fn the_schema_of_a_request_is_looked_into_first() {
+        let settings = Settings::default().search_path("a\", b").read_only(true);
+        let expected = [("search_path", "\"a\"\", b\", public"), ("transaction_read_only", "on")];
+        assert_eq!(settings.pairs(), expected);
+    }
+}

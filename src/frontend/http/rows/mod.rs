@@ -1,0 +1,204 @@
+//! Rows by plan: one statement that `query/plan` has made runs as the caller's role, and what it
+//! gives becomes the body of an answer, whatever dialect asked for it.
+//!
+//! The session logs in as the role, so row security holds; the settings that the statement runs
+//! with (`request.jwt.claims`, …) and the statement itself are one round trip.
+
+mod context;
+mod describe;
+mod failure;
+mod media;
+pub mod rest;
+mod stream;
+mod uri;
+
+pub use context::{Settings, claims_of, headers_of};
+use stream::first_value;
+pub use stream::{Sink, Stream, Tail};
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use axum::body::Body;
+use tokio::time::Instant;
+
+use super::fetch::check_size;
+use super::open::Hold;
+use super::running::{ChunkedBody, Chunks, Fill, Running, timed_out};
+use super::{HttpDoor, InWork, RequestId};
+use crate::error::{Error, Result};
+use crate::query::plan::Statement;
+use crate::query::schema::Schema;
+use crate::session::{Event, Known, Session};
+
+/// Definitions, the plan that was made of them, and the same once more when it could not be made
+/// and something has been defined since.
+///
+/// # Errors
+/// The plan's, or that the definitions cannot be read.
+pub async fn planned<T, E: From<Error>>(
+    session: &mut Session,
+    plan: impl Fn(&Schema) -> std::result::Result<T, E>,
+) -> std::result::Result<(Arc<Schema>, T), E> {
+    let schema = session.schema().await?;
+    match plan(&schema) {
+        Ok(planned) => Ok((schema, planned)),
+        Err(refused) => match session.newer_schema().await? {
+            None => Err(refused),
+            Some(newer) => {
+                let planned = plan(&newer)?;
+                Ok((newer, planned))
+            }
+        },
+    }
+}
+
+/// How a statement is run.
+pub struct Job<'a> {
+    /// The statement.
+    pub statement: &'a Statement,
+    /// What it runs with, until the end of its transaction.
+    pub settings: &'a Settings<'a>,
+    /// Its transaction stays open, for who looks at the answer before it counts.
+    pub in_transaction: bool,
+    /// What becomes of its rows.
+    pub sink: Sink,
+    /// Rows that are shown at most; whether there was another one is told.
+    pub limit: Option<u64>,
+    /// When it is stopped.
+    pub deadline: Option<Instant>,
+}
+
+/// Runs a statement; its rows are still to come.
+///
+/// # Errors
+/// PostgreSQL does not understand it, or there is no connection.
+pub async fn start(door: &HttpDoor, mut hold: Hold, job: Job<'_>) -> Result<Stream> {
+    let begun = begin(door, &mut hold, &job);
+    let begun = match job.deadline {
+        // Dropping the session on the way cancels what it does.
+        Some(at) => tokio::time::timeout_at(at, begun).await.unwrap_or_else(|_| Err(timed_out())),
+        None => begun.await,
+    };
+    match begun {
+        Ok(known) => {
+            let longest = door.config.now().api.max_row_size.len();
+            let running = Running::new(hold, longest, job.deadline);
+            Stream::new(
+                running,
+                known,
+                job.statement.layout,
+                job.sink,
+                (job.limit, job.in_transaction),
+            )
+        }
+        Err(error) => {
+            hold.finish();
+            Err(error)
+        }
+    }
+}
+
+/// Makes a session ready to run a statement.
+async fn ready(
+    door: &HttpDoor,
+    session: &mut Session,
+    statement: &Statement,
+) -> Result<Arc<Known>> {
+    let types: Vec<u32> = statement.params.iter().map(|param| param.type_oid).collect();
+    session.prepare(&door.catalog, &statement.sql, &types).await
+}
+
+fn values(statement: &Statement) -> impl Iterator<Item = Option<&[u8]>> {
+    statement.params.iter().map(|param| param.value.as_deref())
+}
+
+async fn begin(door: &HttpDoor, hold: &mut Hold, job: &Job<'_>) -> Result<Arc<Known>> {
+    let in_transaction_of_others = !hold.is_own();
+    let session = hold.session()?;
+    session.ended_by("error");
+    let known = ready(door, session, job.statement).await?;
+    let settings = job.settings.pairs();
+    match (in_transaction_of_others, job.in_transaction) {
+        (false, true) => session.begin_with(&settings),
+        (false, false) => session.run_with(&settings),
+        // What lasts to the end of a transaction is its owner's.
+        (true, _) => {}
+    }
+    session.execute_params(values(job.statement)).await?;
+    session.ended_by("client_gone");
+    Ok(known)
+}
+
+/// The first value of a statement's first row, as text.
+///
+/// # Errors
+/// PostgreSQL's.
+async fn value_of(
+    door: &HttpDoor,
+    session: &mut Session,
+    statement: &Statement,
+    settings: &Settings<'_>,
+) -> Result<Option<String>> {
+    session.ended_by("error");
+    ready(door, session, statement).await?;
+    session.run_with(&settings.pairs());
+    session.execute_params(values(statement)).await?;
+    let longest = door.config.now().api.max_row_size.len();
+    let mut value = None;
+    loop {
+        match poll_fn(|cx| session.poll_event(cx, longest)).await? {
+            Event::Row if value.is_none() => {
+                let first = first_value(session.row())?;
+                value = first.map(|text| String::from_utf8_lossy(text).into_owned());
+            }
+            Event::Done => {
+                session.ended_by("closed");
+                return Ok(value);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Stream {
+    /// Works until everything is there, or so much that the answer must begin.
+    ///
+    /// # Errors
+    /// PostgreSQL's, which can still set the status.
+    pub async fn first(&mut self) -> Result<Fill> {
+        poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// Works until everything is there, in memory.
+    ///
+    /// # Errors
+    /// PostgreSQL's, or that it is too much.
+    pub async fn whole(&mut self) -> Result<()> {
+        self.hold_everything();
+        loop {
+            let fill = self.first().await?;
+            check_size(self.len())?;
+            if fill == Fill::End {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The body of the answer, after [`Stream::first`].
+    pub fn into_body(
+        mut self,
+        fill: Fill,
+        door: &HttpDoor,
+        id: RequestId,
+        in_work: &InWork,
+    ) -> Body {
+        match fill {
+            Fill::End => Body::from(self.take()),
+            Fill::More => {
+                let permit = in_work.keep();
+                Body::new(ChunkedBody::new(Box::new(self), id, door.metrics.clone(), permit))
+            }
+        }
+    }
+}

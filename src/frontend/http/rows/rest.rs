@@ -1,0 +1,414 @@
+//! PostgREST's dialect over HTTP: what `query/postgrest` has understood is run, and answered with
+//! its content types, headers and statuses
+//! (<https://docs.postgrest.org/en/latest/references/api.html>).
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use tokio::time::Instant;
+
+use super::super::extract::{self, Caller};
+use super::super::formats::{Format, Layout as Form};
+use super::super::open::Hold;
+use super::super::running::Fill;
+use super::super::{HttpDoor, InWork, RequestId};
+use super::failure::Failure;
+use super::media::Media;
+use super::uri::{pairs, segments};
+use super::{
+    Job, Settings, Sink, Stream, claims_of, describe, headers_of, planned, start, value_of,
+};
+use crate::error::Error;
+use crate::proto::json::Style;
+use crate::query::plan::ask::Count;
+use crate::query::plan::{CallPlan, Limits, ReadPlan, Returns, Statement, WritePlan};
+use crate::query::postgrest::{
+    self, Action, Options, Planned, Preferences, Refusal, Representation, Transaction, Verb,
+    content_range, read_status,
+};
+use crate::query::schema::Schema;
+use crate::session::Session;
+
+/// Where the dialect is.
+pub const PREFIX: &str = "/rest/v1";
+
+/// Values as PostgreSQL's own JSON has them, in which related rows come.
+const STYLE: Style = Style { int8_as_string: false, numeric_as_number: true, as_postgres: true };
+
+/// Rows up to which an estimated count is counted instead.
+const COUNTED: u64 = 1000;
+
+/// Headers that the dialect reads.
+const READ: [&str; 6] =
+    ["accept", "accept-profile", "content-profile", "content-type", "prefer", "range"];
+
+type Answer = Result<Response, Failure>;
+
+/// Answers a request below [`PREFIX`].
+pub async fn serve(door: Arc<HttpDoor>, request: Request) -> Response {
+    let id = request.extensions().get::<RequestId>().cloned();
+    match attend(&door, request).await {
+        Ok(response) => response,
+        Err(failure) => failure.into_response(id.as_ref(), &door.metrics),
+    }
+}
+
+async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
+    let (mut parts, body) = request.into_parts();
+    let caller = Caller::from_request_parts(&mut parts, door).await.map_err(|e| e.0)?;
+    let body = match parts.method {
+        Method::POST | Method::PUT | Method::PATCH => extract::read_body(body, door).await?,
+        _ => axum::body::Bytes::new(),
+    };
+    let config = door.config.now();
+    let path = segments(parts.uri.path().strip_prefix(PREFIX).unwrap_or(""))?;
+    let query = pairs(parts.uri.query().unwrap_or(""))?;
+    let headers: Vec<(&str, &str)> = parts
+        .headers
+        .iter()
+        .filter(|(name, _)| READ.contains(&name.as_str()))
+        .map(|(name, value)| Ok((name.as_str(), visible(value)?)))
+        .collect::<Result<_, Refusal>>()?;
+    let request = postgrest::Request {
+        method: parts.method.as_str(),
+        path: &path.join("/"),
+        query: &query,
+        headers: &headers,
+        body: &body,
+    };
+    let options = Options {
+        schemas: config.api.rest_schemas.clone(),
+        limits: Limits { max_rows: None, aggregates: true },
+        may_roll_back: true,
+        cursor_key: None,
+    };
+    let deadline = Instant::now() + config.api.request_timeout_secs.duration();
+    let late = |_| Failure::from(super::super::running::timed_out());
+    let mut session = caller.session(door, None)?;
+    let plan = |schema: &Schema| postgrest::plan(schema, &options, &request).map_err(Failure::from);
+    let known = tokio::time::timeout_at(deadline, planned(&mut session, plan));
+    let (schema, plan) = known.await.map_err(late)??;
+    let asked = Asked {
+        door,
+        caller: &caller,
+        parts: &parts,
+        schema: &schema,
+        planned: &plan,
+        deadline,
+        media: Media::accepted(request.headers, &plan)?,
+    };
+    let answered = asked.answer(session);
+    tokio::time::timeout_at(deadline, answered).await.map_err(late)?
+}
+
+fn visible(value: &HeaderValue) -> Result<&str, Refusal> {
+    value.to_str().map_err(|_| Refusal::body("a header is not ASCII"))
+}
+
+/// A request that is understood.
+struct Asked<'a> {
+    door: &'a Arc<HttpDoor>,
+    caller: &'a Caller,
+    parts: &'a Parts,
+    schema: &'a Schema,
+    planned: &'a Planned,
+    deadline: Instant,
+    media: Media,
+}
+
+impl Asked<'_> {
+    async fn answer(&self, session: Session) -> Answer {
+        match &self.planned.action {
+            Action::Describe => {
+                let document = describe::document(self.schema, &self.planned.schema);
+                Ok(self.response(StatusCode::OK, describe::CONTENT_TYPE, Body::from(document)))
+            }
+            Action::Methods(methods) => {
+                let mut response = Response::new(Body::empty());
+                put(response.headers_mut(), header::ALLOW, methods);
+                Ok(response)
+            }
+            Action::Read(plan) => self.read(session, plan).await,
+            Action::Write(plan, verb) => self.write(session, plan, *verb).await,
+            Action::Call(plan) => self.call(session, plan).await,
+        }
+    }
+
+    fn preferences(&self) -> &Preferences {
+        &self.planned.preferences
+    }
+
+    /// What policies and functions can read of the request.
+    fn settings(&self) -> Settings<'_> {
+        let settings = Settings::default()
+            .search_path(&self.planned.schema)
+            .with("request.jwt.claims", claims_of(&self.caller.identity))
+            .with("request.method", self.parts.method.as_str())
+            .with("request.path", self.parts.uri.path())
+            .with("request.headers", headers_of(&self.parts.headers))
+            .read_only(self.planned.read_only);
+        match &self.preferences().timezone {
+            Some(zone) => settings.with("TimeZone", zone.as_str()),
+            None => settings,
+        }
+    }
+
+    async fn start(
+        &self,
+        session: Session,
+        statement: &Statement,
+        sink: Sink,
+        in_transaction: bool,
+    ) -> Result<Stream, Failure> {
+        let job = Job {
+            statement,
+            settings: &self.settings(),
+            in_transaction,
+            sink,
+            limit: None,
+            deadline: Some(self.deadline),
+        };
+        Ok(start(self.door, Hold::Own(session), job).await?)
+    }
+
+    /// What becomes of rows, by the content type that was asked for.
+    fn sink(&self) -> Sink {
+        let rows = |format| Sink::Rows(Form { format, rows_as_arrays: false, style: STYLE });
+        match self.media {
+            _ if self.planned.headers_only => Sink::Nothing,
+            _ if self.planned.singular => Sink::Object(STYLE),
+            Media::Csv => rows(Format::Csv),
+            Media::Ndjson => rows(Format::Ndjson),
+            Media::Json | Media::Object | Media::Text | Media::Bytes => rows(Format::Json),
+        }
+    }
+
+    async fn read(&self, mut session: Session, plan: &ReadPlan) -> Answer {
+        let (limit, offset) = (plan.limit(), plan.offset());
+        let mut total = None;
+        let mut with_total = plan.count() == Count::Exact;
+        if matches!(plan.count(), Count::Planned | Count::Estimated) {
+            let statement = plan.estimate(self.schema);
+            let plan_of = value_of(self.door, &mut session, &statement, &self.settings()).await?;
+            let estimate = plan_of.as_deref().and_then(estimated_rows);
+            with_total = plan.count() == Count::Estimated && estimate.is_none_or(|n| n <= COUNTED);
+            total = estimate.filter(|_| !with_total);
+        }
+        if self.planned.headers_only && with_total && !self.planned.singular {
+            // The rows themselves are of no use to anybody.
+            let statement = plan.exact_count(self.schema);
+            let text = value_of(self.door, &mut session, &statement, &self.settings()).await?;
+            let total = text.and_then(|text| text.parse().ok()).unwrap_or(0);
+            let rows = rows_of_page(total, offset, limit);
+            let status = read_status(offset, rows, Some(total))?;
+            let range = content_range(offset, rows, Some(total));
+            return Ok(self.rows_response(status, Some(&range), Body::empty()));
+        }
+        let statement = plan.written(self.schema, with_total);
+        let mut stream = self.start(session, &statement, self.sink(), false).await?;
+        let fill = stream.first().await?;
+        self.rows_answer(stream, fill, (offset, limit), total)
+    }
+
+    /// The answer with rows that were read.
+    fn rows_answer(
+        &self,
+        stream: Stream,
+        fill: Fill,
+        (offset, limit): (u64, Option<u64>),
+        planned_total: Option<u64>,
+    ) -> Answer {
+        let total = stream.total().or(planned_total);
+        let rows = match (&fill, stream.total()) {
+            (Fill::End, _) => Some(stream.rows()),
+            (Fill::More, Some(total)) => Some(rows_of_page(total, offset, limit)),
+            // How many follow is not known.
+            (Fill::More, None) => None,
+        };
+        let status = match rows {
+            Some(rows) => read_status(offset, rows, total)?,
+            None => 200,
+        };
+        self.check_singular(&stream)?;
+        let range = rows.map(|rows| content_range(offset, rows, total));
+        let body = self.body(stream, fill);
+        Ok(self.rows_response(status, range.as_deref(), body))
+    }
+
+    fn body(&self, stream: Stream, fill: Fill) -> Body {
+        let extensions = &self.parts.extensions;
+        match (extensions.get::<InWork>(), self.caller.id.clone()) {
+            _ if self.planned.headers_only => Body::empty(),
+            (Some(in_work), id) => stream.into_body(fill, self.door, id, in_work),
+            (None, _) => Body::empty(),
+        }
+    }
+
+    fn check_singular(&self, stream: &Stream) -> Result<(), Refusal> {
+        match stream.rows() {
+            1 => Ok(()),
+            rows if self.planned.singular => Err(Refusal::singular(rows)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn write(&self, session: Session, plan: &WritePlan, verb: Verb) -> Answer {
+        let statement = plan.statement(self.schema).map_err(Refusal::from)?;
+        let wants = self.preferences().representation;
+        let sink = match wants {
+            Some(Representation::Full) => self.sink(),
+            // The keys of the row, for its place.
+            Some(Representation::HeadersOnly) => Sink::Object(STYLE),
+            _ => Sink::Nothing,
+        };
+        let looks = self.looks_first();
+        let mut stream = self.start(session, &statement, sink, looks).await?;
+        let fill = match looks {
+            true => self.look(&mut stream, plan.returns_rows()).await?,
+            false => stream.first().await?,
+        };
+        let rows = if plan.returns_rows() { stream.rows() } else { stream.affected() };
+        if verb == Verb::Put && rows == 0 && fill == Fill::End {
+            return Err(Refusal::put_mismatch().into());
+        }
+        let total = (self.preferences().count == Some(Count::Exact)).then_some(rows);
+        let range = match verb {
+            Verb::Update => content_range(0, rows, total),
+            _ => content_range(0, 0, total),
+        };
+        let range = Some(range.as_str()).filter(|_| fill == Fill::End && verb != Verb::Put);
+        if wants == Some(Representation::Full) {
+            let status = if verb == Verb::Insert { 201 } else { 200 };
+            let body = self.body(stream, fill);
+            return Ok(self.rows_response(status, range, body));
+        }
+        let status =
+            if verb == Verb::Insert { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status;
+        self.put_headers(response.headers_mut(), range);
+        if wants == Some(Representation::HeadersOnly)
+            && verb == Verb::Insert
+            && let Some(place) = place_of(&mut stream, self.parts.uri.path())
+        {
+            put(response.headers_mut(), header::LOCATION, &place);
+        }
+        Ok(response)
+    }
+
+    /// Whether the answer decides what becomes of the transaction.
+    fn looks_first(&self) -> bool {
+        let preferences = self.preferences();
+        self.planned.singular
+            || preferences.most_affected().is_some()
+            || preferences.transaction == Some(Transaction::Rollback)
+    }
+
+    /// Looks at the whole answer before it counts.
+    async fn look(&self, stream: &mut Stream, returns_rows: bool) -> Result<Fill, Failure> {
+        stream.whole().await?;
+        let rows = if returns_rows { stream.rows() } else { stream.affected() };
+        let preferences = self.preferences();
+        let refused = match preferences.most_affected() {
+            _ if self.planned.singular && rows != 1 => Some(Refusal::singular(rows)),
+            Some(most) if rows > most => Some(Refusal::max_affected(rows)),
+            _ => None,
+        };
+        let commits = refused.is_none() && preferences.transaction != Some(Transaction::Rollback);
+        stream.end_transaction(commits).await?;
+        refused.map_or(Ok(Fill::End), |refusal| Err(refusal.into()))
+    }
+
+    async fn call(&self, session: Session, plan: &CallPlan) -> Answer {
+        let statement = plan.statement(self.schema).map_err(Refusal::from)?;
+        let sink = match (plan.returns(), self.media) {
+            _ if self.planned.headers_only => Sink::Nothing,
+            (Returns::Nothing, _) => Sink::Nothing,
+            (_, Media::Csv | Media::Ndjson) | (Returns::Rows, _) => self.sink(),
+            (Returns::Row, _) => Sink::Object(STYLE),
+            (Returns::Scalar, Media::Text) => Sink::Text,
+            (Returns::Scalar, Media::Bytes) => Sink::Bytes,
+            (Returns::Scalar, _) => Sink::Value(STYLE),
+            (Returns::Scalars, _) => Sink::Values(STYLE),
+        };
+        let looks = !self.planned.read_only && self.looks_first();
+        let mut stream = self.start(session, &statement, sink, looks).await?;
+        let fill = match looks {
+            true => self.look(&mut stream, true).await?,
+            false => stream.first().await?,
+        };
+        if plan.returns() == Returns::Nothing {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            self.put_headers(response.headers_mut(), None);
+            return Ok(response);
+        }
+        self.rows_answer(stream, fill, (plan.offset(), None), None)
+    }
+
+    fn rows_response(&self, status: u16, range: Option<&str>, body: Body) -> Response {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+        let mut response = self.response(status, self.media.content_type(), body);
+        self.put_headers(response.headers_mut(), range);
+        response
+    }
+
+    fn response(&self, status: StatusCode, content_type: &'static str, body: Body) -> Response {
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        let content_type = HeaderValue::from_static(content_type);
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+    }
+
+    fn put_headers(&self, headers: &mut HeaderMap, range: Option<&str>) {
+        if let Some(range) = range {
+            put(headers, header::CONTENT_RANGE, range);
+        }
+        if let Some(applied) = self.preferences().applied() {
+            put(headers, HeaderName::from_static("preference-applied"), &applied);
+        }
+    }
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn rows_of_page(total: u64, offset: u64, limit: Option<u64>) -> u64 {
+    total.saturating_sub(offset).min(limit.unwrap_or(u64::MAX))
+}
+
+/// The rows that PostgreSQL's planner expects, from `EXPLAIN (FORMAT JSON)`.
+fn estimated_rows(explained: &str) -> Option<u64> {
+    let plans: serde_json::Value = serde_json::from_str(explained).ok()?;
+    plans.get(0)?.get("Plan")?.get("Plan Rows")?.as_f64().map(|rows| rows as u64)
+}
+
+/// Where a new row is: its table, filtered by the primary key.
+fn place_of(stream: &mut Stream, table: &str) -> Option<String> {
+    use super::super::running::Chunks;
+    let row = stream.take();
+    let keys: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&row).ok()?;
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in &keys {
+        let text = match value {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        query.append_pair(name, &format!("eq.{text}"));
+    }
+    (!keys.is_empty()).then(|| format!("{table}?{}", query.finish()))
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Failed(error)
+    }
+}

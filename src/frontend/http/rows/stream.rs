@@ -1,0 +1,315 @@
+//! The rows of a running statement as chunks of a body.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Bytes;
+use serde_json::Value;
+
+use super::super::formats::{Encoder, Layout as Form, RowWriter};
+use super::super::running::{Chunks, Fill, Running};
+use crate::error::{Error, Result};
+use crate::proto::backend::DataRow;
+use crate::proto::json::{self, Style};
+use crate::query::plan::Layout;
+use crate::session::{Column, Event, Known};
+
+/// Bytes that are there before an answer begins, about: until then everything can still change its
+/// status, and how many rows there are is known for its head.
+const HELD: usize = 128 << 10;
+
+/// Bytes of a chunk after that.
+const CHUNK: usize = 32 << 10;
+
+/// What becomes of rows.
+#[derive(Clone, Copy, Debug)]
+pub enum Sink {
+    /// All of them, in some form.
+    Rows(Form),
+    /// The first, as a JSON object; the others are counted.
+    Object(Style),
+    /// The only value of the only row, as JSON.
+    Value(Style),
+    /// The only value of each row, as a JSON array.
+    Values(Style),
+    /// The only value of the only row, as it is.
+    Text,
+    /// The bytes of the only value of the only row.
+    Bytes,
+    /// They are counted.
+    Nothing,
+}
+
+/// What follows the rows in a document, when everything is known.
+pub type Tail = Box<dyn FnOnce(&Stream) -> String + Send>;
+
+/// Rows on their way.
+pub struct Stream {
+    running: Running,
+    known: Arc<Known>,
+    layout: Layout,
+    sink: Sink,
+    /// Columns at the end that only a cursor needs.
+    hidden: usize,
+    encoder: Option<Encoder>,
+    writer: Option<RowWriter>,
+    limit: Option<u64>,
+    in_transaction: bool,
+    tail: Option<Tail>,
+    out: Vec<u8>,
+    cut: Vec<u8>,
+    /// Bytes that make a chunk.
+    chunk: usize,
+    rows: u64,
+    affected: u64,
+    total: Option<u64>,
+    has_more: bool,
+    last: Vec<Option<String>>,
+}
+
+impl Stream {
+    pub(super) fn new(
+        running: Running,
+        known: Arc<Known>,
+        layout: Layout,
+        sink: Sink,
+        (limit, in_transaction): (Option<u64>, bool),
+    ) -> Result<Self> {
+        let mut stream = Self {
+            running,
+            known,
+            layout,
+            sink,
+            hidden: layout.cursor_values,
+            encoder: None,
+            writer: None,
+            limit,
+            in_transaction,
+            tail: None,
+            out: Vec::with_capacity(1 << 10),
+            cut: Vec::new(),
+            chunk: HELD,
+            rows: 0,
+            affected: 0,
+            total: None,
+            has_more: false,
+            last: Vec::new(),
+        };
+        let known = stream.known.clone();
+        let columns = stream.shown(&known.described.columns);
+        match sink {
+            Sink::Rows(form) => {
+                stream.encoder = Some(Encoder::begin(form, columns, &mut stream.out)?)
+            }
+            Sink::Object(style) => stream.writer = Some(RowWriter::new(columns, false, style)),
+            Sink::Values(_) => stream.out.push(b'['),
+            Sink::Value(_) | Sink::Text | Sink::Bytes | Sink::Nothing => {}
+        }
+        Ok(stream)
+    }
+
+    /// Columns before those of the rows.
+    fn leading(&self) -> usize {
+        if self.layout.has_total { 2 } else { 0 }
+    }
+
+    fn shown<'c>(&self, columns: &'c [Column]) -> &'c [Column] {
+        let end = columns.len().saturating_sub(self.hidden);
+        columns.get(self.leading()..end).unwrap_or(&[])
+    }
+
+    /// Names of the columns that are shown.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.shown(&self.known.described.columns).iter().map(|column| &*column.name)
+    }
+
+    /// What stands around the rows of a document: the text before them is written now.
+    pub fn enclose(&mut self, head: &str, tail: Tail) {
+        self.out.splice(0..0, head.bytes());
+        self.tail = Some(tail);
+    }
+
+    /// Nothing is given away before the end.
+    pub(super) fn hold_everything(&mut self) {
+        self.chunk = usize::MAX;
+    }
+
+    /// Bytes that are there.
+    pub(super) fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Rows that were changed or returned, as PostgreSQL has counted them.
+    pub fn affected(&self) -> u64 {
+        self.affected
+    }
+
+    /// The number of all rows, when the statement counts them; known from the first row on.
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// Whether there was a row beyond the limit.
+    pub fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// The values that order the last row, for a cursor.
+    pub fn last(&self) -> &[Option<String>] {
+        &self.last
+    }
+
+    /// Ends the transaction that was kept open, after the last row.
+    ///
+    /// # Errors
+    /// PostgreSQL refuses to commit.
+    pub async fn end_transaction(&mut self, commit: bool) -> Result<()> {
+        let ended = self.running.session()?.end_transaction(commit).await;
+        self.running.finish();
+        ended
+    }
+
+    fn row(&mut self) -> Result<()> {
+        let Self { running, layout, out, cut, .. } = self;
+        let mut row = running.session()?.row();
+        if layout.has_total || layout.cursor_values > 0 {
+            let (leading, hidden) = (if layout.has_total { 2 } else { 0 }, layout.cursor_values);
+            let mut values = DataRow::parse(row).map_err(Error::backend_lost)?;
+            let count = self.known.described.columns.len();
+            if layout.has_total {
+                let mut next = || values.next().transpose().map(Option::flatten);
+                let total = next().map_err(Error::backend_lost)?;
+                self.total = total.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+                if next().map_err(Error::backend_lost)?.is_none() {
+                    return Ok(());
+                }
+            }
+            if self.limit == Some(self.rows) {
+                self.has_more = true;
+                return Ok(());
+            }
+            // The same message with fewer values.
+            let left = u16::try_from(count - leading - hidden).unwrap_or(u16::MAX);
+            cut.clear();
+            cut.extend_from_slice(&left.to_be_bytes());
+            cut.extend_from_slice(values.rest());
+            row = cut;
+            if hidden > 0 {
+                let keep = |value: Option<&[u8]>| {
+                    value.map(|text| String::from_utf8_lossy(text).into_owned())
+                };
+                let values = values.skip(count - leading - hidden);
+                let values = values.map(|value| value.map(keep)).collect::<Result<_, _>>();
+                self.last = values.map_err(Error::backend_lost)?;
+            }
+        } else if self.limit == Some(self.rows) {
+            self.has_more = true;
+            return Ok(());
+        }
+        self.rows += 1;
+        match self.sink {
+            Sink::Rows(_) => match &mut self.encoder {
+                Some(encoder) => encoder.row(row, out),
+                None => Ok(()),
+            },
+            Sink::Object(_) => match self.writer.as_ref().filter(|_| self.rows == 1) {
+                Some(writer) => writer.write(row, out),
+                None => Ok(()),
+            },
+            Sink::Nothing => Ok(()),
+            Sink::Value(_) | Sink::Text | Sink::Bytes if self.rows > 1 => Ok(()),
+            Sink::Value(style) | Sink::Values(style) => {
+                if self.rows > 1 {
+                    out.push(b',');
+                }
+                let shape = self.known.described.columns.first().map(|column| &column.info.shape);
+                match (first_value(row)?, shape) {
+                    (Some(text), Some(shape)) => json::write_value(out, text, shape, style),
+                    _ => out.extend_from_slice(b"null"),
+                }
+                Ok(())
+            }
+            Sink::Text => {
+                out.extend_from_slice(first_value(row)?.unwrap_or_default());
+                Ok(())
+            }
+            Sink::Bytes => {
+                let text = first_value(row)?.unwrap_or_default();
+                let start = out.len();
+                if json::write_bytes(out, text).is_none() {
+                    out.truncate(start);
+                    out.extend_from_slice(text);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if let Some(encoder) = &mut self.encoder {
+            encoder.end(&mut self.out)?;
+        }
+        if matches!(self.sink, Sink::Values(_)) {
+            self.out.push(b']');
+        }
+        if let Some(tail) = self.tail.take() {
+            let text = tail(self);
+            self.out.extend_from_slice(text.as_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// The first value of the body of a DataRow.
+pub(super) fn first_value(row: &[u8]) -> Result<Option<&[u8]>> {
+    let mut values = DataRow::parse(row).map_err(Error::backend_lost)?;
+    Ok(values.next().transpose().map_err(Error::backend_lost)?.flatten())
+}
+
+impl Chunks for Stream {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill>> {
+        self.running.give_up_when_late(cx)?;
+        loop {
+            if self.out.len() >= self.chunk {
+                return Poll::Ready(Ok(Fill::More));
+            }
+            let event = match self.running.poll_event(cx) {
+                // Whoever reads a stream sees what there is.
+                Poll::Pending if self.chunk == CHUNK && !self.out.is_empty() => {
+                    return Poll::Ready(Ok(Fill::More));
+                }
+                event => ready!(event)?,
+            };
+            match event {
+                Event::Row => self.row()?,
+                Event::Notice(_) | Event::Suspended => {}
+                Event::Complete { rows, .. } => self.affected = rows,
+                Event::Done => {
+                    // Who has begun a transaction ends it.
+                    if !self.in_transaction {
+                        self.running.finish();
+                    }
+                    self.end()?;
+                    return Poll::Ready(Ok(Fill::End));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self) -> Bytes {
+        self.chunk = CHUNK;
+        std::mem::take(&mut self.out).into()
+    }
+
+    fn failed(&mut self, error: &Value) -> Bytes {
+        if let Some(encoder) = &mut self.encoder {
+            encoder.failed(error, &mut self.out);
+        }
+        self.take()
+    }
+}

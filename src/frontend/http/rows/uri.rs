@@ -1,0 +1,54 @@
+//! Paths and query strings, decoded strictly: what is not UTF-8 names nothing.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use crate::error::{Error, ErrorKind, Result};
+
+fn decoded(text: &str) -> Result<Cow<'_, str>> {
+    percent_decode_str(text).decode_utf8().map_err(|_| {
+        Error::new(ErrorKind::ValidationError, "the address is not UTF-8, percent-encoded")
+    })
+}
+
+/// The parts of a path between slashes; those at its ends do not count.
+///
+/// # Errors
+/// One of them is not UTF-8.
+pub fn segments(path: &str) -> Result<Vec<Cow<'_, str>>> {
+    path.trim_matches('/').split('/').map(decoded).collect()
+}
+
+/// Names and values of a query string, in their order.
+///
+/// # Errors
+/// One of them is not UTF-8.
+pub fn pairs(query: &str) -> Result<Vec<(String, String)>> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let text = |part: &str| match part.contains('+') {
+        true => decoded(&part.replace('+', " ")).map(Cow::into_owned),
+        false => decoded(part).map(Cow::into_owned),
+    };
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Ok((text(name)?, text(value)?))
+    };
+    pairs.map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decoded_strictly() {
+        assert_eq!(segments("/rpc/a%20b/").unwrap(), ["rpc", "a b"]);
+        assert_eq!(segments("/").unwrap(), [""]);
+        assert!(segments("/%ff").is_err() && pairs("a=%c3%28").is_err());
+        let expected = [("a b", "1+2"), ("c", ""), ("d", "x=y")];
+        let found = pairs("a+b=1%2B2&&c&d=x=y").unwrap();
+        let found: Vec<_> = found.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(found, expected);
+    }
+}
