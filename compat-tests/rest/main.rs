@@ -7,6 +7,7 @@
 mod harness;
 
 mod admin;
+mod anonymous;
 mod api;
 mod auth;
 mod described;
@@ -17,6 +18,8 @@ mod jobs;
 mod operations;
 mod pipeline;
 mod postgrest;
+mod rows;
 mod schema;
+mod tools;
 mod transactions;
 mod walk;

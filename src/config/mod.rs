@@ -269,6 +269,8 @@ config! {
         idempotency_ttl_secs: Secs = Secs(600) => live;
         /// Longest request body, also when it was compressed.
         max_body_size: ByteSize = ByteSize(10 << 20) => live;
+        /// Longest body of rows as NDJSON or CSV, which PostgreSQL reads as they come.
+        max_bulk_size: ByteSize = ByteSize(1 << 30) => live;
         /// Entries of a list's page when the request does not say how many.
         default_page_size: u32 = 50 => live;
         /// Entries of a list's page at most; who asks for more gets so many.
@@ -276,6 +278,12 @@ config! {
         /// Schemas whose tables and functions are below /rest/v1; the first one is meant when a
         /// request names none (Accept-Profile, Content-Profile).
         rest_schemas: Vec<String> = vec!["public".into()] => live;
+        /// Role that logs in for the roles of tokens that may not log in themselves, and becomes
+        /// them for a transaction; grant them to it. It serves rows and functions only, no SQL of
+        /// clients, and must not be a superuser.
+        authenticator_role: Option<String> = None => live;
+        /// Role of requests for rows and functions that come without credentials.
+        anonymous_role: Option<String> = None => live;
         /// Transactions over several HTTP requests that may be open at once.
         max_open_transactions: usize = 1000 => live;
         /// Seconds after which such a transaction is rolled back when nobody uses it.
@@ -490,7 +498,8 @@ config! {
         /// Tables [[security.jwt.issuers]] with issuer, audience, jwks_url or keys (each with kid
         /// and one of pem_file, jwks_file, secret, secret_file), algorithms, role_claim ("role", or
         /// a path such as "$.app.role"), default_role, roles (that tokens may name; empty = all but
-        /// superusers), leeway_secs. A claim that names no role that may log in is refused.
+        /// superusers), leeway_secs. A claim that names no role is refused, and so is one that may
+        /// not log in, unless api.authenticator_role does so for it.
         issuers: Vec<JwtIssuer> = Vec::new() => live;
     }
 

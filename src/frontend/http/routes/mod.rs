@@ -12,6 +12,7 @@ mod openapi;
 mod query;
 mod rest;
 mod roles;
+mod rows;
 mod schema;
 mod settings;
 mod tables;
@@ -106,6 +107,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(extensions::routes())
         .merge(unsupported::routes())
         .merge(rest::routes())
+        .merge(rows::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
         .merge(health::routes())
