@@ -11,10 +11,12 @@ mod anonymous;
 mod api;
 mod auth;
 mod described;
+mod docs;
 mod formats;
 #[path = "../drivers/installed.rs"]
 mod installed;
 mod jobs;
+mod pages;
 mod operations;
 mod pipeline;
 mod postgrest;

@@ -1124,7 +1124,10 @@ fn sessions() -> Vec<Operation> {
 }
 
 /// There, and no part of the description: pages for people.
-pub const NOT_DESCRIBED: &str = "";
+pub const NOT_DESCRIBED: &str = "
+GET /swagger-ui/
+GET /redoc/
+";
 
 /// What other parts of the server bring; whoever brings one takes it off this list.
 pub const NOT_YET: &str = "
@@ -1143,8 +1146,6 @@ DELETE /api/v1/transactions/locks/{lock_id}
 GET /api/v1/transactions/deadlocks
 GET /api/v1/config
 GET /api/v1/info
-GET /swagger-ui/
-GET /redoc/
 GET /api/v1/pools
 GET /api/v1/pools/{id}
 PUT /api/v1/pools/{id}

@@ -275,6 +275,9 @@ config! {
         default_page_size: u32 = 50 => live;
         /// Entries of a list's page at most; who asks for more gets so many.
         max_page_size: u32 = 1000 => live;
+        /// Whether the API is described: /api/v1/openapi.json, and for people /swagger-ui/ and
+        /// /redoc/.
+        enable_swagger: bool = true => live;
         /// Schemas whose tables and functions are below /rest/v1; the first one is meant when a
         /// request names none (Accept-Profile, Content-Profile).
         rest_schemas: Vec<String> = vec!["public".into()] => live;

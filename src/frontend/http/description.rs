@@ -39,6 +39,15 @@ const GROUPS: [Group; 12] = [
     Group { tag: "health", about: "Probes; they ask for no password." },
 ];
 
+/// What is true of all operations, for people.
+const ABOUT: &str = "\
+SQL, tables and administration of RustyDB, one server in front of PostgreSQL.
+
+A request may name itself (`X-Request-Id`, `X-Correlation-Id`, `traceparent`), its application \
+(`X-Application-Name`) and, if it is a POST, a key under which it is done once (`Idempotency-Key`). \
+An answer has `X-Request-Id`, `Server-Timing` and, unless that is off, `RateLimit-Limit`, \
+`RateLimit-Remaining` and `RateLimit-Reset`; with 429 and 503 comes `Retry-After`.";
+
 /// Operations that anybody may call.
 const OPEN: &[&str] = &[
     "/health/",
@@ -97,12 +106,11 @@ struct ErrorFields {
 pub fn base() -> OpenApi {
     let tag =
         |group: &Group| TagBuilder::new().name(group.tag).description(Some(group.about)).build();
-    let about = "SQL, tables and administration of RustyDB, one server in front of PostgreSQL.";
     let license = LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build();
     let info = InfoBuilder::new()
         .title("RustyDB")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some(about))
+        .description(Some(ABOUT))
         .contact(Some(ContactBuilder::new().name(Some("RustyDB")).build()))
         .license(Some(license))
         .build();

@@ -9,6 +9,7 @@ mod locks;
 mod maintenance;
 mod metrics;
 mod openapi;
+mod pages;
 mod query;
 mod rest;
 mod roles;
@@ -110,6 +111,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(rows::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
+        .merge(pages::routes())
         .merge(health::routes())
         .split_for_parts();
     (router, description::finish(described))
