@@ -50,7 +50,7 @@ impl Known {
 }
 
 /// The statements that sessions of programs have run, so that their types are asked for once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct KnownStatements {
     hasher: RandomState,
     kept: Mutex<Kept>,
@@ -62,6 +62,14 @@ pub struct KnownStatements {
 struct Kept {
     by_hash: HashMap<u64, Arc<Known>>,
     bytes: usize,
+}
+
+impl Default for KnownStatements {
+    fn default() -> Self {
+        let hasher = RandomState::new();
+        let preludes = Preludes::new(&hasher);
+        Self { hasher, kept: Mutex::default(), uses: AtomicU64::new(0), preludes }
+    }
 }
 
 impl KnownStatements {
@@ -246,7 +254,7 @@ impl Session {
             return Err(Error::internal("no statement was prepared"));
         };
         let (statement, local) = (&known.statement, &self.local);
-        let local = (local, &self.known.preludes, &self.known.hasher);
+        let local = (local, &self.known.preludes);
         let conn = held(&mut self.lease)?.conn();
         let most = self.most_statements;
         self.events = typed::execute(conn, statement, local, values, max_rows, most).await?;
