@@ -5,7 +5,7 @@ ARGS ?=
 DENY_VERSION := 0.20.2
 
 .PHONY: help run build test regress soak check fmt lint deny doc fuzz bench config-file openapi-file postgres \
-	drivers pgbouncer
+	drivers pgbouncer api api-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,11 +16,14 @@ run: postgres ## Install what is missing, build and start RustyDB (ARGS="--port 
 build: ## Build the release binary
 	$(CARGO) build --release
 
-test: postgres drivers ## Run every test
+test: postgres drivers api-tools ## Run every test
 	$(CARGO) test
 
 regress: postgres build ## PostgreSQL's own regression suite, directly and through RustyDB, compared
 	compat-tests/regress/run $(ARGS)
+
+api: postgres api-tools ## Linters on the description of the API, and schemathesis on the server
+	RUSTYDB_API_TOOLS_REQUIRED=1 SCHEMATHESIS_EXAMPLES=50 $(CARGO) test --test rest tools -- --nocapture
 
 soak: postgres drivers ## Mixed clients, then all drivers, for ten minutes each: nothing grows
 	SOAK_SECONDS=600 $(CARGO) test --release --test clients soak
@@ -59,6 +62,9 @@ openapi-file: ## Write docs/openapi.json anew from the routes
 
 postgres:
 	@scripts/ensure-postgres
+
+api-tools:
+	@compat-tests/rest/setup
 
 drivers:
 	@compat-tests/drivers/setup

@@ -199,7 +199,7 @@ class RustyDB(Server):
         self.launch([
             self.program, "--backend", f"postgresql://postgres@127.0.0.1:{self.postgres.port}/postgres",
             "--insecure", "--set", f"pool.max_size={POOL_SIZE}", "--data-dir", data, "--port", "0",
-            "--api-port", "0", "--metrics-port", "0", "--unix-socket-dir", "none", *self.arguments,
+            "--set", "rate_limit.enabled=false", "--api-port", "0", "--metrics-port", "0", "--unix-socket-dir", "none", *self.arguments,
         ])
         self.wait_for(lambda: self.read_port(data) and self.answers(DATABASE))
 

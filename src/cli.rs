@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, Flag, Inputs, Loaded, Reloader, default_file};
+use crate::config::{Config, Flag, Inputs, Loaded, RUNTIME_FILE, Reloader, default_file};
 use crate::frontend::http::openapi;
 use crate::server::{self, Start};
 use crate::shell;
@@ -237,8 +237,8 @@ fn print(text: &str) -> Result<u8, StartError> {
 
 fn serve(serve: &ServeOptions) -> Result<u8, StartError> {
     let start = if serve.takeover { Start::TakeOver } else { Start::Fresh };
-    let inputs = serve.options.inputs()?;
-    let loaded = load(&inputs)?;
+    let mut inputs = serve.options.inputs()?;
+    let loaded = load(&mut inputs)?;
     let log = log::start(&loaded.config.monitoring);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     server::serve(Reloader::new(inputs, loaded), log, start)
@@ -254,7 +254,7 @@ fn init(options: &Options, password_file: Option<PathBuf>) -> Result<u8, StartEr
 
 impl Options {
     fn load(&self) -> Result<Loaded, StartError> {
-        load(&self.inputs()?)
+        load(&mut self.inputs()?)
     }
 
     fn inputs(&self) -> Result<Inputs, StartError> {
@@ -298,8 +298,14 @@ impl Options {
     }
 }
 
-fn load(inputs: &Inputs) -> Result<Loaded, StartError> {
-    inputs.load().map_err(|errors| StartError::config(errors.to_string()))
+/// Reads all sources; the others say where the changes made at run time are.
+fn load(inputs: &mut Inputs) -> Result<Loaded, StartError> {
+    let read =
+        |inputs: &Inputs| inputs.load().map_err(|errors| StartError::config(errors.to_string()));
+    let loaded = read(inputs)?;
+    let file = server::data_dir_of(&loaded.config).join(RUNTIME_FILE);
+    inputs.runtime = Some(std::path::absolute(&file).unwrap_or(file));
+    read(inputs)
 }
 
 /// Time for a server to say how it is.

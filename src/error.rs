@@ -133,6 +133,8 @@ kinds! {
     MethodNotAllowed, "METHOD_NOT_ALLOWED", 405, b"0A000";
     /// None of the accepted content types can be produced.
     NotAcceptable, "NOT_ACCEPTABLE", 406, b"0A000";
+    /// What the request rests on (`If-Match`) is not so any more.
+    PreconditionFailed, "PRECONDITION_FAILED", 412, b"40001";
     /// The content type of the request is not understood.
     UnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", 415, b"0A000";
 }

@@ -6,6 +6,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod admin;
+mod anonymous;
 mod api;
 mod auth;
 mod described;
@@ -20,6 +22,8 @@ mod postgrest;
 mod prepared;
 mod procedures;
 mod queries;
+mod rows;
 mod schema;
 mod sessions;
+mod tools;
 mod transactions;

@@ -190,6 +190,10 @@ fn sizes_have_limits() {
         chunked.extend_from_slice(format!("3e8\r\n{}\r\n", " ".repeat(1000)).as_bytes());
     }
     assert_eq!(raw(server, &chunked).0, 413);
+    // Nor is it kept to be compared with the next one.
+    let text = String::from_utf8(chunked).unwrap();
+    let keyed = text.replacen("Host: x\r\n", "Host: x\r\nIdempotency-Key: long\r\n", 1);
+    assert_eq!(raw(server, keyed.as_bytes()).0, 413);
     for (more, expected) in [
         (format!("X-Long: {}\r\n", "y".repeat(17_000)), 431),
         ("X-Many: y\r\n".repeat(101), 431),
@@ -482,6 +486,8 @@ fn a_post_that_comes_again_is_done_once() {
         let again = query(&api, &[("idempotency-key", "left")], sql);
         again.status == 200 && again.header("idempotency-replayed") == "true"
     });
+    assert!(guarded().metric("rustydb_api_idempotency_total{result=\"repeated\"}") >= 3.0);
+    assert!(guarded().metric("rustydb_api_idempotency_keys") >= 4.0);
     assert_eq!(count(), 4);
 }
 

@@ -5,3 +5,4 @@ SELECT role, CASE WHEN is_denied THEN 'deny' ELSE 'allow' END, permission
   FROM rustydb.role_permissions
 UNION ALL
 SELECT role, 'inherit', inherits_from FROM rustydb.role_inheritance
+ORDER BY name, kind, value

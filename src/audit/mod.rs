@@ -59,6 +59,10 @@ pub enum EventType {
     ConfigChanged,
     /// A role of RustyDB was changed.
     RoleChanged,
+    /// A user was made, changed or removed.
+    UserChanged,
+    /// An administrator has begun maintenance or a backup, or changed an extension.
+    Administration,
     /// An API key was made.
     KeyCreated,
     /// An API key was revoked.

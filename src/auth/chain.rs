@@ -12,7 +12,7 @@ use super::tokens::logins::{
     BrowserSession, REFRESH_PREFIX, Refreshed, SESSION_PREFIX, TokenPair, csrf_fits, csrf_of,
 };
 use super::tokens::{Grant, GrantKind};
-use super::{Authenticator, Identity};
+use super::{Authenticator, Identity, RoleRecord};
 use crate::audit::{AuditLog, Event, EventType, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::lru::Lru;
@@ -144,34 +144,75 @@ impl Authenticator {
     async fn granted(&self, grant: Arc<Grant>, visit: &Visit) -> Result<Identity> {
         let role = grant.role.clone();
         let refused = |text: String| Err(Error::new(ErrorKind::AuthenticationFailed, text));
-        let record = match self.record(&role).await? {
-            None => return refused(format!("role \"{role}\" does not exist")),
-            Some(record) if !record.can_login => {
-                return refused(format!("role \"{role}\" is not permitted to log in"));
-            }
-            Some(record) if grant.role_oid.is_some_and(|oid| oid != record.oid) => {
-                return refused(format!("role \"{role}\" is not the one of then"));
-            }
-            Some(record) if record.is_superuser && !grant.may_be_superuser => {
-                return refused(format!(
-                    "role \"{role}\" is a superuser, which security.jwt.issuers does not name"
-                ));
-            }
-            Some(record) => record,
+        let Some(record) = self.record(&role).await? else {
+            return refused(format!("role \"{role}\" does not exist"));
         };
+        let stand_in = match record.can_login {
+            true => None,
+            false => self.stand_in(&grant, visit).await?,
+        };
+        if !record.can_login && stand_in.is_none() {
+            return refused(format!("role \"{role}\" is not permitted to log in"));
+        }
+        if grant.role_oid.is_some_and(|oid| oid != record.oid) {
+            return refused(format!("role \"{role}\" is not the one of then"));
+        }
+        if record.is_superuser && !grant.may_be_superuser {
+            return refused(format!(
+                "role \"{role}\" is a superuser, which security.jwt.issuers does not name"
+            ));
+        }
         self.metrics.auth_attempt(grant.kind.as_str(), true);
         self.audit_login(grant.kind.as_str(), &role, visit, None).await?;
-        // Whoever has shown the password of the role before has left what a backend asks for.
+        Ok(Identity { grant: Some(grant), stand_in, ..self.known(role, &record) })
+    }
+
+    /// A role as it is recorded. Whoever has shown its password before has left what a backend asks
+    /// for.
+    fn known(&self, role: Role, record: &RoleRecord) -> Identity {
         let keys = self.cache.lock().passwords.get(&role).and_then(|known| {
             (Some(&known.verifier) == record.verifier.as_ref()).then(|| known.keys.clone())
         });
-        Ok(Identity {
-            role,
-            role_oid: Some(record.oid),
-            is_superuser: record.is_superuser,
-            keys,
-            grant: Some(grant),
-        })
+        Identity { keys, ..Identity::new(role, Some(record)) }
+    }
+
+    /// Who logs in over HTTP for a role that may not: `api.authenticator_role`. What RustyDB itself
+    /// gave to a role ends with its LOGIN.
+    async fn stand_in(&self, grant: &Grant, visit: &Visit) -> Result<Option<Arc<Identity>>> {
+        let may = matches!(grant.kind, GrantKind::Jwt | GrantKind::Anonymous)
+            && visit.protocol == Some(Protocol::Http);
+        let role = self.config.now().api.authenticator_role.clone().filter(|_| may);
+        let Some(role) = role.as_deref().map(Role::from) else { return Ok(None) };
+        let record = self.record(&role).await?;
+        // A superuser could become anybody, and functions of a database can put a role off.
+        let record = record.filter(|record| record.can_login && !record.is_superuser);
+        let record = record.ok_or_else(|| {
+            let text = format!("api.authenticator_role \"{role}\" cannot log in for others");
+            Error::new(ErrorKind::AuthenticationFailed, text)
+                .with_hint("it must exist, have LOGIN, and be no superuser")
+        })?;
+        Ok(Some(Arc::new(self.known(role, &record))))
+    }
+
+    /// Lets a request in that shows nothing, as a role that was set aside for that.
+    ///
+    /// # Errors
+    /// The role cannot be used.
+    pub async fn anonymous(&self, role: &str, visit: &Visit) -> Result<Identity> {
+        let grant = Grant {
+            kind: GrantKind::Anonymous,
+            subject: String::new(),
+            role: role.into(),
+            role_oid: None,
+            may_be_superuser: false,
+            claims: Some(serde_json::json!({ "role": role }).to_string().into()),
+            expires_at: None,
+            id: None,
+            login: None,
+            permissions: None,
+            rate_limit: None,
+        };
+        self.granted(Arc::new(grant), visit).await
     }
 
     /// Tells the audit log of a log-in; `why` not.

@@ -10,6 +10,7 @@
 //! | `chain.rs` | from any of them to an identity; log-ins and log-outs over HTTP |
 //! | [`guard`] | who has to wait after failures |
 //! | [`rbac`], `authorize.rs` | what an identity may do |
+//! | [`principals`] | users and groups, as administrators see them |
 //! | [`tables`] | where all this is kept |
 
 pub mod api_keys;
@@ -17,6 +18,7 @@ mod authorize;
 mod chain;
 pub mod guard;
 pub mod hba;
+pub mod principals;
 pub mod rbac;
 pub mod scram;
 mod standby;
@@ -115,6 +117,23 @@ pub struct Identity {
     pub keys: Option<ScramKeys>,
     /// What he has shown instead of a password.
     pub grant: Option<Arc<Grant>>,
+    /// Who logs in for a role that may not do so itself, and then takes it on: good for statements
+    /// that RustyDB makes, as SQL of a client's could put the role off again.
+    pub stand_in: Option<Arc<Identity>>,
+}
+
+impl Identity {
+    /// A role, and what is recorded of it.
+    fn new(role: Role, record: Option<&RoleRecord>) -> Self {
+        Self {
+            role,
+            role_oid: record.map(|record| record.oid),
+            is_superuser: record.is_some_and(|record| record.is_superuser),
+            keys: None,
+            grant: None,
+            stand_in: None,
+        }
+    }
 }
 
 /// What a chain is made of.
@@ -224,7 +243,7 @@ impl Authenticator {
             return Err(refused(&role));
         }
         self.metrics.auth_attempt("trust", true);
-        Ok(Identity { role, role_oid: None, is_superuser: false, keys: None, grant: None })
+        Ok(Identity::new(role, None))
     }
 
     /// The rules of the PostgreSQL door, as they are now; `None` = nobody is asked.
@@ -246,10 +265,7 @@ impl Authenticator {
         self.metrics.auth_attempt(method.word(), refusal.is_none());
         self.audit_login(method.word(), &role, visit, refusal.as_ref().map(Error::message)).await?;
         match (refusal, record) {
-            (None, Some(record)) => {
-                let (role_oid, is_superuser) = (Some(record.oid), record.is_superuser);
-                Ok(Identity { role, role_oid, is_superuser, keys: None, grant: None })
-            }
+            (None, Some(record)) => Ok(Identity::new(role, Some(&record))),
             (error, _) => {
                 self.cache.lock().roles.remove(&role);
                 Err(error.unwrap_or_else(|| hba::failed(method, role.as_str())))
@@ -402,13 +418,7 @@ impl Authenticator {
         match refusal {
             None => {
                 self.guard.succeeded(&role, visit.address);
-                Ok(Identity {
-                    role,
-                    role_oid: record.map(|record| record.oid),
-                    is_superuser: record.is_some_and(|record| record.is_superuser),
-                    keys,
-                    grant: None,
-                })
+                Ok(Identity { keys, ..Identity::new(role, record) })
             }
             Some(error) => {
                 // Who knows the password guesses at nothing.

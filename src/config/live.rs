@@ -58,14 +58,14 @@ pub struct Setting {
 }
 
 /// The source of a value that was set in the console.
-const HERE: &str = "console";
+pub(super) const HERE: &str = "console";
 
 /// Reads the sources again; the one owner of the configuration.
 pub struct Reloader {
-    inputs: Inputs,
+    pub(super) inputs: Inputs,
     sender: watch::Sender<Arc<Config>>,
     /// The last load that was right, for the sources of the values.
-    loaded: Mutex<Loaded>,
+    pub(super) loaded: Mutex<Loaded>,
 }
 
 impl Reloader {
@@ -87,14 +87,22 @@ impl Reloader {
     pub fn reload(&self) -> Result<Changes, ConfigErrors> {
         let mut loaded = self.loaded.lock();
         let newer = self.inputs.load()?;
-        let changes = self.take(&mut loaded, &newer.config)?;
+        self.take_over(&mut loaded, &newer)
+    }
+
+    /// Takes over what can change at run time, and where it comes from.
+    pub(super) fn take_over(
+        &self,
+        loaded: &mut Loaded,
+        newer: &Loaded,
+    ) -> Result<Changes, ConfigErrors> {
+        let changes = self.take(loaded, &newer.config)?;
         for warning in &newer.warnings {
             tracing::warn!("{warning}");
         }
-        let set_here = |(path, source): (&String, &String)| (source == HERE).then(|| path.clone());
-        let set_here: Vec<String> = loaded.sources.iter().filter_map(set_here).collect();
-        let taken = changes.taken.iter().map(|path| (*path).to_owned());
-        for path in taken.chain(set_here) {
+        // A key that needs a restart keeps the source of the value that is in force.
+        let live = Config::keys().into_iter().filter(|key| key.live).map(|key| key.path);
+        for path in live {
             match newer.sources.get(&path) {
                 Some(source) => loaded.sources.insert(path, source.clone()),
                 None => loaded.sources.remove(&path),

@@ -1,7 +1,7 @@
 //! File, environment and command line → [`Config`], with the source of every value, and every
 //! error of every source at once.
 //!
-//! Precedence, highest first: command line, environment, file, default.
+//! Precedence, highest first: command line, environment, changes at run time, file, default.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +29,8 @@ pub struct Inputs {
     pub file: Option<PathBuf>,
     /// Searched when `--config` and `RUSTYDB_CONFIG` are absent; the first that exists counts.
     pub search: Vec<PathBuf>,
+    /// What was changed at run time; need not exist.
+    pub runtime: Option<PathBuf>,
     /// Environment variables; those that do not begin with `RUSTYDB_` are ignored.
     pub env: Vec<(String, String)>,
     /// Options of the command line, later ones win.
@@ -99,6 +101,12 @@ impl Inputs {
         };
         if let Some(file) = self.file_to_read() {
             loader.read_file(&file);
+        }
+        if let Some(file) = &self.runtime {
+            match super::runtime::read(file) {
+                Ok(table) => loader.read_table("", &table, super::runtime::RUNTIME),
+                Err(e) => loader.errors.push(format!("{}: {}", file.display(), e.trim_end())),
+            }
         }
         loader.read_env(&self.env);
         for flag in &self.flags {
@@ -282,7 +290,7 @@ fn push_comment(text: &mut String, doc: &str) {
 }
 
 /// A syntax error with its line number, but without the line: it may hold a password.
-fn located(text: &str, error: &toml::de::Error) -> String {
+pub(super) fn located(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.map_or(1, |before| before.matches('\n').count() + 1);
     format!("line {line}: {}", error.message())

@@ -13,6 +13,7 @@ mod load;
 mod native;
 mod overrides;
 mod pools;
+mod runtime;
 mod value;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub use live::{Changes, Live, Reloader, Setting};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
 pub use native::{ChecksumMode, Compressions, NativeExtension, NativeExtensions, QueueFullPolicy};
 pub use overrides::{PoolOverride, PoolOverrides};
+pub use runtime::{Origin, RUNTIME_FILE, Wishes};
 pub use value::{
     BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis,
     PoolingMode, Secs, SizingMode, SslMode, TlsMode, TlsVersion, ValidationLevel, Value,
@@ -267,6 +269,8 @@ config! {
         idempotency_ttl_secs: Secs = Secs(600) => live;
         /// Longest request body, also when it was compressed.
         max_body_size: ByteSize = ByteSize(10 << 20) => live;
+        /// Longest body of rows as NDJSON or CSV, which PostgreSQL reads as they come.
+        max_bulk_size: ByteSize = ByteSize(1 << 30) => live;
         /// Entries of a list's page when the request does not say how many.
         default_page_size: u32 = 50 => live;
         /// Entries of a list's page at most; who asks for more gets so many.
@@ -274,6 +278,12 @@ config! {
         /// Schemas whose tables and functions are below /rest/v1; the first one is meant when a
         /// request names none (Accept-Profile, Content-Profile).
         rest_schemas: Vec<String> = vec!["public".into()] => live;
+        /// Role that logs in for the roles of tokens that may not log in themselves, and becomes
+        /// them for a transaction; grant them to it. It serves rows and functions only, no SQL of
+        /// clients, and must not be a superuser.
+        authenticator_role: Option<String> = None => live;
+        /// Role of requests for rows and functions that come without credentials.
+        anonymous_role: Option<String> = None => live;
         /// Transactions over several HTTP requests that may be open at once.
         max_open_transactions: usize = 1000 => live;
         /// Seconds after which such a transaction is rolled back when nobody uses it.
@@ -328,6 +338,8 @@ config! {
         /// Seconds PostgreSQL has to start (recovery after a crash and repeated attempts included)
         /// or to stop.
         start_timeout_secs: Secs = Secs(300);
+        /// Where backups go; without a value the directory backups in server.data_dir.
+        backup_dir: Option<PathBuf> = None;
     }
 
     /// Connections to PostgreSQL, shared by all doors.
@@ -490,7 +502,8 @@ config! {
         /// Tables [[security.jwt.issuers]] with issuer, audience, jwks_url or keys (each with kid
         /// and one of pem_file, jwks_file, secret, secret_file), algorithms, role_claim ("role", or
         /// a path such as "$.app.role"), default_role, roles (that tokens may name; empty = all but
-        /// superusers), leeway_secs. A claim that names no role that may log in is refused.
+        /// superusers), leeway_secs. A claim that names no role is refused, and so is one that may
+        /// not log in, unless api.authenticator_role does so for it.
         issuers: Vec<JwtIssuer> = Vec::new() => live;
     }
 

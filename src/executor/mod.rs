@@ -12,6 +12,7 @@
 //! | send, stream | [`relay`] for bytes that pass, [`typed`] for rows that are read |
 //! | settle | [`Work`]: always runs, also when the client vanished; duration, rows, errors |
 
+pub mod copy;
 pub mod mux;
 pub mod names;
 pub mod probe;

@@ -81,7 +81,10 @@ pub enum Event {
 #[derive(Clone, Debug, Default)]
 pub struct Local {
     begins: bool,
-    values: Vec<Option<Vec<u8>>>,
+    /// Names and values, one after the other.
+    text: String,
+    /// Where each of them ends.
+    ends: Vec<usize>,
 }
 
 /// The statements that a [`Local`] is made of, each made once.
@@ -98,10 +101,23 @@ pub const MAX_LOCAL: usize = 16;
 impl Local {
     /// Names and values of settings; further ones than [`MAX_LOCAL`] are left out.
     pub fn new(settings: &[(&str, &str)]) -> Self {
-        let bytes = |text: &str| Some(text.as_bytes().to_vec());
         let settings = &settings[..settings.len().min(MAX_LOCAL)];
-        let values = settings.iter().flat_map(|(name, value)| [bytes(name), bytes(value)]);
-        Self { begins: false, values: values.collect() }
+        let length = settings.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let mut text = String::with_capacity(length);
+        let mut ends = Vec::with_capacity(2 * settings.len());
+        for part in settings.iter().flat_map(|(name, value)| [name, value]) {
+            text.push_str(part);
+            ends.push(text.len());
+        }
+        Self { begins: false, text, ends }
+    }
+
+    fn values(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let mut from = 0;
+        self.ends.iter().map(move |end| {
+            let from = std::mem::replace(&mut from, *end);
+            self.text.as_bytes().get(from..*end)
+        })
     }
 
     /// The transaction goes on after the statement.
@@ -159,9 +175,11 @@ struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// On a connection that keeps `most` statements.
     fn new(conn: &'a mut BackendConn, most: usize) -> Self {
-        let mut out = Vec::new();
-        conn.state.leftovers.drain(..).for_each(|name| frontend::put_close(&mut out, &name));
-        Self { conn, most, out: BytesMut::from(&out[..]), parsed: VecDeque::new() }
+        let mut closed = Vec::new();
+        conn.state.leftovers.drain(..).for_each(|name| frontend::put_close(&mut closed, &name));
+        let mut out = BytesMut::with_capacity(1024);
+        out.extend_from_slice(&closed);
+        Self { conn, most, out, parsed: VecDeque::new() }
     }
 
     /// The name of a statement, which is prepared if the connection does not have it.
@@ -271,8 +289,8 @@ pub async fn execute<'v>(
         batch.run(preludes.begin(hasher), std::iter::empty(), 0)?;
         before += 1;
     }
-    if let Some(settings) = preludes.settings(hasher, local.values.len() / 2) {
-        batch.run(settings, local.values.iter().map(Option::as_deref), 0)?;
+    if let Some(settings) = preludes.settings(hasher, local.ends.len() / 2) {
+        batch.run(settings, local.values(), 0)?;
         before += 1;
     }
     batch.run(statement, values, max_rows)?;

@@ -33,7 +33,21 @@ pub fn quote_literal(text: &str) -> String {
 /// A name in double quotes, whatever it contains
 /// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS>).
 pub fn quote_ident(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    let mut quoted = String::with_capacity(name.len() + 2);
+    push_ident(&mut quoted, name);
+    quoted
+}
+
+/// Appends the same.
+pub fn push_ident(out: &mut String, name: &str) {
+    out.push('"');
+    for (at, part) in name.split('"').enumerate() {
+        if at > 0 {
+            out.push_str("\"\"");
+        }
+        out.push_str(part);
+    }
+    out.push('"');
 }
 
 /// Whether a statement drops, renames, copies or moves a whole database, which PostgreSQL refuses

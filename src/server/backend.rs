@@ -12,6 +12,7 @@ use crate::config::{BackendMode, BackendUrlParts, Config};
 use crate::net::ClientTls;
 use crate::pool::{Demand, LaneKey};
 use crate::query::quote_literal;
+use crate::supervisor::backups::Backups;
 use crate::supervisor::data_dir::DataDir;
 use crate::supervisor::{Plan, StartError, Supervisor};
 use crate::telemetry::{Check, Health, Metrics};
@@ -84,6 +85,15 @@ impl Backend {
                 .first()
                 .map_or(BackendAddr::Tcp(String::new(), 0), |(parts, _)| parts.addr.clone()),
         }
+    }
+
+    /// What makes backups of it, if it is ours.
+    pub fn backups(&self, config: &Config, data_dir: &Path) -> Option<Backups> {
+        let Self::Embedded(plan) = self else { return None };
+        let directory = config.embedded.backup_dir.clone();
+        let directory = directory.unwrap_or_else(|| data_dir.join("backups"));
+        // The programs run elsewhere.
+        Some(plan.backups(std::path::absolute(&directory).unwrap_or(directory)))
     }
 
     /// How the system role gets in.

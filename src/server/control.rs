@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::takeover::{Giver, Heir};
 use super::{Shared, service};
 use crate::audit::{Event, EventType, Outcome};
-use crate::config::{BackendMode, Changes, Config, LogLevel, Reloader};
+use crate::config::{BackendMode, Changes, Config, LogLevel, Reloader, Wishes};
 use crate::error::{Error, Result};
 use crate::session::admin::Order;
 use crate::supervisor::StartError;
@@ -83,6 +83,9 @@ impl Control {
                     Some(Order::Set(key, value, reply)) => {
                         let _ = reply.send(self.reload.set(shared, &key, &value));
                     }
+                    Some(Order::Change(wishes, reply)) => {
+                        let _ = reply.send(self.reload.change(shared, &wishes));
+                    }
                     Some(Order::Drain) => return Leave::WhenEmpty,
                     Some(Order::Shutdown { at_once: true }) => return Leave::Now,
                     Some(Order::Shutdown { at_once: false }) => return Leave::Gracefully,
@@ -136,6 +139,14 @@ impl Reload {
         self.apply(shared);
         audit(shared, "set", key.to_owned());
         tracing::warn!(key, "an administrator changed the configuration until the next reload");
+        Ok(changes)
+    }
+
+    /// Who asked for it tells the audit log.
+    fn change(&mut self, shared: &Shared, wishes: &Wishes) -> Result<Changes> {
+        let changes = self.reloader.change(wishes)?;
+        self.apply(shared);
+        tracing::warn!(keys = changes.taken.join(", "), "an administrator changed keys for good");
         Ok(changes)
     }
 

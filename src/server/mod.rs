@@ -229,6 +229,7 @@ impl Server {
                 health: health.clone(),
                 backend: backend.addr(),
                 sql,
+                backups: backend.backups(&config, data.path()),
                 orders,
                 forgiven: Mutex::default(),
             }),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{Doors, Shared, Start};
+use crate::auth::scram::random_bytes;
 use crate::catalog::Catalog;
 use crate::config::{BackendMode, Config};
 use crate::executor::Executor;
@@ -123,6 +124,7 @@ fn adapters(shared: &Shared, doors: &Doors, start: Start) -> Adapters {
         config: shared.live.clone(),
         metrics: shared.metrics.clone(),
         health: shared.health.clone(),
+        cursor_key: random_bytes(),
         description: openapi().into(),
         admin: shared.admin.clone(),
         transactions: Arc::default(),

@@ -16,10 +16,11 @@ use super::registry::{Newcomer, Sessions};
 use super::{Entry, SessionView, Stop};
 use crate::auth::Identity;
 use crate::auth::tables::SystemSql;
-use crate::config::{Changes, Live, PoolOverrides, PoolingMode, Reloader, Setting};
+use crate::config::{Changes, Live, PoolOverrides, PoolingMode, Reloader, Setting, Wishes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
 pub use crate::pool::{ClassView, Counts, Paused, PoolKind, ServerView};
+pub use crate::supervisor::backups::{Backup, BackupKind, Backups};
 use crate::telemetry::health::Phase;
 use crate::telemetry::{Health, Totals};
 use crate::types::{BackendAddr, Database, Protocol, Role};
@@ -44,6 +45,8 @@ pub enum Order {
     Reload(oneshot::Sender<Result<Changes>>),
     /// Change one key until the next reload, and tell what came of it.
     Set(String, String, oneshot::Sender<Result<Changes>>),
+    /// Change keys for good, and tell what came of it.
+    Change(Wishes, oneshot::Sender<Result<Changes>>),
     /// Accept nobody, wait for everybody, then end.
     Drain,
     /// End, at once or gracefully.
@@ -80,6 +83,8 @@ pub struct Parts {
     pub backend: BackendAddr,
     /// Statements as the system role.
     pub sql: Arc<dyn SystemSql>,
+    /// What makes backups of it, where it is ours.
+    pub backups: Option<Backups>,
     /// To the server's main loop.
     pub orders: mpsc::Sender<Order>,
     /// Backends and since when they do nothing, of which nobody wants to hear any more. No more
@@ -183,6 +188,11 @@ impl Admin {
     /// Where PostgreSQL is.
     pub fn backend(&self) -> &BackendAddr {
         &self.0.backend
+    }
+
+    /// What makes backups of PostgreSQL; `None` = it is not ours.
+    pub fn backups(&self) -> Option<&Backups> {
+        self.0.backups.as_ref()
     }
 
     /// Every session, by its number.
@@ -369,39 +379,14 @@ impl Admin {
         answer.await.map_err(|_| Stop::Now.error())?
     }
 
-    /// Changes several keys of the configuration until the next reload: all of them, or none. In
-    /// which order they fit each other is found out.
+    /// Changes keys of the configuration for good: all of them, or none.
     ///
     /// # Errors
-    /// As [`Admin::set`], for the first that does not fit.
-    pub async fn set_all(&self, mut wanted: Vec<(String, String)>) -> Result<()> {
-        let before: BTreeMap<_, _> =
-            self.settings().into_iter().map(|setting| (setting.key, setting.value)).collect();
-        let mut done: Vec<String> = Vec::new();
-        let refused = loop {
-            let (mut left, mut refused) = (Vec::new(), None);
-            let tried = wanted.len();
-            for (key, value) in std::mem::take(&mut wanted) {
-                match self.set(&key, &value).await {
-                    Ok(_) => done.push(key),
-                    Err(error) => {
-                        refused.get_or_insert(error);
-                        left.push((key, value));
-                    }
-                }
-            }
-            match refused {
-                None => return Ok(()),
-                Some(error) if left.len() == tried => break error,
-                Some(_) => wanted = left,
-            }
-        };
-        for key in done.iter().rev() {
-            if let Some(value) = before.get(key) {
-                self.set(key, value).await?;
-            }
-        }
-        Err(refused)
+    /// As [`Reloader::change`].
+    pub async fn change(&self, wishes: Wishes) -> Result<Changes> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Change(wishes, reply))?;
+        answer.await.map_err(|_| Stop::Now.error())?
     }
 
     /// Tells the server what to do.

@@ -5,6 +5,7 @@
 //! or, when something cannot be moved ([`crate::executor::mux`]), for as long as that is there.
 
 pub mod admin;
+mod copy;
 mod describe;
 pub mod jobs;
 mod own;

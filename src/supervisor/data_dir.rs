@@ -5,6 +5,8 @@
 //!            rustydb.lock    locked while a process runs; says where it listens
 //!            admin-password  the first password of the administrator, mode 0600
 //!            takeover.sock   where the next process asks for the sockets, mode 0600
+//!            runtime.toml    what administrators have changed, mode 0600
+//!            backups/        backups, unless backend.embedded.backup_dir says otherwise
 //!            pg/             the embedded PostgreSQL's cluster
 //!            run/            its socket
 //! ```

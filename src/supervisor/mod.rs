@@ -4,6 +4,7 @@
 //! never outlives RustyDB (the kernel tells it when its parent dies); one that died is restarted
 //! after every process of the old one is gone, because they share memory and files.
 
+pub mod backups;
 pub mod data_dir;
 mod install;
 mod process;

@@ -173,12 +173,22 @@ fn spawn(plan: &Plan, log: &Arc<Log>) -> std::io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
+    die_with_us(&mut command, Signal::SIGINT);
+    let mut child = Command::from(command).spawn()?;
+    if let Some(stderr) = child.stderr.take() {
+        tokio::spawn(read_log(stderr, log.clone()));
+    }
+    Ok(child)
+}
+
+/// Has the kernel send a signal when the thread that starts the command ends, and with it RustyDB.
+pub(super) fn die_with_us(command: &mut std::process::Command, signal: Signal) {
     let parent = nix::unistd::getpid();
     // SAFETY: between fork and exec only these two system calls are made; they allocate nothing.
     // It runs after the change of user, which would clear the setting.
     unsafe {
         command.pre_exec(move || {
-            prctl::set_pdeathsig(Signal::SIGINT)?;
+            prctl::set_pdeathsig(signal)?;
             match nix::unistd::getppid() == parent {
                 true => Ok(()),
                 // The parent died before the kernel was told.
@@ -186,11 +196,6 @@ fn spawn(plan: &Plan, log: &Arc<Log>) -> std::io::Result<Child> {
             }
         });
     }
-    let mut child = Command::from(command).spawn()?;
-    if let Some(stderr) = child.stderr.take() {
-        tokio::spawn(read_log(stderr, log.clone()));
-    }
-    Ok(child)
 }
 
 async fn read_log(stderr: ChildStderr, log: Arc<Log>) {

@@ -51,6 +51,8 @@ pub enum GrantKind {
     Session,
     /// An API key.
     ApiKey,
+    /// Nothing at all, where `api.anonymous_role` is let in.
+    Anonymous,
 }
 
 impl GrantKind {
@@ -61,6 +63,7 @@ impl GrantKind {
             Self::Access => "access_token",
             Self::Session => "session",
             Self::ApiKey => "api_key",
+            Self::Anonymous => "anonymous",
         }
     }
 }

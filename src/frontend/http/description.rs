@@ -1,6 +1,7 @@
 //! The description of the API in OpenAPI 3.1, made from the routes themselves.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::request_body::RequestBody;
@@ -161,6 +162,58 @@ fn forget_unused(api: &mut OpenApi) {
             .retain(|name, _| text.contains(&format!("\"#/components/schemas/{name}\"")));
         if components.schemas.len() == before {
             return;
+        }
+    }
+}
+
+/// Names of fields that hold the name of something in PostgreSQL.
+const NAMES: [&str; 7] = ["name", "gid", "key_id", "table", "schema", "database", "owner"];
+
+/// Says of a finished description what its maker cannot: that unsigned numbers go further than
+/// signed ones, and that names have a length.
+pub fn sharpen(described: &mut Value) {
+    match described {
+        Value::Array(items) => items.iter_mut().for_each(sharpen),
+        Value::Object(fields) => {
+            unsigned(fields);
+            if fields.get("in").is_some_and(|place| place == "path") {
+                let is_name = fields.get("name").is_some_and(|name| name == "name");
+                name_length(fields.get_mut("schema"), is_name);
+            }
+            if let Some(Value::Object(properties)) = fields.get_mut("properties") {
+                for (name, property) in properties.iter_mut() {
+                    if NAMES.contains(&name.as_str()) {
+                        name_length(Some(property), false);
+                    }
+                }
+            }
+            fields.values_mut().for_each(sharpen);
+        }
+        _ => {}
+    }
+}
+
+fn unsigned(schema: &mut Map<String, Value>) {
+    let most = match schema.get("format").and_then(Value::as_str) {
+        Some("int32") => u64::from(u32::MAX),
+        Some("int64") => u64::MAX,
+        _ => return,
+    };
+    if schema.get("minimum").and_then(Value::as_f64).is_some_and(|least| least >= 0.0) {
+        schema.shift_remove("format");
+        schema.entry("maximum").or_insert(most.into());
+    }
+}
+
+fn name_length(schema: Option<&mut Value>, is_longest: bool) {
+    let Some(Value::Object(schema)) = schema else { return };
+    let is_text = |kind: &Value| {
+        kind == "string" || kind.as_array().is_some_and(|kinds| kinds.iter().any(|k| k == "string"))
+    };
+    if schema.get("type").is_some_and(is_text) && !schema.contains_key("enum") {
+        schema.entry("minLength").or_insert(1.into());
+        if is_longest {
+            schema.entry("maxLength").or_insert(63.into());
         }
     }
 }

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::RequestId;
+use super::rows::{failure, rest};
 use crate::error::{Error, ErrorKind};
 use crate::telemetry::Metrics;
 
@@ -71,11 +72,19 @@ pub fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// Writes the body of an error response, counts and logs it, and gives it; leaves every other one
-/// alone.
-pub fn finish(response: &mut Response, id: &RequestId, metrics: &Metrics) -> Option<Arc<Error>> {
+/// Writes the body of an error response in the form that belongs to the path, counts and logs it,
+/// and gives it; leaves every other one alone.
+pub fn finish(
+    response: &mut Response,
+    (id, path): (&RequestId, &str),
+    metrics: &Metrics,
+) -> Option<Arc<Error>> {
     let error = response.extensions_mut().remove::<Arc<Error>>()?;
     note(&error, id, metrics);
+    if path.starts_with(rest::PREFIX) {
+        failure::put(response, &error);
+        return Some(error);
+    }
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     *response.body_mut() = Body::from(body(&error, id).to_string());

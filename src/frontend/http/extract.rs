@@ -63,26 +63,50 @@ impl Caller {
     /// A session of the caller's in a database; `None` = `api.database`.
     pub fn session(&self, door: &HttpDoor, database: Option<&str>) -> Result<Session, Error> {
         let name = self.application.as_deref().unwrap_or(APPLICATION);
-        self.session_called(door, database, name)
+        self.open(door, &self.identity, database, &[("application_name", name)])
     }
 
-    /// The same with a name of its own (`application_name`).
-    pub fn session_called(
+    /// A session of a job of this name, for as long as its statements take.
+    pub fn session_of_job(
         &self,
         door: &HttpDoor,
         database: Option<&str>,
         name: &str,
     ) -> Result<Session, Error> {
+        let further = [("application_name", name), ("statement_timeout", "0")];
+        self.open(door, &self.identity, database, &further)
+    }
+
+    /// A session for statements that RustyDB makes. Where the caller's role may not log in, another
+    /// one has, and each statement takes on the caller's (`rows::Settings::of`).
+    pub fn session_for_rows(
+        &self,
+        door: &HttpDoor,
+        database: Option<&str>,
+    ) -> Result<Session, Error> {
+        let name = self.application.as_deref().unwrap_or(APPLICATION);
+        let identity = self.identity.stand_in.as_deref().unwrap_or(&self.identity);
+        self.open(door, identity, database, &[("application_name", name)])
+    }
+
+    fn open(
+        &self,
+        door: &HttpDoor,
+        identity: &Identity,
+        database: Option<&str>,
+        further: &[(&str, &str)],
+    ) -> Result<Session, Error> {
         let config = door.config.now();
         let database = database.unwrap_or(&config.api.database);
-        if database.contains('\0') {
-            return Err(Error::new(ErrorKind::ValidationError, "database contains U+0000"));
+        if database.is_empty() || database.contains('\0') {
+            // PostgreSQL would take none for the one with the role's name.
+            let text = "database is empty, or contains U+0000";
+            return Err(Error::new(ErrorKind::ValidationError, text));
         }
-        let own = ("application_name", name);
-        let options = SESSION_PARAMETERS.into_iter().chain([own]);
-        let options = options.map(|(name, value)| (name.into(), value.into())).collect();
+        let options = SESSION_PARAMETERS.iter().chain(further);
+        let options = options.map(|(name, value)| ((*name).into(), (*value).into())).collect();
         Ok(door.opener.open(Opening {
-            identity: self.identity.clone(),
+            identity: identity.clone(),
             database: database.into(),
             options,
             protocol: Protocol::Http,
@@ -123,12 +147,18 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
             }
             // Without required authentication a request acts as the administrator.
             None if !door.auth.is_required() => door.auth.trust("rustydb".into())?,
-            None => {
-                let text = "credentials are needed: HTTP Basic, Bearer, X-API-Key, or a session";
-                return Err(Error::new(ErrorKind::AuthenticationFailed, text)
-                    .with_hint("curl -u name:password …")
-                    .into());
-            }
+            None => match door.config.now().api.anonymous_role.as_deref() {
+                Some(role) if serves_rows(parts.uri.path()) => {
+                    door.auth.anonymous(role, &visit).await?
+                }
+                _ => {
+                    let text =
+                        "credentials are needed: HTTP Basic, Bearer, X-API-Key, or a session";
+                    return Err(Error::new(ErrorKind::AuthenticationFailed, text)
+                        .with_hint("curl -u name:password …")
+                        .into());
+                }
+            },
         };
         let is_safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if let Some(cookie) = cookie.as_ref().filter(|_| !is_safe) {
@@ -162,6 +192,15 @@ pub fn whence(parts: &Parts) -> Result<(String, RequestId, Visit), Error> {
     let mut visit = Visit::new(Protocol::Http, address);
     visit.request_id = Some(id.0.to_string());
     Ok((peer, id, visit))
+}
+
+/// Whether all SQL that is run there is RustyDB's own.
+fn serves_rows(path: &str) -> bool {
+    if path == "/rest/v1" || path.starts_with("/rest/v1/") {
+        return true;
+    }
+    let parts = path.strip_prefix("/api/v1/tables/").map(|rest| rest.split('/').nth(1));
+    parts == Some(Some("rows"))
 }
 
 /// What the permission is called without which a route is closed; PostgreSQL decides the rest.

@@ -85,6 +85,8 @@ pub struct HttpDoor {
     pub metrics: Arc<Metrics>,
     /// Health.
     pub health: Arc<Health>,
+    /// What the cursors of this process are signed with.
+    pub cursor_key: [u8; 32],
     /// [`openapi`].
     pub description: Bytes,
     /// What an administrator may see and do.

@@ -19,13 +19,13 @@ struct PageQuery {
     /// Entries at most; more than api.max_page_size is taken as that.
     #[param(minimum = 1, default = 50)]
     limit: Option<u32>,
-    /// Another name of limit.
+    /// Another name of limit, which goes before it.
     #[param(minimum = 1)]
     page_size: Option<u32>,
     /// Entries left out at the beginning.
     #[param(default = 0)]
     offset: Option<u32>,
-    /// Instead of offset: number of the page, from 1.
+    /// Number of the page, from 1; offset goes before it.
     #[param(minimum = 1)]
     page: Option<u32>,
 }
@@ -54,18 +54,14 @@ impl Page {
             Err(Error::new(ErrorKind::ValidationError, text))
         };
         let limit = query.limit.or(query.page_size).unwrap_or(default);
-        if limit == 0 {
+        if limit == 0 || query.page_size == Some(0) {
             return refused("limit");
         }
         let limit = limit.min(most.max(1));
         let offset = match (query.offset, query.page) {
-            (Some(_), Some(_)) => {
-                let text = "offset and page say the same in two ways: send one of them";
-                return Err(Error::new(ErrorKind::ValidationError, text));
-            }
             (_, Some(0)) => return refused("page"),
             (None, Some(page)) => u64::from(page - 1) * u64::from(limit),
-            (offset, None) => offset.unwrap_or(0).into(),
+            (offset, _) => offset.unwrap_or(0).into(),
         };
         Ok(Self { limit, offset })
     }
@@ -148,7 +144,7 @@ mod tests {
         for refused in [page(Some(0), None, None), page(None, None, Some(0))] {
             assert_eq!(refused, None);
         }
-        assert_eq!(page(None, Some(1), Some(1)), None);
+        assert_eq!(page(None, Some(1), Some(5)), Some((50, 1)));
     }
 
     #[test]

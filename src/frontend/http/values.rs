@@ -1,7 +1,9 @@
-//! JSON values as the parameters of a statement, and times as JSON.
+//! JSON values as the parameters of a statement, and as fields that may be null or not there; times
+//! as JSON.
 
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -39,4 +41,11 @@ fn bind_one(number: usize, json: &str, info: &TypeInfo) -> Result<Option<Vec<u8>
         Ok(false) => Ok(None),
         Err(e) => Err(Error::sql(b"22023", format!("parameter ${number} ({}): {e}", info.name))),
     }
+}
+
+/// Tells a null from a field that is not there: for `deserialize_with`, beside `default`.
+pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    field: D,
+) -> std::result::Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(field).map(Some)
 }

@@ -91,6 +91,8 @@ pub enum Item {
     },
     /// Rows of a related table.
     Embed(Embed),
+    /// What differs when anything in the row differs.
+    Version,
 }
 
 /// Rows of a related table within each row.
@@ -299,6 +301,8 @@ pub enum Condition {
     Not(Box<Condition>),
     /// A test. `IS [NOT] NULL` on the name of an embedded resource asks whether it is there.
     Test(Field, Test),
+    /// The row has this [`Item::Version`].
+    Version(String),
 }
 
 impl Condition {

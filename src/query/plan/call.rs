@@ -178,7 +178,7 @@ impl CallPlan {
         let found = schema.functions.binary_search_by_key(&self.function, |f| f.oid);
         let function = found.ok().map(|at| &schema.functions[at]);
         let function = function.ok_or(PlanError::Unsupported("the function is gone"))?;
-        let mut writer = Writer { schema, out: Statement::default(), source: Source::With };
+        let mut writer = Writer { schema, out: Statement::begin(), source: Source::With };
         match &self.level {
             None => {
                 writer.out.push("SELECT ");

@@ -128,7 +128,7 @@ impl ReadPlan {
 
     /// The statement with or without a count, whatever was asked.
     pub fn written(&self, schema: &Schema, with_total: bool) -> Statement {
-        let mut writer = Writer { schema, out: Statement::default(), source: Source::Table };
+        let mut writer = Writer { schema, out: Statement::begin(), source: Source::Table };
         let page = Page { keyset: self.keyset.as_ref() };
         writer.rows(&self.level, page, with_total);
         writer.out
@@ -137,7 +137,7 @@ impl ReadPlan {
     /// `EXPLAIN (FORMAT JSON)` of the rows without limit: `"Plan Rows"` of its first plan is what
     /// PostgreSQL believes the number of rows to be.
     pub fn estimate(&self, schema: &Schema) -> Statement {
-        let mut writer = Writer { schema, out: Statement::default(), source: Source::Table };
+        let mut writer = Writer { schema, out: Statement::begin(), source: Source::Table };
         writer.out.push("EXPLAIN (FORMAT JSON) SELECT 1");
         writer.rows_of(&self.level, None, None);
         writer.out
@@ -145,7 +145,7 @@ impl ReadPlan {
 
     /// The exact number of rows, alone.
     pub fn exact_count(&self, schema: &Schema) -> Statement {
-        let mut writer = Writer { schema, out: Statement::default(), source: Source::Table };
+        let mut writer = Writer { schema, out: Statement::begin(), source: Source::Table };
         writer.count(&self.level);
         writer.out
     }

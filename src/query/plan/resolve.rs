@@ -68,6 +68,7 @@ pub(super) enum Out {
         cast: Option<u32>,
     },
     Embed(usize),
+    Version,
 }
 
 /// Which rows.
@@ -79,6 +80,8 @@ pub(super) enum Cond {
     Test(Expr, Test),
     /// An embedded resource has rows, or has none.
     Present(usize, bool),
+    /// The row has this version.
+    Version(String),
 }
 
 /// A term of an order.
@@ -129,7 +132,7 @@ impl Level {
         let grouped = |item: &Out| match item {
             Out::Expr { aggregate, .. } => aggregate.is_some(),
             Out::Count { .. } => true,
-            Out::All | Out::Embed(_) => false,
+            Out::All | Out::Embed(_) | Out::Version => false,
         };
         self.items.iter().any(grouped)
     }
@@ -236,6 +239,7 @@ impl<'s> Resolver<'s> {
                 level.embeds.push(embedded);
                 Out::Embed(level.embeds.len() - 1)
             }
+            Item::Version => Out::Version,
         };
         level.items.push(out);
         Ok(())
@@ -407,6 +411,7 @@ impl<'s> Resolver<'s> {
                 Ok(Cond::Not(Box::new(self.condition(level, inner, depth + 1)?)))
             }
             Condition::Test(field, test) => self.test(level, field, test),
+            Condition::Version(version) => Ok(Cond::Version(version.clone())),
         }
     }
 
@@ -539,7 +544,7 @@ pub(super) fn needed(schema: &Schema, level: &Level) -> Option<Vec<Name>> {
     };
     for item in &level.items {
         match item {
-            Out::All => return None,
+            Out::All | Out::Version => return None,
             Out::Expr { expr, .. } => add(&expr.base)?,
             Out::Count { .. } | Out::Embed(_) => {}
         }

@@ -4,12 +4,17 @@
 //! resource, `o` a value that only an order needs, each with the level's number; `s` what is being
 //! made JSON.
 
+use std::borrow::Cow;
+
 use super::ask::Aggregate;
 use super::condition::Row;
 use super::cursor::Position;
 use super::resolve::{Base, Cond, Embedded, Expr, Level, OrderBy, Out, Scope, needed};
 use super::sql::{Layout, Statement};
 use crate::query::schema::{Schema, oid};
+
+/// Name of the result that is a row's version.
+const VERSION: &str = "rustydb.version";
 
 /// Where the rows of the first level come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +52,13 @@ fn has_computed(level: &Level) -> bool {
     level.items.iter().any(in_item) || level.order.iter().any(|term| computed(&term.expr))
 }
 
-fn alias(level: &Level) -> String {
-    format!("t{}", level.number)
+/// Alias of a level's table.
+fn alias(level: &Level) -> Cow<'static, str> {
+    const FIRST: [&str; 8] = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7"];
+    match FIRST.get(level.number) {
+        Some(alias) => Cow::Borrowed(alias),
+        None => format!("t{}", level.number).into(),
+    }
 }
 
 impl Writer<'_> {
@@ -192,7 +202,25 @@ impl Writer<'_> {
                 self.out.named(name);
             }
             Out::Embed(at) => self.embedded(level, &level.embeds[*at], is_first),
+            Out::Version => {
+                self.comma(is_first);
+                self.version(&alias(level));
+                self.out.named(VERSION);
+            }
         }
+    }
+
+    /// The text of the whole row tells two rows apart in every table and view.
+    fn version(&mut self, alias: &str) {
+        self.push(&format!("pg_catalog.md5(CAST(({alias}.*) AS pg_catalog.text))"));
+    }
+
+    fn has_version(&mut self, alias: &str, version: &str) {
+        self.push("(");
+        self.version(alias);
+        self.push(" = ");
+        self.out.bind(oid::TEXT, version);
+        self.push(")");
     }
 
     fn cast(&mut self, to: Option<u32>, inner: impl FnOnce(&mut Self)) {
@@ -264,6 +292,7 @@ impl Writer<'_> {
                         (false, false) => names.push(embed.name.clone()),
                     }
                 }
+                Out::Version => names.push(VERSION.into()),
             }
         }
         names
@@ -278,7 +307,7 @@ impl Writer<'_> {
         if let Some((junction, key)) = junction {
             let (table, key) =
                 (&self.schema.tables[junction.table], &self.schema.foreign_keys[key]);
-            let (between, own) = (format!("j{}", level.number), alias(level));
+            let (between, own) = (Cow::from(format!("j{}", level.number)), alias(level));
             self.out.qualified(&table.schema, &table.name);
             self.push(&format!(" AS {between} JOIN "));
             self.source(level);
@@ -404,7 +433,7 @@ impl Writer<'_> {
             Some(junction) => {
                 let key = &self.schema.foreign_keys[junction.to_origin];
                 let pairs = key.target_columns.iter().copied().zip(key.columns.iter().copied());
-                let between = format!("j{}", level.number);
+                let between = Cow::from(format!("j{}", level.number));
                 (between, &self.schema.tables[junction.table], pairs.collect())
             }
         };
@@ -444,6 +473,7 @@ impl Writer<'_> {
                 self.push(if *present { "" } else { "NOT " });
                 self.exists(level, &level.embeds[*at]);
             }
+            Cond::Version(version) => self.has_version(&alias(level), version),
         }
     }
 
@@ -465,6 +495,7 @@ impl Writer<'_> {
             Cond::Or(all) => (all, " OR ", "FALSE"),
             // Without embedded resources there is no such condition.
             Cond::Present(..) => return self.push("FALSE"),
+            Cond::Version(version) => return self.has_version(alias, version),
         };
         if all.is_empty() {
             return self.push(none);
@@ -509,6 +540,7 @@ impl Writer<'_> {
                 Out::All => (self.names_of(level).len(), true),
                 Out::Expr { aggregate, .. } => (1, aggregate.is_none()),
                 Out::Count { .. } => (1, false),
+                Out::Version => (1, true),
                 Out::Embed(at) => {
                     let embed = &level.embeds[*at];
                     match (embed.level.is_empty(), embed.spread) {

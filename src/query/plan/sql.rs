@@ -36,13 +36,18 @@ pub struct Statement {
 }
 
 impl Statement {
+    /// With room for what most statements need.
+    pub(super) fn begin() -> Self {
+        Self { sql: String::with_capacity(512), params: Vec::with_capacity(4), ..Self::default() }
+    }
+
     pub(super) fn push(&mut self, sql: &str) {
         self.sql.push_str(sql);
     }
 
     /// A name, quoted.
     pub(super) fn name(&mut self, name: &str) {
-        self.sql.push_str(&crate::query::quote_ident(name));
+        crate::query::push_ident(&mut self.sql, name);
     }
 
     /// `"schema"."name"`.

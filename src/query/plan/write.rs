@@ -143,7 +143,7 @@ impl WritePlan {
 
     /// The statement.
     pub fn statement(&self, schema: &Schema) -> Result<Statement, PlanError> {
-        let mut writer = Writer { schema, out: Statement::default(), source: Source::Table };
+        let mut writer = Writer { schema, out: Statement::begin(), source: Source::Table };
         let Some(level) = &self.returning else {
             self.change(&mut writer)?;
             return Ok(writer.out);

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::error::{Error, ErrorKind};
 use crate::query::plan::{Candidate, PlanError};
 
 /// A request that is refused before it reaches PostgreSQL.
@@ -85,6 +86,28 @@ impl Refusal {
             "details": self.details,
             "hint": self.hint,
         })
+    }
+}
+
+/// For dialects that have errors of their own.
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match (refusal.code, refusal.status) {
+            ("PGRST127", _) => ErrorKind::NotSupported,
+            (_, 404) => ErrorKind::NotFound,
+            (_, 406) => ErrorKind::NotAcceptable,
+            _ => ErrorKind::ValidationError,
+        };
+        let error = Error::new(kind, refusal.message);
+        let error = match *refusal.details {
+            Value::Null => error,
+            Value::String(text) => error.with_detail(text),
+            other => error.with_detail(other.to_string()),
+        };
+        match refusal.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
     }
 }
 

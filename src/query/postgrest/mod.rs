@@ -16,8 +16,8 @@ pub use prefer::{Handling, Preferences, Representation, Transaction};
 pub use range::{content_range, read_status};
 
 use super::plan::ask::{
-    Arguments, Call, Change, Condition, Count, Field, Keyset, Level, Operator, Read, Resolution,
-    Returning, Target, Test, Write,
+    Arguments, Call, Change, Condition, Count, Field, Keyset, Level, Operator, Payload, Read,
+    Resolution, Returning, Target, Test, Write,
 };
 use super::plan::cursor::Position;
 use super::plan::{CallPlan, Limits, ReadPlan, WritePlan, plan_call, plan_read, plan_write};
@@ -110,9 +110,32 @@ pub struct Planned {
     pub singular: bool,
 }
 
+/// Only what a query string says of rows: which, and what of them.
+pub fn level_of(pairs: &[(String, String)]) -> Result<Level, Refusal> {
+    check_pairs(pairs)?;
+    let mut query = Query::parse(pairs, query::Kind::Rows)?;
+    query.level.filter = query.filter;
+    Ok(query.level)
+}
+
+/// Names of columns, with commas between.
+pub fn columns_of(what: &'static str, text: &str) -> Result<Vec<String>, Refusal> {
+    select::columns(what, text)
+}
+
+/// Rows in JSON, of which each has the members that it has; the others are to have their defaults.
+pub fn rows_of(body: &[u8]) -> Result<Payload, Refusal> {
+    payload::uneven(body)
+}
+
+/// The names of the columns in the first line of CSV.
+pub fn csv_header(line: &str) -> Result<Vec<String>, Refusal> {
+    payload::csv_names(line)
+}
+
 /// Understands a request.
 pub fn plan(schema: &Schema, options: &Options, request: &Request<'_>) -> Result<Planned, Refusal> {
-    check_size(request)?;
+    check_pairs(request.query)?;
     let prefer = request.headers.iter().filter(|(name, _)| *name == "prefer");
     let preferences = Preferences::parse(prefer.map(|(_, value)| *value), options.may_roll_back);
     preferences.check()?;
@@ -137,12 +160,12 @@ pub fn plan(schema: &Schema, options: &Options, request: &Request<'_>) -> Result
     })
 }
 
-fn check_size(request: &Request<'_>) -> Result<(), Refusal> {
+fn check_pairs(pairs: &[(String, String)]) -> Result<(), Refusal> {
     let too_much = |what| Err(Refusal::new("PGRST100", 400, what));
-    if request.query.len() > MAX_PARAMETERS {
+    if pairs.len() > MAX_PARAMETERS {
         return too_much(format!("a query string may have at most {MAX_PARAMETERS} parameters"));
     }
-    let longest = request.query.iter().map(|(name, value)| name.len().max(value.len())).max();
+    let longest = pairs.iter().map(|(name, value)| name.len().max(value.len())).max();
     if longest.is_some_and(|longest| longest > MAX_PARAMETER) {
         return too_much(format!("a parameter may have at most {MAX_PARAMETER} bytes"));
     }
@@ -269,7 +292,7 @@ impl Planner<'_> {
         }
     }
 
-    fn payload(&self, columns: Option<Vec<String>>) -> Result<super::plan::ask::Payload, Refusal> {
+    fn payload(&self, columns: Option<Vec<String>>) -> Result<Payload, Refusal> {
         let missing_default = self.preferences.missing_default == Some(true);
         let body = self.request.body;
         match self.content_type() {

@@ -20,6 +20,8 @@ struct Keys {
     first: Vec<String>,
     /// Members of all of them.
     common: BTreeSet<String>,
+    /// Members of any of them.
+    any: BTreeSet<String>,
     is_uniform: bool,
 }
 
@@ -63,8 +65,9 @@ impl<'de> Deserialize<'de> for Keys {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Keys, A::Error> {
                 let object = serde::de::value::MapAccessDeserializer::new(map);
                 let Names(first) = Names::deserialize(object)?;
-                let common = first.iter().cloned().collect();
-                Ok(Keys { is_array: false, count: 1, first, common, is_uniform: true })
+                let common: BTreeSet<String> = first.iter().cloned().collect();
+                let any = common.clone();
+                Ok(Keys { is_array: false, count: 1, first, common, any, is_uniform: true })
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Keys, A::Error> {
                 let mut keys = Keys { is_array: true, is_uniform: true, ..Keys::default() };
@@ -72,9 +75,14 @@ impl<'de> Deserialize<'de> for Keys {
                     let names_set: BTreeSet<String> = names.iter().cloned().collect();
                     if keys.count == 0 {
                         keys.first = names;
+                        keys.any = names_set.clone();
                         keys.common = names_set;
                     } else if keys.first.len() != names.len() || keys.common != names_set {
                         keys.is_uniform = false;
+                        keys.any.extend(names_set.iter().cloned());
+                        if keys.any.len() > MAX_ITEMS {
+                            return Err(serde::de::Error::custom("too many columns"));
+                        }
                         keys.common.retain(|name| names_set.contains(name));
                     }
                     keys.count += 1;
@@ -107,6 +115,24 @@ pub(super) fn json(
         columns: columns.unwrap_or(keys.first),
         present: keys.common.into_iter().collect(),
         missing_default,
+    })
+}
+
+/// A JSON body whose objects need not have the same members.
+pub(super) fn uneven(body: &[u8]) -> Result<Payload, Refusal> {
+    let text = utf8(body)?;
+    let keys: Keys = serde_json::from_str(text)
+        .map_err(|error| Refusal::body(format!("Empty or invalid json: {error}")))?;
+    let columns = match keys.is_uniform {
+        true => keys.first,
+        false => keys.any.into_iter().collect(),
+    };
+    Ok(Payload {
+        json: text.to_owned(),
+        is_array: keys.is_array,
+        columns,
+        present: keys.common.into_iter().collect(),
+        missing_default: true,
     })
 }
 
@@ -166,6 +192,14 @@ pub(super) fn csv(body: &[u8]) -> Result<Vec<u8>, Refusal> {
     }
     out.push(']');
     Ok(out.into_bytes())
+}
+
+/// The names in the first line of CSV.
+pub(super) fn csv_names(line: &str) -> Result<Vec<String>, Refusal> {
+    match (Records { text: line, at: 0 }).next() {
+        Some(names) => Ok(names?.into_iter().map(|cell| cell.text).collect()),
+        None => Err(Refusal::body("the CSV has no line of names")),
+    }
 }
 
 #[derive(Default)]

@@ -75,7 +75,7 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
         Err(error) => error::response(error),
     };
     drop(in_flight);
-    let failure = error::finish(&mut response, passage.id(), &door.metrics);
+    let failure = error::finish(&mut response, (passage.id(), passage.uri.path()), &door.metrics);
     headers::complete(&door, &passage, &mut response);
     record::record(&door, &passage, &response, failure.as_deref());
     response
@@ -102,7 +102,7 @@ fn admit(door: &HttpDoor, passage: &Passage, request: &Request) -> Result<Option
     if let Some(preflight) = cors::preflight(&config.api, request)? {
         return Ok(Some(preflight));
     }
-    sizes::check_head(request, config.api.max_body_size.len())?;
+    sizes::check_head(request, sizes::longest_body(&config.api, request))?;
     passage.check()?;
     if !passage.is_watcher {
         rates::coming(door, passage)?;
@@ -112,7 +112,7 @@ fn admit(door: &HttpDoor, passage: &Passage, request: &Request) -> Result<Option
 
 /// The stages around a handler that has a body to read and time to spend.
 async fn handle(door: &HttpDoor, passage: &InWork, request: Request, next: Next) -> Response {
-    let longest = door.config.now().api.max_body_size.len();
+    let longest = sizes::longest_body(&door.config.now().api, &request);
     let request = match coding::decompress(request).await {
         Ok(request) => sizes::bound(request, longest),
         Err(error) => return error::response(error),

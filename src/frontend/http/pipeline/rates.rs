@@ -1,5 +1,6 @@
 //! How often requests may come: first by where they come from, then by whose they are.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use axum::extract::MatchedPath;
@@ -45,9 +46,10 @@ pub fn proven(
 ) -> Result<()> {
     let Some(in_work) = parts.extensions.get::<InWork>() else { return Ok(()) };
     in_work.proven(&identity.role, begun.elapsed());
+    let user = principal(identity);
     let config = &door.config.now().rate_limit;
     let address = parts.extensions.get::<Way>().and_then(|way| way.address);
-    if let Some(address) = address {
+    if let Some(address) = address.filter(|_| user.is_some()) {
         recognised(&door.limiter, config, address, 1);
     }
     if config.rules.is_empty() {
@@ -56,9 +58,21 @@ pub fn proven(
     let grant = identity.grant.as_deref().filter(|grant| grant.kind == GrantKind::ApiKey);
     let key = grant.and_then(|grant| Some((grant.id.as_deref()?, grant.rate_limit)));
     let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-    let asked = Asked { user: Some(&identity.role), api_key: key, route, ..Asked::default() };
+    let asked = Asked { user: user.as_deref(), api_key: key, route, ..Asked::default() };
     let decided = decide(door, in_work, ask(door, config, &asked));
     noted(door, decided, visit, Some(&identity.role), parts.uri.path())
+}
+
+/// Who is counted. Many people share the role of an issuer's tokens; those who show nothing are
+/// nobody, and only their addresses are counted.
+fn principal(identity: &Identity) -> Option<Cow<'_, Role>> {
+    match identity.grant.as_deref().map(|grant| (grant.kind, &*grant.subject)) {
+        Some((GrantKind::Anonymous, _)) => None,
+        Some((GrantKind::Jwt, subject)) => {
+            Some(Cow::Owned(format!("{}/{subject}", identity.role).as_str().into()))
+        }
+        _ => Some(Cow::Borrowed(&identity.role)),
+    }
 }
 
 /// Tells the audit log of a refusal, but not of thousands.

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use super::super::extract::{Caller, read_body};
 use super::super::{HttpDoor, description, error};
 use super::work::Passage;
-use super::{handle, text_of};
+use super::{handle, sizes, text_of};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of a key.
@@ -222,7 +222,8 @@ async fn keyed(
         let text = format!("the header Idempotency-Key is longer than {LONGEST_KEY} bytes");
         return Err(Error::new(ErrorKind::ValidationError, text));
     }
-    let (mut parts, body) = request.into_parts();
+    let longest = door.config.now().api.max_body_size.len();
+    let (mut parts, body) = sizes::bound(request, longest).into_parts();
     let caller = match Caller::from_request_parts(&mut parts, door).await {
         Ok(caller) => caller,
         Err(refused) => return Ok(refused.into_response()),

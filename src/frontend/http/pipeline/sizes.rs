@@ -7,6 +7,8 @@ use http_body::Body as _;
 use http_body_util::{LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 
+use super::super::rows::bulk::BulkFormat;
+use crate::config::Api;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of the request line.
@@ -15,6 +17,16 @@ const LONGEST_LINE: usize = 8 << 10;
 /// Headers, and their bytes with what separates them.
 const MOST_HEADERS: usize = 100;
 const LONGEST_HEADERS: usize = 16 << 10;
+
+/// Most bytes of the body. That of rows in lines is read as it comes.
+pub(super) fn longest_body(config: &Api, request: &Request) -> usize {
+    let path = request.uri().path();
+    let is_rows = path.starts_with("/api/v1/tables/") && path.ends_with("/rows");
+    match is_rows && BulkFormat::of(request.headers()).is_some() {
+        true => config.max_bulk_size.len(),
+        false => config.max_body_size.len(),
+    }
+}
 
 /// Checks everything but the body itself. What the parser would not take for HTTP does not come
 /// here.

@@ -3,10 +3,12 @@
 mod auth;
 mod batch;
 mod connections;
+mod extensions;
 mod health;
 mod info;
 mod jobs;
 mod locks;
+mod maintenance;
 mod metrics;
 mod openapi;
 mod pool_upkeep;
@@ -16,13 +18,17 @@ mod procedures;
 mod queries;
 mod query;
 mod rest;
+mod roles;
+mod rows;
 mod schema;
 mod session_state;
 mod sessions;
+mod settings;
 mod tables;
 mod transaction_stats;
 mod transactions;
 mod unsupported;
+mod users;
 
 use std::sync::Arc;
 
@@ -62,15 +68,6 @@ impl DropQuery {
 
 /// What a file of this folder gives.
 type Routes = OpenApiRouter<Arc<HttpDoor>>;
-
-/// Tells a null from a field that is not there.
-fn present<'de, T, D>(field: D) -> Result<Option<Option<T>>, D::Error>
-where
-    T: serde::Deserialize<'de>,
-    D: serde::Deserializer<'de>,
-{
-    Option::deserialize(field).map(Some)
-}
 
 /// The same under another path: the answer says where it is meant to be.
 fn aliased<S>(canonical: &'static str, routes: MethodRouter<S>) -> MethodRouter<S>
@@ -123,8 +120,14 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(sessions::routes())
         .merge(session_state::routes())
         .merge(jobs::routes())
+        .merge(settings::routes())
+        .merge(maintenance::routes())
+        .merge(users::routes())
+        .merge(roles::routes())
+        .merge(extensions::routes())
         .merge(unsupported::routes())
         .merge(rest::routes())
+        .merge(rows::routes())
         .merge(metrics::routes())
         .merge(openapi::routes())
         .merge(health::routes())

@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use utoipa_axum::routes;
 
-use super::super::HttpDoor;
+use super::super::{HttpDoor, description};
 use super::Routes;
 
 /// Routes of this file.
@@ -18,8 +18,10 @@ pub fn routes() -> Routes {
 
 /// The description as a JSON document.
 pub fn document() -> String {
-    // It is made of strings and numbers.
-    let mut text = super::api().1.to_pretty_json().unwrap_or_default();
+    // It is made of strings and numbers, which always become JSON.
+    let mut described = serde_json::to_value(super::api().1).unwrap_or_default();
+    description::sharpen(&mut described);
+    let mut text = serde_json::to_string_pretty(&described).unwrap_or_default();
     text.push('\n');
     text
 }

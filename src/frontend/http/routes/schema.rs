@@ -651,7 +651,7 @@ async fn create_index(
     if new.concurrently {
         let (creator, working) = (caller.identity.clone(), door.clone());
         let work = |name: String| async move {
-            let mut session = caller.session_called(&working, new.database.as_deref(), &name)?;
+            let mut session = caller.session_of_job(&working, new.database.as_deref(), &name)?;
             fetch::run_unhurried(&working, &mut session, &sql).await?;
             let index = newest_index(&working, &mut session, &new).await?;
             serde_json::to_value(&index).map_err(Error::internal)

@@ -183,8 +183,8 @@ async fn begin_transaction(
         let text = "timeout_secs must be at least 1";
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
-    if begin.name.as_ref().is_some_and(|name| name.len() > 128) {
-        let text = "name is longer than 128 bytes";
+    if begin.name.as_ref().is_some_and(|name| !(1..=128).contains(&name.len())) {
+        let text = "name must have 1 to 128 bytes";
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
     let mut session = caller.session(&door, begin.database.as_deref())?;

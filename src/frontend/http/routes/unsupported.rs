@@ -95,6 +95,17 @@ const ALIASES: [(&str, &str); 3] = [
 /// Every feature, by name.
 pub const FEATURES: &[Feature] = &[
     supported("api_keys"),
+    absent("backup_encryption", "backups are not encrypted in this version", &[]),
+    absent(
+        "backup_incremental",
+        "incremental backups need PostgreSQL 17, and are not part of this version",
+        &[],
+    ),
+    absent(
+        "backup_of_external",
+        "an external PostgreSQL is saved where it runs; this server saves the embedded one",
+        &[],
+    ),
     supported("batch"),
     absent("cluster", "this server is a single node", &[]),
     supported("connections"),

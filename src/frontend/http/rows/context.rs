@@ -4,9 +4,10 @@
 use std::borrow::Cow;
 
 use axum::http::HeaderMap;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::auth::Identity;
+use crate::proto::json::write_string;
 use crate::query::quote_ident;
 
 /// Headers that are nobody's business in the database: credentials, and what belongs to the
@@ -29,6 +30,17 @@ const HIDDEN: [&str; 10] = [
 pub struct Settings<'a>(Vec<(&'static str, Cow<'a, str>)>);
 
 impl<'a> Settings<'a> {
+    /// Those that every statement for somebody begins with: his role where another one has logged
+    /// in for him, and who he is.
+    pub fn of(identity: &'a Identity) -> Self {
+        let settings = Self::default();
+        let settings = match identity.stand_in {
+            Some(_) => settings.with("role", identity.role.as_str()),
+            None => settings,
+        };
+        settings.with("request.jwt.claims", claims_of(identity))
+    }
+
     /// One more.
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'a, str>>) -> Self {
         self.0.push((name, value.into()));
@@ -55,7 +67,7 @@ impl<'a> Settings<'a> {
 }
 
 /// The claims of the token that was shown; without one what is known of the caller.
-pub fn claims_of(identity: &Identity) -> Cow<'_, str> {
+fn claims_of(identity: &Identity) -> Cow<'_, str> {
     let claims = identity.grant.as_ref().and_then(|grant| grant.claims.as_deref());
     match claims {
         Some(claims) => claims.into(),
@@ -68,11 +80,20 @@ pub fn claims_of(identity: &Identity) -> Cow<'_, str> {
 
 /// The headers of a request as a JSON object.
 pub fn headers_of(headers: &HeaderMap) -> String {
-    let shown = headers.iter().filter(|(name, _)| !HIDDEN.contains(&name.as_str()));
-    let pairs = shown.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    let object: Map<String, Value> =
-        pairs.map(|(name, value)| (name.to_owned(), value.into())).collect();
-    Value::Object(object).to_string()
+    let mut object = Vec::with_capacity(512);
+    object.push(b'{');
+    // Of several headers of a name the first counts: a name is there once.
+    for name in headers.keys().filter(|name| !HIDDEN.contains(&name.as_str())) {
+        let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
+        if object.len() > 1 {
+            object.push(b',');
+        }
+        write_string(&mut object, name.as_str().as_bytes());
+        object.push(b':');
+        write_string(&mut object, value.as_bytes());
+    }
+    object.push(b'}');
+    String::from_utf8(object).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::super::{RequestId, error};
+use super::super::error;
 use crate::error::{Error, ErrorKind};
 use crate::query::postgrest::{Refusal, status_of_sqlstate};
 use crate::telemetry::Metrics;
@@ -28,19 +28,16 @@ impl From<Refusal> for Failure {
 }
 
 impl Failure {
-    /// The answer.
-    pub fn into_response(self, id: Option<&RequestId>, metrics: &Metrics) -> Response {
+    /// The answer; an error's body is still to be [`put`].
+    pub fn into_response(self, metrics: &Metrics) -> Response {
         match self {
             Failure::Refused(refusal) => {
                 metrics.api_error(kind_of(refusal.status).code());
-                response(refusal.status, &refusal.to_json())
+                let mut response = Response::default();
+                write(&mut response, refusal.status, &refusal.to_json());
+                response
             }
-            Failure::Failed(error) => {
-                if let Some(id) = id {
-                    error::note(&error, id, metrics);
-                }
-                failed(&error)
-            }
+            Failure::Failed(error) => error::response(error),
         }
     }
 }
@@ -54,27 +51,25 @@ fn kind_of(status: u16) -> ErrorKind {
     }
 }
 
-fn response(status: u16, body: &Value) -> Response {
-    let mut response = Response::new(Body::from(body.to_string()));
+fn write(response: &mut Response, status: u16, body: &Value) {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
+    *response.body_mut() = Body::from(body.to_string());
 }
 
-fn failed(error: &Error) -> Response {
+/// Writes an error into the response that stands for it.
+pub fn put(response: &mut Response, error: &Error) {
     let state = error.sqlstate();
-    if state.as_str() == "PGRST"
-        && let Some(raised) = raised(error)
-    {
-        return raised;
+    if state.as_str() == "PGRST" && put_raised(response, error).is_some() {
+        return;
     }
     // Where an error came from is said by PostgreSQL alone.
     let is_ours = error.origin().is_empty();
     let (code, status) = match error.kind() {
         ErrorKind::AuthenticationFailed if is_ours => ("PGRST301", 401),
-        kind if is_ours => (state.as_str(), kind.http_status()),
+        _ if is_ours => (state.as_str(), error.http_status()),
         _ => (state.as_str(), status_of_sqlstate(state.as_str(), false)),
     };
     let body = json!({
@@ -83,18 +78,7 @@ fn failed(error: &Error) -> Response {
         "details": error.detail(),
         "hint": error.hint(),
     });
-    let mut response = response(status, &body);
-    let headers = response.headers_mut();
-    match status {
-        401 => {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        503 => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        _ => {}
-    }
-    response
+    write(response, status, &body);
 }
 
 /// The DETAIL of an error that a function raises with SQLSTATE `PGRST`.
@@ -106,7 +90,7 @@ struct Status {
 }
 
 /// A function that raises SQLSTATE `PGRST` says itself what the answer is.
-fn raised(error: &Error) -> Option<Response> {
+fn put_raised(response: &mut Response, error: &Error) -> Option<()> {
     let body: Map<String, Value> = serde_json::from_str(error.message()).ok()?;
     let Status { status, headers } = serde_json::from_str(error.detail()?).ok()?;
     let status = Some(status).filter(|status| (200..600).contains(status))?;
@@ -117,13 +101,14 @@ fn raised(error: &Error) -> Option<Response> {
         "details": said("details"),
         "hint": said("hint"),
     });
-    let mut response = response(status, &body);
-    for (name, value) in &headers {
+    let header = |(name, value): (&String, &Value)| {
         let name = HeaderName::try_from(name).ok()?;
-        let value = HeaderValue::from_str(value.as_str()?).ok()?;
-        response.headers_mut().insert(name, value);
-    }
-    Some(response)
+        Some((name, HeaderValue::from_str(value.as_str()?).ok()?))
+    };
+    let headers: Vec<_> = headers.iter().map(header).collect::<Option<_>>()?;
+    write(response, status, &body);
+    response.headers_mut().extend(headers);
+    Some(())
 }
 
 #[cfg(test)]
@@ -132,6 +117,11 @@ mod tests {
 
     #[test]
     fn statuses_by_where_an_error_comes_from() {
+        let shown = |error: &Error| {
+            let mut response = Response::default();
+            put(&mut response, error);
+            response
+        };
         let of_postgres = |state: &[u8; 5]| Error::sql(state, "x").with_origin(b"Fx.c\0".to_vec());
         for (error, status) in [
             (of_postgres(b"23505"), 409),
@@ -142,16 +132,14 @@ mod tests {
             (Error::new(ErrorKind::PoolExhausted, "later"), 503),
             (Error::new(ErrorKind::Timeout, "late"), 504),
         ] {
-            assert_eq!(failed(&error).status().as_u16(), status, "{error}");
+            assert_eq!(shown(&error).status().as_u16(), status, "{error}");
         }
-        let raised = of_postgres(b"PGRST").with_detail(r#"{"status":402,"headers":{"X-A":"b"}}"#);
-        assert_eq!(failed(&raised).status().as_u16(), 500, "the message is no JSON");
-        let raised = Error::sql(b"PGRST", r#"{"code":"1","message":"pay"}"#)
-            .with_detail(r#"{"status":402,"headers":{"X-A":"b"}}"#);
-        let response = failed(&raised);
-        assert_eq!(
-            (response.status().as_u16(), &response.headers()["x-a"]),
-            (402, &"b".parse().unwrap())
-        );
+        let detail = r#"{"status":402,"headers":{"X-A":"b"}}"#;
+        let raised = Error::sql(b"PGRST", "no JSON").with_detail(detail);
+        assert_eq!(shown(&raised).status().as_u16(), 500);
+        let raised = Error::sql(b"PGRST", r#"{"code":"1","message":"pay"}"#).with_detail(detail);
+        let response = shown(&raised);
+        assert_eq!(response.status().as_u16(), 402);
+        assert_eq!(response.headers()["x-a"], "b");
     }
 }

@@ -4,17 +4,20 @@
 //! The session logs in as the role, so row security holds; the settings that the statement runs
 //! with (`request.jwt.claims`, …) and the statement itself are one round trip.
 
+pub mod bulk;
 mod context;
 mod describe;
-mod failure;
+pub mod failure;
+pub mod keyed;
+pub mod list;
 mod media;
 pub mod rest;
 mod stream;
-mod uri;
+pub mod uri;
 
-pub use context::{Settings, claims_of, headers_of};
+pub use context::{Settings, headers_of};
 use stream::first_value;
-pub use stream::{Sink, Stream, Tail};
+pub use stream::{Sink, Stream};
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -27,7 +30,8 @@ use super::open::Hold;
 use super::running::{ChunkedBody, Chunks, Fill, Running, timed_out};
 use super::{HttpDoor, InWork, RequestId};
 use crate::error::{Error, Result};
-use crate::query::plan::Statement;
+use crate::query::plan::ask::Count;
+use crate::query::plan::{ReadPlan, Statement};
 use crate::query::schema::Schema;
 use crate::session::{Event, Known, Session};
 
@@ -53,6 +57,28 @@ pub async fn planned<T, E: From<Error>>(
     }
 }
 
+/// The same for a session that is held; a transaction that is somebody else's goes on when there is
+/// no plan.
+///
+/// # Errors
+/// Those of [`planned`].
+pub async fn planned_in<T>(
+    mut hold: Hold,
+    plan: impl Fn(&Schema) -> Result<T>,
+) -> Result<(Hold, Arc<Schema>, T)> {
+    let planned = match hold.session() {
+        Ok(session) => planned(session, plan).await,
+        Err(error) => Err(error),
+    };
+    match planned {
+        Ok((schema, planned)) => Ok((hold, schema, planned)),
+        Err(error) => {
+            hold.finish();
+            Err(error)
+        }
+    }
+}
+
 /// How a statement is run.
 pub struct Job<'a> {
     /// The statement.
@@ -65,6 +91,8 @@ pub struct Job<'a> {
     pub sink: Sink,
     /// Rows that are shown at most; whether there was another one is told.
     pub limit: Option<u64>,
+    /// So many columns are not shown: those at the end, before the ones that only a cursor needs.
+    pub hidden: usize,
     /// When it is stopped.
     pub deadline: Option<Instant>,
 }
@@ -84,13 +112,7 @@ pub async fn start(door: &HttpDoor, mut hold: Hold, job: Job<'_>) -> Result<Stre
         Ok(known) => {
             let longest = door.config.now().api.max_row_size.len();
             let running = Running::new(hold, longest, job.deadline);
-            Stream::new(
-                running,
-                known,
-                job.statement.layout,
-                job.sink,
-                (job.limit, job.in_transaction),
-            )
+            Stream::new(running, known, &job)
         }
         Err(error) => {
             hold.finish();
@@ -159,6 +181,44 @@ async fn value_of(
             _ => {}
         }
     }
+}
+
+/// Rows up to which an estimated count is counted instead.
+const COUNTED: u64 = 1000;
+
+/// How all rows are counted.
+pub struct Counting {
+    /// The statement does it.
+    pub with_total: bool,
+    /// The number that PostgreSQL's planner believes, when that is enough.
+    pub total: Option<u64>,
+}
+
+/// Finds out how the rows of a plan are to be counted.
+///
+/// # Errors
+/// PostgreSQL's.
+pub async fn counting(
+    door: &HttpDoor,
+    session: &mut Session,
+    schema: &Schema,
+    plan: &ReadPlan,
+    settings: &Settings<'_>,
+) -> Result<Counting> {
+    let count = plan.count();
+    if !matches!(count, Count::Planned | Count::Estimated) {
+        return Ok(Counting { with_total: count == Count::Exact, total: None });
+    }
+    let explained = value_of(door, session, &plan.estimate(schema), settings).await?;
+    let estimate = explained.as_deref().and_then(estimated_rows);
+    let with_total = count == Count::Estimated && estimate.is_none_or(|n| n <= COUNTED);
+    Ok(Counting { with_total, total: estimate.filter(|_| !with_total) })
+}
+
+/// The rows that PostgreSQL's planner expects, from `EXPLAIN (FORMAT JSON)`.
+fn estimated_rows(explained: &str) -> Option<u64> {
+    let plans: serde_json::Value = serde_json::from_str(explained).ok()?;
+    plans.get(0)?.get("Plan")?.get("Plan Rows")?.as_f64().map(|rows| rows as u64)
 }
 
 impl Stream {

@@ -15,12 +15,12 @@ use super::super::extract::{self, Caller};
 use super::super::formats::{Format, Layout as Form};
 use super::super::open::Hold;
 use super::super::running::Fill;
-use super::super::{HttpDoor, InWork, RequestId};
+use super::super::{HttpDoor, InWork};
 use super::failure::Failure;
 use super::media::Media;
 use super::uri::{pairs, segments};
 use super::{
-    Job, Settings, Sink, Stream, claims_of, describe, headers_of, planned, start, value_of,
+    Counting, Job, Settings, Sink, Stream, counting, describe, headers_of, planned, start, value_of,
 };
 use crate::error::Error;
 use crate::proto::json::Style;
@@ -39,9 +39,6 @@ pub const PREFIX: &str = "/rest/v1";
 /// Values as PostgreSQL's own JSON has them, in which related rows come.
 const STYLE: Style = Style { int8_as_string: false, numeric_as_number: true, as_postgres: true };
 
-/// Rows up to which an estimated count is counted instead.
-const COUNTED: u64 = 1000;
-
 /// Headers that the dialect reads.
 const READ: [&str; 6] =
     ["accept", "accept-profile", "content-profile", "content-type", "prefer", "range"];
@@ -50,10 +47,9 @@ type Answer = Result<Response, Failure>;
 
 /// Answers a request below [`PREFIX`].
 pub async fn serve(door: Arc<HttpDoor>, request: Request) -> Response {
-    let id = request.extensions().get::<RequestId>().cloned();
     match attend(&door, request).await {
         Ok(response) => response,
-        Err(failure) => failure.into_response(id.as_ref(), &door.metrics),
+        Err(failure) => failure.into_response(&door.metrics),
     }
 }
 
@@ -88,7 +84,7 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     };
     let deadline = Instant::now() + config.api.request_timeout_secs.duration();
     let late = |_| Failure::from(super::super::running::timed_out());
-    let mut session = caller.session(door, None)?;
+    let mut session = caller.session_for_rows(door, None)?;
     let plan = |schema: &Schema| postgrest::plan(schema, &options, &request).map_err(Failure::from);
     let known = tokio::time::timeout_at(deadline, planned(&mut session, plan));
     let (schema, plan) = known.await.map_err(late)??;
@@ -98,6 +94,7 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
         parts: &parts,
         schema: &schema,
         planned: &plan,
+        settings: settings(&caller, &parts, &plan),
         deadline,
         media: Media::accepted(request.headers, &plan)?,
     };
@@ -109,6 +106,20 @@ fn visible(value: &HeaderValue) -> Result<&str, Refusal> {
     value.to_str().map_err(|_| Refusal::body("a header is not ASCII"))
 }
 
+/// What policies and functions can read of the request.
+fn settings<'a>(caller: &'a Caller, parts: &'a Parts, planned: &'a Planned) -> Settings<'a> {
+    let settings = Settings::of(&caller.identity)
+        .search_path(&planned.schema)
+        .with("request.method", parts.method.as_str())
+        .with("request.path", parts.uri.path())
+        .with("request.headers", headers_of(&parts.headers))
+        .read_only(planned.read_only);
+    match &planned.preferences.timezone {
+        Some(zone) => settings.with("TimeZone", zone.as_str()),
+        None => settings,
+    }
+}
+
 /// A request that is understood.
 struct Asked<'a> {
     door: &'a Arc<HttpDoor>,
@@ -116,6 +127,7 @@ struct Asked<'a> {
     parts: &'a Parts,
     schema: &'a Schema,
     planned: &'a Planned,
+    settings: Settings<'a>,
     deadline: Instant,
     media: Media,
 }
@@ -142,21 +154,6 @@ impl Asked<'_> {
         &self.planned.preferences
     }
 
-    /// What policies and functions can read of the request.
-    fn settings(&self) -> Settings<'_> {
-        let settings = Settings::default()
-            .search_path(&self.planned.schema)
-            .with("request.jwt.claims", claims_of(&self.caller.identity))
-            .with("request.method", self.parts.method.as_str())
-            .with("request.path", self.parts.uri.path())
-            .with("request.headers", headers_of(&self.parts.headers))
-            .read_only(self.planned.read_only);
-        match &self.preferences().timezone {
-            Some(zone) => settings.with("TimeZone", zone.as_str()),
-            None => settings,
-        }
-    }
-
     async fn start(
         &self,
         session: Session,
@@ -166,10 +163,11 @@ impl Asked<'_> {
     ) -> Result<Stream, Failure> {
         let job = Job {
             statement,
-            settings: &self.settings(),
+            settings: &self.settings,
             in_transaction,
             sink,
             limit: None,
+            hidden: 0,
             deadline: Some(self.deadline),
         };
         Ok(start(self.door, Hold::Own(session), job).await?)
@@ -189,19 +187,12 @@ impl Asked<'_> {
 
     async fn read(&self, mut session: Session, plan: &ReadPlan) -> Answer {
         let (limit, offset) = (plan.limit(), plan.offset());
-        let mut total = None;
-        let mut with_total = plan.count() == Count::Exact;
-        if matches!(plan.count(), Count::Planned | Count::Estimated) {
-            let statement = plan.estimate(self.schema);
-            let plan_of = value_of(self.door, &mut session, &statement, &self.settings()).await?;
-            let estimate = plan_of.as_deref().and_then(estimated_rows);
-            with_total = plan.count() == Count::Estimated && estimate.is_none_or(|n| n <= COUNTED);
-            total = estimate.filter(|_| !with_total);
-        }
+        let counted = counting(self.door, &mut session, self.schema, plan, &self.settings);
+        let Counting { with_total, total } = counted.await?;
         if self.planned.headers_only && with_total && !self.planned.singular {
             // The rows themselves are of no use to anybody.
             let statement = plan.exact_count(self.schema);
-            let text = value_of(self.door, &mut session, &statement, &self.settings()).await?;
+            let text = value_of(self.door, &mut session, &statement, &self.settings).await?;
             let total = text.and_then(|text| text.parse().ok()).unwrap_or(0);
             let rows = rows_of_page(total, offset, limit);
             let status = read_status(offset, rows, Some(total))?;
@@ -383,12 +374,6 @@ fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 fn rows_of_page(total: u64, offset: u64, limit: Option<u64>) -> u64 {
     total.saturating_sub(offset).min(limit.unwrap_or(u64::MAX))
-}
-
-/// The rows that PostgreSQL's planner expects, from `EXPLAIN (FORMAT JSON)`.
-fn estimated_rows(explained: &str) -> Option<u64> {
-    let plans: serde_json::Value = serde_json::from_str(explained).ok()?;
-    plans.get(0)?.get("Plan")?.get("Plan Rows")?.as_f64().map(|rows| rows as u64)
 }
 
 /// Where a new row is: its table, filtered by the primary key.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::super::formats::{Encoder, Layout as Form, RowWriter};
 use super::super::running::{Chunks, Fill, Running};
+use super::Job;
 use crate::error::{Error, Result};
 use crate::proto::backend::DataRow;
 use crate::proto::json::{self, Style};
@@ -41,7 +42,7 @@ pub enum Sink {
 }
 
 /// What follows the rows in a document, when everything is known.
-pub type Tail = Box<dyn FnOnce(&Stream) -> String + Send>;
+type Tail = Box<dyn FnOnce(&Stream) -> String + Send>;
 
 /// Rows on their way.
 pub struct Stream {
@@ -49,7 +50,7 @@ pub struct Stream {
     known: Arc<Known>,
     layout: Layout,
     sink: Sink,
-    /// Columns at the end that only a cursor needs.
+    /// Columns at the end that are not shown.
     hidden: usize,
     encoder: Option<Encoder>,
     writer: Option<RowWriter>,
@@ -68,23 +69,18 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(
-        running: Running,
-        known: Arc<Known>,
-        layout: Layout,
-        sink: Sink,
-        (limit, in_transaction): (Option<u64>, bool),
-    ) -> Result<Self> {
+    pub(super) fn new(running: Running, known: Arc<Known>, job: &Job<'_>) -> Result<Self> {
+        let (layout, sink) = (job.statement.layout, job.sink);
         let mut stream = Self {
             running,
             known,
             layout,
             sink,
-            hidden: layout.cursor_values,
+            hidden: job.hidden + layout.cursor_values,
             encoder: None,
             writer: None,
-            limit,
-            in_transaction,
+            limit: job.limit,
+            in_transaction: job.in_transaction,
             tail: None,
             out: Vec::with_capacity(1 << 10),
             cut: Vec::new(),
@@ -118,15 +114,10 @@ impl Stream {
         columns.get(self.leading()..end).unwrap_or(&[])
     }
 
-    /// Names of the columns that are shown.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.shown(&self.known.described.columns).iter().map(|column| &*column.name)
-    }
-
     /// What stands around the rows of a document: the text before them is written now.
-    pub fn enclose(&mut self, head: &str, tail: Tail) {
+    pub fn enclose(&mut self, head: &str, tail: impl FnOnce(&Stream) -> String + Send + 'static) {
         self.out.splice(0..0, head.bytes());
-        self.tail = Some(tail);
+        self.tail = Some(Box::new(tail));
     }
 
     /// Nothing is given away before the end.
@@ -159,7 +150,7 @@ impl Stream {
         self.has_more
     }
 
-    /// The values that order the last row, for a cursor.
+    /// The values of the last row that are not shown: those that order it come last.
     pub fn last(&self) -> &[Option<String>] {
         &self.last
     }
@@ -175,10 +166,10 @@ impl Stream {
     }
 
     fn row(&mut self) -> Result<()> {
-        let Self { running, layout, out, cut, .. } = self;
+        let Self { running, layout, hidden, out, cut, .. } = self;
         let mut row = running.session()?.row();
-        if layout.has_total || layout.cursor_values > 0 {
-            let (leading, hidden) = (if layout.has_total { 2 } else { 0 }, layout.cursor_values);
+        if layout.has_total || *hidden > 0 {
+            let (leading, hidden) = (if layout.has_total { 2 } else { 0 }, *hidden);
             let mut values = DataRow::parse(row).map_err(Error::backend_lost)?;
             let count = self.known.described.columns.len();
             if layout.has_total {

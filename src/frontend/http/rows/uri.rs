@@ -37,6 +37,54 @@ pub fn pairs(query: &str) -> Result<Vec<(String, String)>> {
     pairs.map(pair).collect()
 }
 
+/// The parameters of a query string, of which some have a meaning of their own.
+#[derive(Debug, Default)]
+pub struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// Reads a query string.
+    ///
+    /// # Errors
+    /// It is not UTF-8.
+    pub fn of(query: Option<&str>) -> Result<Self> {
+        pairs(query.unwrap_or("")).map(Self)
+    }
+
+    /// Takes one out.
+    ///
+    /// # Errors
+    /// It is there several times.
+    pub fn take(&mut self, name: &str) -> Result<Option<String>> {
+        let Some(at) = self.0.iter().position(|(other, _)| other == name) else { return Ok(None) };
+        let (_, value) = self.0.remove(at);
+        if self.0.iter().any(|(other, _)| other == name) {
+            let text = format!("the parameter {name} is there several times");
+            return Err(Error::new(ErrorKind::ValidationError, text));
+        }
+        Ok(Some(value))
+    }
+
+    /// Takes one out if it has one of these values: with another one it means something else.
+    ///
+    /// # Errors
+    /// It is there several times.
+    pub fn take_if(&mut self, name: &str, values: &[&str]) -> Result<Option<String>> {
+        let fits =
+            |(other, value): &(String, String)| other == name && values.contains(&value.as_str());
+        if self.0.iter().any(fits) { self.take(name) } else { Ok(None) }
+    }
+
+    /// Puts one in.
+    pub fn put(&mut self, name: &str, value: String) {
+        self.0.push((name.to_owned(), value));
+    }
+
+    /// Those that nobody has taken out.
+    pub fn rest(&self) -> &[(String, String)] {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,112 @@
+//! Roles without LOGIN, which tokens of other issuers name, and requests that show nothing.
+
+use std::fs;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+use serde_json::{Value, json};
+
+use crate::api::{Answer, Api};
+use crate::harness::{Server, temp_dir};
+
+const SECRET: &str = "a secret of at least thirty-two bytes";
+
+const CONFIG: &str = r#"
+[api]
+authenticator_role = "authenticator"
+anonymous_role = "anon"
+
+[[security.jwt.issuers]]
+issuer = "https://id.example"
+audience = ["authenticated"]
+algorithms = ["HS256"]
+keys = [{ secret = "a secret of at least thirty-two bytes" }]
+"#;
+
+const DEFINITIONS: &str = "
+    create role anon nologin;
+    create role authenticated nologin;
+    create role stranger nologin;
+    create role authenticator login password 'a' noinherit;
+    grant anon, authenticated to authenticator;
+    create table note (id int primary key, owner text not null, body text);
+    insert into note values (1, 'ann', 'hers'), (2, 'bob', 'his'), (3, 'all', 'everybody''s');
+    grant select on note to anon, authenticated;
+    grant insert on note to authenticated;
+    alter table note enable row level security;
+    create policy everybodys on note for select using (owner = 'all');
+    create policy own on note to authenticated
+        using (owner = current_setting('request.jwt.claims')::json->>'sub');
+    create function whoami() returns json stable language sql as
+        $$ select json_build_object('current', current_user, 'session', session_user) $$;
+    create function put_off() returns text language plpgsql as
+        $$ begin perform set_config('role', 'none', true); return current_user; end $$;
+";
+
+fn token(role: &str, subject: &str) -> String {
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let claims = json!({
+        "iss": "https://id.example", "aud": "authenticated", "sub": subject, "role": role,
+        "iat": now, "exp": now + 600,
+    });
+    let signed = format!("{}.{}", part(json!({ "alg": "HS256", "typ": "JWT" })), part(claims));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())))
+}
+
+fn ask(server: &Server, token: Option<&str>, method: &str, path: &str, body: &Value) -> Answer {
+    let header = token.map(|token| format!("Bearer {token}"));
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(header.as_deref().map(|value| ("authorization", value)));
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    Api::nobody(server).send(method, path, &headers, body.as_bytes())
+}
+
+#[test]
+fn roles_without_log_in_are_taken_on_for_rows_and_for_nothing_else() {
+    let folder = temp_dir();
+    let file = folder.path().join("rustydb.toml");
+    fs::write(&file, CONFIG).unwrap();
+    let server = &Server::builder().arg("--config").arg(file.to_str().unwrap()).start();
+    assert_eq!(server.psql(DEFINITIONS).stderr, "");
+    let get = |token: Option<&str>, path: &str| ask(server, token, "GET", path, &Value::Null);
+    let bodies = |answer: Answer| {
+        let rows = answer.expect(200);
+        let rows = rows.get("items").unwrap_or(&rows).as_array().unwrap().clone();
+        rows.iter().map(|row| row["body"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (ann, anon) = (token("authenticated", "ann"), token("anon", "x"));
+    for path in ["/rest/v1/note?select=body&order=id", "/api/v1/tables/note/rows?sort=id"] {
+        assert_eq!(bodies(get(Some(&ann), path)), ["hers", "everybody's"], "{path}");
+        assert_eq!(bodies(get(Some(&anon), path)), ["everybody's"], "{path}");
+        assert_eq!(bodies(get(None, path)), ["everybody's"], "{path}");
+    }
+    let who = |token| get(token, "/rest/v1/rpc/whoami").expect(200);
+    assert_eq!(who(Some(&ann)), json!({ "current": "authenticated", "session": "authenticator" }));
+    assert_eq!(who(None), json!({ "current": "anon", "session": "authenticator" }));
+
+    let note = |owner: &str| json!({ "id": 9, "owner": owner, "body": "new" });
+    let post = |token, note: &Value| ask(server, token, "POST", "/rest/v1/note", note);
+    assert_eq!(post(None, &note("anon")).status, 403);
+    assert_eq!(post(Some(&ann), &note("bob")).status, 403, "row security");
+    assert_eq!(post(Some(&ann), &note("ann")).status, 201);
+
+    // A function that puts the role off does so for its transaction at most.
+    ask(server, Some(&anon), "POST", "/rest/v1/rpc/put_off", &json!({}));
+    assert_eq!(who(Some(&anon))["current"], "anon");
+
+    // The authenticator is no member of it.
+    let refused = get(Some(&token("stranger", "x")), "/rest/v1/note");
+    assert_eq!(refused.status, 403, "{refused:?}");
+    assert_eq!(get(Some(&token("nobody", "x")), "/rest/v1/note").status, 401);
+    // Its own SQL could put the role off.
+    let query = json!({ "sql": "reset role; select current_user" });
+    for token in [&ann, &anon] {
+        let answer = ask(server, Some(token), "POST", "/api/v1/query", &query);
+        assert_eq!(answer.status, 401, "{answer:?}");
+    }
+    let nobody = ask(server, None, "POST", "/api/v1/query", &json!({ "sql": "select 1" }));
+    assert_eq!(nobody.status, 401);
+}

@@ -1,0 +1,387 @@
+//! Many new rows as CSV or NDJSON: they go through `COPY` as they come, so that their number does
+//! not matter to RustyDB's memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use http_body_util::BodyExt;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::super::extract::Caller;
+use super::super::open::Hold;
+use super::super::{HttpDoor, answer};
+use super::list::settings;
+use super::{Settings, planned_in};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::json::{Shape, write_param};
+use crate::query::plan::PlanError;
+use crate::query::plan::ask::Target;
+use crate::query::postgrest::csv_header;
+use crate::query::quote_ident;
+use crate::query::schema::Schema;
+use crate::session::Session;
+
+/// Longest line of names.
+const LONGEST_HEADER: usize = 256 << 10;
+
+/// Bytes that go to PostgreSQL at once, about.
+const PART: usize = 64 << 10;
+
+/// The form of the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BulkFormat {
+    /// A line of names, then the rows; what is empty and has no quotes is NULL.
+    Csv,
+    /// A JSON object in each line; the first one says which columns there are.
+    Ndjson,
+}
+
+impl BulkFormat {
+    /// The form that the headers of a request name; `None` = it is no such form.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        match value.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
+            "text/csv" => Some(BulkFormat::Csv),
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
+                Some(BulkFormat::Ndjson)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::ValidationError, text.into())
+}
+
+/// A body that is read in parts.
+struct Source {
+    body: Body,
+    longest: usize,
+    left: usize,
+    patience: Duration,
+}
+
+impl Source {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let frame = tokio::time::timeout(self.patience, self.body.frame()).await;
+            let late = |_| Error::new(ErrorKind::Timeout, "the body did not arrive in time");
+            let Some(frame) = frame.map_err(late)? else { return Ok(None) };
+            let frame = frame.map_err(|_| invalid("the body ended early"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            self.left = self.left.checked_sub(data.len()).ok_or_else(|| {
+                let text = format!("the body is longer than {} bytes", self.longest);
+                Error::new(ErrorKind::PayloadTooLarge, text)
+                    .with_hint("api.max_bulk_size bounds it")
+            })?;
+            if !data.is_empty() {
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
+/// Inserts rows as they come.
+///
+/// # Errors
+/// PostgreSQL refuses one of them, or one is not what it should be; then none is there.
+pub async fn load(
+    door: &Arc<HttpDoor>,
+    caller: &Caller,
+    hold: Hold,
+    (target, format): (&Target, BulkFormat),
+    body: Body,
+) -> Result<Response> {
+    let config = door.config.now();
+    let longest = config.api.max_bulk_size.len();
+    let patience = config.api.request_timeout_secs.duration();
+    let mut source = Source { body, longest, left: longest, patience };
+    let longest_line = match format {
+        BulkFormat::Csv => LONGEST_HEADER,
+        BulkFormat::Ndjson => config.api.max_row_size.len(),
+    };
+    let mut lines = Lines { held: Vec::new(), scanned: 0, longest: longest_line, number: 0 };
+    let first = loop {
+        if let Some(line) = lines.take(format == BulkFormat::Csv)? {
+            if !line.trim_ascii().is_empty() {
+                break line;
+            }
+            continue;
+        }
+        match source.next().await? {
+            Some(data) => lines.held.extend_from_slice(&data),
+            None => break std::mem::take(&mut lines.held),
+        }
+    };
+    let first = std::str::from_utf8(&first).map_err(|_| invalid("the body is not UTF-8"))?;
+    let first = first.trim_start_matches('\u{feff}').trim();
+    let names: Vec<String> = match format {
+        BulkFormat::Csv => csv_header(first)?,
+        BulkFormat::Ndjson if first.is_empty() => {
+            hold.finish();
+            return Ok(loaded(0));
+        }
+        BulkFormat::Ndjson => object(first, 1)?.into_keys().collect(),
+    };
+    let plan = |schema: &Schema| columns(schema, target, &names);
+    let (mut hold, _, types) = planned_in(hold, plan).await?;
+    let job = Loading {
+        door,
+        sql: copy_sql(target, &names, format),
+        settings: settings(caller, &hold),
+        shapes_of: (format == BulkFormat::Ndjson).then_some(types),
+        names,
+    };
+    let rows = job.run(hold.session()?, &mut source, &mut lines, first).await;
+    hold.finish();
+    Ok(loaded(rows?))
+}
+
+fn loaded(rows: u64) -> Response {
+    let status = if rows > 0 { StatusCode::CREATED } else { StatusCode::OK };
+    answer(status, &json!({ "affected_rows": rows, "items": [] }))
+}
+
+/// Types of the columns, which must be the table's.
+fn columns(schema: &Schema, target: &Target, names: &[String]) -> Result<Vec<u32>> {
+    let table = schema.table(&target.schema, &target.name).ok_or_else(|| {
+        let (schema, name) = (target.schema.clone(), target.name.clone());
+        PlanError::UnknownTable { schema, name, similar: None }
+    })?;
+    let column = |name: &String| {
+        let found = table.column(name).map(|column| column.type_oid);
+        found.ok_or_else(|| {
+            let (table, column) = (table.name.to_string(), name.clone());
+            PlanError::UnknownColumn { table, column, is_written: true }.into()
+        })
+    };
+    names.iter().map(column).collect()
+}
+
+/// The names are those of the catalog by now.
+fn copy_sql(target: &Target, names: &[String], format: BulkFormat) -> String {
+    let names: Vec<String> = names.iter().map(|name| quote_ident(name)).collect();
+    let (schema, table) = (quote_ident(&target.schema), quote_ident(&target.name));
+    let options = match format {
+        BulkFormat::Csv => " WITH (FORMAT csv)",
+        BulkFormat::Ndjson => "",
+    };
+    format!("COPY {schema}.{table} ({}) FROM STDIN{options}", names.join(", "))
+}
+
+/// Who refuses to go on: after PostgreSQL there is nothing to be ended.
+enum Refused {
+    ByPostgres(Error),
+    ByUs(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Refused::ByUs(error)
+    }
+}
+
+struct Loading<'a> {
+    door: &'a HttpDoor,
+    sql: String,
+    settings: Settings<'a>,
+    /// Types of the columns, when values are to be converted.
+    shapes_of: Option<Vec<u32>>,
+    names: Vec<String>,
+}
+
+impl Loading<'_> {
+    async fn run(
+        &self,
+        session: &mut Session,
+        source: &mut Source,
+        lines: &mut Lines,
+        first: &str,
+    ) -> Result<u64> {
+        session.ended_by("error");
+        let shapes = match &self.shapes_of {
+            Some(types) => Some(self.shapes(session, types).await?),
+            None => None,
+        };
+        session.copy_in(&self.sql, &self.settings.pairs()).await?;
+        match self.feed(session, source, lines, (first, shapes.as_deref())).await {
+            Ok(()) => {
+                let rows = session.copy_end().await?;
+                session.ended_by("closed");
+                Ok(rows)
+            }
+            Err(Refused::ByPostgres(error)) => Err(error),
+            Err(Refused::ByUs(error)) => {
+                session.copy_fail().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// How values of these types are written.
+    async fn shapes(&self, session: &mut Session, types: &[u32]) -> Result<Vec<Shape>> {
+        let places: Vec<String> = (1..=types.len()).map(|at| format!("${at}")).collect();
+        let sql = format!("SELECT {}", places.join(", "));
+        let known = session.prepare(&self.door.catalog, &sql, types).await?;
+        Ok(known.described.parameters.iter().map(|info| info.shape.clone()).collect())
+    }
+
+    async fn feed(
+        &self,
+        session: &mut Session,
+        source: &mut Source,
+        lines: &mut Lines,
+        (first, shapes): (&str, Option<&[Shape]>),
+    ) -> Result<(), Refused> {
+        let Some(shapes) = shapes else {
+            let rest = std::mem::take(&mut lines.held);
+            session.copy_write(&rest).await.map_err(Refused::ByPostgres)?;
+            while let Some(data) = source.next().await? {
+                session.copy_write(&data).await.map_err(Refused::ByPostgres)?;
+            }
+            return Ok(());
+        };
+        let mut out = Vec::with_capacity(PART + 1024);
+        self.row(first, lines.number, shapes, &mut out)?;
+        let mut is_over = false;
+        while !is_over {
+            match source.next().await? {
+                Some(data) => lines.held.extend_from_slice(&data),
+                None => {
+                    is_over = true;
+                    if !lines.held.is_empty() {
+                        lines.held.push(b'\n');
+                    }
+                }
+            }
+            while let Some(line) = lines.take(false)? {
+                let text = std::str::from_utf8(&line);
+                let text = text.map_err(|_| invalid("the body is not UTF-8"))?.trim();
+                if !text.is_empty() {
+                    self.row(text, lines.number, shapes, &mut out)?;
+                }
+                if out.len() >= PART {
+                    session.copy_write(&out).await.map_err(Refused::ByPostgres)?;
+                    out.clear();
+                }
+            }
+        }
+        session.copy_write(&out).await.map_err(Refused::ByPostgres)
+    }
+
+    /// One object as a line of COPY's text format
+    /// (<https://www.postgresql.org/docs/current/sql-copy.html>).
+    fn row(&self, line: &str, number: u64, shapes: &[Shape], out: &mut Vec<u8>) -> Result<()> {
+        let values = object(line, number)?;
+        if let Some(other) = values.keys().find(|name| !self.names.contains(name)) {
+            let other: String = other.chars().take(100).collect();
+            return Err(invalid(format!("line {number} has \"{other}\", the first line has not")));
+        }
+        let mut text = Vec::new();
+        for (at, (name, shape)) in self.names.iter().zip(shapes).enumerate() {
+            if at > 0 {
+                out.push(b'\t');
+            }
+            text.clear();
+            let is_there = match values.get(name) {
+                Some(value) => write_param(&mut text, value.get(), shape)
+                    .map_err(|e| invalid(format!("line {number}, {name}: {e}")))?,
+                None => false,
+            };
+            if is_there {
+                escape(&text, out);
+            } else {
+                out.extend_from_slice(b"\\N");
+            }
+        }
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+fn object(line: &str, number: u64) -> Result<BTreeMap<String, &RawValue>> {
+    serde_json::from_str(line).map_err(|e| invalid(format!("line {number} is no JSON object: {e}")))
+}
+
+fn escape(text: &[u8], out: &mut Vec<u8>) {
+    for byte in text {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => out.push(*byte),
+        }
+    }
+}
+
+/// What has come of a body, line by line.
+struct Lines {
+    held: Vec<u8>,
+    /// Bytes at the beginning in which there is no end of a line.
+    scanned: usize,
+    longest: usize,
+    /// Of the last line, from 1.
+    number: u64,
+}
+
+impl Lines {
+    /// The next whole line; with quotes an end of a line between them is none.
+    fn take(&mut self, with_quotes: bool) -> Result<Option<Vec<u8>>> {
+        let end = match with_quotes {
+            false => self.held[self.scanned..].iter().position(|byte| *byte == b'\n'),
+            true => {
+                self.scanned = 0;
+                let mut is_quoted = false;
+                self.held.iter().position(|byte| {
+                    is_quoted ^= *byte == b'"';
+                    *byte == b'\n' && !is_quoted
+                })
+            }
+        };
+        let length = end.map_or(self.held.len(), |end| self.scanned + end);
+        if length > self.longest {
+            let text = format!("line {} is longer than {} bytes", self.number + 1, self.longest);
+            return Err(Error::new(ErrorKind::PayloadTooLarge, text));
+        }
+        if end.is_none() {
+            self.scanned = length;
+            return Ok(None);
+        }
+        let rest = self.held.split_off(length + 1);
+        let line = std::mem::replace(&mut self.held, rest);
+        (self.scanned, self.number) = (0, self.number + 1);
+        Ok(Some(line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_body() {
+        let mut lines =
+            Lines { held: b"a\n\"b\n\",c\nd".to_vec(), scanned: 0, longest: 9, number: 0 };
+        assert_eq!(lines.take(true).unwrap().unwrap(), b"a\n");
+        assert_eq!(lines.take(true).unwrap().unwrap(), b"\"b\n\",c\n");
+        assert_eq!((lines.take(false).unwrap(), lines.number), (None, 2));
+        lines.held.extend_from_slice(b"ef\n");
+        assert_eq!(lines.take(false).unwrap().unwrap(), b"def\n");
+        lines.held = vec![b'x'; 10];
+        assert!(lines.take(false).is_err());
+    }
+
+    #[test]
+    fn what_copy_would_misread_is_escaped() {
+        let mut out = Vec::new();
+        escape(b"a\\N\t\r\n", &mut out);
+        assert_eq!(out, br"a\\N\t\r\n");
+    }
+}
