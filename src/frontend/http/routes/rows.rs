@@ -124,7 +124,9 @@ impl Place {
 
     /// A session of the caller's, or the one of his transaction.
     fn hold(&self, door: &HttpDoor, caller: &Caller, headers: &HeaderMap) -> Result<Hold> {
-        Hold::for_rows(door, caller, headers, self.database.as_deref())
+        let database = self.database.as_deref();
+        let own = || caller.session_for_rows(door, database);
+        Hold::or_own(door, caller, headers, None, database.is_some(), own)
     }
 }
 
