@@ -19,7 +19,7 @@ pub fn routes() -> Routes {
     Routes::new()
         .routes(routes!(describe))
         .route("/rest/v1", any(other))
-        .route("/rest/v1/", any(other))
+        .route("/rest/v1/", any(other).get(describe))
         .routes(routes!(read_rows, insert_rows, update_rows, put_row, delete_rows, table_methods,))
         .routes(routes!(call_by_get, call_by_post, function_methods))
         .route("/rest/v1/{table}", any(other))
