@@ -51,7 +51,7 @@ fuzz: ## Fuzz each target for a minute (needs nightly Rust and cargo-fuzz)
 	done
 
 bench: postgres pgbouncer build ## Measure RustyDB beside PostgreSQL and PgBouncer (ARGS="--rounds 3 …")
-	$(CARGO) build --release --package native-load
+	$(CARGO) build --release --package native-load --package rest-bench
 	benches/run.py $(ARGS)
 
 config-file: ## Write config/rustydb.toml anew from the keys in src/config

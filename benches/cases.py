@@ -42,7 +42,7 @@ class Sample:
 @dataclass
 class Target:
     """`server` is who is asked, `proxy` says whether it stands in front of PostgreSQL, `native`
-    whether it is asked over the native protocol."""
+    whether it is asked over the native protocol, `rest` whether over HTTP, with these `headers`."""
 
     name: str
     server: object
@@ -51,6 +51,8 @@ class Target:
     prepared: bool = True
     restart: object = None
     native: bool = False
+    rest: bool = False
+    headers: tuple = ()
 
     @property
     def pid(self):
@@ -60,9 +62,10 @@ class Target:
 class Bench:
     """What every case needs: PostgreSQL, the running proxies, how long to measure."""
 
-    def __init__(self, postgres, targets, seconds, directory, load):
+    def __init__(self, postgres, targets, seconds, directory, load, rest_load):
         self.postgres = postgres
         self.load = load
+        self.rest_load = rest_load
         self.targets = targets
         self.seconds = seconds
         self.directory = directory
@@ -100,6 +103,7 @@ class Bench:
             values["proxy"] = cost.proxy.total / units
             values["proxy user"] = cost.proxy.user / units
             values["proxy system"] = cost.proxy.system / units
+            values["sum"] = values["proxy"] + values["postgres"]
         return Sample(values, cost)
 
 
@@ -131,12 +135,16 @@ class Case:
 
     unit = "transaction"
     rate = "tps"
-    # Whether it also runs over the native protocol.
+    # Whether it also runs over the native protocol; whether services over HTTP are asked.
     native = False
+    rest = False
 
     def __init__(self, name, title):
         self.name = name
         self.title = title
+
+    def takes(self, target):
+        return not target.rest and (self.native or not target.native)
 
     def run(self, bench, target):
         raise NotImplementedError

@@ -3,6 +3,7 @@
 import statistics
 
 from cases import Memory
+from services import PLAIN, REST, WITH_ROLE, Requests, Rows
 
 DIRECT, PGBOUNCER, RUSTYDB, NATIVE = "direct", "PgBouncer", "RustyDB", "RustyDB, native"
 
@@ -81,7 +82,7 @@ def table(head, rows, text=2):
 
 
 def speed_rows(results, cases, targets):
-    for case in cases:
+    for case in (case for case in cases if not case.rest):
         for target in targets:
             speed = results.values(case.name, target, "speed")
             if speed:
@@ -92,7 +93,7 @@ def speed_rows(results, cases, targets):
 
 
 def cpu_rows(results, cases, targets):
-    for case in cases:
+    for case in (case for case in cases if not case.rest):
         for target in targets:
             values = {key: results.values(case.name, target, key) for key in
                       ("proxy", "proxy user", "proxy system", "postgres", "client")}
@@ -143,6 +144,33 @@ def native_rows(results, cases, _):
                      for key in ("proxy", "postgres", "client"))]
 
 
+def rest_rows(results, cases, _):
+    for case in (case for case in cases if isinstance(case, Requests)):
+        for target in (PLAIN, WITH_ROLE, REST):
+            speed, service, postgres, total = (
+                results.values(case.name, target, key)
+                for key in ("speed", "proxy", "postgres", "sum"))
+            if speed:
+                yield [case.title, target, spread(speed), spread(service, 1e6),
+                       spread(postgres, 1e6), spread(total, 1e6), *(
+                           times(None if target == other else
+                                 results.ratio(case.name, target, other, "sum"))
+                           for other in (PLAIN, WITH_ROLE))]
+
+
+def streamed_rows(results, cases, _):
+    for case in (case for case in cases if isinstance(case, Rows)):
+        for target in (DIRECT, REST):
+            speed = results.values(case.name, target, "speed")
+            if speed:
+                compared = results.ratio(case.name, target, DIRECT, "speed")
+                yield [case.title, "psql, COPY TO STDOUT" if target == DIRECT else target,
+                       spread(speed), times(None if target == DIRECT else compared),
+                       *(spread(results.values(case.name, target, key), 1e6)
+                         for key in ("proxy", "postgres", "client")),
+                       spread(results.values(case.name, target, "growth"), 1 / (1 << 20))]
+
+
 def foreign_lines(results):
     shares = [results.foreign(n) for n in range(results.rounds)]
     text = "; ".join(f"round {n + 1}: {foreign:.0%} others, {stolen:.0%} stolen"
@@ -168,6 +196,12 @@ def markdown(results, cases, targets, machine, options):
         ("The native protocol beside PostgreSQL's",
          ["Case", "speed × RustyDB", "speed × direct", "proxy's CPU × RustyDB",
           "PostgreSQL's CPU × RustyDB", "client's CPU × RustyDB"], native_rows),
+        ("REST: CPU time in µs for each request, 16 connections",
+         ["Case", "Target", "requests/s", "service", "PostgreSQL", "sum", "sum × by hand",
+          "sum × by hand, with role"], rest_rows),
+        ("REST: rows of a large result, CPU time in µs for each 1,000",
+         ["Case", "Target", "rows/s", "× psql", "service", "PostgreSQL", "client",
+          "growth of memory in MiB"], streamed_rows),
         ("Latency in µs", ["Case", "Target", "Average", "added to direct"], latency_rows),
         ("System calls of the proxy for each transaction",
          ["Case", "Target", "Most frequent", "all"], syscall_rows),

@@ -17,11 +17,15 @@ import tempfile
 sys.dont_write_bytecode = True
 
 import machine
-from cases import CASES, QUICK, SESSION_POOLING, Bench, Pgbench, Skip, Target
+import cases
+import services
+from cases import SESSION_POOLING, Bench, Pgbench, Skip, Target, psql
 from report import DIRECT, NATIVE, PGBOUNCER, RUSTYDB, Results, markdown, number
 from servers import (Failure, PgBouncer, Postgres, RustyDB, pools_transactions, postgres_program,
                      version_line)
 
+CASES = cases.CASES + services.CASES
+QUICK = [*cases.QUICK, "rest-key", "rest-nested", "rest-rows"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -34,6 +38,8 @@ def arguments():
     parser.add_argument("--binary", metavar="PATH", help="RustyDB (default: cargo's release binary)")
     parser.add_argument("--load", metavar="PATH",
                         help="the program of benches/native (default: cargo's release binary)")
+    parser.add_argument("--rest", metavar="DIRECTORY",
+                        help="with the programs of benches/rest (default: cargo's release binaries)")
     parser.add_argument("--rustydb-args", default="", metavar="ARGS", help="more arguments for RustyDB")
     parser.add_argument("--output", metavar="FILE",
                         help="where the Markdown goes (default: RESULTS.md here; --quick: nowhere)")
@@ -101,13 +107,35 @@ class Run:
         postgres = self.make(Postgres)
         load = os.path.abspath(self.options.load or release_binary("native-load"))
         postgres.start()
-        self.bench = Bench(postgres, self.targets, self.options.seconds, self.directory, load)
+        self.bench = Bench(postgres, self.targets, self.options.seconds, self.directory, load,
+                           self.rest_binary("rest-load"))
         self.bench.prepare()
         self.targets.append(Target(DIRECT, postgres, proxy=False))
         self.start_pgbouncer(postgres)
         binary = os.path.abspath(self.options.binary or release_binary("rustydb"))
         self.add_proxy(RUSTYDB, RustyDB, binary, postgres, shlex.split(self.options.rustydb_args))
         self.targets.append(dataclasses.replace(self.targets[-1], name=NATIVE, native=True))
+        if any(case.rest for case in self.options.cases):
+            self.start_services(binary, postgres)
+
+    def rest_binary(self, name):
+        directory = self.options.rest
+        return os.path.abspath(os.path.join(directory, name)) if directory else release_binary(name)
+
+    def start_services(self, binary, postgres):
+        psql(postgres, f"\\i {services.SCHEMA}")
+        psql(postgres, "vacuum analyze")
+        program = self.rest_binary("rest-service")
+        headers = (f"Authorization: Bearer {services.token()}",)
+        more = shlex.split(self.options.rustydb_args)
+        for name, headers, kind, *parts in [
+            (services.PLAIN, (), services.HandWritten, program, postgres, False),
+            (services.WITH_ROLE, headers, services.HandWritten, program, postgres, True),
+            (services.REST, headers, services.RestRustyDB, binary, postgres, more),
+        ]:
+            server = self.make(kind, *parts)
+            server.start()
+            self.targets.append(Target(name, server, proxy=True, rest=True, headers=headers))
 
     def start_pgbouncer(self, postgres):
         program = shutil.which("pgbouncer", path=os.environ["PATH"] + ":/usr/sbin")
@@ -131,13 +159,13 @@ class Run:
 
     def warm_up(self):
         case = Pgbench("warm-up", "", 16, "-S")
-        for target in (target for target in self.targets if not target.native):
+        for target in (one for one in self.targets if not one.native and not one.rest):
             case.work(target, ["-T", "1"], 30)
 
     def round(self, index):
         say(f"round {index + 1} of {self.options.rounds}")
         for offset, case in enumerate(self.options.cases):
-            targets = [target for target in self.targets if case.native or not target.native]
+            targets = [target for target in self.targets if case.takes(target)]
             turn = (index + offset) % len(targets)
             for target in targets[turn:] + targets[:turn]:
                 self.one(case, target, index)
@@ -160,7 +188,7 @@ class Run:
     def report(self):
         versions = [("PostgreSQL", version_line(postgres_program("postgres")))]
         versions += [(target.name, target.server.version) for target in self.targets
-                     if target.proxy and not target.native]
+                     if target.proxy and not target.native and not target.rest]
         date = datetime.date.today().isoformat()
         return markdown(self.results, self.options.cases, self.targets,
                         [*machine.description(), *versions, ("Date", date)], described(self.options))

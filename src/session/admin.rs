@@ -1,25 +1,30 @@
 //! What an administrator's console may see and do: the one handle through which an adapter reaches
 //! the registry, the pool and the server itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod pools;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::registry::{Newcomer, Sessions};
 use super::{Entry, SessionView, Stop};
 use crate::auth::Identity;
+use crate::auth::tables::SystemSql;
 use crate::config::{Changes, Live, PoolOverrides, PoolingMode, Reloader, Setting, Wishes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
-pub use crate::pool::{ClassView, Paused, ServerView};
+pub use crate::pool::{ClassView, Counts, Paused, PoolKind, ServerView};
 pub use crate::supervisor::backups::{Backup, BackupKind, Backups};
 use crate::telemetry::health::Phase;
 use crate::telemetry::{Health, Totals};
 use crate::types::{BackendAddr, Database, Protocol, Role};
+pub use pools::{Drained, Leak};
 
 /// The database that is the console.
 pub const DATABASE: &str = "rustydb_admin";
@@ -78,8 +83,13 @@ pub struct Parts {
     pub backend: BackendAddr,
     /// What makes backups of it, where it is ours.
     pub backups: Option<Backups>,
+    /// Statements as the system role.
+    pub sql: Arc<dyn SystemSql>,
     /// To the server's main loop.
     pub orders: mpsc::Sender<Order>,
+    /// Backends and since when they do nothing, of which nobody wants to hear any more. No more
+    /// than the pool has connections.
+    pub forgiven: Mutex<HashSet<(u32, i64)>>,
 }
 
 /// The handle. Cheap to clone.
@@ -163,6 +173,7 @@ impl Admin {
             application,
             mode: PoolingMode::Statement,
             is_console: true,
+            grant: None,
         });
         Console { entry, sessions: self.0.sessions.clone(), ended: "closed" }
     }
@@ -376,6 +387,41 @@ impl Admin {
         let (reply, answer) = oneshot::channel();
         self.order(Order::Change(wishes, reply))?;
         answer.await.map_err(|_| Stop::Now.error())?
+    }
+
+    /// Changes several keys of the configuration until the next reload: all of them, or none. In
+    /// which order they fit each other is found out.
+    ///
+    /// # Errors
+    /// As [`Admin::set`], for the first that does not fit.
+    pub async fn set_all(&self, mut wanted: Vec<(String, String)>) -> Result<()> {
+        let before: BTreeMap<_, _> =
+            self.settings().into_iter().map(|setting| (setting.key, setting.value)).collect();
+        let mut done: Vec<String> = Vec::new();
+        let refused = loop {
+            let (mut left, mut refused) = (Vec::new(), None);
+            let tried = wanted.len();
+            for (key, value) in std::mem::take(&mut wanted) {
+                match self.set(&key, &value).await {
+                    Ok(_) => done.push(key),
+                    Err(error) => {
+                        refused.get_or_insert(error);
+                        left.push((key, value));
+                    }
+                }
+            }
+            match refused {
+                None => return Ok(()),
+                Some(error) if left.len() == tried => break error,
+                Some(_) => wanted = left,
+            }
+        };
+        for key in done.iter().rev() {
+            if let Some(value) = before.get(key) {
+                self.set(key, value).await?;
+            }
+        }
+        Err(refused)
     }
 
     /// Tells the server what to do.

@@ -8,8 +8,9 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use utoipa_axum::routes;
 
-use super::super::{HttpDoor, description};
+use super::super::{HttpDoor, description, error};
 use super::Routes;
+use crate::error::{Error, ErrorKind};
 
 /// Routes of this file.
 pub fn routes() -> Routes {
@@ -34,6 +35,10 @@ pub fn document() -> String {
     responses((status = 200, description = "The document.", body = Object))
 )]
 async fn get_openapi(State(door): State<Arc<HttpDoor>>) -> Response {
+    if !door.config.now().api.enable_swagger {
+        let text = "the API is not described: api.enable_swagger is off";
+        return error::response(Error::new(ErrorKind::NotFound, text));
+    }
     let mut response = Response::new(Body::from(door.description.clone()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -12,7 +12,6 @@ use utoipa_axum::routes;
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, JsonBody, Params};
 use super::super::paging::{List, Page};
-use super::super::values::present;
 use super::super::{HttpDoor, answer, fetch, no_content};
 use super::{DropQuery, Routes};
 use crate::error::{Error, ErrorKind, Result};
@@ -275,7 +274,7 @@ struct UpdateTable {
     #[serde(default)]
     drop_constraints: Vec<String>,
     /// COMMENT ON TABLE; null takes it away.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "super::super::values::present")]
     comment: Option<Option<String>>,
     /// New owner.
     owner: Option<String>,
@@ -297,7 +296,7 @@ struct AlterColumn {
     /// Whether it can be NULL.
     nullable: Option<bool>,
     /// SQL expression; null takes the default away.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "super::super::values::present")]
     default: Option<Option<String>>,
     /// New name.
     rename_to: Option<String>,
@@ -402,7 +401,7 @@ fn new_table<'a>(schema: &'a str, name: &'a str, table: &'a CreateTable) -> NewT
 }
 
 /// Has PostgreSQL read each text as the name of a type and nothing else.
-async fn check_types(
+pub(super) async fn check_types(
     door: &HttpDoor,
     session: &mut Session,
     types: impl Iterator<Item = &str>,
