@@ -181,7 +181,7 @@ async fn execute_query(
     request.check(config.network.max_request_size.len())?;
     let format = Format::accepted(&headers)?;
     let deadline = deadline(&request, format, config.api.request_timeout_secs.duration());
-    if request.timeout_ms.is_some() || format == Format::Ndjson {
+    if request.timeout_ms.is_some() || format.is_stream() {
         in_work.has_own_limit();
     }
     let id = caller.id.clone();
