@@ -99,7 +99,7 @@ fn a_job_is_cancelled_by_its_owner() {
     let jane = Api::of(guarded(), "jane", "jane-secret");
     let jack = Api::of(guarded(), "jack", "jack-secret");
     let locked = Locked::new(&api, "janes");
-    let job = jane.post("/api/v1/sql/indexes", index("janes", "never")).expect(202);
+    let job = jane.post("/api/v1/sql/indexes", index("janes", "unbuilt")).expect(202);
     let working = "select count(*)::int as n from pg_stat_activity where usename = 'jane' \
                    and application_name like 'rustydb-job-%' and state = 'active' \
                    and query like 'CREATE INDEX%'";
@@ -127,10 +127,11 @@ fn a_job_is_cancelled_by_its_owner() {
 #[test]
 fn what_is_no_job_is_refused() {
     let api = admin();
-    for id in ["x", "01a1ff44-8e95-76c4-82fe-138e9d0427cc", "%00", "1%3B%20select%201"] {
+    for id in ["x", "01a1ff44-8e95-76c4-82fe-138e9d0427cc", "1%3B%20select%201"] {
         api.get(&format!("/api/v1/jobs/{id}")).refused(404, "NOT_FOUND");
         api.delete(&format!("/api/v1/jobs/{id}")).refused(404, "NOT_FOUND");
     }
+    api.get("/api/v1/jobs/%00").refused(400, "VALIDATION_ERROR");
     api.get("/api/v1/jobs?state=lost").refused(400, "VALIDATION_ERROR");
     Api::nobody(guarded()).get("/api/v1/jobs").refused(401, "AUTHENTICATION_FAILED");
     // A role that may not do it now may not do it later either.
@@ -150,7 +151,7 @@ fn a_job_does_not_outlive_its_server() {
     let api = Api::of(&first, "rustydb", &password);
     run(&api, "create table held (a int)");
     let locked = Locked::new(&api, "held");
-    let job = api.post("/api/v1/sql/indexes", index("held", "never")).expect(202);
+    let job = api.post("/api/v1/sql/indexes", index("held", "unbuilt")).expect(202);
     until(&api, &job, "running");
     drop(locked.transaction);
     first.signal("KILL");

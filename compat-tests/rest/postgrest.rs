@@ -100,3 +100,158 @@ fn the_client_of_supabase_works_unchanged() {
     assert!(output.status.success(), "{}{failed}", String::from_utf8_lossy(&said));
     assert_eq!(String::from_utf8_lossy(&said).lines().count(), 8);
 }
+
+#[test]
+fn row_security_sees_the_claims() {
+    films();
+    let whose = |api: &Api<'_>| api.get("/rest/v1/owned?select=id").expect(200);
+    assert_eq!(whose(&Api::of(guarded(), "ada", "a")), json!([{ "id": 1 }]));
+    assert_eq!(whose(&reader()), json!([]));
+    // Clients of Supabase send a key, and a token only when somebody has logged in.
+    let token = token("ada", "a");
+    let apikey = [("apikey", token.as_str())];
+    let nobody = Api::nobody(guarded());
+    let found = nobody.send("GET", "/rest/v1/owned?select=what", &apikey, b"");
+    assert_eq!(found.expect(200), json!([{ "what": "x" }]));
+    refused(nobody.get("/rest/v1/owned"), 401, "PGRST301");
+    // Nothing of a request is left for the next one on the same connection.
+    let left =
+        reader().send("GET", "/rest/v1/rpc/whoami", &[("x-tenant", "acme")], b"").expect(200);
+    assert_eq!((&left["tenant"], &left["method"]), (&"acme".into(), &"GET".into()));
+    let left = reader().get("/rest/v1/rpc/whoami").expect(200);
+    assert_eq!((&left["tenant"], &left["zone"]), (&Value::Null, &"UTC".into()));
+    let query = json!({ "sql": "select current_setting('request.jwt.claims', true) as v" });
+    let seen = reader().post("/api/v1/query", query).expect(200);
+    assert!(matches!(seen["rows"][0]["v"].as_str(), None | Some("")), "{seen}");
+}
+
+#[test]
+fn one_row_is_put_in_its_place() {
+    films();
+    let api = admin();
+    let put = |path: &str, prefer: &str, body: &str| {
+        let headers = [("content-type", "application/json"), ("prefer", prefer)];
+        api.send("PUT", path, &headers, body.as_bytes())
+    };
+    let full = "return=representation";
+    let made = put("/rest/v1/actors?id=eq.70", full, r#"{"id":70,"name":"new"}"#);
+    assert_eq!(made.expect(200), json!([{ "id": 70, "name": "new" }]));
+    assert_eq!(put("/rest/v1/actors?id=eq.70", "", r#"{"id":70,"name":"newer"}"#).status, 204);
+    let other = put("/rest/v1/actors?id=eq.70", full, r#"{"id":71,"name":"x"}"#);
+    refused(other, 400, "PGRST115");
+    refused(put("/rest/v1/actors?name=eq.x", full, r#"{"id":71,"name":"x"}"#), 405, "PGRST105");
+    let found = api.get("/rest/v1/actors?id=gte.70").expect(200);
+    assert_eq!(found, json!([{ "id": 70, "name": "newer" }]));
+    let headers = [("content-type", "application/json"), ("prefer", "return=headers-only")];
+    let place = api.send("POST", "/rest/v1/actors", &headers, br#"{"id":72,"name":"y"}"#);
+    assert_eq!((place.status, place.header("location")), (201, "/rest/v1/actors?id=eq.72"));
+    assert_eq!(api.delete("/rest/v1/actors?id=gte.70").status, 204);
+}
+
+#[test]
+fn values_of_functions_in_their_content_types() {
+    films();
+    let api = admin();
+    let get = |path: &str, accept: &str| api.send("GET", path, &[("accept", accept)], b"");
+    let text = get("/rest/v1/rpc/add_up?a=2&b=3", "text/plain");
+    assert_eq!((text.header("content-type"), &*text.text), ("text/plain; charset=utf-8", "5"));
+    let bytes = get("/rest/v1/rpc/bytes", "application/octet-stream");
+    assert_eq!(bytes.header("content-type"), "application/octet-stream");
+    assert_eq!(bytes.header("content-length"), "3");
+    assert_eq!(get("/rest/v1/rpc/bytes", "*/*").expect(200), "\\x00ff41");
+    refused(get("/rest/v1/films", "text/plain"), 406, "PGRST107");
+    let methods = api.send("OPTIONS", "/rest/v1/films", &[], b"");
+    assert_eq!(methods.header("allow"), "OPTIONS,GET,HEAD,POST,PUT,PATCH,DELETE");
+    let described = api.get("/rest/v1/");
+    assert_eq!(described.header("content-type"), "application/openapi+json; charset=utf-8");
+    let described = described.expect(200);
+    assert_eq!(described["swagger"], "2.0");
+    assert_eq!(described["definitions"]["films"]["description"], "Films, all of them");
+    let year = &described["definitions"]["films"]["properties"]["year"];
+    assert_eq!((&year["type"], &year["format"]), (&"integer".into(), &"int4".into()));
+    assert!(described["paths"]["/rpc/add_up"]["post"].is_object());
+}
+
+/// Memory is the memory of a chunk, and the head tells what can be known of the rows then.
+#[test]
+fn long_results_are_streamed() {
+    films();
+    let api = admin();
+    let headers = [("content-type", "application/json")];
+    let long = api.send("POST", "/rest/v1/rpc/numbers", &headers, br#"{"most":200000}"#);
+    let numbers = long.expect(200);
+    assert_eq!(numbers.as_array().unwrap().len(), 200_000);
+    assert_eq!(numbers[199_999], 200_000);
+}
+
+#[test]
+fn hostile_requests_are_refused() {
+    films();
+    let api = admin();
+    let quote = "%22%3B%20DROP%20TABLE%20films%3B--";
+    let wide = format!("/rest/v1/films?select={}", "id,".repeat(1700));
+    let nested = format!("/rest/v1/films?or={}id.eq.1{}", "and(".repeat(100), ")".repeat(100));
+    for path in [
+        &*format!("/rest/v1/films?{quote}=eq.1"),
+        &format!("/rest/v1/films?select={quote}"),
+        &format!("/rest/v1/films?select=id::{quote}"),
+        &format!("/rest/v1/films?order={quote}"),
+        &format!("/rest/v1/films?{quote}.limit=1"),
+        "/rest/v1/films?id=eq.99999999999999999999",
+        "/rest/v1/films?id=eq.x",
+        "/rest/v1/films?id=drop.1",
+        "/rest/v1/films?limit=x",
+        "/rest/v1/films?order=id.sideways",
+        &wide,
+        &nested,
+    ] {
+        let answer = api.get(path);
+        let shown: String = path.chars().take(100).collect();
+        assert!(matches!(answer.status, 400 | 416), "{shown}: {} {}", answer.status, answer.text);
+        assert!(answer.json["code"].is_string(), "{shown}: {}", answer.text);
+    }
+    // What the pipeline refuses has the same form.
+    for path in ["/rest/v1/films?id=eq.%00", "/rest/v1/films?id=eq.%ff", "/rest/v1/%ff"] {
+        assert!(refused(api.get(path), 400, "22023")["message"].is_string());
+    }
+    refused(api.get(&format!("/rest/v1/{quote}")), 404, "PGRST205");
+    refused(api.get("/rest/v1/films/1/2"), 404, "42704");
+    refused(api.get("/rest/v1/films/1"), 404, "PGRST125");
+    refused(api.post(&format!("/rest/v1/rpc/{quote}"), json!({})), 404, "PGRST202");
+    refused(api.send("BREW", "/rest/v1/films", &[], b""), 405, "PGRST117");
+    refused(api.send("DELETE", "/rest/v1/rpc/add_up", &[], b""), 405, "PGRST101");
+    for header in [
+        ("accept-profile", "secret\"; DROP SCHEMA public; --"),
+        ("prefer", "handling=strict, timezone=UTC'; DROP TABLE films; --"),
+        ("accept", "text/html"),
+        ("range", "5-1"),
+    ] {
+        let answer = api.send("GET", "/rest/v1/films", &[header], b"");
+        assert!(matches!(answer.status, 400 | 406 | 416), "{header:?}: {}", answer.text);
+        assert!(answer.json["code"].is_string(), "{header:?}: {}", answer.text);
+    }
+    let post = |path: &str, kind: &str, body: &[u8]| {
+        api.send("POST", path, &[("content-type", kind)], body)
+    };
+    let deep = format!("{{\"title\":{}", "[".repeat(100_000));
+    for body in [
+        &b"{"[..],
+        b"[1]",
+        b"\"x\"",
+        b"{\"title\":\"\xff\"}",
+        deep.as_bytes(),
+        br#"[{"title":"a"},{"year":1}]"#,
+        br#"{"title":"a\u0000"}"#,
+        br#"{"title":"a","year":1e400}"#,
+        br#"{"title":"a","year":"x"}"#,
+        br#"{"title":"a","tags":{}}"#,
+    ] {
+        let answer = post("/rest/v1/films", "application/json", body);
+        let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        assert_eq!(answer.status, 400, "{shown}: {}", answer.text);
+        assert!(answer.json["code"].is_string(), "{shown}: {}", answer.text);
+    }
+    let csv = post("/rest/v1/films", "text/csv", b"title,year\n\"a");
+    refused(csv, 400, "PGRST102");
+    assert_eq!(guarded().direct_value("SELECT count(*) FROM films WHERE id <= 5"), "5");
+}

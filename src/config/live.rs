@@ -127,6 +127,9 @@ impl Reloader {
         if let Some(wrong) = wrong {
             return Err(ConfigErrors(vec![wrong]));
         }
+        if path == "api.rate_limit_rps" {
+            newer.complete();
+        }
         let changes = self.take(&mut loaded, &newer)?;
         for path in &changes.taken {
             loaded.sources.insert((*path).to_owned(), HERE.to_owned());

@@ -27,7 +27,7 @@ const LEVEL: CompressionLevel = CompressionLevel::Precise(4);
 pub(super) async fn compress(
     encodings: &Encodings,
     accepted: Option<HeaderValue>,
-    response: Response,
+    mut response: Response,
 ) -> Response {
     let Some(accepted) = accepted else { return response };
     let size = response.body().size_hint();
@@ -37,6 +37,8 @@ pub(super) async fn compress(
     }
     let mut request = Request::new(Body::empty());
     request.headers_mut().insert(header::ACCEPT_ENCODING, accepted);
+    // Ours counts rows. The layer takes it for one of bytes, which cannot be compressed.
+    let range = response.headers_mut().remove(header::CONTENT_RANGE);
     let mut response = Some(response);
     // It is called once.
     let answered = service_fn(move |_: Request| {
@@ -48,10 +50,11 @@ pub(super) async fn compress(
         .zstd(encodings.zstd)
         .quality(LEVEL)
         .compress_when(SizeAbove::new(SMALLEST + 1).and(NotForContentType::IMAGES));
-    match compressed.oneshot(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(never) => match never {},
+    let Ok(mut response) = compressed.oneshot(request).await;
+    if let Some(range) = range {
+        response.headers_mut().insert(header::CONTENT_RANGE, range);
     }
+    response.map(Body::new)
 }
 
 /// Undoes what the client has done to the body.
@@ -68,4 +71,39 @@ pub(super) async fn decompress(request: Request) -> Result<Request> {
     });
     let Ok(_) = RequestDecompression::new(keep).oneshot(request).await;
     undone.ok_or_else(|| Error::internal("a known Content-Encoding was refused"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn coding_of(accepted: &'static str, bytes: usize, encodings: &Encodings) -> String {
+        let mut response = Response::new(Body::from(vec![b'x'; bytes]));
+        let rows = HeaderValue::from_static("0-9/*");
+        response.headers_mut().insert(header::CONTENT_RANGE, rows.clone());
+        let accepted = Some(HeaderValue::from_static(accepted));
+        let response = compress(encodings, accepted, response).await;
+        assert_eq!(response.headers()[header::CONTENT_RANGE], rows);
+        let coding = response.headers().get(header::CONTENT_ENCODING);
+        coding.map_or_else(String::new, |coding| coding.to_str().unwrap().to_owned())
+    }
+
+    #[tokio::test]
+    async fn what_is_compressed() {
+        let all = Encodings::default();
+        for (accepted, bytes, expected) in [
+            ("gzip", 1025, "gzip"),
+            ("gzip", 1024, ""),
+            ("zstd, br;q=0.5", 5000, "zstd"),
+            ("identity", 5000, ""),
+            ("gzip;q=0", 5000, ""),
+            ("compress", 5000, ""),
+        ] {
+            assert_eq!(coding_of(accepted, bytes, &all).await, expected, "{accepted} {bytes}");
+        }
+        let only = Encodings { zstd: false, br: false, ..all };
+        assert_eq!(coding_of("zstd, gzip;q=0.1", 5000, &only).await, "gzip");
+        let none = Encodings { gzip: false, ..only };
+        assert_eq!(coding_of("gzip", 5000, &none).await, "");
+    }
 }
