@@ -16,8 +16,8 @@ mod formats;
 #[path = "../drivers/installed.rs"]
 mod installed;
 mod jobs;
-mod pages;
 mod operations;
+mod pages;
 mod pipeline;
 mod postgrest;
 mod rows;

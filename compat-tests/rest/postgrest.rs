@@ -115,7 +115,8 @@ fn row_security_sees_the_claims() {
     assert_eq!(found.expect(200), json!([{ "what": "x" }]));
     refused(nobody.get("/rest/v1/owned"), 401, "PGRST301");
     // Nothing of a request is left for the next one on the same connection.
-    let left = reader().send("GET", "/rest/v1/rpc/whoami", &[("x-tenant", "acme")], b"").expect(200);
+    let left =
+        reader().send("GET", "/rest/v1/rpc/whoami", &[("x-tenant", "acme")], b"").expect(200);
     assert_eq!((&left["tenant"], &left["method"]), (&"acme".into(), &"GET".into()));
     let left = reader().get("/rest/v1/rpc/whoami").expect(200);
     assert_eq!((&left["tenant"], &left["zone"]), (&Value::Null, &"UTC".into()));
@@ -234,9 +235,16 @@ fn hostile_requests_are_refused() {
     };
     let deep = format!("{{\"title\":{}", "[".repeat(100_000));
     for body in [
-        &b"{"[..], b"[1]", b"\"x\"", b"{\"title\":\"\xff\"}", deep.as_bytes(),
-        br#"[{"title":"a"},{"year":1}]"#, br#"{"title":"a\u0000"}"#, br#"{"title":"a","year":1e400}"#,
-        br#"{"title":"a","year":"x"}"#, br#"{"title":"a","tags":{}}"#,
+        &b"{"[..],
+        b"[1]",
+        b"\"x\"",
+        b"{\"title\":\"\xff\"}",
+        deep.as_bytes(),
+        br#"[{"title":"a"},{"year":1}]"#,
+        br#"{"title":"a\u0000"}"#,
+        br#"{"title":"a","year":1e400}"#,
+        br#"{"title":"a","year":"x"}"#,
+        br#"{"title":"a","tags":{}}"#,
     ] {
         let answer = post("/rest/v1/films", "application/json", body);
         let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
