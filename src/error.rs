@@ -151,7 +151,7 @@ impl ErrorKind {
             "42P04" | "42P05" | "42P06" | "42P07" | "42710" | "42723" | "55006" | "55000"
             | "2BP01" | "40001" | "40003" | "25001" => Conflict,
             "40P01" => DeadlockDetected,
-            "25P02" | "25000" | "3B000" | "40000" => TransactionFailed,
+            "25P02" | "25000" | "2D000" | "3B000" | "40000" => TransactionFailed,
             "25P01" | "21000" | "P0001" => ValidationError,
             "25006" => ReadOnly,
             "55P03" | "25P03" | "25P04" => Timeout,

@@ -89,7 +89,7 @@ fn roles_without_log_in_are_taken_on_for_rows_and_for_nothing_else() {
 
     let note = |owner: &str| json!({ "id": 9, "owner": owner, "body": "new" });
     let post = |token, note: &Value| ask(server, token, "POST", "/rest/v1/note", note);
-    assert_eq!(post(None, &note("anon")).status, 403);
+    assert_eq!(post(None, &note("anon")).status, 401, "nobody may say who he is");
     assert_eq!(post(Some(&ann), &note("bob")).status, 403, "row security");
     assert_eq!(post(Some(&ann), &note("ann")).status, 201);
 

@@ -108,10 +108,24 @@ impl<'a> Api<'a> {
         self.with("PUT", path, body)
     }
 
+    /// The rows of a statement that must succeed.
+    #[track_caller]
+    pub fn sql(&self, sql: &str) -> Value {
+        let answer = self.post("/api/v1/query", serde_json::json!({ "sql": sql }));
+        answer.expect(200)["rows"].clone()
+    }
+
     fn with(&self, method: &str, path: &str, body: Value) -> Answer {
         let headers = [("content-type", "application/json")];
         self.send(method, path, &headers, body.to_string().as_bytes())
     }
+}
+
+/// A role of this name, made now, as a client.
+pub fn role(name: &str) -> Api<'static> {
+    let password = format!("{name}-pass");
+    admin().sql(&format!("create role {name} login password '{password}'"));
+    Api::of(guarded(), name, &password)
 }
 
 /// The administrator.

@@ -9,7 +9,7 @@ use crate::harness::shared::guarded;
 use crate::harness::{Server, eventually};
 
 fn sql(api: &Api<'_>, sql: &str) -> Value {
-    api.post("/api/v1/query", json!({ "sql": sql })).expect(200)["rows"].clone()
+    api.sql(sql)
 }
 
 fn within(api: &Api<'_>, id: &Value, sql: &str) -> crate::api::Answer {

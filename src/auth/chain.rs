@@ -424,6 +424,23 @@ impl Authenticator {
         Err(error)
     }
 
+    /// Whether an identity may do something, where it is no fault that it may not.
+    ///
+    /// # Errors
+    /// The tables cannot be reached.
+    pub async fn allows(&self, identity: &Identity, wanted: &Permission) -> Result<bool> {
+        match self.permissions.check(identity, wanted).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::AuthorizationFailed => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets what is remembered of roles and their members; the next request asks again.
+    pub fn look_again(&self) {
+        self.permissions.forget();
+    }
+
     /// The roles of RustyDB that an identity has, and what they allow it.
     ///
     /// # Errors

@@ -291,6 +291,10 @@ config! {
         max_open_transactions: usize = 1000 => live;
         /// Seconds after which such a transaction is rolled back when nobody uses it.
         transaction_idle_timeout_secs: Secs = Secs(60) => live;
+        /// Sessions that clients of the API may have open at once, for the header X-Session-Id.
+        max_open_sessions: usize = 1000 => live;
+        /// Seconds after which such a session ends when nobody uses it.
+        session_idle_timeout_secs: Secs = Secs(300) => live;
         /// Longest single row that is turned into JSON.
         max_row_size: ByteSize = ByteSize(16 << 20) => live;
         /// Seconds after which a client that takes nothing of its answer is disconnected.

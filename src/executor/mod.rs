@@ -27,7 +27,7 @@ use std::time::Instant;
 
 use crate::auth::AccessChanges;
 use crate::catalog::{DatabaseNames, DatabaseSnapshot, NameStore, Snapshots};
-use crate::error::Result;
+use crate::error::{Result, SqlState};
 use crate::pool::{CancelSlot, Demand, Lease, Pool};
 use crate::proto::backend::CommandTag;
 use crate::query::{Effects, changes_database};
@@ -148,10 +148,15 @@ impl Work {
         self.metrics.rows_returned(self.kind, tag.rows);
     }
 
-    /// PostgreSQL reported an error.
-    pub fn failed(&mut self, class: &str) {
+    /// PostgreSQL reported an error; `detail` is its DETAIL line.
+    pub fn failed(&mut self, state: SqlState, detail: impl FnOnce() -> String) {
         self.committed = false;
-        self.metrics.query_error(class);
+        self.metrics.query_error(state.class());
+        match state.as_str() {
+            "40P01" => self.metrics.deadlocks.note(&self.tally, detail()),
+            "40001" => self.metrics.serialization_failures.inc(),
+            _ => {}
+        }
     }
 
     /// PostgreSQL is ready for the next request; a transaction may be open.

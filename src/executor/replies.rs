@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Work;
 use super::mux::{Mux, Reported};
 use crate::backend::{BackendConn, ConnState, READ_LARGE, Reply};
-use crate::error::Error;
+use crate::error::{Error, SqlState};
 use crate::pool::CancelSlot;
 use crate::proto::backend::{
     self as replies, PARSE_COMPLETE, Report, Severity, command_complete, put_error,
@@ -184,7 +184,9 @@ fn account(tag: u8, body: &[u8], state: &mut ConnState, mux: &mut Mux, work: &mu
         replies::tag::ERROR => {
             mux.failed();
             if let (Ok(report), Some(work)) = (Report::parse(body), work) {
-                work.failed(crate::error::SqlState::parse(report.sqlstate).class());
+                let detail = report.detail.unwrap_or_default();
+                let detail = || String::from_utf8_lossy(detail).into_owned();
+                work.failed(SqlState::parse(report.sqlstate), detail);
             }
         }
         replies::tag::READY_FOR_QUERY => {

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::hash::RandomState;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
@@ -87,12 +87,12 @@ pub struct Local {
     ends: Vec<usize>,
 }
 
-/// The statements that a [`Local`] is made of, each made once.
-#[derive(Debug, Default)]
+/// The statements that a [`Local`] is made of.
+#[derive(Debug)]
 pub struct Preludes {
-    begin: OnceLock<Arc<Statement>>,
-    /// By the number of settings.
-    settings: [OnceLock<Arc<Statement>>; MAX_LOCAL + 1],
+    begin: Arc<Statement>,
+    /// By the number of settings, from one.
+    settings: Vec<Arc<Statement>>,
 }
 
 /// Settings that a [`Local`] may have.
@@ -127,22 +127,23 @@ impl Local {
 }
 
 impl Preludes {
-    fn begin(&self, hasher: &RandomState) -> &Arc<Statement> {
+    /// For sessions whose statements have hashes of this hasher.
+    pub fn new(hasher: &RandomState) -> Self {
         let class = Class { effects: Effects::BEGIN, ..Class::default() };
-        let make = || Statement::shared(hasher, statement_body("BEGIN", &[]), CONTEXT, class, 0);
-        self.begin.get_or_init(|| Arc::new(make()))
-    }
-
-    fn settings(&self, hasher: &RandomState, count: usize) -> Option<&Arc<Statement>> {
+        let begin = Statement::shared(hasher, statement_body("BEGIN", &[]), CONTEXT, class, 0);
         let call =
             |at: usize| format!("pg_catalog.set_config(${},${},true)", 2 * at + 1, 2 * at + 2);
-        let make = || {
+        let settings = (1..=MAX_LOCAL).map(|count| {
             let calls: Vec<_> = (0..count).map(call).collect();
-            let body =
-                statement_body(&format!("select {}", calls.join(",")), &vec![TEXT; 2 * count]);
+            let sql = format!("select {}", calls.join(","));
+            let body = statement_body(&sql, &vec![TEXT; 2 * count]);
             Arc::new(Statement::shared(hasher, body, CONTEXT, Class::default(), 0))
-        };
-        Some(self.settings.get(count).filter(|_| count > 0)?.get_or_init(make))
+        });
+        Self { begin: Arc::new(begin), settings: settings.collect() }
+    }
+
+    fn settings(&self, count: usize) -> Option<&Arc<Statement>> {
+        self.settings.get(count.checked_sub(1)?)
     }
 }
 
@@ -278,7 +279,7 @@ fn take_error(conn: &BackendConn, before: Option<Error>) -> Result<Error> {
 pub async fn execute<'v>(
     conn: &mut BackendConn,
     statement: &Arc<Statement>,
-    (local, preludes, hasher): (&Local, &Preludes, &RandomState),
+    (local, preludes): (&Local, &Preludes),
     values: impl Iterator<Item = Option<&'v [u8]>>,
     max_rows: u32,
     most: usize,
@@ -286,10 +287,10 @@ pub async fn execute<'v>(
     let mut batch = Batch::new(conn, most);
     let mut before = 0;
     if local.begins {
-        batch.run(preludes.begin(hasher), std::iter::empty(), 0)?;
+        batch.run(&preludes.begin, std::iter::empty(), 0)?;
         before += 1;
     }
-    if let Some(settings) = preludes.settings(hasher, local.ends.len() / 2) {
+    if let Some(settings) = preludes.settings(local.ends.len() / 2) {
         batch.run(settings, local.values(), 0)?;
         before += 1;
     }

@@ -13,7 +13,7 @@ use super::Demand;
 use super::creation::{Creations, Gates, Narrowed};
 use super::parked::Parking;
 use super::sizing::{Load, Policy, Resize};
-use super::steer::{MAX_PAUSED, Paused};
+use super::steer::{Counts, MAX_PAUSED, Paused};
 use crate::auth::AccessChanges;
 use crate::backend::{BackendConn, Credentials, Told};
 use crate::config::Config;
@@ -247,6 +247,28 @@ impl Inner {
     /// The most that ever waited.
     pub(super) fn most_waiting(&self) -> usize {
         self.most_waiting
+    }
+
+    /// How many of what there is.
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            total: self.total,
+            idle: self.idle(),
+            aside: self.creations.running + self.parking.len(),
+            waiting: self.waiting(),
+            most_waiting: self.most_waiting(),
+            min_size: self.policy.floor(),
+            max_size: self.policy.max_size,
+        }
+    }
+
+    /// Refuses everybody who waits; returns how many.
+    pub(super) fn dismiss(&mut self, error: impl Fn() -> Error) -> usize {
+        let mut dismissed = 0;
+        while let Some(waiter) = self.remove_waiter(0) {
+            dismissed += usize::from(waiter.grant.send(Grant::Refused(error())).is_ok());
+        }
+        dismissed
     }
 
     /// Serves an acquisition from what is idle, or queues it. Nobody of the same lane is
@@ -558,6 +580,18 @@ impl Inner {
             .collect();
         self.idle -= taken.len();
         let parked = self.parking.take_outdated(count);
+        taken.into_iter().map(|idle| *idle.conn).chain(parked).collect()
+    }
+
+    /// Takes out what is idle or parked and is to be closed.
+    pub(super) fn take_stale(&mut self) -> Vec<BackendConn> {
+        let is_stale =
+            |conn: &BackendConn| conn.ticket.as_ref().is_some_and(|ticket| ticket.is_stale());
+        let lanes = self.lanes.values_mut();
+        let taken: Vec<_> =
+            lanes.flat_map(|lane| lane.idle.extract_if(.., |idle| is_stale(&idle.conn))).collect();
+        self.idle -= taken.len();
+        let parked = self.parking.take_where(is_stale);
         taken.into_iter().map(|idle| *idle.conn).chain(parked).collect()
     }
 

@@ -41,7 +41,7 @@ use inner::{Grant, Inner, Turn};
 pub use parked::Kept;
 pub use pooled::{Borrowed, ClassView, Found, Hold};
 use sizing::Policy;
-pub use steer::{Paused, ServerView, Waits};
+pub use steer::{Counts, Paused, ServerView, Waits};
 
 /// Which of the two pools: they differ in size and in nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -84,6 +84,11 @@ impl Parking {
         self.take_some(usize::MAX, |spot| spot.conn.changes != changes)
     }
 
+    /// The connections that this is true for.
+    pub(super) fn take_where(&mut self, of_it: impl Fn(&BackendConn) -> bool) -> Vec<BackendConn> {
+        self.take_some(usize::MAX, |spot| of_it(&spot.conn))
+    }
+
     /// The longest parked ones beyond so many.
     pub(super) fn trim(&mut self, most: usize) -> Vec<BackendConn> {
         self.take_some(self.spots.len().saturating_sub(most), |_| true)

@@ -24,6 +24,32 @@ pub struct ServerView {
     pub idle: bool,
 }
 
+/// How many of what a pool has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections, those being made or cleaned included.
+    pub total: usize,
+    /// Connections that nobody uses.
+    pub idle: usize,
+    /// Connections that are being made, or parked for a pooled session.
+    pub aside: usize,
+    /// Sessions that wait.
+    pub waiting: usize,
+    /// The most that ever waited.
+    pub most_waiting: usize,
+    /// Connections that are kept although they are idle.
+    pub min_size: usize,
+    /// Connections at most.
+    pub max_size: usize,
+}
+
+impl Counts {
+    /// Connections that sessions hold.
+    pub fn active(&self) -> usize {
+        self.total.saturating_sub(self.idle + self.aside)
+    }
+}
+
 /// Which databases are paused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paused {
@@ -98,6 +124,31 @@ impl Pool {
             .lock()
             .take_idle_in(|key| database.is_none_or(|d| d.as_str() == key.database()));
         idle.into_iter().for_each(|conn| self.part("reconnect", conn));
+    }
+
+    /// Replaces the connections with these numbers, or all: idle ones now, lent ones when they come
+    /// back. Returns how many.
+    pub fn recycle(&self, numbers: Option<&HashSet<u64>>) -> usize {
+        let mut all = self.0.roster.all();
+        all.retain(|listed| numbers.is_none_or(|numbers| numbers.contains(&listed.id)));
+        all.iter().for_each(|listed| listed.make_stale());
+        let idle = self.0.inner.lock().take_stale();
+        idle.into_iter().for_each(|conn| self.part("recycled", conn));
+        all.len()
+    }
+
+    /// Fails everybody who waits in the queue; returns how many.
+    pub fn dismiss(&self) -> usize {
+        let error = || {
+            let text = "an administrator has cleared the wait queue";
+            Error::new(ErrorKind::PoolExhausted, text).with_hint("try again in a moment")
+        };
+        self.0.inner.lock().dismiss(error)
+    }
+
+    /// How many connections and waiters there are.
+    pub fn counts(&self) -> Counts {
+        self.0.inner.lock().counts()
     }
 
     /// Takes over sizes, limits and times that have changed. Lent connections that are too many

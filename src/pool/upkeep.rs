@@ -112,19 +112,14 @@ impl Pool {
 
 impl Shared {
     pub(super) fn report(&self) {
-        let (total, idle, running, waiting, most) = {
-            let inner = self.inner.lock();
-            // Neither in work nor to be had by everybody.
-            let running = inner.creations.running + inner.parking.len();
-            (inner.total(), inner.idle(), running, inner.waiting(), inner.most_waiting())
-        };
+        let counts = self.inner.lock().counts();
         let metrics = self.metrics();
         let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        metrics.total.set(gauge(total));
-        metrics.idle.set(gauge(idle));
-        metrics.active.set(gauge(total.saturating_sub(idle + running)));
-        metrics.waiters.set(gauge(waiting));
-        metrics.max_waiters.set(gauge(most));
+        metrics.total.set(gauge(counts.total));
+        metrics.idle.set(gauge(counts.idle));
+        metrics.active.set(gauge(counts.active()));
+        metrics.waiters.set(gauge(counts.waiting));
+        metrics.max_waiters.set(gauge(counts.most_waiting));
     }
 }
 

@@ -4,13 +4,10 @@
 //! recorded for it when a connection is lent.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
-use crate::config::PoolingMode;
-use crate::error::Result;
-use crate::pool::CancelSlot;
+use crate::session::admin::Leak;
 
 /// Time for PostgreSQL to tell.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -28,25 +25,13 @@ impl Leaks {
     pub(super) async fn look(&mut self, shared: &Shared) {
         let config = shared.live.now();
         let Some(threshold) = config.pool.leak_threshold_secs else { return };
-        let mut holders = shared.sessions.holders();
-        holders.retain(|_, entry| {
-            let mode = config.pooling_mode(&entry.role, &entry.database, entry.protocol);
-            mode != PoolingMode::Session
-        });
-        if holders.is_empty() {
-            self.reported.clear();
-            return;
-        }
-        let pids: Vec<u32> = holders.keys().copied().collect();
-        let Ok(Ok(idle)) = tokio::time::timeout(LIMIT, ask(shared, &pids, threshold.0)).await
-        else {
-            return;
-        };
-        for (pid, since, secs) in &idle {
-            let Some(entry) = holders.get(pid) else { continue };
+        let asked = tokio::time::timeout(LIMIT, shared.admin.leaks(threshold.duration()));
+        let Ok(Ok(leaks)) = asked.await else { return };
+        for Leak { view, pid, since, secs } in &leaks {
             if self.reported.contains(&(*pid, *since)) {
                 continue;
             }
+            let entry = &view.entry;
             shared.metrics.main_pool.leaked.inc();
             tracing::warn!(
                 session = %entry.id, role = %entry.role, database = %entry.database,
@@ -54,25 +39,6 @@ impl Leaks {
                 "a client holds a connection in a transaction and does nothing"
             );
         }
-        self.reported = idle.into_iter().map(|(pid, since, _)| (pid, since)).collect();
+        self.reported = leaks.iter().map(|leak| (leak.pid, leak.since)).collect();
     }
-}
-
-/// Process number, second of the last change, seconds since then.
-async fn ask(shared: &Shared, pids: &[u32], threshold: u64) -> Result<Vec<(u32, i64, i64)>> {
-    let slot = Arc::new(CancelSlot::default());
-    let mut lease = shared.system_pool.acquire(&shared.system, &slot).await?;
-    let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
-    let sql = include_str!("../../sql/leaks.sql")
-        .replace("$1", &format!("'{{{}}}'::int[]", pids.join(",")))
-        .replace("$2", &threshold.to_string());
-    let mut found = Vec::new();
-    let row = |row: Vec<Option<String>>| {
-        let number = |at: usize| row.get(at)?.as_ref()?.parse::<i64>().ok();
-        if let (Some(pid), Some(since), Some(secs)) = (number(0), number(1), number(2)) {
-            found.push((u32::try_from(pid).unwrap_or(0), since, secs));
-        }
-    };
-    lease.conn().simple(&sql, row).await?;
-    Ok(found)
 }

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -203,9 +204,10 @@ impl Server {
         let roles = SystemRoles::new(system_pool.clone(), system.clone());
         let roles = Arc::new(StandbyRoles::new(Arc::new(roles), live.clone(), health.clone()));
         let limiter = Arc::new(RateLimiter::new(config.rate_limit.max_keys));
+        let sql = Arc::new(OwnSql::new(system_pool.clone(), system.clone()));
         let auth = Authenticator::new(Means {
             roles: roles.clone(),
-            sql: Arc::new(OwnSql::new(system_pool.clone(), system.clone())),
+            sql: sql.clone(),
             live: live.clone(),
             changes: changes.clone(),
             limiter: limiter.clone(),
@@ -226,8 +228,10 @@ impl Server {
                 live: live.clone(),
                 health: health.clone(),
                 backend: backend.addr(),
+                sql,
                 backups: backend.backups(&config, data.path()),
                 orders,
+                forgiven: Mutex::default(),
             }),
             roles,
             sessions,

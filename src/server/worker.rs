@@ -12,7 +12,7 @@ use crate::catalog::Catalog;
 use crate::config::{BackendMode, Config};
 use crate::executor::Executor;
 use crate::executor::names::NameReader;
-use crate::frontend::http::{Face, HttpDoor, METRICS_SOCKETS, openapi};
+use crate::frontend::http::{Face, HttpDoor, KeptSessions, METRICS_SOCKETS, openapi};
 use crate::frontend::native::NativeShared;
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
 use crate::limits::Gate;
@@ -128,6 +128,7 @@ fn adapters(shared: &Shared, doors: &Doors, start: Start) -> Adapters {
         description: openapi().into(),
         admin: shared.admin.clone(),
         transactions: Arc::default(),
+        kept: KeptSessions::default(),
         limiter: shared.limiter.clone(),
         limited_notes: Seldom::new(Duration::from_secs(1)),
         replays: Arc::default(),

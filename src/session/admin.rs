@@ -1,25 +1,30 @@
 //! What an administrator's console may see and do: the one handle through which an adapter reaches
 //! the registry, the pool and the server itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod pools;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::registry::{Newcomer, Sessions};
 use super::{Entry, SessionView, Stop};
 use crate::auth::Identity;
+use crate::auth::tables::SystemSql;
 use crate::config::{Changes, Live, PoolOverrides, PoolingMode, Reloader, Setting, Wishes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
-pub use crate::pool::{ClassView, Paused, ServerView};
+pub use crate::pool::{ClassView, Counts, Paused, PoolKind, ServerView};
 pub use crate::supervisor::backups::{Backup, BackupKind, Backups};
 use crate::telemetry::health::Phase;
 use crate::telemetry::{Health, Totals};
 use crate::types::{BackendAddr, Database, Protocol, Role};
+pub use pools::{Drained, Leak};
 
 /// The database that is the console.
 pub const DATABASE: &str = "rustydb_admin";
@@ -76,10 +81,15 @@ pub struct Parts {
     pub health: Arc<Health>,
     /// Where PostgreSQL is.
     pub backend: BackendAddr,
+    /// Statements as the system role.
+    pub sql: Arc<dyn SystemSql>,
     /// What makes backups of it, where it is ours.
     pub backups: Option<Backups>,
     /// To the server's main loop.
     pub orders: mpsc::Sender<Order>,
+    /// Backends and since when they do nothing, of which nobody wants to hear any more. No more
+    /// than the pool has connections.
+    pub forgiven: Mutex<HashSet<(u32, i64)>>,
 }
 
 /// The handle. Cheap to clone.
@@ -163,6 +173,7 @@ impl Admin {
             application,
             mode: PoolingMode::Statement,
             is_console: true,
+            grant: None,
         });
         Console { entry, sessions: self.0.sessions.clone(), ended: "closed" }
     }

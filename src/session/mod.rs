@@ -165,6 +165,7 @@ impl Session {
             application,
             mode,
             is_console: false,
+            grant: identity.grant,
         });
         let mut mux = Mux::new(MuxSetup {
             mode: asked.mode,
@@ -500,7 +501,7 @@ impl Session {
 
     fn note_failure<T>(&mut self, result: Result<T>) -> Result<T> {
         if let (Err(error), Some(work)) = (&result, &mut self.work) {
-            work.failed(error.sqlstate().class());
+            work.failed(error.sqlstate(), || error.detail().unwrap_or_default().to_owned());
         }
         result
     }

@@ -107,6 +107,7 @@ mod tests {
             application: String::new(),
             mode: crate::config::PoolingMode::Transaction,
             is_console: false,
+            grant: None,
         })
     }
 

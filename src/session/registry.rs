@@ -13,11 +13,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::statistics::Statistics;
 use crate::auth::scram::random_bytes;
+use crate::auth::tokens::Grant;
 use crate::config::PoolingMode;
 use crate::error::{Error, ErrorKind};
 use crate::pool::CancelSlot;
 use crate::query::Effects;
-use crate::telemetry::{Metrics, Seldom, Tally};
+use crate::telemetry::{Metrics, Seldom, Tally, Totals};
 use crate::types::{Database, Protocol, Role, SessionId};
 
 /// The log names the holders of the connections at most this often.
@@ -109,6 +110,10 @@ pub struct Entry {
     pub is_console: bool,
     application: Arc<Mutex<String>>,
     tls: Mutex<String>,
+    /// What was shown instead of a password.
+    grant: Option<Arc<Grant>>,
+    /// What it had done when its counters were reset.
+    pub(super) baseline: Mutex<Option<Box<Totals>>>,
     /// Leads a cancel request to the backend that the session holds.
     pub(super) slot: Arc<CancelSlot>,
     stop: AtomicU8,
@@ -185,6 +190,11 @@ impl Entry {
         *self.tls.lock() = described;
     }
 
+    /// What its client has shown instead of a password.
+    pub fn grant(&self) -> Option<&Grant> {
+        self.grant.as_deref()
+    }
+
     /// What keeps the session on its backend.
     pub fn pinned(&self) -> Option<&'static str> {
         Effects::from_bits(self.tally.pinned()).reason()
@@ -230,6 +240,7 @@ pub(super) struct Newcomer {
     pub(super) application: String,
     pub(super) mode: PoolingMode,
     pub(super) is_console: bool,
+    pub(super) grant: Option<Arc<Grant>>,
 }
 
 /// A cancel request for a session of another process. Dropping it says that it is over.
@@ -280,7 +291,8 @@ impl Sessions {
     }
 
     pub(super) fn register(&self, newcomer: Newcomer) -> Arc<Entry> {
-        let Newcomer { role, database, protocol, peer, application, mode, is_console } = newcomer;
+        let Newcomer { role, database, protocol, peer, application, mode, is_console, grant } =
+            newcomer;
         let id = {
             let mut next = self.next_id.lock();
             *next += 1;
@@ -294,6 +306,7 @@ impl Sessions {
                 break pid;
             }
         };
+        let whose = (role.clone(), database.clone());
         let entry = Arc::new(Entry {
             id,
             pid,
@@ -304,11 +317,13 @@ impl Sessions {
             protocol,
             peer,
             opened: Instant::now(),
-            tally: Arc::new(Tally::new(id.0, self.epoch.0)),
+            tally: Arc::new(Tally::new(id.0, self.epoch.0, whose)),
             is_console,
             mode,
             application: Arc::new(Mutex::new(application)),
             tls: Mutex::default(),
+            grant,
+            baseline: Mutex::default(),
             slot: Arc::new(CancelSlot::default()),
             stop: AtomicU8::new(Stop::No as u8),
             idle_since: AtomicU32::new(0),
@@ -432,6 +447,7 @@ mod tests {
             application: String::new(),
             mode: PoolingMode::Transaction,
             is_console: false,
+            grant: None,
         });
         (sessions, entry)
     }

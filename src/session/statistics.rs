@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use uuid::{Builder, Uuid};
 
 use super::registry::{Entry, Sessions};
 use crate::error::Error;
 use crate::telemetry::Totals;
-use crate::types::{Database, Protocol};
+use crate::types::{Database, Protocol, SessionId};
 
 /// Databases whose totals are kept apart; those of further ones are kept together.
 const MAX_DATABASES: usize = 1000;
@@ -62,6 +64,35 @@ impl SessionView {
             (None, None) => "idle",
         }
     }
+
+    /// What it did since its counters were reset.
+    pub fn since_reset(&self) -> Totals {
+        let baseline = self.entry.baseline.lock().as_deref().copied().unwrap_or_default();
+        self.totals.zip(baseline, u64::saturating_sub)
+    }
+
+    /// Resets its counters, for who looks at them this way.
+    pub fn reset(&self) {
+        *self.entry.baseline.lock() = Some(Box::new(totals(&self.entry)));
+    }
+
+    /// Number of its request in work.
+    pub fn query_id(&self) -> Option<Uuid> {
+        Some(query_id(self.request_at?, self.entry.id))
+    }
+}
+
+/// Number of a request: when it began, and whose it is, so that it costs nothing until it is asked
+/// for.
+fn query_id(began: SystemTime, session: SessionId) -> Uuid {
+    let since = began.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+    // Around the four bits that say which kind of number it is.
+    let time = (us >> 12) << 16 | us & 0xfff;
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&time.to_be_bytes());
+    bytes[8..].copy_from_slice(&session.0.to_be_bytes());
+    Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 impl Statistics {
@@ -79,6 +110,11 @@ fn totals(entry: &Entry) -> Totals {
 }
 
 impl Sessions {
+    /// Number of the request that a session has in work.
+    pub(super) fn query_id(&self, entry: &Entry) -> Option<Uuid> {
+        Some(query_id(self.epoch.1 + entry.tally.request_since()?, entry.id))
+    }
+
     /// Every session, by its number.
     pub fn views(&self) -> Vec<SessionView> {
         let mut entries: Vec<_> = self.by_pid.lock().values().cloned().collect();
@@ -195,5 +231,18 @@ impl Sessions {
                 "holds a connection"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_requests() {
+        let at = |us: u64| UNIX_EPOCH + Duration::from_micros(us);
+        let id = |us, session| query_id(at(us), SessionId(session));
+        assert_eq!(id(0x1234_5678_9abc, 7).to_string(), "00012345-6789-8abc-8000-000000000007");
+        assert!(id(0xfff, 9) < id(0x1000, 1) && id(1, 1) != id(1, 2));
     }
 }

@@ -50,7 +50,7 @@ impl Known {
 }
 
 /// The statements that sessions of programs have run, so that their types are asked for once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct KnownStatements {
     hasher: RandomState,
     kept: Mutex<Kept>,
@@ -62,6 +62,14 @@ pub struct KnownStatements {
 struct Kept {
     by_hash: HashMap<u64, Arc<Known>>,
     bytes: usize,
+}
+
+impl Default for KnownStatements {
+    fn default() -> Self {
+        let hasher = RandomState::new();
+        let preludes = Preludes::new(&hasher);
+        Self { hasher, kept: Mutex::default(), uses: AtomicU64::new(0), preludes }
+    }
 }
 
 impl KnownStatements {
@@ -169,6 +177,7 @@ impl Session {
         if sql.contains('\0') {
             return Err(Error::sql(b"22021", "the statement contains the character U+0000"));
         }
+        self.finish_work();
         let admitted = self.executor.admit(self.entry.protocol, sql.as_bytes(), &self.entry.tally);
         self.work = Some(admitted);
         self.attach_typed().await?;
@@ -245,7 +254,7 @@ impl Session {
             return Err(Error::internal("no statement was prepared"));
         };
         let (statement, local) = (&known.statement, &self.local);
-        let local = (local, &self.known.preludes, &self.known.hasher);
+        let local = (local, &self.known.preludes);
         let conn = held(&mut self.lease)?.conn();
         let most = self.most_statements;
         self.events = typed::execute(conn, statement, local, values, max_rows, most).await?;
@@ -267,7 +276,17 @@ impl Session {
                 self.settle();
             }
         }
-        Poll::Ready(self.note_failure(event))
+        let event = self.note_failure(event);
+        if matches!(event, Ok(Event::Done) | Err(_)) {
+            self.finish_work();
+        }
+        Poll::Ready(event)
+    }
+
+    /// The request in work is over; a transaction may be open.
+    fn finish_work(&mut self) {
+        let Some(mut work) = self.work.take() else { return };
+        work.ready(self.is_in_transaction());
     }
 
     fn completed(&mut self, command: &str, rows: u64) {
@@ -287,6 +306,11 @@ impl Session {
         let names = self.mux.database();
         let leaves = |known: &Arc<Known>| leaves_something(&known.statement.class, names);
         self.dirty |= self.running.as_ref().is_none_or(leaves);
+        self.let_go();
+    }
+
+    /// Gives the connection back if nothing of the session is on it.
+    fn let_go(&mut self) {
         let dirty = self.dirty;
         self.settle_definitions();
         let goes = |lease: &mut crate::pool::Lease| {
@@ -298,6 +322,13 @@ impl Session {
         if let Some(lease) = self.lease.take_if(goes) {
             lease.release();
         }
+    }
+
+    /// Between two requests: nothing is in work, and the connection goes back if it can.
+    pub fn rest(&mut self) {
+        self.running = None;
+        self.finish_work();
+        self.let_go();
     }
 
     fn settle_definitions(&mut self) {
@@ -315,6 +346,20 @@ impl Session {
 }
 
 impl Session {
+    /// Number of the request in work, by which others can find and cancel it.
+    pub fn query_id(&self) -> Option<uuid::Uuid> {
+        self.sessions.query_id(&self.entry)
+    }
+
+    /// Whether the session can be gone on with: what it holds, if it holds anything, works.
+    pub fn is_sound(&mut self) -> bool {
+        self.lease.as_mut().is_none_or(|lease| {
+            let conn = lease.conn();
+            conn.inbound.consume_scanned();
+            conn.is_reusable()
+        })
+    }
+
     /// Whether a transaction is open, failed or not, and can be gone on with.
     pub fn is_in_transaction(&mut self) -> bool {
         self.lease.as_mut().is_some_and(|lease| {

@@ -10,11 +10,11 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::SlowQuery;
 use super::access::AccessMetrics;
 use super::classes::ClassMetrics;
 use super::jobs::JobMetrics;
 use super::native::NativeMetrics;
+use super::{Deadlocks, SlowQuery};
 use crate::types::Protocol;
 
 /// Seconds; the life of a connection.
@@ -165,9 +165,9 @@ pub struct PoolMetrics {
     pub leaked: IntCounter,
     /// Connections cleaned for the next session.
     pub recycled: IntCounter,
-    lifetime: Histogram,
-    destroyed: IntCounterVec,
-    name: &'static str,
+    pub(super) lifetime: Histogram,
+    pub(super) destroyed: IntCounterVec,
+    pub(super) name: &'static str,
 }
 
 impl PoolMetrics {
@@ -214,6 +214,10 @@ pub struct Metrics {
     pub transactions_committed: IntCounter,
     /// Transactions rolled back.
     pub transactions_rolled_back: IntCounter,
+    /// Deadlocks that PostgreSQL broke.
+    pub deadlocks: Deadlocks,
+    /// Transactions that failed because others ran at the same time (40001).
+    pub serialization_failures: IntCounter,
     /// Requests that took long.
     pub slow_query: SlowQuery,
     config_reloads: IntCounterVec,
@@ -350,6 +354,14 @@ impl Metrics {
                 .counter("rustydb_transactions_committed_total", "Transactions committed"),
             transactions_rolled_back: make
                 .counter("rustydb_transactions_rolled_back_total", "Transactions rolled back"),
+            deadlocks: Deadlocks::new(make.counter(
+                "rustydb_transactions_deadlocks_total",
+                "Deadlocks that PostgreSQL broke",
+            )),
+            serialization_failures: make.counter(
+                "rustydb_transactions_serialization_failures_total",
+                "Transactions that failed because others ran at the same time",
+            ),
             slow_query: SlowQuery::new(make.counter(
                 "rustydb_query_slow_total",
                 "Requests that took longer than monitoring.slow_query_ms",

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod classes;
+pub mod deadlocks;
 pub mod health;
 mod jobs;
 pub mod log;
@@ -10,11 +11,14 @@ pub mod native;
 mod process;
 mod seldom;
 mod slow;
+pub mod summary;
 pub mod tally;
 
+pub use deadlocks::{Deadlock, Deadlocks};
 pub use health::{Check, Health};
 pub use metrics::Metrics;
-pub use process::process_memory;
+pub use process::{BackendUsage, backend_usage, process_memory};
 pub use seldom::Seldom;
 pub use slow::SlowQuery;
+pub use summary::Spread;
 pub use tally::{Tally, Totals};

@@ -4,11 +4,15 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::types::{Database, Role};
+
 /// The counters of one session.
 #[derive(Debug)]
 pub struct Tally {
     /// Number of the session, for the log.
     session: u64,
+    /// Its role and database.
+    whose: (Role, Database),
     /// All times count from here.
     epoch: Instant,
     /// Microseconds plus one; 0 = no request is in work.
@@ -85,10 +89,11 @@ fn micros(duration: Duration) -> u64 {
 
 impl Tally {
     /// Counters of a session; `epoch` is the same for all of them.
-    pub fn new(session: u64, epoch: Instant) -> Self {
+    pub fn new(session: u64, epoch: Instant, whose: (Role, Database)) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             session,
+            whose,
             epoch,
             request_since: zero(),
             transaction_since: zero(),
@@ -116,6 +121,11 @@ impl Tally {
     /// Number of the session.
     pub fn session(&self) -> u64 {
         self.session
+    }
+
+    /// Role and database of the session.
+    pub fn whose(&self) -> &(Role, Database) {
+        &self.whose
     }
 
     /// A request begins, and with it a transaction unless one is open.
@@ -203,7 +213,7 @@ mod tests {
     #[test]
     fn a_transaction_spans_its_requests() {
         let epoch = Instant::now();
-        let (tally, ms) = (Tally::new(1, epoch), Duration::from_millis);
+        let (tally, ms) = (Tally::new(1, epoch, ("r".into(), "d".into())), Duration::from_millis);
         tally.request_begins(epoch + ms(10));
         assert_eq!(tally.request_since(), Some(ms(10)));
         tally.request_ends(ms(1), None);

@@ -56,8 +56,9 @@ pub struct Run {
 
 impl Rows {
     /// For a session that executes.
-    pub fn new(hold: Hold, run: Run, columns: &[Column]) -> Result<Self> {
-        let query_id = uuid::Uuid::now_v7().to_string();
+    pub fn new(mut hold: Hold, run: Run, columns: &[Column]) -> Result<Self> {
+        let known = hold.session().ok().and_then(|session| session.query_id());
+        let query_id = known.unwrap_or_else(uuid::Uuid::now_v7).to_string();
         let format = run.layout.format;
         let mut out = Vec::with_capacity(FIRST_CHUNK);
         if format == Format::Json {

@@ -1,5 +1,7 @@
 //! The description of the API in OpenAPI 3.1, made from the routes themselves.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -140,10 +142,7 @@ pub fn finish(mut api: OpenApi) -> OpenApi {
     for (path, item) in &mut api.paths.paths {
         let is_open = is_open(path);
         for operation in operations(item) {
-            for range in ["4XX", "5XX"] {
-                let failure = RefOr::Ref(Ref::from_response_name(FAILURE));
-                operation.responses.responses.entry(range.into()).or_insert(failure);
-            }
+            complete(&mut operation.responses.responses);
             if let Some(body) = &mut operation.request_body {
                 also_in_msgpack(body);
             }
@@ -157,6 +156,19 @@ pub fn finish(mut api: OpenApi) -> OpenApi {
     }
     forget_unused(&mut api);
     api
+}
+
+/// Every operation can fail, and says what it gives when it does not.
+fn complete(responses: &mut BTreeMap<String, RefOr<Response>>) {
+    let failure = || RefOr::Ref(Ref::from_response_name(FAILURE));
+    let failed = responses.remove("default").unwrap_or_else(failure);
+    for range in ["4XX", "5XX"] {
+        responses.entry(range.into()).or_insert(failed.clone());
+    }
+    if !responses.keys().any(|status| status.starts_with('2')) {
+        let text = "Nothing yet: this version answers 501.";
+        responses.insert("200".into(), RefOr::T(Response::new(text)));
+    }
 }
 
 /// Leaves out schemas that nothing refers to: the parts of generic ones, which stand in them.
@@ -184,6 +196,7 @@ pub fn sharpen(described: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(sharpen),
         Value::Object(fields) => {
             unsigned(fields);
+            only_one(fields);
             if fields.get("in").is_some_and(|place| place == "path") {
                 let is_name = fields.get("name").is_some_and(|name| name == "name");
                 name_length(fields.get_mut("schema"), is_name);
@@ -198,6 +211,19 @@ pub fn sharpen(described: &mut Value) {
             fields.values_mut().for_each(sharpen);
         }
         _ => {}
+    }
+}
+
+/// One of one is that.
+fn only_one(schema: &mut Map<String, Value>) {
+    let is_one = schema.get("oneOf").and_then(Value::as_array).is_some_and(|all| all.len() == 1);
+    if is_one
+        && let Some(Value::Array(mut all)) = schema.shift_remove("oneOf")
+        && let Some(Value::Object(only)) = all.pop()
+    {
+        for (name, value) in only {
+            schema.entry(name).or_insert(value);
+        }
     }
 }
 

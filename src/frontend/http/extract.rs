@@ -116,10 +116,7 @@ impl Caller {
 
     /// Whether the caller may do something besides; asked without a word in the audit log.
     pub async fn may(&self, door: &HttpDoor, permission: &str) -> Result<bool, Error> {
-        let wanted = Permission::parse(permission)?;
-        let (_, permissions) = door.auth.permissions_of(&self.identity).await?;
-        let mut permissions = permissions.iter().filter_map(|text| Permission::parse(text).ok());
-        Ok(permissions.any(|permission| permission.covers(&wanted)))
+        door.auth.allows(&self.identity, &Permission::parse(permission)?).await
     }
 }
 
@@ -217,16 +214,24 @@ fn needed(method: &Method, path: &str) -> Option<&'static str> {
         });
     }
     let rest = path.strip_prefix("/api/v1/")?;
+    // Names from before.
+    let rest = rest.strip_prefix("pool/").unwrap_or(rest);
     let mut parts = rest.split('/');
     let group = parts.next().unwrap_or("");
     match (group, method.as_str()) {
         ("tables", _) if !is_read && parts.nth(1) == Some("rows") => Some("write:tables"),
-        ("query" | "batch" | "transactions", _) => Some("execute:queries"),
+        ("query" | "batch" | "transactions" | "queries" | "prepared", _) => Some("execute:queries"),
+        ("sql", "POST") if rest.ends_with("/call") => Some("execute:queries"),
         ("tables" | "schema" | "schemas" | "sql", "GET" | "HEAD") => Some("read:tables"),
         ("tables" | "schema" | "schemas" | "sql", "POST") => Some("create:tables"),
         ("tables" | "schema" | "schemas" | "sql", "DELETE") => Some("delete:tables"),
         ("tables" | "schema" | "schemas" | "sql", _) => Some("update:tables"),
-        ("metrics", _) => Some("read:monitoring"),
+        ("metrics" | "config", _) => Some("read:monitoring"),
+        ("pools" | "connections", "GET" | "HEAD") => Some("read:monitoring"),
+        ("pools" | "connections", _) => Some("admin:pools"),
+        // His own he may always see; those of others need more, which each route says.
+        ("sessions", "GET" | "HEAD") | ("info", _) => None,
+        ("sessions", _) => Some("execute:queries"),
         // Of the caller's own log-in, keys and jobs; each says what else it needs.
         ("auth" | "jobs", _) => None,
         ("admin", _) => Some(administration(rest)),
@@ -456,6 +461,11 @@ mod tests {
             (Method::GET, "/api/v1/metrics", Some("read:monitoring")),
             (Method::GET, "/api/v1/what/comes", Some("admin:other")),
             (Method::GET, "/api/v1/auth/me", None),
+            (Method::POST, "/api/v1/sql/procedures/x/call", Some("execute:queries")),
+            (Method::GET, "/api/v1/pools", Some("read:monitoring")),
+            (Method::DELETE, "/api/v1/pool/connections/x", Some("admin:pools")),
+            (Method::GET, "/api/v1/pool/sessions", None),
+            (Method::PUT, "/api/v1/sessions/1/state", Some("execute:queries")),
             (Method::GET, "/api/v1/tables/x/rows", Some("read:tables")),
             (Method::DELETE, "/api/v1/tables/x/rows/1", Some("write:tables")),
             (Method::HEAD, "/rest/v1/x", Some("read:tables")),

@@ -78,8 +78,17 @@ pub async fn run_bound(
 ) -> Result<Fetched> {
     let raw = |value: &Value| RawValue::from_string(value.to_string()).map_err(Error::internal);
     let params: Result<Vec<_>> = params.iter().map(raw).collect();
-    let params = params?;
-    within(door, run_within(door, session, sql, |described| bind(&params, described))).await
+    run_raw(door, session, sql, &params?).await
+}
+
+/// The same with every digit of their numbers.
+pub async fn run_raw(
+    door: &HttpDoor,
+    session: &mut Session,
+    sql: &str,
+    params: &[Box<RawValue>],
+) -> Result<Fetched> {
+    within(door, run_within(door, session, sql, |described| bind(params, described))).await
 }
 
 /// Dropping the session on the way cancels what it does.

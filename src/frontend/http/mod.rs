@@ -8,12 +8,14 @@ mod error;
 mod extract;
 mod fetch;
 mod formats;
+mod kept;
 mod open;
 mod paging;
 mod pipeline;
 mod routes;
 mod rows;
 mod running;
+mod shelf;
 mod values;
 
 use std::net::IpAddr;
@@ -31,6 +33,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tower::Service;
 
 use counted::Counted;
+pub use kept::KeptSessions;
 pub use open::OpenTransactions;
 pub use pipeline::{InWork, Replays, RequestId};
 
@@ -90,6 +93,8 @@ pub struct HttpDoor {
     pub admin: Admin,
     /// Transactions over several requests.
     pub transactions: Arc<OpenTransactions>,
+    /// Sessions that clients have opened.
+    pub kept: KeptSessions,
     /// How often requests may come; log-ins are counted by the same.
     pub limiter: Arc<RateLimiter>,
     /// When the audit log was told of a request that came too soon.

@@ -118,6 +118,15 @@ pub struct List<T> {
     pub next_cursor: Option<String>,
 }
 
+impl<T> List<T> {
+    /// The same page with other entries.
+    pub fn map<U>(self, change: impl FnMut(T) -> U) -> List<U> {
+        let Self { items, total, limit, offset, has_more, next_cursor } = self;
+        let items = items.into_iter().map(change).collect();
+        List { items, total, limit, offset, has_more, next_cursor }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

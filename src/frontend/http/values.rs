@@ -1,12 +1,27 @@
-//! JSON values as the parameters of a statement, and as fields that may be null or not there.
+//! JSON values as the parameters of a statement, and as fields that may be null or not there; times
+//! as JSON.
+
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::catalog::TypeInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json;
 use crate::session::Described;
+
+/// A moment, as JSON has it.
+pub fn timestamp(at: SystemTime) -> String {
+    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
+}
+
+/// Whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// The parameters as text, each as its type wants it.
 pub fn bind(params: &[Box<RawValue>], described: &Described) -> Result<Vec<Option<Vec<u8>>>> {

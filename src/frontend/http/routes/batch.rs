@@ -16,7 +16,6 @@ use super::super::fetch::{self, Fetched};
 use super::super::open::Hold;
 use super::super::{HttpDoor, answer};
 use super::Routes;
-use super::query::transaction_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
 
@@ -123,6 +122,8 @@ struct BatchAnswer {
 /// status is 200 all the same.
 #[utoipa::path(
     post, path = "/api/v1/batch", tag = "query", request_body = BatchRequest,
+    params(("x-session-id" = Option<u64>, Header,
+        description = "Number of an open session to run in.")),
     responses((status = 200, description = "What each statement gave.", body = BatchAnswer))
 )]
 async fn execute_batch(
@@ -137,12 +138,10 @@ async fn execute_batch(
         let text = format!("a batch has 1 to {MAX_STATEMENTS} statements");
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
-    let transaction = transaction_of(&headers, batch.transaction_id)?;
-    let mut hold = match transaction {
-        Some(id) => Hold::Lent(door.transactions.borrow(id, &caller.identity)?),
-        None => Hold::Own(caller.session(&door, batch.database.as_deref())?),
-    };
-    let own = batch.atomic && transaction.is_none();
+    let database = batch.database.as_deref();
+    let mut hold = Hold::of(&door, &caller, &headers, batch.transaction_id, database)?;
+    // A transaction that is open already, also in a session of the client's, stays his.
+    let own = batch.atomic && !hold.session()?.is_in_transaction();
     let mut results = Vec::with_capacity(count);
     let undone = run_all(&door, &caller, hold.session()?, &batch, own, &mut results).await;
     hold.finish();

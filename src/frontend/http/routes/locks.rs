@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,11 +11,16 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use super::super::error::ApiResult;
-use super::super::extract::{Caller, Params};
+use super::super::extract::{Caller, InPath, Params};
 use super::super::paging::{List, Page};
 use super::super::{HttpDoor, answer, fetch};
 use super::Routes;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::Session;
+
+/// How often, and after which pause, it is looked whether a lock is gone.
+const LOOKS: u32 = 20;
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Routes of this file.
 pub fn routes() -> Routes {
@@ -22,6 +28,7 @@ pub fn routes() -> Routes {
         .routes(routes!(get_locks))
         .routes(routes!(list_lock_waits))
         .routes(routes!(detect_deadlocks))
+        .routes(routes!(release_lock))
 }
 
 /// A lock.
@@ -152,6 +159,131 @@ async fn detect_deadlocks(State(door): State<Arc<HttpDoor>>, caller: Caller) -> 
     Ok(answer(StatusCode::OK, &Deadlocks { cycles: cycles(&edges) }))
 }
 
+#[derive(Clone, Copy, Default, Deserialize, Serialize, ToSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum ReleaseMode {
+    /// The statement of who holds it, or waits for it, is cancelled.
+    #[default]
+    Cancel,
+    /// His connection is closed.
+    Terminate,
+}
+
+/// How a lock is released.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ReleaseQuery {
+    /// cancel, terminate.
+    #[serde(default)]
+    #[param(inline, required = false)]
+    mode: ReleaseMode,
+}
+
+/// A lock that was to be released.
+#[derive(Serialize, ToSchema)]
+struct ReleasedLock {
+    /// Its number.
+    lock_id: String,
+    /// unlock: the advisory lock of a session of the caller's; cancel; terminate.
+    action: &'static str,
+    /// Whether it is gone. A cancelled statement may leave it to its transaction.
+    released: bool,
+}
+
+/// A lock as pg_locks has it.
+#[derive(Deserialize)]
+struct Held {
+    pid: Option<u32>,
+    granted: bool,
+    locktype: String,
+    mode: String,
+    classid: Option<i64>,
+    objid: Option<i64>,
+    objsubid: Option<i64>,
+}
+
+impl Held {
+    /// The call that gives an advisory lock back.
+    fn unlock(&self) -> Option<String> {
+        let shared = if self.mode == "ShareLock" { "_shared" } else { "" };
+        let (high, low) = (self.classid?, self.objid?);
+        // Both are unsigned here and signed there.
+        let keys = match self.objsubid? {
+            1 => ((high << 32) | low).to_string(),
+            _ => format!("{}, {}", high as u32 as i32, low as u32 as i32),
+        };
+        (self.granted && self.locktype == "advisory")
+            .then(|| format!("SELECT pg_catalog.pg_advisory_unlock{shared}({keys})"))
+    }
+}
+
+async fn held(door: &HttpDoor, session: &mut Session, id: &str) -> Result<Option<Held>> {
+    let sql = include_str!("../../../../sql/api/lock.sql");
+    let found: Vec<Held> = fetch::run(door, session, sql, &[Some(id)]).await?.typed()?;
+    Ok(found.into_iter().next())
+}
+
+/// Release a lock
+///
+/// PostgreSQL cannot take a lock from a session. The statement of who holds it is cancelled, or his
+/// connection closed, where the caller may do that in PostgreSQL. An advisory lock of a session
+/// that the caller has opened over HTTP is given back in that session.
+#[utoipa::path(
+    delete, path = "/api/v1/transactions/locks/{lock_id}", tag = "transactions",
+    params(("lock_id" = String, Path, description = "Its number in the list."), ReleaseQuery),
+    responses((status = 200, description = "What was done.", body = ReleasedLock))
+)]
+async fn release_lock(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(id): InPath<String>,
+    Params(query): Params<ReleaseQuery>,
+) -> ApiResult {
+    let mut session = caller.session(&door, None)?;
+    let missing = || Error::new(ErrorKind::NotFound, format!("there is no lock {id}"));
+    let lock = held(&door, &mut session, &id).await?.ok_or_else(missing)?;
+    let Some(pid) = lock.pid else {
+        let text = "a prepared transaction holds the lock";
+        return Err(Error::new(ErrorKind::Conflict, text)
+            .with_hint("GET /api/v1/transactions/prepared lists those that can be rolled back")
+            .into());
+    };
+    let action = match unlock(&door, &caller, pid, &lock).await? {
+        true => "unlock",
+        false => {
+            let (function, action) = match query.mode {
+                ReleaseMode::Cancel => ("pg_cancel_backend", "cancel"),
+                ReleaseMode::Terminate => ("pg_terminate_backend", "terminate"),
+            };
+            let sql = format!("SELECT pg_catalog.{function}($1::int4)");
+            fetch::run(&door, &mut session, &sql, &[Some(&pid.to_string())]).await?;
+            action
+        }
+    };
+    let mut released = false;
+    for _ in 0..LOOKS {
+        released = held(&door, &mut session, &id).await?.is_none();
+        if released {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(answer(StatusCode::OK, &ReleasedLock { lock_id: id, action, released }))
+}
+
+/// Gives an advisory lock back in the caller's session that has it, if it is one.
+async fn unlock(door: &HttpDoor, caller: &Caller, pid: u32, lock: &Held) -> Result<bool> {
+    let Some(sql) = lock.unlock() else { return Ok(false) };
+    let open = door.kept.of(&caller.identity.role);
+    let Some(kept) = open.iter().find(|kept| kept.entry.slot().backend_pid() == Some(pid)) else {
+        return Ok(false);
+    };
+    let mut borrowed = door.kept.borrow(door, kept.id, caller)?;
+    let ran = fetch::run(door, borrowed.session()?, &sql, &[]).await;
+    borrowed.give_back();
+    ran.map(|_| true)
+}
+
 /// The circles of a graph, each once, beginning with its lowest number.
 fn cycles(edges: &[(i32, i32)]) -> Vec<Vec<i32>> {
     let mut next: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
@@ -185,6 +317,27 @@ fn cycles(edges: &[(i32, i32)]) -> Vec<Vec<i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn advisory_locks_are_given_back_by_their_keys() {
+        let lock = |classid, objid, objsubid, mode: &str| Held {
+            pid: Some(1),
+            granted: true,
+            locktype: "advisory".into(),
+            mode: mode.into(),
+            classid: Some(classid),
+            objid: Some(objid),
+            objsubid: Some(objsubid),
+        };
+        let sql = |lock: Held| lock.unlock().unwrap();
+        let call = |keys: &str| format!("SELECT pg_catalog.pg_advisory_unlock{keys}");
+        assert_eq!(sql(lock(0, 7, 1, "ExclusiveLock")), call("(7)"));
+        let (high, low) = (0xffff_ffff, 0xffff_fffe);
+        assert_eq!(sql(lock(high, low, 1, "ShareLock")), call("_shared(-2)"));
+        assert_eq!(sql(lock(high, 5, 2, "ExclusiveLock")), call("(-1, 5)"));
+        let waits = Held { granted: false, ..lock(0, 7, 1, "ExclusiveLock") };
+        assert_eq!(waits.unlock(), None);
+    }
 
     #[test]
     fn circles() {

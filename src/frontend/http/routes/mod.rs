@@ -2,21 +2,31 @@
 
 mod auth;
 mod batch;
+mod connections;
 mod extensions;
 mod health;
+mod info;
 mod jobs;
 mod locks;
 mod maintenance;
 mod metrics;
 mod openapi;
 mod pages;
+mod pool_upkeep;
+mod pools;
+mod prepared;
+mod procedures;
+mod queries;
 mod query;
 mod rest;
 mod roles;
 mod rows;
 mod schema;
+mod session_state;
+mod sessions;
 mod settings;
 mod tables;
+mod transaction_stats;
 mod transactions;
 mod unsupported;
 mod users;
@@ -94,12 +104,22 @@ where
 pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
     let (router, described) = OpenApiRouter::with_openapi(description::base())
         .merge(query::routes())
+        .merge(queries::routes())
+        .merge(prepared::routes())
         .merge(auth::routes())
         .merge(batch::routes())
         .merge(tables::routes())
         .merge(transactions::routes())
         .merge(locks::routes())
+        .merge(transaction_stats::routes())
+        .merge(info::routes())
         .merge(schema::routes())
+        .merge(procedures::routes())
+        .merge(pools::routes())
+        .merge(pool_upkeep::routes())
+        .merge(connections::routes())
+        .merge(sessions::routes())
+        .merge(session_state::routes())
         .merge(jobs::routes())
         .merge(settings::routes())
         .merge(maintenance::routes())

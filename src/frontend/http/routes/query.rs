@@ -24,7 +24,7 @@ use super::super::{HttpDoor, InWork};
 use super::Routes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::Style;
-use crate::session::{Known, Notice, Session};
+use crate::session::{Known, Notice};
 
 /// Routes of this file.
 pub fn routes() -> Routes {
@@ -36,8 +36,11 @@ pub fn routes() -> Routes {
 #[serde(deny_unknown_fields)]
 struct QueryRequest {
     /// One statement.
-    #[schema(examples("select $1::int + 1 as two"))]
+    #[serde(default)]
+    #[schema(required = false, examples("select $1::int + 1 as two"))]
     sql: String,
+    /// Instead of sql: the name of a prepared statement of the session that X-Session-Id names.
+    prepared: Option<String>,
     /// Values of `$1`, `$2`, …
     #[serde(default)]
     #[schema(value_type = Vec<serde_json::Value>, examples(json!([1])))]
@@ -130,8 +133,10 @@ impl QueryRequest {
             return Err(Error::new(ErrorKind::PayloadTooLarge, text)
                 .with_hint("network.max_request_size bounds it; pass long values as params"));
         }
-        if self.sql.trim().is_empty() {
-            return invalid("sql is empty");
+        match (self.sql.trim().is_empty(), &self.prepared) {
+            (true, None) => return invalid("sql is empty"),
+            (false, Some(_)) => return invalid("sql and prepared exclude each other"),
+            _ => {}
         }
         if self.timeout_ms == Some(0) {
             return invalid("timeout_ms must be at least 1");
@@ -160,6 +165,8 @@ impl QueryRequest {
 /// form can say it, and its connection is broken in any case.
 #[utoipa::path(
     post, path = "/api/v1/query", tag = "query", request_body = QueryRequest,
+    params(("x-session-id" = Option<u64>, Header,
+        description = "Number of an open session to run in.")),
     responses((status = 200, description = "The result.",
         content(
             (QueryResult = "application/json"),
@@ -180,30 +187,24 @@ async fn execute_query(
     let config = door.config.now();
     request.check(config.network.max_request_size.len())?;
     let format = Format::accepted(&headers)?;
+    let rows_as_arrays = request.row_format == RowFormat::Array;
+    let layout = Layout { format, rows_as_arrays, style: request.style() };
+    let max_rows = request.max_rows.map(u64::from);
     let deadline = deadline(&request, format, config.api.request_timeout_secs.duration());
-    if request.timeout_ms.is_some() || format == Format::Ndjson {
+    if request.timeout_ms.is_some() || format.is_stream() {
         in_work.has_own_limit();
     }
     let id = caller.id.clone();
-    let transaction = transaction_of(&headers, request.transaction_id)?;
-    if transaction.is_some() && (request.read_only || request.database.is_some()) {
-        let text = "read_only and database are the transaction's, not the statement's";
-        return Err(Error::new(ErrorKind::ValidationError, text).into());
-    }
-    let started = start(&door, caller, transaction, &request);
+    let database = request.database.as_deref();
+    let hold = Hold::of(&door, &caller, &headers, request.transaction_id, database)?;
+    let started = start(&door, hold, request);
     let (hold, known) = match deadline {
         // Dropping the session on the way cancels what it does.
         Some(at) => tokio::time::timeout_at(at, started).await.map_err(|_| timed_out())??,
         None => started.await?,
     };
-    let rows_as_arrays = request.row_format == RowFormat::Array;
-    let run = Run {
-        layout: Layout { format, rows_as_arrays, style: request.style() },
-        max_rows: request.max_rows.map(u64::from),
-        longest_row: config.api.max_row_size.len(),
-        begun,
-        deadline,
-    };
+    let longest_row = config.api.max_row_size.len();
+    let run = Run { layout, max_rows, longest_row, begun, deadline };
     let mut rows = Box::new(Rows::new(hold, run, &known.described.columns)?);
     let fill = std::future::poll_fn(|cx| rows.poll_fill(cx)).await?;
     let query_id = rows.query_id().to_owned();
@@ -220,24 +221,6 @@ async fn execute_query(
     Ok(response)
 }
 
-/// The transaction that a request names, in its body or in a header.
-pub(super) fn transaction_of(headers: &HeaderMap, in_body: Option<u64>) -> Result<Option<u64>> {
-    let Some(value) = headers.get("x-transaction-id") else { return Ok(in_body) };
-    let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
-    match (number, in_body) {
-        (Some(number), None) => Ok(Some(number)),
-        (Some(number), Some(other)) if number == other => Ok(Some(number)),
-        (None, _) => {
-            let text = "the header X-Transaction-Id is not the number of a transaction";
-            Err(Error::new(ErrorKind::ValidationError, text))
-        }
-        _ => {
-            let text = "X-Transaction-Id and transaction_id name two transactions";
-            Err(Error::new(ErrorKind::ValidationError, text))
-        }
-    }
-}
-
 /// A stream of rows may take as long as its reader wants, unless the request says otherwise.
 fn deadline(
     request: &QueryRequest,
@@ -252,18 +235,13 @@ fn deadline(
     tokio::time::Instant::now().checked_add(limit)
 }
 
-/// Takes a session, learns the types, binds the parameters and runs the statement.
+/// Learns the types, binds the parameters and runs the statement.
 async fn start(
     door: &HttpDoor,
-    caller: Caller,
-    transaction: Option<u64>,
-    request: &QueryRequest,
+    mut hold: Hold,
+    mut request: QueryRequest,
 ) -> Result<(Hold, Arc<Known>)> {
-    let mut hold = match transaction {
-        Some(id) => Hold::Lent(door.transactions.borrow(id, &caller.identity)?),
-        None => Hold::Own(caller.session(door, request.database.as_deref())?),
-    };
-    match begin(door, hold.session()?, request).await {
+    match begin(door, &mut hold, &mut request).await {
         Ok(known) => Ok((hold, known)),
         Err(error) => {
             hold.finish();
@@ -272,19 +250,43 @@ async fn start(
     }
 }
 
-async fn begin(
-    door: &HttpDoor,
-    session: &mut Session,
-    request: &QueryRequest,
-) -> Result<Arc<Known>> {
-    session.ended_by("error");
-    if request.read_only {
-        session.run_with(&[("transaction_read_only", "on")]);
+async fn begin(door: &HttpDoor, hold: &mut Hold, request: &mut QueryRequest) -> Result<Arc<Known>> {
+    let mut types = Vec::new();
+    if let Some(name) = &request.prepared {
+        (request.sql, types) = named(hold, name)?;
     }
-    let known = session.prepare(&door.catalog, &request.sql, &[]).await?;
+    if request.read_only && matches!(hold, Hold::Lent(_)) {
+        let text = "read_only is the transaction's, not the statement's";
+        return Err(Error::new(ErrorKind::ValidationError, text));
+    }
+    let is_own = hold.is_own();
+    let session = hold.session()?;
+    session.ended_by("error");
+    match (request.read_only, is_own) {
+        (true, _) => session.run_with(&[("transaction_read_only", "on")]),
+        (false, true) => {}
+        // What the request before wanted is over.
+        (false, false) => session.run_with(&[]),
+    }
+    let known = session.prepare(&door.catalog, &request.sql, &types).await?;
     let values = bind(&request.params, &known.described)?;
     // One more than asked for, which is not returned, tells whether there are more.
     session.execute(&values, request.max_rows.map_or(0, |n| n.saturating_add(1))).await?;
     session.ended_by("client_gone");
     Ok(known)
+}
+
+/// Text and types of a prepared statement.
+fn named(hold: &Hold, name: &str) -> Result<(String, Vec<u32>)> {
+    let Hold::Bound(borrowed) = hold else {
+        let text = "prepared statements belong to a session: X-Session-Id is missing";
+        return Err(Error::new(ErrorKind::ValidationError, text));
+    };
+    let mut state = borrowed.kept().about.state.lock();
+    let Some(named) = state.named.get_mut(name) else {
+        let text = format!("prepared statement \"{name}\" does not exist");
+        return Err(Error::sql(b"26000", text));
+    };
+    named.runs += 1;
+    Ok((named.sql.clone(), named.types.clone()))
 }

@@ -19,7 +19,7 @@ pub fn routes() -> Routes {
     Routes::new()
         .routes(routes!(describe))
         .route("/rest/v1", any(other))
-        .route("/rest/v1/", any(other))
+        .route("/rest/v1/", any(other).get(describe))
         .routes(routes!(read_rows, insert_rows, update_rows, put_row, delete_rows, table_methods,))
         .routes(routes!(call_by_get, call_by_post, function_methods))
         .route("/rest/v1/{table}", any(other))
@@ -47,7 +47,7 @@ struct RestError {
 ///
 /// Tables and functions of the schema that Accept-Profile names, as Swagger 2.0.
 #[utoipa::path(
-    get, path = "/rest/v1/", tag = "rest",
+    get, path = "/rest/v1", tag = "rest",
     responses(
         (status = 200, description = "The description.", body = Object,
             content_type = "application/openapi+json"),

@@ -22,7 +22,6 @@ use super::super::rows::list::{self, Listing};
 use super::super::rows::uri::Parameters;
 use super::super::{HttpDoor, InWork};
 use super::Routes;
-use super::query::transaction_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::plan::ask::{Payload, Resolution, Target};
 use crate::query::postgrest::{columns_of, rows_of};
@@ -125,14 +124,9 @@ impl Place {
 
     /// A session of the caller's, or the one of his transaction.
     fn hold(&self, door: &HttpDoor, caller: &Caller, headers: &HeaderMap) -> Result<Hold> {
-        match transaction_of(headers, None)? {
-            Some(_) if self.database.is_some() => {
-                let text = "the database is the transaction's, not the request's";
-                Err(Error::new(ErrorKind::ValidationError, text))
-            }
-            Some(id) => Ok(Hold::Lent(door.transactions.borrow(id, &caller.identity)?)),
-            None => Ok(Hold::Own(caller.session_for_rows(door, self.database.as_deref())?)),
-        }
+        let database = self.database.as_deref();
+        let own = || caller.session_for_rows(door, database);
+        Hold::or_own(door, caller, headers, None, database.is_some(), own)
     }
 }
 

@@ -46,20 +46,20 @@ pub fn routes() -> Routes {
 /// Which database, and which schema of it.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct PlaceQuery {
+pub(super) struct PlaceQuery {
     /// The schema; * = all, in lists.
     #[param(default = "public")]
     schema: Option<String>,
     /// Another database than api.database.
-    database: Option<String>,
+    pub(super) database: Option<String>,
 }
 
 impl PlaceQuery {
-    fn schema(&self) -> &str {
+    pub(super) fn schema(&self) -> &str {
         self.schema.as_deref().unwrap_or("public")
     }
 
-    fn of_list(&self) -> Option<&str> {
+    pub(super) fn of_list(&self) -> Option<&str> {
         Some(self.schema()).filter(|schema| *schema != "*")
     }
 }
@@ -231,12 +231,12 @@ struct CreateSchema {
 
 /// What was made.
 #[derive(Serialize, ToSchema)]
-struct Created {
+pub(super) struct Created {
     /// Its name.
-    name: String,
+    pub(super) name: String,
     /// Its schema, if it is in one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    schema: Option<String>,
+    pub(super) schema: Option<String>,
 }
 
 /// Create a schema

@@ -402,7 +402,7 @@ fn new_table<'a>(schema: &'a str, name: &'a str, table: &'a CreateTable) -> NewT
 }
 
 /// Has PostgreSQL read each text as the name of a type and nothing else.
-async fn check_types(
+pub(super) async fn check_types(
     door: &HttpDoor,
     session: &mut Session,
     types: impl Iterator<Item = &str>,

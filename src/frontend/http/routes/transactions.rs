@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
@@ -13,10 +14,12 @@ use utoipa_axum::routes;
 
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, JsonBody};
-use super::super::open::{About, Borrowed, Open};
+use super::super::open::{self, Open};
 use super::super::paging::{List, Page};
+use super::super::shelf::Borrowed;
 use super::super::{HttpDoor, answer, fetch};
 use super::{Routes, aliased};
+use crate::auth::Identity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::ddl::quote_name;
 use crate::query::quote_literal;
@@ -110,12 +113,11 @@ struct Transaction {
     started_at: String,
     /// Milliseconds since then.
     duration_ms: u64,
-    /// PostgreSQL's process; null while it is busy.
+    /// PostgreSQL's process.
     #[schema(required)]
     backend_pid: Option<u32>,
-    /// Number of the session; null while it is busy.
-    #[schema(required)]
-    session_id: Option<u64>,
+    /// Number of the session.
+    session_id: u64,
     /// Statements that ran in it.
     queries_executed: u64,
     /// Savepoints, the newest last.
@@ -124,21 +126,20 @@ struct Transaction {
 
 impl From<&Open> for Transaction {
     fn from(open: &Open) -> Self {
-        let seen = open.seen();
         Self {
             transaction_id: open.id,
             user: open.owner.to_string(),
             name: open.about.name.clone(),
             database: open.about.database.clone(),
-            state: if seen.busy { "busy" } else { "open" },
-            isolation_level: open.about.isolation.clone(),
+            state: if open.is_busy() { "busy" } else { "open" },
+            isolation_level: open.about.isolation.lock().clone(),
             read_only: open.about.read_only,
             started_at: open.started_at.format(&Rfc3339).unwrap_or_default(),
             duration_ms: u64::try_from(open.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            backend_pid: seen.backend_pid,
-            session_id: seen.session_id,
-            queries_executed: seen.statements,
-            savepoints: seen.savepoints,
+            backend_pid: open.entry.slot().backend_pid(),
+            session_id: open.entry.id.0,
+            queries_executed: open.requests(),
+            savepoints: open.about.savepoints.lock().clone(),
         }
     }
 }
@@ -155,7 +156,11 @@ struct Ended {
 }
 
 /// Runs a command in a transaction; what the command leaves is given back.
-async fn command(door: &HttpDoor, mut borrowed: Borrowed, sql: &str) -> Result<String> {
+async fn command(
+    door: &HttpDoor,
+    mut borrowed: Borrowed<open::Transaction>,
+    sql: &str,
+) -> Result<String> {
     let ran = fetch::run(door, borrowed.session()?, sql, &[]).await;
     borrowed.give_back();
     Ok(ran?.command)
@@ -195,12 +200,13 @@ async fn begin_transaction(
     }
     fetch::run(&door, &mut session, &sql, &[]).await?;
     let effective = effective(&door, &mut session).await?;
-    let about = About {
-        isolation: effective.isolation,
+    let about = open::Transaction {
+        isolation: Mutex::new(effective.isolation),
         read_only: effective.read_only,
         name: begin.name,
         database: session.entry().database.to_string(),
         limit: begin.timeout_secs.map(|secs| Duration::from_secs(secs.into())),
+        savepoints: Mutex::default(),
     };
     let open = door.transactions.keep(&door, &caller.identity, about, session)?;
     Ok(answer(StatusCode::CREATED, &Transaction::from(&*open)))
@@ -240,7 +246,8 @@ async fn list_transactions(
     caller: Caller,
     page: Page,
 ) -> ApiResult {
-    let all = door.transactions.list(&caller.identity);
+    let Identity { role, is_superuser, .. } = &caller.identity;
+    let all = door.transactions.list(|open| *is_superuser || open.owner == *role);
     let all: Vec<_> = all.iter().map(|open| Transaction::from(&**open)).collect();
     Ok(answer(StatusCode::OK, &page.of_all(all)))
 }
@@ -258,7 +265,7 @@ async fn get_transaction(
     caller: Caller,
     InPath(id): InPath<u64>,
 ) -> ApiResult {
-    let open = door.transactions.find(id, &caller.identity)?;
+    let open = door.transactions.find(id, &caller.identity.role)?;
     Ok(answer(StatusCode::OK, &Transaction::from(&*open)))
 }
 
@@ -275,8 +282,8 @@ async fn commit_transaction(
     caller: Caller,
     InPath(id): InPath<u64>,
 ) -> ApiResult {
-    let open = door.transactions.find(id, &caller.identity)?;
-    let borrowed = door.transactions.borrow(id, &caller.identity)?;
+    let open = door.transactions.find(id, &caller.identity.role)?;
+    let borrowed = door.transactions.borrow(id, &caller.identity.role)?;
     if command(&door, borrowed, "COMMIT").await? != "COMMIT" {
         let text = "a statement of the transaction had failed, so it was rolled back";
         return Err(Error::new(ErrorKind::TransactionFailed, text).into());
@@ -302,8 +309,8 @@ async fn rollback_transaction(
     caller: Caller,
     InPath(id): InPath<u64>,
 ) -> ApiResult {
-    let open = door.transactions.find(id, &caller.identity)?;
-    let borrowed = door.transactions.borrow(id, &caller.identity)?;
+    let open = door.transactions.find(id, &caller.identity.role)?;
+    let borrowed = door.transactions.borrow(id, &caller.identity.role)?;
     command(&door, borrowed, "ROLLBACK").await?;
     Ok(answer(StatusCode::OK, &ended(&open, "rolled_back")))
 }
@@ -326,7 +333,7 @@ struct Savepoints {
 }
 
 fn savepoints(borrowed: &Open) -> Savepoints {
-    Savepoints { transaction_id: borrowed.id, savepoints: borrowed.seen().savepoints }
+    Savepoints { transaction_id: borrowed.id, savepoints: borrowed.about.savepoints.lock().clone() }
 }
 
 /// List savepoints
@@ -342,7 +349,7 @@ async fn list_savepoints(
     caller: Caller,
     InPath(id): InPath<u64>,
 ) -> ApiResult {
-    let open = door.transactions.find(id, &caller.identity)?;
+    let open = door.transactions.find(id, &caller.identity.role)?;
     Ok(answer(StatusCode::OK, &savepoints(&open)))
 }
 
@@ -362,15 +369,15 @@ async fn create_savepoint(
     JsonBody(new): JsonBody<CreateSavepoint>,
 ) -> ApiResult {
     let name = quote_name(&new.name)?;
-    let open = door.transactions.find(id, &caller.identity)?;
-    if open.seen().savepoints.len() >= MAX_SAVEPOINTS {
+    let open = door.transactions.find(id, &caller.identity.role)?;
+    if open.about.savepoints.lock().len() >= MAX_SAVEPOINTS {
         let text = format!("a transaction has at most {MAX_SAVEPOINTS} savepoints");
         return Err(Error::new(ErrorKind::LimitReached, text).into());
     }
-    let mut borrowed = door.transactions.borrow(id, &caller.identity)?;
+    let mut borrowed = door.transactions.borrow(id, &caller.identity.role)?;
     let made = fetch::run(&door, borrowed.session()?, &format!("SAVEPOINT {name}"), &[]).await;
     if made.is_ok() {
-        borrowed.savepoints(|list| list.push(new.name));
+        open.about.savepoints.lock().push(new.name);
     }
     borrowed.give_back();
     made?;
@@ -419,17 +426,16 @@ async fn to_savepoint(
     verb: &str,
 ) -> ApiResult {
     let sql = format!("{verb} {}", quote_name(name)?);
-    let mut borrowed = door.transactions.borrow(id, &caller.identity)?;
+    let mut borrowed = door.transactions.borrow(id, &caller.identity.role)?;
     let ran = fetch::run(door, borrowed.session()?, &sql, &[]).await;
     if ran.is_ok() {
         let keeps = usize::from(verb.starts_with("ROLLBACK"));
-        borrowed.savepoints(|list| {
-            if let Some(at) = list.iter().rposition(|known| known == name) {
-                list.truncate(at + keeps);
-            }
-        });
+        let mut list = borrowed.kept().about.savepoints.lock();
+        if let Some(at) = list.iter().rposition(|known| known == name) {
+            list.truncate(at + keeps);
+        }
     }
-    let answered = savepoints(borrowed.open());
+    let answered = savepoints(borrowed.kept());
     borrowed.give_back();
     ran.map_err(|error| match error.sqlstate().as_str() {
         "3B001" => error.with_kind(ErrorKind::NotFound),
@@ -497,7 +503,7 @@ async fn isolation(
     id: u64,
     change: Option<Isolation>,
 ) -> ApiResult {
-    let mut borrowed = door.transactions.borrow(id, &caller.identity)?;
+    let mut borrowed = door.transactions.borrow(id, &caller.identity.role)?;
     let session = borrowed.session()?;
     let changed = match change {
         Some(level) => {
@@ -510,6 +516,9 @@ async fn isolation(
         Ok(()) => effective(door, session).await,
         Err(error) => Err(error),
     };
+    if let Ok(level) = &level {
+        borrowed.kept().about.isolation.lock().clone_from(&level.isolation);
+    }
     borrowed.give_back();
     let Effective { isolation, read_only } = level?;
     let level = IsolationLevel { transaction_id: id, isolation_level: isolation, read_only };
@@ -541,8 +550,8 @@ async fn prepare_transaction(
     JsonBody(prepare): JsonBody<PrepareTransaction>,
 ) -> ApiResult {
     let sql = format!("PREPARE TRANSACTION {}", gid(&prepare.gid)?);
-    let open = door.transactions.find(id, &caller.identity)?;
-    let borrowed = door.transactions.borrow(id, &caller.identity)?;
+    let open = door.transactions.find(id, &caller.identity.role)?;
+    let borrowed = door.transactions.borrow(id, &caller.identity.role)?;
     if command(&door, borrowed, &sql).await? != "PREPARE TRANSACTION" {
         let text = "a statement of the transaction had failed, so it was rolled back";
         return Err(Error::new(ErrorKind::TransactionFailed, text).into());

@@ -94,6 +94,7 @@ const ALIASES: [(&str, &str); 3] = [
 
 /// Every feature, by name.
 pub const FEATURES: &[Feature] = &[
+    supported("api_keys"),
     absent("backup_encryption", "backups are not encrypted in this version", &[]),
     absent(
         "backup_incremental",
@@ -105,8 +106,15 @@ pub const FEATURES: &[Feature] = &[
         "an external PostgreSQL is saved where it runs; this server saves the embedded one",
         &[],
     ),
+    supported("batch"),
     absent("cluster", "this server is a single node", &[]),
+    supported("connections"),
+    supported("databases"),
+    supported("deadlock_history"),
+    supported("explain"),
     absent("graphql", "GraphQL is not part of this version", &[]),
+    supported("indexes"),
+    supported("jwt"),
     absent("kerberos", "log-ins over Kerberos are not part of this version", &[]),
     absent(
         "ldap",
@@ -116,11 +124,14 @@ pub const FEATURES: &[Feature] = &[
             Operation::new(PUT, "/api/v1/auth/ldap", "update_ldap", "Change the settings of LDAP"),
         ],
     ),
+    supported("locks"),
     absent(
         "mfa",
         "log-ins have one factor in this version",
         &[Operation::new(POST, "/api/v1/auth/mfa/verify", "verify_mfa", "Show a second factor")],
     ),
+    absent("mvcc", "rows' versions and snapshots are not part of this version", &[]),
+    supported("ndjson"),
     absent(
         "oauth_login",
         "this server is no OAuth client; it takes the tokens of issuers",
@@ -146,6 +157,7 @@ pub const FEATURES: &[Feature] = &[
             ),
         ],
     ),
+    absent("pool_aging_policies", "connections age by time (time_based) and nothing else", &[]),
     absent(
         "pool_creation",
         ONE_POOL,
@@ -154,6 +166,7 @@ pub const FEATURES: &[Feature] = &[
             Operation::new(DELETE, "/api/v1/pools/{id}", "delete_pool", "Remove a pool"),
         ],
     ),
+    absent("pool_max_uses", "how often a connection was lent is not counted", &[]),
     absent(
         "pool_partitions",
         ONE_POOL,
@@ -196,7 +209,17 @@ pub const FEATURES: &[Feature] = &[
             ),
         ],
     ),
+    absent(
+        "pool_recycling_strategies",
+        "a connection that something was left on is cleaned and checked (checked); one that cannot \
+         be is replaced",
+        &[],
+    ),
+    supported("pools"),
+    supported("prepared_statements"),
+    supported("procedures"),
     supported("query"),
+    supported("rbac"),
     absent(
         "saml",
         "log-ins over SAML are not part of this version",
@@ -206,7 +229,46 @@ pub const FEATURES: &[Feature] = &[
             Operation::new(POST, "/api/v1/auth/saml/acs", "consume_assertion", "Take an assertion"),
         ],
     ),
+    supported("savepoints"),
+    supported("schemas"),
+    absent(
+        "session_callbacks",
+        "nothing is called when something happens to a session; the audit log and the metrics tell",
+        &[Operation::new(
+            GET,
+            "/api/v1/sessions/{id}/callbacks",
+            "get_session_callbacks",
+            "List callbacks of a session",
+        )],
+    ),
+    absent(
+        "session_limits_of_rustydb",
+        "PostgreSQL has no limit for open cursors, and the number of sessions is limited for all \
+         (network.max_connections_per_user, api.max_open_sessions)",
+        &[],
+    ),
+    absent(
+        "session_state_of_other_doors",
+        "what a session of the PostgreSQL or native protocol keeps belongs to its client, who can \
+         ask for it and change it there",
+        &[],
+    ),
+    absent(
+        "session_suspension",
+        "a session gives its connection back by itself when it needs none; it cannot be suspended",
+        &[],
+    ),
+    absent(
+        "session_tags",
+        "tags are of the pooled sessions of PostgreSQL and native clients (rustydb.tag)",
+        &[],
+    ),
+    supported("sessions"),
+    supported("tables"),
     supported("transactions"),
+    supported("two_phase_commit"),
+    supported("views"),
+    absent("wal", "the write-ahead log is not part of this version", &[]),
     absent("websocket", "WebSockets are not part of this version", &[]),
 ];
 

@@ -70,7 +70,10 @@ pub fn put(response: &mut Response, error: &Error) {
     let (code, status) = match error.kind() {
         ErrorKind::AuthenticationFailed if is_ours => ("PGRST301", 401),
         _ if is_ours => (state.as_str(), error.http_status()),
-        _ => (state.as_str(), status_of_sqlstate(state.as_str(), false)),
+        kind => {
+            let is_nobody = kind == ErrorKind::AuthenticationFailed;
+            (state.as_str(), status_of_sqlstate(state.as_str(), is_nobody))
+        }
     };
     let body = json!({
         "code": code,

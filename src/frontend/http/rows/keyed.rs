@@ -296,7 +296,7 @@ async fn why_not(
     let level = Level { filter, items: vec![Item::Version], ..Level::default() };
     let read = Read { target: target.clone(), level, count: Count::None, keyset: None };
     let statement = plan_read(schema, LIMITS, &read)?.statement(schema);
-    let hold = Hold::Own(caller.session(door, database)?);
+    let hold = Hold::Own(caller.session_for_rows(door, database)?);
     let settings = settings(caller, &hold).read_only(true);
     let Hold::Own(mut session) = hold else { return Ok(changed()) };
     let found = value_of(door, &mut session, &statement, &settings).await?;

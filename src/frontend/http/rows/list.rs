@@ -123,7 +123,7 @@ pub fn count(parameters: &mut Parameters) -> Result<Count> {
 
 /// The settings of a statement of this API. What lasts to the end of a transaction is its owner's.
 pub fn settings<'c>(caller: &'c Caller, hold: &Hold) -> Settings<'c> {
-    if matches!(hold, Hold::Lent(_)) {
+    if !hold.is_own() {
         return Settings::default();
     }
     Settings::of(&caller.identity)

@@ -136,16 +136,16 @@ fn values(statement: &Statement) -> impl Iterator<Item = Option<&[u8]>> {
 }
 
 async fn begin(door: &HttpDoor, hold: &mut Hold, job: &Job<'_>) -> Result<Arc<Known>> {
-    let in_transaction_of_others = matches!(hold, Hold::Lent(_));
+    let is_own = hold.is_own();
     let session = hold.session()?;
     session.ended_by("error");
     let known = ready(door, session, job.statement).await?;
     let settings = job.settings.pairs();
-    match (in_transaction_of_others, job.in_transaction) {
-        (false, true) => session.begin_with(&settings),
-        (false, false) => session.run_with(&settings),
+    match (is_own, job.in_transaction) {
+        (true, true) => session.begin_with(&settings),
+        (true, false) => session.run_with(&settings),
         // What lasts to the end of a transaction is its owner's.
-        (true, _) => {}
+        (false, _) => {}
     }
     session.execute_params(values(job.statement)).await?;
     session.ended_by("client_gone");

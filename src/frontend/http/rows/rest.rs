@@ -22,7 +22,8 @@ use super::uri::{pairs, segments};
 use super::{
     Counting, Job, Settings, Sink, Stream, counting, describe, headers_of, planned, start, value_of,
 };
-use crate::error::Error;
+use crate::auth::tokens::GrantKind;
+use crate::error::{Error, ErrorKind};
 use crate::proto::json::Style;
 use crate::query::plan::ask::Count;
 use crate::query::plan::{CallPlan, Limits, ReadPlan, Returns, Statement, WritePlan};
@@ -56,6 +57,19 @@ pub async fn serve(door: Arc<HttpDoor>, request: Request) -> Response {
 async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, door).await.map_err(|e| e.0)?;
+    let grant = caller.identity.grant.as_ref();
+    let is_nobody = grant.is_some_and(|grant| grant.kind == GrantKind::Anonymous);
+    let answered = understand(door, &caller, &parts, body).await;
+    answered.map_err(|failure| match failure {
+        // Who has not said who he is may do so.
+        Failure::Failed(error) if is_nobody && error.sqlstate().as_str() == "42501" => {
+            Failure::Failed(error.with_kind(ErrorKind::AuthenticationFailed))
+        }
+        other => other,
+    })
+}
+
+async fn understand(door: &Arc<HttpDoor>, caller: &Caller, parts: &Parts, body: Body) -> Answer {
     let body = match parts.method {
         Method::POST | Method::PUT | Method::PATCH => extract::read_body(body, door).await?,
         _ => axum::body::Bytes::new(),
@@ -90,11 +104,11 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     let (schema, plan) = known.await.map_err(late)??;
     let asked = Asked {
         door,
-        caller: &caller,
-        parts: &parts,
+        caller,
+        parts,
         schema: &schema,
         planned: &plan,
-        settings: settings(&caller, &parts, &plan),
+        settings: settings(caller, parts, &plan),
         deadline,
         media: Media::accepted(request.headers, &plan)?,
     };
@@ -168,7 +182,11 @@ impl Asked<'_> {
             sink,
             limit: None,
             hidden: 0,
-            deadline: Some(self.deadline),
+            // Lines may take as long as their reader wants.
+            deadline: match self.media {
+                Media::Ndjson | Media::Csv => None,
+                _ => Some(self.deadline),
+            },
         };
         Ok(start(self.door, Hold::Own(session), job).await?)
     }

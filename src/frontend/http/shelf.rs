@@ -1,0 +1,262 @@
+//! Sessions that stay from one request to the next, one request at a time: those of transactions
+//! ([`super::open`]) and those that clients open ([`super::kept`]). A number names one, and only
+//! for the role that it is of; the registry of sessions knows them as it knows all others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+
+use super::HttpDoor;
+use crate::auth::Identity;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::{Entry, Session, Stop};
+use crate::types::Role;
+
+/// Time between two looks at one: whether it is used, whether it is to end.
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
+
+/// What such a session is for.
+pub trait Purpose: Send + Sync + 'static {
+    /// What it is called.
+    const WHAT: &'static str;
+    /// The key that bounds their number.
+    const BOUND: &'static str;
+    /// What may have become of one that is not there.
+    const FATE: &'static str;
+
+    /// How many there may be, and how long one may stay unused.
+    fn limits(config: &Config) -> (usize, Duration);
+    /// Its number.
+    fn number(session: &Session) -> Result<u64>;
+    /// How long it may stay, used or not.
+    fn longest(&self) -> Option<Duration>;
+    /// Whether it stays after a request.
+    fn stays(session: &mut Session) -> bool;
+}
+
+/// All of one purpose.
+pub struct Shelf<P>(Mutex<HashMap<u64, Arc<Kept<P>>>>);
+
+impl<P> Default for Shelf<P> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+/// One of them.
+pub struct Kept<P> {
+    /// Its number: below 2^53, so that every program can hold it.
+    pub id: u64,
+    /// Whose it is.
+    pub owner: Role,
+    /// What it is for.
+    pub about: P,
+    /// When it began.
+    pub started_at: OffsetDateTime,
+    /// The same for measuring.
+    pub begun: Instant,
+    /// The session as others see it.
+    pub entry: Arc<Entry>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Absent while a request uses it.
+    session: Option<Session>,
+    used: Instant,
+    requests: u64,
+}
+
+impl<P> Kept<P> {
+    /// How many requests have used it.
+    pub fn requests(&self) -> u64 {
+        self.state.lock().requests
+    }
+
+    /// Whether a request uses it now.
+    pub fn is_busy(&self) -> bool {
+        self.state.lock().session.is_none()
+    }
+
+    /// How long it was not used.
+    pub fn unused(&self) -> Duration {
+        self.state.lock().used.elapsed()
+    }
+}
+
+fn gone<P: Purpose>(id: u64) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no {} {id}", P::WHAT)).with_hint(P::FATE)
+}
+
+impl<P: Purpose> Shelf<P> {
+    /// Keeps a session.
+    ///
+    /// # Errors
+    /// There are too many already.
+    pub fn keep(
+        self: &Arc<Self>,
+        door: &Arc<HttpDoor>,
+        owner: &Identity,
+        about: P,
+        session: Session,
+    ) -> Result<Arc<Kept<P>>> {
+        let most = P::limits(&door.config.now()).0;
+        let mut all = self.0.lock();
+        if all.len() >= most {
+            let text = format!("{most} {}s are open already", P::WHAT);
+            return Err(Error::new(ErrorKind::LimitReached, text)
+                .with_hint(format!("{} bounds them", P::BOUND)));
+        }
+        let id = loop {
+            let id = P::number(&session)?;
+            if !all.contains_key(&id) {
+                break id;
+            }
+        };
+        let now = Instant::now();
+        let kept = Arc::new(Kept {
+            id,
+            owner: owner.role.clone(),
+            about,
+            started_at: OffsetDateTime::now_utc(),
+            begun: now,
+            entry: session.entry_handle(),
+            state: Mutex::new(State { session: Some(session), used: now, requests: 0 }),
+        });
+        all.insert(id, kept.clone());
+        drop(all);
+        tokio::spawn(self.clone().watch(door.clone(), kept.clone()));
+        Ok(kept)
+    }
+
+    /// Ends one that nobody uses, that has had its time, or that is to end.
+    async fn watch(self: Arc<Self>, door: Arc<HttpDoor>, kept: Arc<Kept<P>>) {
+        loop {
+            let unused = P::limits(&door.config.now()).1;
+            let (used, busy) = {
+                let state = kept.state.lock();
+                (state.used, state.session.is_none())
+            };
+            let ordered = kept.entry.stop() != Stop::No;
+            let late = kept.about.longest().map(|longest| kept.begun + longest);
+            let at = late.map_or(used + unused, |late| late.min(used + unused));
+            if !self.has(kept.id) {
+                return;
+            }
+            if !busy && (ordered || Instant::now() >= at) {
+                let why = if ordered { "ended by an administrator" } else { "not used" };
+                tracing::info!(number = kept.id, role = %kept.owner, why, "a {} ended", P::WHAT);
+                self.remove(kept.id);
+                return;
+            }
+            let wait = at.saturating_duration_since(Instant::now());
+            tokio::time::sleep(wait.clamp(SHORTEST_LOOK, LONGEST_LOOK)).await;
+        }
+    }
+
+    fn has(&self, id: u64) -> bool {
+        self.0.lock().contains_key(&id)
+    }
+
+    /// Ends one; a request that uses it finishes first.
+    pub fn remove(&self, id: u64) {
+        let removed = self.0.lock().remove(&id);
+        // Outside of the lock: the session's end does more than to free memory.
+        if let Some(kept) = removed {
+            let session = kept.state.lock().session.take();
+            drop(session);
+        }
+    }
+
+    /// One of a role's; those of others are not there.
+    pub fn find(&self, id: u64, role: &Role) -> Result<Arc<Kept<P>>> {
+        self.look(id).filter(|kept| kept.owner == *role).ok_or_else(|| gone::<P>(id))
+    }
+
+    /// One, whoever's it is.
+    pub fn look(&self, id: u64) -> Option<Arc<Kept<P>>> {
+        self.0.lock().get(&id).cloned()
+    }
+
+    /// Those that are visible, the oldest first.
+    pub fn list(&self, is_visible: impl Fn(&Kept<P>) -> bool) -> Vec<Arc<Kept<P>>> {
+        let all = self.0.lock();
+        let mut list: Vec<_> = all.values().filter(|kept| is_visible(kept)).cloned().collect();
+        drop(all);
+        list.sort_by_key(|kept| kept.begun);
+        list
+    }
+
+    /// Borrows a role's session for one request.
+    ///
+    /// # Errors
+    /// There is none of this number, or another request uses it.
+    pub fn borrow(self: &Arc<Self>, id: u64, role: &Role) -> Result<Borrowed<P>> {
+        let kept = self.find(id, role)?;
+        let mut state = kept.state.lock();
+        let Some(session) = state.session.take() else {
+            let text = format!("the {} {id} is busy with another request", P::WHAT);
+            return Err(
+                Error::new(ErrorKind::Conflict, text).with_hint("it runs one statement at a time")
+            );
+        };
+        state.requests += 1;
+        state.used = Instant::now();
+        drop(state);
+        Ok(Borrowed { session: Some(session), kept, shelf: self.clone() })
+    }
+}
+
+/// A borrowed session. Unless it is given back, it is over.
+pub struct Borrowed<P: Purpose> {
+    session: Option<Session>,
+    kept: Arc<Kept<P>>,
+    shelf: Arc<Shelf<P>>,
+}
+
+impl<P: Purpose> Borrowed<P> {
+    /// The session.
+    pub fn session(&mut self) -> Result<&mut Session> {
+        self.session.as_mut().ok_or_else(|| gone::<P>(self.kept.id))
+    }
+
+    /// What it is.
+    pub fn kept(&self) -> &Arc<Kept<P>> {
+        &self.kept
+    }
+
+    /// Puts the session back, if it stays.
+    pub fn give_back(mut self) {
+        let stays = |session: &mut Session| P::stays(session) && session.entry().stop() == Stop::No;
+        if let Some(session) = &mut self.session {
+            session.rest();
+        }
+        if let Some(session) = self.session.take_if(stays) {
+            let mut state = self.kept.state.lock();
+            state.used = Instant::now();
+            state.session = Some(session);
+            drop(state);
+            // It may have been ended in the meantime.
+            if !self.shelf.has(self.kept.id) {
+                let session = self.kept.state.lock().session.take();
+                drop(session);
+            }
+        } else {
+            self.shelf.remove(self.kept.id);
+        }
+    }
+}
+
+impl<P: Purpose> Drop for Borrowed<P> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.shelf.remove(self.kept.id);
+            drop(session);
+        }
+    }
+}
