@@ -369,6 +369,10 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
             false => unpack(&bytes).map_err(|e| invalid(&e))?.into(),
         };
         check_depth(&bytes)?;
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            // Its items would be taken for the fields in the order of their declaration.
+            return Err(invalid(&"it is an array, not an object").into());
+        }
         Ok(Self(serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?))
     }
 }
