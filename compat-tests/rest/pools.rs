@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::api::{Api, role};
-use crate::harness::{Server, eventually};
+use crate::harness::{Server, eventually, temp_dir};
 
 fn as_admin(server: &Server) -> Api<'_> {
     Api::of(server, "rustydb", &server.password)
@@ -21,7 +21,10 @@ fn within(api: &Api<'_>, id: &Value, sql: &str) -> crate::api::Answer {
 
 #[test]
 fn a_pool_is_seen_and_changed() {
-    let server = Server::builder().arg("--set=pool.max_size=10").start();
+    let dir = temp_dir();
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, "[pool]\nmax_size = 10\n").unwrap();
+    let server = Server::builder().arg(&format!("--config={}", file.display())).start();
     let api = as_admin(&server);
     api.sql("select 1");
     let pools = api.get("/api/v1/pools").expect(200);
@@ -34,7 +37,7 @@ fn a_pool_is_seen_and_changed() {
     let changed = put(json!({ "max_size": 8, "min_size": 6, "validation": "query" })).expect(200);
     assert_eq!(changed["max_connections"], 8);
     let keys = &changed["configuration"];
-    assert_eq!(keys["min_size"], json!({ "value": 6, "source": "console", "live": true }));
+    assert_eq!(keys["min_size"], json!({ "value": 6, "source": "runtime", "live": true }));
     assert_eq!(
         (&keys["validation"]["value"], &keys["initial_size"]["live"]),
         (&"query".into(), &false.into())

@@ -81,10 +81,10 @@ pub struct Parts {
     pub health: Arc<Health>,
     /// Where PostgreSQL is.
     pub backend: BackendAddr,
-    /// What makes backups of it, where it is ours.
-    pub backups: Option<Backups>,
     /// Statements as the system role.
     pub sql: Arc<dyn SystemSql>,
+    /// What makes backups of it, where it is ours.
+    pub backups: Option<Backups>,
     /// To the server's main loop.
     pub orders: mpsc::Sender<Order>,
     /// Backends and since when they do nothing, of which nobody wants to hear any more. No more
@@ -387,41 +387,6 @@ impl Admin {
         let (reply, answer) = oneshot::channel();
         self.order(Order::Change(wishes, reply))?;
         answer.await.map_err(|_| Stop::Now.error())?
-    }
-
-    /// Changes several keys of the configuration until the next reload: all of them, or none. In
-    /// which order they fit each other is found out.
-    ///
-    /// # Errors
-    /// As [`Admin::set`], for the first that does not fit.
-    pub async fn set_all(&self, mut wanted: Vec<(String, String)>) -> Result<()> {
-        let before: BTreeMap<_, _> =
-            self.settings().into_iter().map(|setting| (setting.key, setting.value)).collect();
-        let mut done: Vec<String> = Vec::new();
-        let refused = loop {
-            let (mut left, mut refused) = (Vec::new(), None);
-            let tried = wanted.len();
-            for (key, value) in std::mem::take(&mut wanted) {
-                match self.set(&key, &value).await {
-                    Ok(_) => done.push(key),
-                    Err(error) => {
-                        refused.get_or_insert(error);
-                        left.push((key, value));
-                    }
-                }
-            }
-            match refused {
-                None => return Ok(()),
-                Some(error) if left.len() == tried => break error,
-                Some(_) => wanted = left,
-            }
-        };
-        for key in done.iter().rev() {
-            if let Some(value) = before.get(key) {
-                self.set(key, value).await?;
-            }
-        }
-        Err(refused)
     }
 
     /// Tells the server what to do.

@@ -80,26 +80,17 @@ impl Hold {
         transaction: Option<u64>,
         database: Option<&str>,
     ) -> Result<Self> {
-        Self::or(door, caller, headers, transaction, database, || caller.session(door, database))
+        let own = || caller.session(door, database);
+        Self::or_own(door, caller, headers, transaction, database.is_some(), own)
     }
 
-    /// The same for statements that RustyDB makes ([`Caller::session_for_rows`]).
-    pub fn for_rows(
-        door: &HttpDoor,
-        caller: &Caller,
-        headers: &HeaderMap,
-        database: Option<&str>,
-    ) -> Result<Self> {
-        let own = || caller.session_for_rows(door, database);
-        Self::or(door, caller, headers, None, database, own)
-    }
-
-    fn or(
+    /// The same with another session of its own; `names_database` = the request names one.
+    pub fn or_own(
         door: &HttpDoor,
         caller: &Caller,
         headers: &HeaderMap,
         transaction: Option<u64>,
-        database: Option<&str>,
+        names_database: bool,
         own: impl FnOnce() -> Result<Session>,
     ) -> Result<Self> {
         let invalid = |text: &'static str| Err(Error::new(ErrorKind::ValidationError, text));
@@ -109,17 +100,17 @@ impl Hold {
             (Some(_), Some(_)) => {
                 invalid("X-Session-Id and a transaction exclude each other: it has its own session")
             }
-            (Some(_), None) if database.is_some() => {
+            (Some(_), None) if names_database => {
                 invalid("database is the transaction's, not the request's")
             }
-            (None, Some(_)) if database.is_some() => {
+            (None, Some(_)) if names_database => {
                 invalid("database is the session's, not the request's")
             }
             (Some(id), None) => {
                 Ok(Hold::Lent(door.transactions.borrow(id, &caller.identity.role)?))
             }
             (None, Some(id)) => Ok(Hold::Bound(door.kept.borrow(door, id, caller)?)),
-            (None, None) => Ok(Hold::Own(own()?)),
+            (None, None) => own().map(Hold::Own),
         }
     }
 

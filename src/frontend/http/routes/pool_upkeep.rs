@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, JsonBody};
 use super::super::paging::{List, Page};
-use super::super::values::{millis, timestamp};
+use super::super::values::{millis, present, timestamp};
 use super::super::{HttpDoor, answer};
 use super::Routes;
 use super::pools::{change, kind_of, main_only, metrics_of, name_of};
@@ -231,11 +231,11 @@ struct UpdatePolicy {
     /// checked; others answer 501.
     recycling: Option<String>,
     /// Seconds after which a connection is replaced; null = never.
-    #[serde(default, deserialize_with = "super::super::values::present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>)]
     max_lifetime_secs: Option<Option<u64>>,
     /// Seconds after which an idle connection is closed; null = never.
-    #[serde(default, deserialize_with = "super::super::values::present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>)]
     idle_timeout_secs: Option<Option<u64>>,
     /// null; a number answers 501.
@@ -273,7 +273,7 @@ async fn update_lifecycle_policy(
     ];
     for (name, value) in times {
         if let Some(secs) = value {
-            changes.insert(name.to_owned(), secs.map_or(Value::Null, Value::from));
+            changes.insert(name.to_owned(), secs.map_or_else(|| Value::from("none"), Value::from));
         }
     }
     if !changes.is_empty() {

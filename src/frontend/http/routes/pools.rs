@@ -19,6 +19,8 @@ use super::super::extract::{Caller, InPath, JsonBody, Params};
 use super::super::paging::{List, Page};
 use super::super::{HttpDoor, InWork, answer, fetch};
 use super::Routes;
+use crate::audit::EventType;
+use crate::config::Wishes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::admin::PoolKind;
 use crate::telemetry::Spread;
@@ -146,8 +148,8 @@ async fn get_pools(State(door): State<Arc<HttpDoor>>, _: Caller, page: Page) -> 
 pub(super) struct ConfigKey {
     /// Its value.
     pub(super) value: Value,
-    /// default, a file, the environment, the command line, or console: changed at run time.
-    pub(super) source: String,
+    /// default, file, env, command_line, runtime: changed over HTTP, or console.
+    pub(super) source: &'static str,
     /// Whether it can be changed at run time.
     pub(super) live: bool,
 }
@@ -172,7 +174,7 @@ fn details(door: &HttpDoor, kind: PoolKind) -> PoolDetails {
     let keys = door.admin.settings().into_iter().filter_map(|setting| {
         let name = setting.key.strip_prefix("pool.")?.to_owned();
         let value = value_of(door, &setting.key);
-        Some((name, ConfigKey { value, source: setting.source, live: setting.live }))
+        Some((name, ConfigKey { value, source: setting.origin().word(), live: setting.live }))
     });
     PoolDetails { pool: described(door, kind), configuration: keys.collect() }
 }
@@ -196,7 +198,7 @@ async fn get_pool(
 /// Change a pool
 ///
 /// Keys of the configuration without the `pool.` before them, for instance `max_size`: all of them,
-/// or, when one is refused, none. They hold until the configuration is read again.
+/// or, when one is refused, none. null takes back what was changed this way.
 #[utoipa::path(
     put, path = "/api/v1/pools/{id}", tag = "pools", request_body = Object,
     params(("id" = String, Path, description = "main.")),
@@ -224,7 +226,7 @@ pub(super) async fn change(
         return invalid("nothing is to be changed".into());
     }
     let known = door.admin.settings();
-    let mut wanted = Vec::new();
+    let mut wanted = Wishes::new();
     for (name, value) in &changes {
         let path = format!("pool.{name}");
         let Some(setting) = known.iter().find(|setting| setting.key == path) else {
@@ -234,19 +236,20 @@ pub(super) async fn change(
             let text = format!("{path} needs a restart");
             return Err(Error::new(ErrorKind::Conflict, text));
         }
-        let text = match value {
-            Value::Null => "none".to_owned(),
-            Value::Bool(yes) => yes.to_string(),
-            Value::Number(number) => number.to_string(),
-            Value::String(text) => text.clone(),
+        let value = match value {
+            Value::Null => None,
             Value::Array(_) | Value::Object(_) => {
                 return invalid(format!("{path} can be changed in the configuration file only"));
             }
+            value => Some(serde_json::from_value(value.clone()).map_err(Error::internal)?),
         };
-        wanted.push((path, text));
+        wanted.push((path, value));
     }
     check_sizes(door, caller, &changes).await?;
-    door.admin.set_all(wanted).await
+    let names = changes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    door.admin.change(wanted).await?;
+    let (kind, identity, visit) = (EventType::ConfigChanged, &caller.identity, &caller.visit);
+    door.auth.audit_change(kind, "update_pool", identity, names, visit).await
 }
 
 /// What no single key can say: that sizes fit each other, and PostgreSQL.

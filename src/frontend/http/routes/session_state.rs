@@ -16,7 +16,7 @@ use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, JsonBody};
 use super::super::kept::{Client, Snapshot};
 use super::super::shelf::Borrowed;
-use super::super::values::{millis, timestamp};
+use super::super::values::{millis, present, timestamp};
 use super::super::{HttpDoor, answer, fetch};
 use super::Routes;
 use super::sessions::find;
@@ -463,19 +463,19 @@ async fn reset_session_resources(
 #[serde(deny_unknown_fields)]
 struct UpdateLimits {
     /// MiB of memory for one step of a query (work_mem).
-    #[serde(default, deserialize_with = "super::super::values::present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     max_memory_mb: Option<Option<u64>>,
     /// Seconds of a statement (statement_timeout).
-    #[serde(default, deserialize_with = "super::super::values::present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>, minimum = 1)]
     max_cpu_seconds: Option<Option<u64>>,
     /// Bytes of temporary files (temp_file_limit); for superusers.
-    #[serde(default, deserialize_with = "super::super::values::present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>)]
     max_io_bytes: Option<Option<u64>>,
     /// Processes that help with a query (max_parallel_workers_per_gather).
-    #[serde(default, deserialize_with = "super::super::values::present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>)]
     max_parallel_queries: Option<Option<u64>>,
     /// Answers 501.

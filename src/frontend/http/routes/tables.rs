@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, JsonBody, Params};
 use super::super::paging::{List, Page};
+use super::super::values::present;
 use super::super::{HttpDoor, answer, fetch, no_content};
 use super::{DropQuery, Routes};
 use crate::error::{Error, ErrorKind, Result};
@@ -274,7 +275,7 @@ struct UpdateTable {
     #[serde(default)]
     drop_constraints: Vec<String>,
     /// COMMENT ON TABLE; null takes it away.
-    #[serde(default, deserialize_with = "super::super::values::present")]
+    #[serde(default, deserialize_with = "present")]
     comment: Option<Option<String>>,
     /// New owner.
     owner: Option<String>,
@@ -296,7 +297,7 @@ struct AlterColumn {
     /// Whether it can be NULL.
     nullable: Option<bool>,
     /// SQL expression; null takes the default away.
-    #[serde(default, deserialize_with = "super::super::values::present")]
+    #[serde(default, deserialize_with = "present")]
     default: Option<Option<String>>,
     /// New name.
     rename_to: Option<String>,

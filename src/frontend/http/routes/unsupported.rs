@@ -94,6 +94,7 @@ const ALIASES: [(&str, &str); 3] = [
 
 /// Every feature, by name.
 pub const FEATURES: &[Feature] = &[
+    supported("api_keys"),
     absent("backup_encryption", "backups are not encrypted in this version", &[]),
     absent(
         "backup_incremental",
@@ -105,7 +106,6 @@ pub const FEATURES: &[Feature] = &[
         "an external PostgreSQL is saved where it runs; this server saves the embedded one",
         &[],
     ),
-    supported("api_keys"),
     supported("batch"),
     absent("cluster", "this server is a single node", &[]),
     supported("connections"),
