@@ -82,6 +82,7 @@ fn the_server_does_what_its_description_says() {
         .start();
     let examples = std::env::var("SCHEMATHESIS_EXAMPLES").unwrap_or_else(|_| "3".into());
     let config = repository().join("compat-tests/rest/tools/schemathesis.toml");
+    let hooks = repository().join("compat-tests/rest/tools/hooks.py");
     run(Command::new(schemathesis.join("bin/schemathesis"))
         .arg("--config-file")
         .arg(config)
@@ -89,5 +90,7 @@ fn the_server_does_what_its_description_says() {
         .args(["--auth", &format!("rustydb:{}", server.password), "--workers", "2"])
         .args(["--generation-deterministic", "--no-shrink"])
         .args(["--max-examples", &examples, "--warnings", "off"])
+        .env("SCHEMATHESIS_HOOKS", hooks)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(server.socket_dir.parent().unwrap()));
 }
