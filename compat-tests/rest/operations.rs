@@ -881,7 +881,11 @@ fn pools() -> Vec<Operation> {
         op(
             "POST",
             "/api/v1/pools/{id}/drain",
-            |_| Ask::with("/api/v1/pools/main/drain", json!({ "resume": true })),
+            |world| {
+                // So that there is something to resume.
+                world.api.post("/api/v1/pools/main/drain", json!({ "timeout_secs": 0 }));
+                Ask::with("/api/v1/pools/main/drain", json!({ "resume": true }))
+            },
             BODY,
         ),
         op(
@@ -1125,8 +1129,7 @@ GET /redoc/
 ";
 
 /// What other parts of the server bring; whoever brings one takes it off this list.
-pub const NOT_YET: &str = "
-";
+pub const NOT_YET: &str = "";
 
 /// What there is to be.
 pub const APPENDIX: &str = "
