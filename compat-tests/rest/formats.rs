@@ -210,6 +210,26 @@ fn a_body_in_messagepack_says_the_same_as_one_in_json() {
     send("text/plain", &body).refused(415, "UNSUPPORTED_MEDIA_TYPE");
 }
 
+/// Rows of a table have the same forms.
+#[test]
+fn rows_of_a_table() {
+    let api = admin();
+    let make = "create table public.formed (id int primary key, word text)";
+    api.post("/api/v1/query", json!({ "sql": make })).expect(200);
+    let path = "/api/v1/tables/formed/rows";
+    let row = rmpv::Value::Map(vec![("id".into(), 1.into()), ("word".into(), "one".into())]);
+    let mut body = Vec::new();
+    rmpv::encode::write_value(&mut body, &row).unwrap();
+    api.send("POST", path, &[("content-type", "application/msgpack")], &body).expect(201);
+    let get = |accept| api.send("GET", path, &[("accept", accept)], b"");
+    assert_eq!(unpacked(&get("application/msgpack").bytes), [row]);
+    let found = batches(&get(ARROW).bytes);
+    assert_eq!(found[0].column(1).as_string::<i32>().value(0), "one");
+    assert_eq!(get("text/csv").text, "id,word\r\n1,one\r\n");
+    assert_eq!(get("application/x-ndjson").text, "{\"id\":1,\"word\":\"one\"}\n");
+    api.post("/api/v1/query", json!({ "sql": "drop table public.formed" })).expect(200);
+}
+
 #[test]
 fn what_is_not_on_offer_is_not_acceptable() {
     let body = json!({ "sql": "select 1 as one" });

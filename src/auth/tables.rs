@@ -30,6 +30,9 @@ const MIGRATIONS: [&str; 2] = [
     include_str!("../../sql/migrations/0002_jobs.sql"),
 ];
 
+/// The version that is made.
+pub const VERSION: usize = MIGRATIONS.len();
+
 /// Any number; everybody who makes the tables takes the lock of this one.
 const LOCK: i64 = 0x7275_7374_7964_6201;
 

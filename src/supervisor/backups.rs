@@ -1,7 +1,7 @@
 //! Backups of the embedded PostgreSQL by its own programs: `pg_basebackup` and `pg_dump`.
 //!
-//! Each is a directory of its own below `backend.embedded.backup_dir`; the file `backup.json`, which
-//! is written last, says that it is whole.
+//! Each is a directory of its own below `backend.embedded.backup_dir`; the file `backup.json`,
+//! which is written last, says that it is whole.
 
 use std::fs;
 use std::io::ErrorKind as Io;

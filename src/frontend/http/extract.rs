@@ -350,27 +350,39 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, door: &Arc<HttpDoor>) -> Result<Self, Self::Rejection> {
-        let content_type = request.headers().get(header::CONTENT_TYPE);
-        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or("");
-        let essence = content_type.split(';').next().unwrap_or("").trim();
-        let is_json = essence.eq_ignore_ascii_case("application/json");
-        if !is_json && !MSGPACK.iter().any(|name| essence.eq_ignore_ascii_case(name)) {
-            let text = format!(
-                "the body's content type is \"{essence}\", neither application/json nor \
-                 application/msgpack"
-            );
-            return Err(Error::new(ErrorKind::UnsupportedMediaType, text)
-                .with_hint("send the header Content-Type: application/json")
-                .into());
+        let (parts, body) = request.into_parts();
+        let json = json_body(&parts.headers, body, door).await?;
+        if json.trim_ascii_start().first() == Some(&b'[') {
+            // Its items would be taken for the fields in the order of their declaration.
+            return Err(invalid(&"it is an array, not an object").into());
         }
-        let bytes = read_body(request.into_body(), door).await?;
-        let bytes = match is_json {
+        Ok(Self(serde_json::from_slice(&json).map_err(|e| invalid(&e))?))
+    }
+}
+
+/// A body as JSON, which came as that or as MessagePack.
+///
+/// # Errors
+/// It came as something else, is malformed, or [`read_body`] says so.
+pub async fn json_body(headers: &HeaderMap, body: Body, door: &HttpDoor) -> Result<Bytes, Error> {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let essence = content_type.split(';').next().unwrap_or("").trim();
+    let is_json = essence.eq_ignore_ascii_case("application/json");
+    if is_json || MSGPACK.iter().any(|name| essence.eq_ignore_ascii_case(name)) {
+        let bytes = read_body(body, door).await?;
+        let json = match is_json {
             true => bytes,
             false => unpack(&bytes).map_err(|e| invalid(&e))?.into(),
         };
-        check_depth(&bytes)?;
-        Ok(Self(serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?))
+        check_depth(&json)?;
+        return Ok(json);
     }
+    let text = format!(
+        "the body's content type is \"{essence}\", neither application/json nor application/msgpack"
+    );
+    Err(Error::new(ErrorKind::UnsupportedMediaType, text)
+        .with_hint("send the header Content-Type: application/json"))
 }
 
 fn invalid(why: &dyn std::fmt::Display) -> Error {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, Uri, header};
+use axum::http::{HeaderMap, Method, Uri};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use super::super::error::ApiResult;
-use super::super::extract::{Caller, InPath, read_body};
+use super::super::extract::{Caller, InPath, json_body};
 use super::super::formats::Format;
 use super::super::open::Hold;
 use super::super::paging::{List, Page};
@@ -185,7 +185,8 @@ async fn list_table_rows(
     post, path = "/api/v1/tables/{name}/rows", tag = "tables",
     params(("name" = String, Path, description = "Table or view."), RowsPlace, InsertQuery),
     request_body(content(
-        (Value = "application/json"), (String = "application/x-ndjson"), (String = "text/csv")
+        (Value = "application/json"), (Value = "application/msgpack"),
+        (String = "application/x-ndjson"), (String = "text/csv")
     )),
     responses(
         (status = 200, description = "They were there already.", body = InsertedRows),
@@ -216,11 +217,7 @@ async fn insert_table_rows(
         let hold = place.hold(&door, &caller, &headers)?;
         return Ok(bulk::load(&door, &caller, hold, (&place.target, format), body).await?);
     }
-    let given = content_type(&headers);
-    if given != "application/json" {
-        return Err(unsupported(&given, "JSON, NDJSON or CSV").into());
-    }
-    let payload = rows_of(&read_body(body, &door).await?).map_err(Error::from)?;
+    let payload = rows_of(&json_body(&headers, body, &door).await?).map_err(Error::from)?;
     let returning = match returning.as_deref() {
         Some("") => None,
         Some(columns) => Some(of_columns(columns)?),
@@ -380,23 +377,9 @@ fn only_known(parameters: &Parameters) -> Result<()> {
     }
 }
 
-fn content_type(headers: &HeaderMap) -> String {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    value.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase()
-}
-
-fn unsupported(given: &str, wanted: &str) -> Error {
-    let text = format!("the body's content type is \"{given}\", not {wanted}");
-    Error::new(ErrorKind::UnsupportedMediaType, text)
-}
-
 /// A body that is one object.
 async fn object(body: Body, door: &HttpDoor, headers: &HeaderMap) -> Result<Payload> {
-    let given = content_type(headers);
-    if given != "application/json" {
-        return Err(unsupported(&given, "application/json"));
-    }
-    let payload = rows_of(&read_body(body, door).await?).map_err(Error::from)?;
+    let payload = rows_of(&json_body(headers, body, door).await?).map_err(Error::from)?;
     if payload.is_array {
         return Err(Error::new(ErrorKind::ValidationError, "the body is a list, not an object"));
     }
