@@ -14,6 +14,7 @@ mod described;
 mod docs;
 mod formats;
 mod info;
+#[allow(dead_code, reason = "the drivers' own suite uses all of it")]
 #[path = "../drivers/installed.rs"]
 mod installed;
 mod jobs;

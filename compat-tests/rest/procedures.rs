@@ -108,7 +108,7 @@ fn rows_procedures_and_overloads() {
     call(&api, "note", both).refused(400, "VALIDATION_ERROR");
     let one = json!({ "schema": "calls", "arguments": ["x"], "kind": "function" });
     assert_eq!(call(&api, "note", one).expect(200)["rows"], json!([{ "note": "x" }]));
-    call(&api, "nothing", json!({})).refused(404, "NOT_FOUND");
+    call(&api, "no_such_routine", json!({})).refused(404, "NOT_FOUND");
     call(&api, "series", json!({ "schema": "calls", "arguments": ["x"] }))
         .refused(400, "VALIDATION_ERROR");
 }

@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use base64::Engine;
 use serde_json::{Value, json};
 
 use crate::api::{Answer, Api};
 use crate::harness::{Server, eventually};
-use crate::operations::{APPENDIX, Ask, Bad, Door, Expect, NOT_DESCRIBED, NOT_YET, Operation, all};
+use crate::operations::{
+    APPENDIX, Ask, Bad, Door, Expect, NOT_DESCRIBED, NOT_YET, Operation, all, made,
+};
 
 /// What operations work on; each that uses something up gets its own.
 pub struct World<'a> {
@@ -58,11 +59,9 @@ impl World<'_> {
 
     /// The number of a job that waits for something: it can be looked at and cancelled.
     pub fn job(&self) -> String {
-        let id = self.transaction();
-        let lock = json!({ "sql": "lock table walked in row exclusive mode",
-            "transaction_id": id.parse::<u64>().unwrap() });
-        self.api.post("/api/v1/query", lock).expect(200);
-        let index = json!({ "table": "walked", "columns": ["a"], "concurrently": true });
+        let table = made(self, "table", "(a int)");
+        self.hold(&table, "row exclusive");
+        let index = json!({ "table": table, "columns": ["a"], "concurrently": true });
         let job = self.api.post("/api/v1/sql/indexes", index).expect(202);
         job["job_id"].as_str().unwrap().to_owned()
     }
@@ -93,12 +92,31 @@ impl World<'_> {
         path
     }
 
+    /// Ends every transaction: each holds a connection.
+    fn tidy_up(&self) {
+        let list = self.api.get("/api/v1/transactions?limit=1000").expect(200);
+        for open in list["items"].as_array().unwrap() {
+            // One that is busy ends when its statement does.
+            self.api.post(
+                &format!("/api/v1/transactions/{}/rollback", open["transaction_id"]),
+                json!({}),
+            );
+        }
+    }
+
+    /// Holds a lock in a transaction.
+    fn hold(&self, table: &str, mode: &str) {
+        let id = self.transaction().parse::<u64>().unwrap();
+        let sql = format!("lock table {table} in {mode} mode");
+        self.api.post("/api/v1/query", json!({ "sql": sql, "transaction_id": id })).expect(200);
+    }
+
     /// The path of a lock that a transaction holds.
     pub fn lock(&self) -> String {
-        let id = self.transaction().parse::<u64>().unwrap();
-        let lock = json!({ "sql": "lock table walked in share mode", "transaction_id": id });
-        self.api.post("/api/v1/query", lock).expect(200);
-        let list = self.api.get("/api/v1/transactions/locks?relation=walked").expect(200);
+        let table = made(self, "table", "(a int)");
+        self.hold(&table, "share");
+        let list =
+            self.api.get(&format!("/api/v1/transactions/locks?relation={table}")).expect(200);
         let held = |lock: &&Value| lock["mode"] == "ShareLock";
         let found = list["items"].as_array().unwrap().iter().find(held).unwrap();
         format!(
@@ -191,6 +209,7 @@ fn every_operation_answers() {
             continue;
         }
         let said = walk(&world, &operation, features.as_ref());
+        world.tidy_up();
         wrong.extend(
             said.into_iter().map(|s| format!("{} {}: {s}", operation.method, operation.path)),
         );
@@ -209,28 +228,14 @@ fn walk(world: &World<'_>, operation: &Operation, features: Option<&Value>) -> V
     let ask = (operation.good)(world);
     if operation.door == Door::Guarded {
         let stranger = Ask { as_somebody_else: true, headers: Vec::new(), ..ask.clone() };
-        check(
-            is_error(&world.ask(operation, &stranger), 401),
-            "without credentials",
-            &world.ask(operation, &stranger),
-        );
-        let pair = base64::engine::general_purpose::STANDARD.encode("walker:wrong");
-        for nonsense in [format!("Basic {pair}"), "Bearer x.y.z".into(), "Nonsense".into()] {
-            let headers = vec![("authorization", nonsense)];
+        let answer = world.ask(operation, &stranger);
+        check(is_error(&answer, 401), "without credentials", &answer);
+        // Wrong passwords would lock somebody out.
+        for nonsense in ["Basic !", "Bearer x.y.z", "Bearer sk_live_x", "Nonsense"] {
+            let headers = vec![("authorization", nonsense.to_owned())];
             let forged = Ask { as_somebody_else: true, headers, ..ask.clone() };
             let answer = world.ask(operation, &forged);
             check(is_error(&answer, 401), "with wrong credentials", &answer);
-        }
-    }
-    // Nothing of that has been done, so what is well formed is.
-    let answer = world.ask(operation, &ask);
-    match operation.expect {
-        Expect::Done => check((200..300).contains(&answer.status), "well formed", &answer),
-        Expect::Absent => {
-            check(is_error(&answer, 501), "not supported", &answer);
-            let feature = answer.json["error"]["details"]["feature"].as_str().unwrap_or_default();
-            let reason = features.map_or("?", |f| f[feature].as_str().unwrap_or_default());
-            check(!feature.is_empty() && !matches!(reason, "" | "supported"), "listed", &answer);
         }
     }
     for bad in operation.bad {
@@ -246,6 +251,17 @@ fn walk(world: &World<'_>, operation: &Operation, features: Option<&Value>) -> V
         let answer = world.ask(operation, &ask);
         let is_refusal = (400..500).contains(&answer.status) && is_error(&answer, answer.status);
         check(is_refusal && answer.status != 401, &format!("malformed, {bad:?}"), &answer);
+    }
+    // Nothing of that has been done, so what is well formed is.
+    let answer = world.ask(operation, &(operation.good)(world));
+    match operation.expect {
+        Expect::Done => check((200..300).contains(&answer.status), "well formed", &answer),
+        Expect::Absent => {
+            check(is_error(&answer, 501), "not supported", &answer);
+            let feature = answer.json["error"]["details"]["feature"].as_str().unwrap_or_default();
+            let reason = features.map_or("?", |f| f[feature].as_str().unwrap_or_default());
+            check(!feature.is_empty() && !matches!(reason, "" | "supported"), "listed", &answer);
+        }
     }
     wrong
 }

@@ -189,7 +189,7 @@ fn forget_unused(api: &mut OpenApi) {
 }
 
 /// Names of fields that hold the name of something in PostgreSQL.
-const NAMES: [&str; 7] = ["name", "gid", "key_id", "table", "schema", "database", "owner"];
+const NAMES: [&str; 5] = ["name", "gid", "key_id", "table", "owner"];
 
 /// Says of a finished description what its maker cannot: that unsigned numbers go further than
 /// signed ones, and that names have a length.

@@ -352,6 +352,10 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
     async fn from_request(request: Request, door: &Arc<HttpDoor>) -> Result<Self, Self::Rejection> {
         let (parts, body) = request.into_parts();
         let json = json_body(&parts.headers, body, door).await?;
+        if json.trim_ascii_start().first() == Some(&b'[') {
+            // Its items would be taken for the fields in the order of their declaration.
+            return Err(invalid(&"it is an array, not an object").into());
+        }
         Ok(Self(serde_json::from_slice(&json).map_err(|e| invalid(&e))?))
     }
 }

@@ -28,6 +28,9 @@ use range::Rows;
 /// Parameters of a query string.
 pub const MAX_PARAMETERS: usize = 500;
 
+/// Methods that anything has.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"];
+
 /// Longest name or value of a parameter in bytes.
 pub const MAX_PARAMETER: usize = 64 << 10;
 
@@ -136,6 +139,9 @@ pub fn csv_header(line: &str) -> Result<Vec<String>, Refusal> {
 /// Understands a request.
 pub fn plan(schema: &Schema, options: &Options, request: &Request<'_>) -> Result<Planned, Refusal> {
     check_pairs(request.query)?;
+    if !METHODS.contains(&request.method) && !request.path.starts_with("rpc/") {
+        return Err(unsupported(request.method));
+    }
     let prefer = request.headers.iter().filter(|(name, _)| *name == "prefer");
     let preferences = Preferences::parse(prefer.map(|(_, value)| *value), options.may_roll_back);
     preferences.check()?;
@@ -184,7 +190,8 @@ fn profile<'r>(options: &'r Options, request: &Request<'r>) -> Result<&'r str, R
         _ => "content-profile",
     };
     let default = options.schemas.first().map_or("public", String::as_str);
-    let Some(asked) = request.header(header) else { return Ok(default) };
+    let asked = request.header(header).filter(|asked| !asked.is_empty());
+    let Some(asked) = asked else { return Ok(default) };
     let known = options.schemas.iter().find(|schema| *schema == asked);
     known.map(String::as_str).ok_or_else(|| {
         let shown = options.schemas.join(", ");

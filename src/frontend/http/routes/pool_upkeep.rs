@@ -287,7 +287,7 @@ async fn update_lifecycle_policy(
 #[serde(deny_unknown_fields)]
 struct RecycleConnections {
     /// Their numbers; all unless said otherwise.
-    #[schema(examples(json!(["main-7"])))]
+    #[schema(examples("main-7"))]
     connection_ids: Option<Vec<String>>,
     /// replace; others answer 501.
     strategy: Option<String>,

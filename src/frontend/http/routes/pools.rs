@@ -487,7 +487,10 @@ async fn drain_pool(
     }
     in_work.has_own_limit();
     let (drained, remaining) = if how.resume {
-        door.admin.resume(None)?;
+        // Once more does no harm.
+        if door.admin.paused().any() {
+            door.admin.resume(None)?;
+        }
         (0, door.admin.counts(PoolKind::Main).total)
     } else {
         let limit = Duration::from_secs(secs.into());

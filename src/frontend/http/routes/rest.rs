@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::any;
 use serde::Serialize;
@@ -244,6 +245,18 @@ async fn function_methods(State(door): State<Arc<HttpDoor>>, request: Request) -
 }
 
 /// What is not described is answered, or refused, in the same form.
-async fn other(State(door): State<Arc<HttpDoor>>, request: Request) -> Response {
-    rest::serve(door, request).await
+async fn other(State(door): State<Arc<HttpDoor>>, mut request: Request) -> Response {
+    let mut parts = request.uri().path().trim_start_matches("/rest/v1").split('/').skip(1);
+    let allowed = match parts.next() {
+        None | Some("") => "GET, HEAD",
+        Some("rpc") => "OPTIONS, GET, HEAD, POST",
+        Some(_) => "OPTIONS, GET, HEAD, POST, PUT, PATCH, DELETE",
+    };
+    // The method comes before the schema.
+    request.headers_mut().remove("content-profile");
+    let mut response = rest::serve(door, request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    }
+    response
 }

@@ -82,6 +82,10 @@ pub fn put(response: &mut Response, error: &Error) {
         "hint": error.hint(),
     });
     write(response, status, &body);
+    if status == 405 {
+        // Only what is read is refused because it would have written.
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
 }
 
 /// The DETAIL of an error that a function raises with SQLSTATE `PGRST`.

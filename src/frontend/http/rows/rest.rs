@@ -48,9 +48,20 @@ type Answer = Result<Response, Failure>;
 
 /// Answers a request below [`PREFIX`].
 pub async fn serve(door: Arc<HttpDoor>, request: Request) -> Response {
+    let methods = match request.uri().path().strip_prefix(PREFIX).unwrap_or("") {
+        "" | "/" => "OPTIONS,GET,HEAD",
+        path if path.starts_with("/rpc/") => "OPTIONS,GET,HEAD,POST",
+        _ => "OPTIONS,GET,HEAD,POST,PUT,PATCH,DELETE",
+    };
     match attend(&door, request).await {
         Ok(response) => response,
-        Err(failure) => failure.into_response(&door.metrics),
+        Err(failure) => {
+            let mut response = failure.into_response(&door.metrics);
+            if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+                put(response.headers_mut(), header::ALLOW, methods);
+            }
+            response
+        }
     }
 }
 
