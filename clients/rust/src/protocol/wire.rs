@@ -151,7 +151,7 @@ impl<'a> Writer<'a> {
         let [a, b, c, d, e, f, g, h] = zigzag.to_le_bytes();
         let (marker, length) = match zigzag {
             0..=250 => return self.raw(&[variant, a]),
-            0..=0xffff => (TWO, 4),
+            251..=0xffff => (TWO, 4),
             0x1_0000..=0xffff_ffff => (FOUR, 6),
             _ => (EIGHT, 10),
         };
