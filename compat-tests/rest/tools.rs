@@ -90,7 +90,7 @@ fn the_server_does_what_its_description_says() {
         .arg("--config-file")
         .arg(config)
         .args(["run", &server.url("/api/v1/openapi.json"), "--checks", "all", "--no-color"])
-        .args(["--auth", &format!("rustydb:{}", server.password), "--workers", "2"])
+        .args(["--auth", &format!("rustydb:{}", server.password)])
         .args(["--generation-deterministic", "--no-shrink"])
         .args(["--max-examples", &examples, "--warnings", "off"])
         .env("SCHEMATHESIS_HOOKS", hooks)

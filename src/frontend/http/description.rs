@@ -246,7 +246,9 @@ fn name_length(schema: Option<&mut Value>, is_longest: bool) {
     let is_text = |kind: &Value| {
         kind == "string" || kind.as_array().is_some_and(|kinds| kinds.iter().any(|k| k == "string"))
     };
-    if schema.get("type").is_some_and(is_text) && !schema.contains_key("enum") {
+    // Who says how long a name may be has said everything.
+    let is_open = !schema.contains_key("enum") && !schema.contains_key("maxLength");
+    if is_open && schema.get("type").is_some_and(is_text) {
         schema.entry("minLength").or_insert(1.into());
         if is_longest {
             schema.entry("maxLength").or_insert(63.into());
