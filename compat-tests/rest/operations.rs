@@ -1128,9 +1128,6 @@ GET /swagger-ui/
 GET /redoc/
 ";
 
-/// What other parts of the server bring; whoever brings one takes it off this list.
-pub const NOT_YET: &str = "";
-
 /// What there is to be.
 pub const APPENDIX: &str = "
 GET /api/v1/jobs
