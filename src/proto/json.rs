@@ -373,6 +373,8 @@ fn write_timestamp(out: &mut Vec<u8>, text: &[u8], utc: &[u8]) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
+
     use super::*;
 
     const PLAIN: Style =
