@@ -291,7 +291,9 @@ impl Jobs {
                 Ok(result) => (JobState::Succeeded, Some(result), None),
                 Err(error) => (JobState::Failed, None, Some(error)),
             },
-            () = self.until_cancelled(&place.id, &mut unwanted) => (JobState::Cancelled, None, None),
+            () = self.until_cancelled(&place.id, &mut unwanted) => {
+                (JobState::Cancelled, None, None)
+            }
             () = drain.reached(Stage::Stopping) => {
                 let error = Error::new(ErrorKind::ShuttingDown, "the server was shut down");
                 (JobState::Failed, None, Some(error))

@@ -46,9 +46,9 @@ const ABOUT: &str = "\
 SQL, tables and administration of RustyDB, one server in front of PostgreSQL.
 
 A request may name itself (`X-Request-Id`, `X-Correlation-Id`, `traceparent`), its application \
-(`X-Application-Name`) and, if it is a POST, a key under which it is done once (`Idempotency-Key`). \
-An answer has `X-Request-Id`, `Server-Timing` and, unless that is off, `RateLimit-Limit`, \
-`RateLimit-Remaining` and `RateLimit-Reset`; with 429 and 503 comes `Retry-After`.";
+(`X-Application-Name`) and, if it is a POST, a key under which it is done once \
+(`Idempotency-Key`). An answer has `X-Request-Id`, `Server-Timing` and, unless that is off, \
+`RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset`; 429 and 503 have `Retry-After`.";
 
 /// Operations that anybody may call.
 const OPEN: &[&str] = &[

@@ -86,14 +86,15 @@ async fn read_rows(State(door): State<Arc<HttpDoor>>, request: Request) -> Respo
 
 /// Insert rows
 ///
-/// One row or many, as JSON or CSV; with `Prefer: resolution=` rows that are there already are changed or left alone.
+/// One row or many, as JSON or CSV; with `Prefer: resolution=` rows that are there already are
+/// changed or left alone.
 #[utoipa::path(
     post, path = "/rest/v1/{table}", tag = "rest", request_body = Value,
     params(
         ("table" = String, Path, description = "Table or view."),
         ("select" = Option<String>, Query, description = "Columns, related tables."),
         ("Prefer" = Option<String>, Header, description = "return=, count=, …"),
-        ("on_conflict" = Option<String>, Query, description = "Columns that tell whether a row is there."),
+        ("on_conflict" = Option<String>, Query, description = "What tells whether a row is there."),
         ("columns" = Option<String>, Query, description = "Columns that get values."),
         ("Content-Profile" = Option<String>, Header, description = "Schema."),
     ),

@@ -132,8 +132,8 @@ impl Place {
 
 /// List rows
 ///
-/// A page of rows of a table or view, with related rows within them. As NDJSON or CSV all rows come,
-/// unless there is a limit.
+/// A page of rows of a table or view, with related rows within them. As NDJSON or CSV all rows
+/// come, unless there is a limit.
 #[utoipa::path(
     get, path = "/api/v1/tables/{name}/rows", tag = "tables",
     params(("name" = String, Path, description = "Table or view."), RowsPlace, RowsQuery, Page),

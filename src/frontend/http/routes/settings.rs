@@ -107,8 +107,8 @@ struct AdminConfig {
 
 /// Get the configuration with its sources
 ///
-/// Every key of RustyDB and every setting of PostgreSQL: its value, where it comes from, and whether
-/// a change needs a restart.
+/// Every key of RustyDB and every setting of PostgreSQL: its value, where it comes from, and
+/// whether a change needs a restart.
 #[utoipa::path(
     get, path = "/api/v1/admin/config", tag = "admin",
     responses((status = 200, description = "All of it.", body = AdminConfig))

@@ -216,7 +216,8 @@ fn envelope(
     });
     let (total, next) = (json!(total), json!(next));
     format!(
-        ",\"total\":{total},\"limit\":{},\"offset\":{offset},\"has_more\":{},\"next_cursor\":{next}}}",
+        ",\"total\":{total},\"limit\":{},\"offset\":{offset},\"has_more\":{},\
+         \"next_cursor\":{next}}}",
         json!(limit),
         stream.has_more(),
     )

@@ -53,7 +53,8 @@ pub async fn serve(door: Arc<HttpDoor>, request: Request) -> Response {
         path if path.starts_with("/rpc/") => "OPTIONS,GET,HEAD,POST",
         _ => "OPTIONS,GET,HEAD,POST,PUT,PATCH,DELETE",
     };
-    match attend(&door, request).await {
+    // Behind a box, so that the layers around it do not move it about.
+    match Box::pin(attend(&door, request)).await {
         Ok(response) => response,
         Err(failure) => {
             let mut response = failure.into_response(&door.metrics);
