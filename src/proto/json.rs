@@ -299,8 +299,15 @@ fn skip_number(text: &[u8]) -> Option<&[u8]> {
 /// Line breaks are only whitespace in valid JSON, and one inside a document would end the record
 /// early in newline-delimited output.
 fn write_json(out: &mut Vec<u8>, text: &[u8]) {
-    let text = if text.is_empty() { "null".into() } else { String::from_utf8_lossy(text) };
-    out.extend(text.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+    let start = out.len();
+    match std::str::from_utf8(text) {
+        Ok("") => out.extend_from_slice(b"null"),
+        Ok(text) => out.extend_from_slice(text.as_bytes()),
+        Err(_) => out.extend_from_slice(String::from_utf8_lossy(text).as_bytes()),
+    }
+    for byte in out.iter_mut().skip(start) {
+        *byte = if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
+    }
 }
 
 /// The hex format of <https://www.postgresql.org/docs/current/datatype-binary.html>.
