@@ -219,7 +219,7 @@ fn hostile_requests_are_refused() {
     refused(api.get("/rest/v1/films/1"), 404, "PGRST125");
     refused(api.post(&format!("/rest/v1/rpc/{quote}"), json!({})), 404, "PGRST202");
     let brew = api.send("BREW", "/rest/v1/films", &[], b"");
-    assert_eq!(brew.header("allow"), "OPTIONS,GET,HEAD,POST,PUT,PATCH,DELETE");
+    assert_eq!(brew.header("allow"), "OPTIONS, GET, HEAD, POST, PUT, PATCH, DELETE");
     refused(brew, 405, "PGRST117");
     refused(api.send("DELETE", "/rest/v1/rpc/add_up", &[], b""), 405, "PGRST101");
     for header in [

@@ -11,16 +11,14 @@ pub(super) struct Rows {
 
 /// A number of rows.
 pub(super) fn number(what: &'static str, text: &str) -> Result<u64, Refusal> {
-    let number: i128 = text.trim().parse().map_err(|_| {
-        let details = format!("unexpected {text:?} expecting a whole number");
+    let refused = || {
+        let details = format!("unexpected {text:?} expecting a whole number below 2^64");
         Refusal::syntax(what, text, 1, details)
-    })?;
-    match u64::try_from(number) {
-        Ok(number) => Ok(number),
-        Err(_) if number < 0 => {
-            Err(Refusal::range("Limit should be greater than or equal to zero."))
-        }
-        Err(_) => Ok(u64::MAX),
+    };
+    match text.trim().parse::<i128>() {
+        Ok(..0) => Err(Refusal::range("Limit should be greater than or equal to zero.")),
+        Ok(number) => u64::try_from(number).map_err(|_| refused()),
+        Err(_) => Err(refused()),
     }
 }
 

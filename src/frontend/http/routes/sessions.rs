@@ -190,7 +190,7 @@ async fn get_sessions(
 #[serde(deny_unknown_fields)]
 struct OpenSession {
     /// Name for people.
-    #[schema(max_length = 128)]
+    #[schema(min_length = 1, max_length = 128)]
     name: Option<String>,
     /// Another database than api.database.
     database: Option<String>,
@@ -213,8 +213,8 @@ async fn open_session(
     caller: Caller,
     JsonBody(new): JsonBody<OpenSession>,
 ) -> ApiResult {
-    if new.name.as_ref().is_some_and(|name| name.len() > MAX_NAME) {
-        let text = format!("name is longer than {MAX_NAME} bytes");
+    if new.name.as_ref().is_some_and(|name| !(1..=MAX_NAME).contains(&name.len())) {
+        let text = format!("name is not 1 to {MAX_NAME} bytes long");
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
     let mut session = caller.session(&door, new.database.as_deref())?;
