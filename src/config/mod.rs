@@ -256,7 +256,7 @@ config! {
         rate_limit_rps: Option<u32> = None => live;
         /// Whether pages of other origins (scheme, host and port) may use the API from a browser.
         enable_cors: bool = true, env "RUSTYDB_API_ENABLE_CORS" => live;
-        /// Those origins, for instance ["https://app.example.com"]; none = only pages that this
+        /// Those origins, for instance `["https://app.example.com"]`; none = only pages that this
         /// server serves itself. ["*"] = all, which needs cors_credentials = false.
         cors_origins: Vec<String> = Vec::new() => live;
         /// Whether such pages may send cookies.

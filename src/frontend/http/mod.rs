@@ -1,5 +1,5 @@
 //! The HTTP door: one router for every listener and worker. What every request goes through is in
-//! [`pipeline`]; adding an endpoint touches `routes/` only.
+//! `pipeline/`; adding an endpoint touches `routes/` only.
 
 mod body;
 mod counted;
