@@ -68,7 +68,7 @@ fn requests_that_are_wrong_are_refused() {
     invalid(b"", "not valid");
     invalid(b"{", "not valid");
     invalid(b"[]", "not valid");
-    invalid(b"{}", "missing field `sql`");
+    invalid(b"{}", "sql is empty");
     invalid(b"\xff\xfe", "not valid");
     invalid(br#"{"sql": 1}"#, "not valid");
     invalid(br#"{"sql": ""}"#, "sql is empty");
