@@ -72,7 +72,12 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
             let answer = replay::once(&door, &passage, request, next).await;
             coding::compress(&door.config.now().api.compression, accepted, answer).await
         }
-        Err(error) => error::response(error),
+        Err(error) => {
+            if error.kind() == ErrorKind::PayloadTooLarge {
+                sizes::discard(request.into_body()).await;
+            }
+            error::response(error)
+        }
     };
     drop(in_flight);
     let failure = error::finish(&mut response, (passage.id(), passage.uri.path()), &door.metrics);

@@ -1,10 +1,12 @@
 //! How much a request may be, and what no part of it may contain.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header;
 use http_body::Body as _;
-use http_body_util::{LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 
 use super::super::rows::bulk::BulkFormat;
@@ -13,6 +15,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of the request line.
 const LONGEST_LINE: usize = 8 << 10;
+
+/// What is read of a body that is refused, and for how long.
+const MOST_DISCARDED: usize = 64 << 20;
+const DISCARD_FOR: Duration = Duration::from_secs(2);
 
 /// Headers, and their bytes with what separates them.
 const MOST_HEADERS: usize = 100;
@@ -51,9 +57,18 @@ pub(super) fn check_head(request: &Request, longest_body: usize) -> Result<()> {
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if length.and_then(|text| text.parse().ok()).is_some_and(|n: u64| n > longest_body as u64) {
-        return Err(body_too_long());
+        return Err(body_too_long(&format!("{longest_body} bytes")));
     }
     Ok(())
+}
+
+/// Reads what comes of a body that is refused, for a while: a client that is still sending when its
+/// connection is closed does not see the answer.
+pub(super) async fn discard(body: Body) {
+    let mut body = Limited::new(body, MOST_DISCARDED);
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    // However it ends, the answer comes now.
+    let _ = tokio::time::timeout(DISCARD_FOR, all).await;
 }
 
 fn is_text(target: &str) -> bool {
@@ -64,8 +79,8 @@ fn too_large(text: String) -> Error {
     Error::new(ErrorKind::PayloadTooLarge, text)
 }
 
-fn body_too_long() -> Error {
-    Error::new(ErrorKind::PayloadTooLarge, "the body is longer than it may be")
+fn body_too_long(longest: &str) -> Error {
+    Error::new(ErrorKind::PayloadTooLarge, format!("the body is longer than {longest}"))
         .with_hint("api.max_body_size bounds it, also when it was compressed")
 }
 
@@ -82,7 +97,7 @@ pub fn unreadable(error: &(dyn std::error::Error + 'static)) -> Error {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if error.is::<LengthLimitError>() {
-            return body_too_long();
+            return body_too_long("it may be");
         }
         cause = error.source();
     }
