@@ -219,6 +219,8 @@ fn clients_may_stay_for_as_long_as_the_configuration_says() {
     // SIGTERM does not wait for the end of the stay.
     let staying = client(&second);
     let third = builder(&plain).taking_over(&second).start();
+    // In the moment in which it learns that it is replaced, a process may still take a client.
+    std::thread::sleep(Duration::from_millis(500));
     let inside = client(&third);
     second.signal("TERM");
     assert_eq!(staying.last_word().expect("a FATAL").code().code(), "57P01");
