@@ -23,7 +23,8 @@ regress: postgres build ## PostgreSQL's own regression suite, directly and throu
 	compat-tests/regress/run $(ARGS)
 
 api: postgres api-tools ## Linters on the description of the API, and schemathesis on the server
-	RUSTYDB_API_TOOLS_REQUIRED=1 SCHEMATHESIS_EXAMPLES=50 $(CARGO) test --test rest tools -- --nocapture
+	RUSTYDB_API_TOOLS_REQUIRED=1 SCHEMATHESIS_EXAMPLES=50 $(CARGO) test --test rest tools -- --include-ignored \
+		--nocapture
 
 soak: postgres drivers ## Mixed clients, then all drivers, for ten minutes each: nothing grows
 	SOAK_SECONDS=600 $(CARGO) test --release --test clients soak

@@ -75,6 +75,7 @@ fn linters_find_nothing_in_the_description() {
 
 /// `SCHEMATHESIS_EXAMPLES` = requests that are made up for each operation; a few by default.
 #[test]
+#[ignore = "takes a minute, and one request may end what another is in; make api runs it"]
 fn the_server_does_what_its_description_says() {
     let Some(schemathesis) = find("schemathesis", "requirements.txt") else { return };
     // It logs in with wrong passwords on purpose.
