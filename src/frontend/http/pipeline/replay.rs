@@ -1,5 +1,5 @@
 //! `Idempotency-Key`: a POST that comes again with the same key gets the answer of the first time,
-//! and nothing is done twice. Keys are a role's own.
+//! and nothing is done twice. Keys are a role's own; of those who share one, each one's.
 //!
 //! The first request is carried out to its end even when its client leaves: that is why it asks
 //! again. Answers are bounded in number, size and age; the oldest makes room.
@@ -23,6 +23,7 @@ use super::super::extract::{Caller, read_body};
 use super::super::{HttpDoor, description, error};
 use super::work::Passage;
 use super::{handle, sizes, text_of};
+use crate::auth::tokens::GrantKind;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of a key.
@@ -35,7 +36,7 @@ const MOST: usize = 10_000;
 const LONGEST_ANSWER: u64 = 1 << 20;
 const LONGEST_ALL: usize = 64 << 20;
 
-/// A role and its key, hashed.
+/// Who, and his key, hashed.
 type Key = [u8; 32];
 
 /// Answers that are kept to be repeated.
@@ -211,6 +212,17 @@ pub(super) async fn once(
     }
 }
 
+/// Who of those who share a role: the subject of a token; nobody in particular by his address.
+fn subject(caller: &Caller) -> String {
+    match caller.identity.grant.as_deref() {
+        Some(grant) if grant.kind == GrantKind::Jwt => grant.subject.clone(),
+        Some(grant) if grant.kind == GrantKind::Anonymous => {
+            caller.visit.address.map(|address| address.to_string()).unwrap_or_default()
+        }
+        _ => String::new(),
+    }
+}
+
 async fn keyed(
     door: &Arc<HttpDoor>,
     passage: &Passage,
@@ -228,7 +240,9 @@ async fn keyed(
         Ok(caller) => caller,
         Err(refused) => return Ok(refused.into_response()),
     };
-    let key = hash(&[caller.identity.role.as_str().as_bytes(), name.as_bytes()]);
+    let subject = subject(&caller);
+    let role = caller.identity.role.as_str();
+    let key = hash(&[role.as_bytes(), subject.as_bytes(), name.as_bytes()]);
     let bytes = read_body(body, door).await?;
     let asked = hash(&[
         parts.uri.to_string().as_bytes(),
