@@ -29,7 +29,8 @@ pub struct Class {
     pub custom_settings: Vec<Box<str>>,
     /// Names of prepared statements that it refers to.
     pub refers_to: Vec<Reference>,
-    /// Its constants mean the same whenever it is parsed.
+    /// It means the same whenever it is parsed: neither its constants nor its columns depend on what
+    /// there is at that moment.
     pub timeless: bool,
 }
 
@@ -108,7 +109,13 @@ impl<'a> Reader<'a> {
                 self.skip();
             }
             b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint" | b"release" | b"show"
-            | b"fetch" | b"move" | b"close" | b"lock" | b"notify" | b"checkpoint" => self.skip(),
+            | b"move" | b"close" | b"lock" | b"notify" | b"checkpoint" => self.skip(),
+            b"fetch" => {
+                // It gives what its cursor gives. PostgreSQL ends with a segmentation fault when
+                // it is to describe one whose cursor is gone.
+                self.class.timeless = false;
+                self.skip();
+            }
             b"set" => self.set(),
             b"reset" => self.reset(),
             b"declare" => self.declare(),
@@ -340,6 +347,8 @@ impl<'a> Reader<'a> {
 
     fn execute(&mut self) {
         self.add(Effects::EXECUTES);
+        // It gives what the statement of that name gives.
+        self.class.timeless = false;
         self.refer(Reference::Executes);
     }
 
@@ -674,6 +683,9 @@ mod tests {
             ("select 'int'::regtype", false),
             ("select now()", true),
             ("select 'x'", true),
+            ("fetch 1 from c", false),
+            ("explain execute s", false),
+            ("execute s(1)", false),
         ] {
             assert_eq!(classify(sql.as_bytes(), &names()).timeless, timeless, "{sql}");
         }
