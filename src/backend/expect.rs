@@ -51,18 +51,23 @@ pub enum Kind {
     Close,
     /// CopyDone or CopyFail, sent before the COPY was known to be open. No reply.
     CopyEnd,
+    /// Ours, a Describe: what it tells of a statement is not for the client, which is not listened
+    /// to until it is answered.
+    Look,
     /// Ours, in the place of a request that is refused: a Parse that fails, so that PostgreSQL
     /// treats the rest of the batch as it does after any failure.
-    Refused(Excess),
+    Refused(Refusal),
 }
 
-/// What there would be too much of.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Excess {
-    /// Prepared statements of the session.
+pub enum Refusal {
+    /// There would be too many prepared statements of the session.
     Number,
-    /// Bytes of their texts.
+    /// There would be too many bytes of their texts.
     Bytes,
+    /// The statement has other columns than those that the client was told.
+    Columns,
 }
 
 /// An entry. What the request did to the books can be undone when PostgreSQL skips it.
@@ -74,7 +79,7 @@ pub struct Expect {
     pub name: Option<Box<[u8]>>,
     /// What the name meant before.
     pub before: Option<Arc<Statement>>,
-    /// The statement that the connection gained or lost.
+    /// The statement that the connection gained or lost, or whose columns a Describe will tell.
     pub statement: Option<Arc<Statement>>,
 }
 
@@ -178,7 +183,21 @@ impl Expectations {
 
     /// Whether more requests may be sent.
     pub fn has_room(&self) -> bool {
-        self.queue.len() < MAX_IN_FLIGHT && self.held < MAX_HELD
+        let looks = self.queue.back().is_some_and(|entry| entry.kind == Kind::Look);
+        self.queue.len() < MAX_IN_FLIGHT && self.held < MAX_HELD && !looks
+    }
+
+    /// The statement whose columns the next reply may tell, and whether that is a look of ours.
+    #[inline]
+    pub fn described(&self) -> Option<(&Arc<Statement>, bool)> {
+        let unanswered = |entry: &&Expect| matches!(entry.kind, Kind::ParseCached | Kind::CopyEnd);
+        let next = self.queue.iter().find(|entry| !unanswered(entry))?;
+        match next.kind {
+            Kind::Describe | Kind::Look => {
+                Some((next.statement.as_ref()?, next.kind == Kind::Look))
+            }
+            _ => None,
+        }
     }
 
     /// Whether a Flush of ours has to go before the next request; it is noted as sent.
@@ -283,7 +302,7 @@ impl Expectations {
     }
 
     /// Why the request was refused that the last reply, an error, answers.
-    pub fn refused(&self) -> Option<Excess> {
+    pub fn refused(&self) -> Option<Refusal> {
         match self.undone.last()?.kind {
             Kind::Refused(excess) => Some(excess),
             _ => None,
@@ -315,6 +334,11 @@ impl Expectations {
         match (reply, front) {
             (tag::PARSE_COMPLETE, Some(Kind::ParseInjected))
             | (tag::CLOSE_COMPLETE, Some(Kind::CloseInjected)) => {
+                self.pop();
+                return Reply::Keep;
+            }
+            (tag::PARAMETER_DESCRIPTION, Some(Kind::Look)) => return Reply::Keep,
+            (tag::ROW_DESCRIPTION | tag::NO_DATA, Some(Kind::Look)) => {
                 self.pop();
                 return Reply::Keep;
             }
@@ -410,9 +434,10 @@ fn ends(kind: Kind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::World;
 
     /// Runs a script: `>x` sends, `<x` receives, `+x` sends one of ours: `p` Parse that the
-    /// connection has, `i` injected Parse, `a` Apply. Returns what the client gets.
+    /// connection has, `i` injected Parse, `l` Look, `a` Apply. Returns what the client gets.
     fn run(script: &str) -> (String, Expectations, usize) {
         let (mut queue, mut client, mut undone) = (Expectations::default(), String::new(), 0);
         let owed = |n: u32, client: &mut String| client.push_str(&"1".repeat(n as usize));
@@ -428,6 +453,7 @@ mod tests {
                     match tag {
                         b'p' => Kind::ParseCached,
                         b'i' => Kind::ParseInjected,
+                        b'l' => Kind::Look,
                         _ => Kind::Apply,
                     }
                     .into(),
@@ -454,6 +480,9 @@ mod tests {
             ("+p >B >D >E >S <2 <T <D <C <Z", "12TDCZ", true),
             ("+p >B >E +p >B >E >S <2 <C <2 <C <Z", "12C12CZ", true),
             ("+i >B >E >S <1 <2 <C <Z", "2CZ", true),
+            ("+i +l <1 <t <T >B >E >S <2 <C <Z", "2CZ", true),
+            ("+p +i +l <1 <t <n >B >E >S <2 <C <Z", "12CZ", true),
+            ("+i +l <E >S <Z", "EZ", true),
             ("+p >H", "1", false),
             (">B +p >H <2", "21", false),
             (">P >B >E >H <1 <2 <C", "12C", false),
@@ -495,19 +524,19 @@ mod tests {
     fn a_refusal_is_known_by_its_error() {
         let mut queue = Expectations::default();
         queue.sent(request::BIND);
-        queue.push(Kind::Refused(Excess::Number).into());
+        queue.push(Kind::Refused(Refusal::Number).into());
         queue.sent(request::EXECUTE);
         queue.sent(request::SYNC);
         queue.saw(tag::BIND_COMPLETE);
         assert_eq!(queue.refused(), None);
         queue.saw(tag::ERROR);
-        assert_eq!(queue.refused(), Some(Excess::Number));
+        assert_eq!(queue.refused(), Some(Refusal::Number));
         assert_eq!(queue.take_undone().len(), 2);
         queue.saw(tag::READY_FOR_QUERY);
         assert!(queue.is_idle() && queue.refused().is_none());
         // The error of an earlier request is not the refusal's.
         queue.sent(request::BIND);
-        queue.push(Kind::Refused(Excess::Bytes).into());
+        queue.push(Kind::Refused(Refusal::Bytes).into());
         queue.saw(tag::ERROR);
         assert_eq!(queue.refused(), None);
     }
@@ -516,8 +545,8 @@ mod tests {
     fn long_statements_are_bounded_and_their_answers_asked_for() {
         let body = vec![b'x'; 1 << 20].into();
         let class = crate::query::Class::default();
-        let long = Statement { body, context: 0, hash: 0, class, version: 0, raw: false };
-        let long = Arc::new(long);
+        let world = World { context: 0, version: 0, definitions: 0 };
+        let long = Arc::new(Statement::new(body, 0, world, class));
         let entry = || Expect { before: Some(long.clone()), ..Kind::Parse.into() };
         let (mut queue, mut flushes) = (Expectations::default(), 0);
         while queue.has_room() {
@@ -531,6 +560,21 @@ mod tests {
         queue.saw(tag::ERROR);
         assert_eq!((queue.take_undone().len(), queue.held), (4, 0));
         assert_eq!(entry().holds(), 1 << 20);
+    }
+
+    #[test]
+    fn nothing_follows_a_look() {
+        let mut queue = Expectations::default();
+        queue.push(Kind::ParseInjected.into());
+        queue.push(Kind::Look.into());
+        assert!(!queue.has_room());
+        queue.saw(tag::PARSE_COMPLETE);
+        assert!(!queue.has_room());
+        queue.saw(tag::NO_DATA);
+        assert!(queue.has_room());
+        queue.push(Kind::Look.into());
+        queue.saw(tag::ERROR);
+        assert!(queue.has_room() && queue.is_skipping());
     }
 
     #[test]

@@ -19,11 +19,11 @@ use std::time::Instant;
 
 use connect::Target;
 pub use connect::{ConnectError, Connector, Credentials};
-pub use expect::{Excess, Expect, Expectations, Kind, Reply};
+pub use expect::{Expect, Expectations, Kind, Refusal, Reply};
 pub use gather::Gather;
 pub use roster::{Listed, Roster, Ticket};
 pub use servers::{Probe, Servers, Suspect};
-pub use statements::{ServerName, Statement, Statements};
+pub use statements::{ServerName, Statement, Statements, World};
 
 use crate::error::Error;
 use crate::limits::Permit;

@@ -6,6 +6,7 @@
 //! connection ([`super::probe`]) tells later whether that is still so.
 
 mod carried;
+mod columns;
 mod foreign;
 mod named;
 mod outgoing;
@@ -19,10 +20,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::backend::{ConnState, Excess, Expect, Kind, Statement, Told};
+use crate::backend::{ConnState, Expect, Kind, Statement, Told};
 use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
-use crate::error::Error;
 use crate::proto::backend::{TxStatus, parameter_status, put_parameter_status};
 use crate::proto::frontend::{put_close, put_query, put_sync};
 use crate::query::{Change, Class, Effects, Names, SettingValue, Settings};
@@ -30,6 +30,7 @@ use crate::telemetry::Metrics;
 
 pub use crate::backend::APPLICATION_NAME;
 pub use carried::Carried;
+use columns::Columns;
 pub use named::Limits;
 use named::Named;
 pub use outgoing::{Refused, rule};
@@ -83,6 +84,7 @@ pub struct Mux {
     custom: Vec<Box<str>>,
     named: Named,
     unnamed: Option<Arc<Statement>>,
+    columns: Columns,
     /// The client's names are the connection's: SQL has referred to prepared statements.
     native: bool,
     /// Statements prepared by protocol that are on the connection under the client's names.
@@ -151,6 +153,7 @@ impl Mux {
             custom: Vec::new(),
             named: Named::new(setup.limits),
             unnamed: None,
+            columns: Columns::default(),
             native: false,
             own: HashSet::new(),
             carried: Vec::new(),
@@ -477,12 +480,6 @@ impl Mux {
     /// Most prepared statements.
     pub fn most_statements(&self) -> usize {
         self.named.limit()
-    }
-
-    /// What the client is told of a request that was refused; it is counted.
-    pub fn refuse(&self, excess: Excess) -> Error {
-        self.metrics.statement_refused(excess == Excess::Number);
-        self.named.refusal(excess)
     }
 
     /// Where a report of PostgreSQL names a statement by our name, and the client's name for it.

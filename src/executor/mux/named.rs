@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::backend::{Excess, Statement};
+use crate::backend::{Refusal, Statement};
 use crate::error::{Error, SqlState};
 use crate::query::{Class, Reference};
 
@@ -23,11 +23,11 @@ pub struct Limits {
 
 impl Limits {
     /// What there is too much of after a change.
-    fn exceeded(&self, before: (usize, usize), after: (usize, usize)) -> Option<Excess> {
+    fn exceeded(&self, before: (usize, usize), after: (usize, usize)) -> Option<Refusal> {
         if after.0 > before.0 && after.0 > self.statements {
-            return Some(Excess::Number);
+            return Some(Refusal::Number);
         }
-        (after.1 > before.1 && after.1 > self.bytes).then_some(Excess::Bytes)
+        (after.1 > before.1 && after.1 > self.bytes).then_some(Refusal::Bytes)
     }
 }
 
@@ -102,7 +102,7 @@ impl Named {
     }
 
     /// Why a statement must be refused. One whose name is taken need not: PostgreSQL refuses it.
-    pub(super) fn excess(&self, name: &[u8], bytes: usize) -> Option<Excess> {
+    pub(super) fn excess(&self, name: &[u8], bytes: usize) -> Option<Refusal> {
         if self.contains(name) || self.by_sql.contains_key(name) {
             return None;
         }
@@ -111,7 +111,7 @@ impl Named {
     }
 
     /// Why SQL text must be refused, for what it prepares.
-    pub(super) fn excess_of_sql(&self, class: &Class, bytes: usize) -> Option<Excess> {
+    pub(super) fn excess_of_sql(&self, class: &Class, bytes: usize) -> Option<Refusal> {
         let prepares = |reference: &Reference| matches!(reference, Reference::Prepares(_));
         if !class.refers_to.iter().any(prepares) {
             return None;
@@ -207,27 +207,28 @@ impl Named {
         self.limits.statements
     }
 
-    /// What the client is told of a statement that is too much.
-    pub(super) fn refusal(&self, excess: Excess) -> Error {
+    /// What the client is told of a request that is refused.
+    pub(super) fn refusal(&self, refusal: Refusal) -> Error {
         let Limits { statements, bytes } = self.limits;
-        let text = match excess {
-            Excess::Number => {
-                format!("a session may have {statements} prepared statements at most")
-            }
-            Excess::Bytes => {
-                format!("the prepared statements of a session may be {bytes} bytes long together")
-            }
-        };
-        let hint = match excess {
-            Excess::Number => {
-                "close statements that are not needed any more (Close, DEALLOCATE), or raise \
-                 session.max_prepared_statements"
-            }
-            Excess::Bytes => {
-                "close statements that are not needed any more (Close, DEALLOCATE), or raise \
-                 session.max_prepared_bytes"
+        let (text, key) = match refusal {
+            Refusal::Number => (
+                format!("a session may have {statements} prepared statements at most"),
+                "session.max_prepared_statements",
+            ),
+            Refusal::Bytes => (
+                format!("the prepared statements of a session may be {bytes} bytes long together"),
+                "session.max_prepared_bytes",
+            ),
+            Refusal::Columns => {
+                // Drivers tell by the place that they have to prepare the statement again.
+                let place = b"Fplancache.c\0RRevalidateCachedQuery\0".to_vec();
+                let text = "cached plan must not change result type";
+                return Error::sql(b"0A000", text).with_origin(place);
             }
         };
+        let hint = format!(
+            "close statements that are not needed any more (Close, DEALLOCATE), or raise {key}"
+        );
         let kind = crate::error::ErrorKind::LimitReached;
         Error::new(kind, text).with_sqlstate(SqlState::new(b"54000")).with_hint(hint)
     }
@@ -236,12 +237,14 @@ impl Named {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::World;
     use crate::query::{Names, classify};
 
     fn statement(bytes: usize) -> Arc<Statement> {
         let body = vec![b'x'; bytes].into();
         let class = Class::default();
-        Arc::new(Statement { body, context: 0, hash: 0, class, version: 0, raw: false })
+        let world = World { context: 0, version: 0, definitions: 0 };
+        Arc::new(Statement::new(body, 0, world, class))
     }
 
     fn named(statements: usize, bytes: usize) -> Named {
@@ -253,7 +256,7 @@ mod tests {
     }
 
     /// Runs SQL as far as it may run.
-    fn run(named: &mut Named, sql: &str) -> Option<Excess> {
+    fn run(named: &mut Named, sql: &str) -> Option<Refusal> {
         let class = classify(sql.as_bytes(), &Names::default());
         let excess = named.excess_of_sql(&class, sql.len());
         if excess.is_none() {
@@ -268,9 +271,9 @@ mod tests {
         named.insert((*b"a").into(), statement(10));
         assert_eq!(named.excess(b"b", 10), None);
         named.insert((*b"b").into(), statement(10));
-        assert_eq!(named.excess(b"c", 10), Some(Excess::Number));
+        assert_eq!(named.excess(b"c", 10), Some(Refusal::Number));
         assert_eq!(named.excess(b"a", 10), None, "PostgreSQL says that it is taken");
-        assert_eq!(run(&mut named, "prepare c as select 1"), Some(Excess::Number));
+        assert_eq!(run(&mut named, "prepare c as select 1"), Some(Refusal::Number));
         named.remove(b"a");
         assert_eq!(named.excess(b"c", 10), None);
         named.clear();
@@ -282,8 +285,8 @@ mod tests {
         let mut named = named(100, 50);
         named.insert((*b"a").into(), statement(30));
         assert_eq!(named.excess(b"b", 20), None);
-        assert_eq!(named.excess(b"b", 21), Some(Excess::Bytes));
-        assert_eq!(run(&mut named, "prepare b as select 1234"), Some(Excess::Bytes));
+        assert_eq!(named.excess(b"b", 21), Some(Refusal::Bytes));
+        assert_eq!(run(&mut named, "prepare b as select 1234"), Some(Refusal::Bytes));
         named.insert((*b"a").into(), statement(10));
         assert_eq!(named.bytes, 10);
         assert_eq!(run(&mut named, "prepare b as select 1234"), None);
@@ -298,7 +301,7 @@ mod tests {
     fn sql_counts_when_it_is_complete() {
         let mut named = named(2, 1000);
         assert_eq!(run(&mut named, "prepare a as select 1; prepare b as select 2"), None);
-        assert_eq!(named.excess(b"c", 1), Some(Excess::Number), "they are on their way");
+        assert_eq!(named.excess(b"c", 1), Some(Refusal::Number), "they are on their way");
         named.nothing_pends();
         assert_eq!(named.excess(b"c", 1), None, "they failed");
         assert_eq!(run(&mut named, "prepare a as select 1; deallocate a"), None);
@@ -313,20 +316,20 @@ mod tests {
         named.seen([(&b"a"[..], 1), (b"b", 1), (b"c", 1)].into_iter());
         assert_eq!(
             (all(&named), run(&mut named, "prepare d as select 1")),
-            (2, Some(Excess::Number))
+            (2, Some(Refusal::Number))
         );
         assert_eq!(run(&mut named, "deallocate a"), None);
         assert_eq!(run(&mut named, "prepare d as select 1"), None, "one after the other");
         assert_eq!(run(&mut named, "deallocate d"), None);
         assert_eq!(run(&mut named, "prepare e as select 1"), None);
-        assert_eq!(run(&mut named, "prepare f as select 1"), Some(Excess::Number));
+        assert_eq!(run(&mut named, "prepare f as select 1"), Some(Refusal::Number));
         named.deallocated();
         named.prepared();
         named.deallocated();
         named.prepared();
         assert_eq!(all(&named), 2, "b and e");
         named.insert((*b"p").into(), statement(1));
-        assert_eq!(run(&mut named, "prepare g as select 1"), Some(Excess::Number));
+        assert_eq!(run(&mut named, "prepare g as select 1"), Some(Refusal::Number));
         assert_eq!(run(&mut named, "deallocate p; prepare e as select 1"), None);
         named.nothing_pends();
         named.remove(b"p");
