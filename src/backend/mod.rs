@@ -121,9 +121,26 @@ impl ConnState {
     /// PostgreSQL has forgotten everything beyond the start-up packet (`DISCARD ALL`).
     pub fn discarded_all(&mut self) {
         self.applied = Arc::default();
-        self.statements.clear();
         self.unnamed = None;
-        self.leftovers.clear();
+        self.deallocated_all();
+    }
+
+    /// PostgreSQL has no prepared statement any more, but those that are on their way.
+    pub fn deallocated_all(&mut self) {
+        let coming: Vec<_> = self.expect.coming_statements().map(Arc::as_ptr).collect();
+        self.statements.retain(|statement| coming.contains(&Arc::as_ptr(statement)));
+        match self.expect.is_single() {
+            true => self.leftovers.clear(),
+            // Some may have been left behind since.
+            false => self.leftovers.retain(|name| !name.starts_with(ServerName::PREFIX)),
+        }
+    }
+
+    /// A request is on its way that takes all prepared statements away, if it succeeds: what
+    /// comes behind it must not rely on them.
+    pub fn doubt_statements(&mut self) {
+        self.leftovers.extend(self.statements.names().map(|name| name.as_bytes().into()));
+        self.statements.clear();
     }
 
     /// Learns from the body of a message, if it says something that lasts.

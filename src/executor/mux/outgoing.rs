@@ -198,10 +198,9 @@ impl Mux {
             message.remove();
             return Ok(());
         }
-        self.note(&class, message.whole, conn);
         conn.unnamed = None;
         self.refer_by_name(conn, &mut message, &class);
-        self.deallocate(&class);
+        self.note(&class, message.whole, conn);
         conn.expect.sent(tag::QUERY);
         message.pass();
         Ok(())
@@ -482,6 +481,7 @@ impl Mux {
             Self::put_refusal(conn, message, excess);
             return false;
         }
+        self.refer_by_name(conn, message, class);
         if statement.version != self.version {
             let text = cstr(&statement.body).unwrap_or(&statement.body);
             let class = classify(text, &self.names);
@@ -489,8 +489,6 @@ impl Mux {
         } else if !class.effects.is_none() || !class.changes.is_empty() {
             self.note(class, bytes, conn);
         }
-        self.refer_by_name(conn, message, class);
-        self.deallocate(class);
         true
     }
 
@@ -499,6 +497,7 @@ impl Mux {
         if class.effects.has(REFERS) && conn.tx != TxStatus::Failed {
             let batch = self.under_own_names(conn, class).send(conn);
             message.put_before(&batch);
+            self.stand_ins_go_with(conn.expect.batch());
         }
     }
 
