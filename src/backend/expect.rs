@@ -2,7 +2,7 @@
 //! reply is known to belong to a request, and the end of the last one is known for certain.
 //! (<https://www.postgresql.org/docs/current/protocol-flow.html>)
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::statements::Statement;
@@ -84,6 +84,11 @@ pub struct Expect {
 }
 
 impl Expect {
+    /// One that concerns a name.
+    pub fn named(kind: Kind, name: Box<[u8]>) -> Self {
+        Self { name: Some(name), ..kind.into() }
+    }
+
     /// Bytes of statements that it keeps in memory.
     fn holds(&self) -> usize {
         let length = |statement: &Option<Arc<Statement>>| {
@@ -118,6 +123,8 @@ pub struct Expectations {
     unflushed: usize,
     /// ReadyForQuery messages that must still come.
     pending: u32,
+    /// Those that came, or will not.
+    ended: u64,
     /// An extended batch failed and its Sync was not sent yet: the server skips what comes.
     skipping: bool,
     /// An extended batch was begun and its Sync was not sent yet: its transaction is open, even
@@ -159,6 +166,58 @@ impl Expectations {
     /// ReadyForQuery messages that must still come.
     pub fn pending(&self) -> u32 {
         self.pending
+    }
+
+    /// Number of the batch that the next request belongs to. A batch is what one ReadyForQuery
+    /// ends; numbers ascend.
+    pub fn batch(&self) -> u64 {
+        self.ended + u64::from(self.pending) + 1
+    }
+
+    /// Number of the last batch that is over.
+    pub fn last_ended(&self) -> u64 {
+        self.ended
+    }
+
+    /// Names of statements that are being parsed.
+    pub fn coming_names(&self) -> HashSet<Box<[u8]>> {
+        let coming = self.queue.iter().filter(|entry| parses(entry.kind));
+        coming.filter_map(|entry| entry.name.clone()).collect()
+    }
+
+    /// Whether the unnamed statement is being parsed.
+    pub fn is_unnamed_coming(&self) -> bool {
+        self.queue.iter().any(|entry| parses(entry.kind) && entry.name.is_none())
+    }
+
+    /// Statements that are being prepared on the connection.
+    pub fn coming_statements(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.queue.iter().filter_map(|entry| match entry.kind {
+            Kind::Parse | Kind::ParseInjected => entry.statement.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// A statement of this name, or of any, is gone: no request in flight that fails brings it
+    /// back. Returns whether another one of this name is being parsed.
+    pub fn is_gone(&mut self, name: Option<&[u8]>) -> bool {
+        let mut seen: HashSet<Box<[u8]>> = HashSet::new();
+        let mut comes = false;
+        for entry in &mut self.queue {
+            let Some(own) = entry.name.as_ref().filter(|own| name.is_none_or(|n| n == &***own))
+            else {
+                continue;
+            };
+            if !(parses(entry.kind) || entry.kind == Kind::Close) {
+                continue;
+            }
+            comes |= parses(entry.kind);
+            if seen.insert(own.clone()) {
+                // The first one alone remembers it; the next ones remember each other's.
+                self.held -= entry.before.take().map_or(0, |before| before.body.len());
+            }
+        }
+        comes
     }
 
     /// Whether it is not certain what the connection owes.
@@ -277,8 +336,16 @@ impl Expectations {
 
     fn pop(&mut self) {
         if let Some(entry) = self.queue.pop_front() {
-            self.pending -= u32::from(ends(entry.kind));
+            self.ended(entry.kind);
             self.held -= entry.holds();
+        }
+    }
+
+    /// A ReadyForQuery came, or will not.
+    fn ended(&mut self, kind: Kind) {
+        if ends(kind) {
+            self.pending -= 1;
+            self.ended += 1;
         }
     }
 
@@ -362,7 +429,12 @@ impl Expectations {
     }
 
     fn saw_ours(&mut self, reply: u8) -> Reply {
-        self.failed |= reply == tag::ERROR && self.front() == Some(Kind::Apply);
+        if reply == tag::ERROR {
+            self.failed |= self.front() == Some(Kind::Apply);
+            let attempt = self.queue.front_mut().filter(|entry| entry.kind == Kind::Attempt);
+            let name = attempt.and_then(|entry| entry.name.take());
+            self.undone.extend(name.map(|name| Expect::named(Kind::Attempt, name)));
+        }
         if reply == tag::READY_FOR_QUERY {
             self.pop();
         }
@@ -388,9 +460,10 @@ impl Expectations {
                 let sync = self.queue.iter().position(|entry| entry.kind == Kind::Sync);
                 let skipped = sync.unwrap_or(self.queue.len());
                 self.skipping = sync.is_none();
-                for entry in self.queue.drain(..skipped).rev() {
+                let skipped: Vec<_> = self.queue.drain(..skipped).collect();
+                for entry in skipped.into_iter().rev() {
                     // A Query in a failed batch is skipped too.
-                    self.pending -= u32::from(ends(entry.kind));
+                    self.ended(entry.kind);
                     self.held -= entry.holds();
                     self.undone.push(entry);
                 }
@@ -411,7 +484,7 @@ impl Expectations {
                 }
                 Kind::Sync => {
                     self.queue.remove(at);
-                    self.pending -= 1;
+                    self.ended(Kind::Sync);
                 }
                 _ => {
                     self.lost = true;
@@ -425,6 +498,11 @@ impl Expectations {
         self.copying = false;
         self.syncs_in_copy = false;
     }
+}
+
+/// Whether a client's statement gets its name by it.
+fn parses(kind: Kind) -> bool {
+    matches!(kind, Kind::Parse | Kind::ParseCached)
 }
 
 fn ends(kind: Kind) -> bool {
@@ -518,6 +596,64 @@ mod tests {
         assert_eq!(run(">P >B +p >B >E >S <1 <E").2, 4);
         assert_eq!(run(">Q >P <E <Z").2, 0);
         assert!(run("+a >Q <E <Z").1.has_failed());
+    }
+
+    #[test]
+    fn batches_are_numbered_by_the_readyforquery_that_ends_them() {
+        // What is sent, the batch of the next request, the last one that is over.
+        for (script, next, over) in [
+            ("", 1, 0),
+            (">Q", 2, 0),
+            (">P >B >E", 1, 0),
+            (">P >B >E >S >Q", 3, 0),
+            (">P >B >E >S >Q <1 <2 <C <Z", 3, 1),
+            ("+a >Q <C <Z <E <Z", 3, 2),
+            // A Query in a batch that failed is never answered.
+            (">P >Q >P >S >Q <E", 4, 1),
+            (">P >Q >P >S >Q <E <Z <C <Z", 4, 3),
+            (">P >B >E >S <1 <2 <G >d >c >S <C <Z", 3, 2),
+        ] {
+            let (_, queue, _) = run(script);
+            assert_eq!((queue.batch(), queue.last_ended()), (next, over), "{script}: {queue:?}");
+        }
+    }
+
+    #[test]
+    fn a_statement_that_is_gone_does_not_come_back_with_a_failure() {
+        let body: Box<[u8]> = (*b"x").into();
+        let class = crate::query::Class::default();
+        let world = World { context: 0, version: 0, definitions: 0 };
+        let old = Arc::new(Statement::new(body, 0, world, class));
+        let entry = |kind, name: &[u8]| Expect {
+            before: Some(old.clone()),
+            ..Expect::named(kind, name.into())
+        };
+        let mut queue = Expectations::default();
+        queue.sent(request::QUERY);
+        queue.push(entry(Kind::Close, b"a"));
+        queue.push(entry(Kind::Parse, b"b"));
+        queue.push(entry(Kind::ParseCached, b"b"));
+        queue.push(entry(Kind::ParseInjected, b"c"));
+        let names = [(*b"b").into()].into_iter().collect();
+        assert_eq!((queue.coming_names(), queue.is_unnamed_coming()), (names, false));
+        assert!(!queue.is_gone(Some(b"a")) && queue.is_gone(Some(b"b")) && queue.is_gone(None));
+        queue.saw(tag::COMMAND_COMPLETE);
+        queue.saw(tag::READY_FOR_QUERY);
+        queue.saw(tag::ERROR);
+        let undone = queue.take_undone();
+        let kept: Vec<_> = undone.iter().rev().map(|entry| entry.before.is_some()).collect();
+        assert_eq!((kept, queue.held), (vec![false, false, true, true], 0));
+    }
+
+    #[test]
+    fn an_attempt_that_fails_says_whose_it_was() {
+        let mut queue = Expectations::default();
+        queue.push(Expect::named(Kind::Attempt, (*b"p").into()));
+        queue.sent(request::QUERY);
+        assert_eq!(queue.saw(tag::ERROR), Reply::Keep);
+        let undone = queue.take_undone();
+        assert_eq!((undone.len(), undone[0].name.as_deref()), (1, Some(&b"p"[..])));
+        assert!(!queue.has_failed());
     }
 
     #[test]

@@ -219,6 +219,12 @@ impl Statements {
         self.kept.is_empty()
     }
 
+    /// The server has no others any more.
+    pub fn retain(&mut self, stays: impl Fn(&Arc<Statement>) -> bool) {
+        self.kept.retain(|_, kept| stays(&kept.statement));
+        self.bytes = self.kept.values().map(|kept| kept.statement.body.len()).sum();
+    }
+
     /// The server has none any more.
     pub fn clear(&mut self) {
         self.kept.clear();

@@ -203,7 +203,7 @@ fn account(tag: u8, body: &[u8], state: &mut ConnState, mux: &mut Mux, work: &mu
             }
         }
         replies::tag::ERROR => {
-            mux.failed();
+            mux.failed(state);
             if let (Ok(report), Some(work)) = (Report::parse(body), work) {
                 let detail = report.detail.unwrap_or_default();
                 let detail = || String::from_utf8_lossy(detail).into_owned();

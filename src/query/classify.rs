@@ -7,6 +7,9 @@ use super::lexer::{Lexer, Token};
 use super::names::Names;
 use super::settings::{Change, SettingValue};
 
+/// Names of prepared statements in one text; what is beyond them is PostgreSQL's alone.
+const MOST_REFERENCES: usize = 256;
+
 /// A name of a prepared statement in SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
@@ -358,7 +361,9 @@ impl<'a> Reader<'a> {
         let first = ahead.next();
         if first.is_some_and(|token| token.is_word(b"prepare")) {
             self.lexer = ahead;
-        } else if first.is_some_and(|token| token.is_word(b"all")) {
+        }
+        if self.lexer.clone().next().is_some_and(|token| token.is_word(b"all")) {
+            self.add(Effects::DEALLOCATE_ALL);
             return self.skip();
         }
         self.refer(Reference::Deallocates);
@@ -373,7 +378,7 @@ impl<'a> Reader<'a> {
             Some(Token::Quoted(name)) => String::from_utf8_lossy(name).replace("\"\"", "\""),
             _ => return,
         };
-        if self.class.refers_to.len() < 16 {
+        if self.class.refers_to.len() < MOST_REFERENCES {
             self.class.refers_to.push(kind(name.into()));
         }
     }
@@ -637,7 +642,11 @@ mod tests {
         let refers = |sql: &str| classify(sql.as_bytes(), &names()).refers_to;
         assert_eq!(refers("execute A(1)"), [Reference::Executes("a".into())]);
         assert_eq!(refers("deallocate prepare \"A\""), [Reference::Deallocates("A".into())]);
-        assert_eq!(refers("deallocate all"), []);
+        for all in ["deallocate all", "deallocate prepare all"] {
+            assert_eq!(refers(all), []);
+            assert!(effects(all).has(Effects::DEALLOCATE_ALL), "{all}");
+        }
+        assert_eq!(refers("deallocate \"all\""), [Reference::Deallocates("all".into())]);
         assert_eq!(refers("prepare b as select 1"), [Reference::Prepares("b".into())]);
         assert!(effects("execute a").has(Effects::EXECUTES));
         assert!(effects("create table x as execute a").has(Effects::UNCLEAR));

@@ -212,10 +212,9 @@ impl Mux {
             message.remove();
             return Ok(());
         }
-        self.note(&class, message.whole, conn);
         conn.unnamed = None;
         self.refer_by_name(conn, &mut message, &class);
-        self.deallocate(&class);
+        self.note(&class, message.whole, conn);
         conn.expect.sent(tag::QUERY);
         message.pass();
         Ok(())
@@ -513,6 +512,7 @@ impl Mux {
             Self::put_refusal(conn, message, excess);
             return false;
         }
+        self.refer_by_name(conn, message, class);
         if statement.world.version != self.version {
             let text = cstr(&statement.body).unwrap_or(&statement.body);
             let class = classify(text, &self.names);
@@ -520,8 +520,6 @@ impl Mux {
         } else if !class.effects.is_none() || !class.changes.is_empty() {
             self.note(class, bytes, conn);
         }
-        self.refer_by_name(conn, message, class);
-        self.deallocate(class);
         true
     }
 
@@ -530,6 +528,7 @@ impl Mux {
         if class.effects.has(REFERS) && conn.tx != TxStatus::Failed {
             let batch = self.under_own_names(conn, class).send(conn);
             message.put_before(&batch);
+            self.stand_ins_go_with(conn.expect.batch());
         }
     }
 

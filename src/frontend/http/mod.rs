@@ -8,6 +8,7 @@ mod error;
 mod extract;
 mod fetch;
 mod formats;
+pub mod fuzz;
 mod kept;
 mod open;
 mod paging;
