@@ -288,6 +288,19 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
     }
 }
 
+/// Understands what came behind the answer to a request of our own, which was read with it.
+pub fn catch_up(
+    conn: &mut BackendConn,
+    mux: &mut Mux,
+    slot: &Arc<CancelSlot>,
+    work: &mut Option<Work>,
+) -> Result<(), Error> {
+    match conn.inbound.unscanned().is_empty() {
+        true => Ok(()),
+        false => scan_replies(conn, mux, slot, work),
+    }
+}
+
 struct Relay<'a, 'b> {
     link: &'a mut Link<'b>,
     client: &'a mut Client,
