@@ -371,7 +371,8 @@ impl Relay<'_, '_> {
             return None;
         }
         let mux = &mut *self.link.mux;
-        let may_go = mux.settle();
+        let pool = self.link.executor.pool();
+        let may_go = mux.settle() || pool.is_wanted() && mux.settle_wanted();
         if mux.pins().bits() != self.link.tally.pinned() {
             self.link.executor.note_pins(self.link.protocol, mux.pins(), self.link.tally);
         }
@@ -390,7 +391,7 @@ impl Relay<'_, '_> {
             return Some(Pause::NeedsProbe);
         }
         let waits = !self.link.has_timer && mux.next_look(Duration::ZERO).is_some();
-        if !self.link.executor.pool().is_wanted() {
+        if !pool.is_wanted() {
             return waits.then_some(Pause::Held);
         }
         if mux.wants_probe() {
