@@ -305,6 +305,10 @@ config! {
         max_sockets: usize = 20_000 => live;
         /// Seconds an idle HTTP connection is kept.
         keep_alive_secs: Secs = Secs(75) => live;
+        /// Whether clients may speak HTTP/2: over TLS by ALPN, in clear text by prior knowledge.
+        enable_http2: bool = true;
+        /// Requests that a client may have in work at once on one HTTP/2 connection.
+        http2_max_streams: u32 = 100 => live;
     }
 
     /// PostgreSQL behind RustyDB.
