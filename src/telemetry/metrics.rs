@@ -12,6 +12,7 @@ use prometheus::{
 
 use super::access::AccessMetrics;
 use super::classes::ClassMetrics;
+use super::http::HttpMetrics;
 use super::jobs::JobMetrics;
 use super::native::NativeMetrics;
 use super::{Deadlocks, SlowQuery};
@@ -194,6 +195,8 @@ pub struct Metrics {
     pub access: AccessMetrics,
     /// Long operations.
     pub jobs: JobMetrics,
+    /// Connections of HTTP, and what stays over several requests.
+    pub http: HttpMetrics,
     /// Pool of the clients' roles.
     pub main_pool: PoolMetrics,
     /// Pool of the system role.
@@ -235,10 +238,6 @@ pub struct Metrics {
     api_duration: HistogramVec,
     /// HTTP requests in work.
     pub api_in_flight: IntGauge,
-    /// Connections with HTTP/2, which are among all of HTTP.
-    pub http2_connections: IntCounter,
-    /// Streams of HTTP/2 that ended because their client took nothing of the answer.
-    pub http2_stalled: IntCounter,
     /// Whether the backend answered the last check.
     pub backend_up: IntGauge,
     /// Restarts of the embedded PostgreSQL.
@@ -326,6 +325,7 @@ impl Metrics {
             classes,
             access,
             jobs: JobMetrics::new(&make),
+            http: HttpMetrics::new(&make),
             main_pool,
             system_pool,
             query_active: make.gauge("rustydb_query_active", "Requests in work"),
@@ -431,14 +431,6 @@ impl Metrics {
                 &["method", "endpoint"],
             ),
             api_in_flight: make.gauge("rustydb_api_requests_in_flight", "HTTP requests in work"),
-            http2_connections: make.counter(
-                "rustydb_api_http2_connections_total",
-                "HTTP connections that speak HTTP/2",
-            ),
-            http2_stalled: make.counter(
-                "rustydb_api_http2_streams_stalled_total",
-                "Streams of HTTP/2 that ended because their client took nothing of the answer",
-            ),
             backend_up: make.gauge("rustydb_backend_up", "Whether PostgreSQL answers"),
             backend_restarts: make
                 .counter("rustydb_backend_restarts_total", "Restarts of the embedded PostgreSQL"),

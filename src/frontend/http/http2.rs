@@ -59,7 +59,7 @@ impl HttpDoor {
         let config = self.config.now();
         let (keep, patience) =
             (config.api.keep_alive_secs.duration(), config.api.stall_timeout_secs.duration());
-        self.metrics.http2_connections.inc();
+        self.metrics.http.http2_connections.inc();
         let streams = Arc::new(Streams::new(patience, self.metrics.clone()));
         let builder = builder(&config.api, streams.clone());
         drop(config);
@@ -196,7 +196,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
                 biased;
                 () = stream => {}
                 () = turn.is_missed(streams.patience) => {
-                    streams.metrics.http2_stalled.inc();
+                    streams.metrics.http.http2_stalled.inc();
                     streams.stalled.notify_one();
                 }
             }

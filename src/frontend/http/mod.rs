@@ -184,7 +184,8 @@ impl HttpDoor {
         };
         let stream = Counted::new(stream, ahead, metrics);
         let finished = match is_http2 {
-            true => self.serve_http2(stream, router, (peer, way)).await,
+            // Boxed, so that the others do not cost as much memory.
+            true => Box::pin(self.serve_http2(stream, router, (peer, way))).await,
             false => self.serve_http1(stream, router, (peer, way)).await,
         };
         if let Err(e) = finished {

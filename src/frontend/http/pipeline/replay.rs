@@ -249,6 +249,7 @@ async fn keyed(
         parts.uri.path_and_query().map_or(b"", |target| target.as_str().as_bytes()),
         parts.headers.get(header::CONTENT_TYPE).map_or(b"", |value| value.as_bytes()),
         parts.headers.get("x-transaction-id").map_or(b"", |value| value.as_bytes()),
+        parts.headers.get("x-session-id").map_or(b"", |value| value.as_bytes()),
         &bytes,
     ]);
     let ttl = door.config.now().api.idempotency_ttl_secs.duration();
