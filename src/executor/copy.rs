@@ -103,7 +103,7 @@ async fn settle(conn: &mut BackendConn) -> Result<u64> {
             tag::COMMAND_COMPLETE => {
                 let done = replies::command_complete(conn.body()).map_err(Error::backend_lost)?;
                 // An INSERT after it takes them to where they belong.
-                if matches!(done.command.as_ref(), "COPY" | "INSERT") {
+                if matches!(done.command, "COPY" | "INSERT") {
                     rows = done.rows;
                 }
             }
