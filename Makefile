@@ -47,7 +47,7 @@ doc: ## Build the documentation, warnings are errors
 
 fuzz: ## Fuzz each target for a minute (needs nightly Rust and cargo-fuzz)
 	for target in frame_scanner startup_packet backend_message native_frame native_message native_value \
-		native_codec rows_request; do \
+		native_codec rows_request sql_text msgpack_body; do \
 		$(CARGO) +nightly fuzz run $$target -- -max_total_time=60 || exit 1; \
 	done
 

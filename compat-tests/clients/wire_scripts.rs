@@ -46,8 +46,8 @@ fn check(way: Way, scripts: &[Script]) {
 #[test]
 fn the_message_flow_is_postgresqls_on_ever_other_backends() {
     let mut scripts = scripts("wire", 60);
-    // A statement that another backend prepares anew does not fail after a change of its table
-    // as the old plan would: PostgreSQL's 0A000 does not come, the rows do.
+    // A statement that nobody has had described does not fail on another backend after a change of
+    // its table as the old plan would: PostgreSQL's 0A000 does not come, the rows do.
     scripts.retain(|script| script.name != "prepared-06-ddl");
     check(Way::Displaced(quiet()), &scripts);
 }

@@ -110,6 +110,8 @@ fn a_connection_that_fails_its_check_is_replaced_unnoticed() {
     };
     let (status, first) = ask();
     assert_eq!(status, 200, "{first}");
+    let idle = || server.metric("rustydb_pool_idle_connections{pool=\"main\"}");
+    eventually("it is back", SOON, || idle() == 1.0);
     assert_eq!(ask().1, first, "what was used just now is not checked");
     let failures = "rustydb_pool_validation_failures_total{pool=\"main\"}";
     assert_eq!(server.metric(failures), 0.0);
@@ -180,6 +182,104 @@ fn a_postgresql_that_others_fill_is_named_as_the_reason() {
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     others.clear();
     eventually("room", SOON, || http_query(&server, "alice", "wonderland", "select 1").0 == 200);
+}
+
+/// A pool on a PostgreSQL with the roles alice and bob, and limits.
+fn limited(sql: &[&str]) -> (PlainPostgres, Server) {
+    let plain = PlainPostgres::init();
+    plain.launch("-c max_connections=30");
+    let admin = plain.connect();
+    for role in ["alice", "bob"] {
+        admin.value(&format!("create role {role} login password 'wonderland'")).unwrap();
+    }
+    sql.iter().for_each(|sql| drop(admin.value(sql).unwrap()));
+    let server = Server::builder()
+        .arg("--backend")
+        .arg(&plain.url())
+        .set("pool.acquire_timeout_secs=3")
+        .start();
+    (plain, server)
+}
+
+/// Many statements of `role` at once; all must succeed.
+fn many(server: &Server, role: &str, sql: &str) {
+    thread::scope(|scope| {
+        let ask = || http_query(server, role, "wonderland", sql);
+        let requests: Vec<_> = (0..20).map(|_| scope.spawn(ask)).collect();
+        for request in requests {
+            let (status, body) = request.join().unwrap();
+            assert_eq!(status, 200, "{body}");
+        }
+    });
+}
+
+#[test]
+fn the_limit_that_postgresql_has_for_a_role_makes_its_clients_wait_and_nobody_else() {
+    let (plain, server) = limited(&["alter role alice connection limit 2"]);
+    let client = |role: &str| {
+        Client::connect_to("127.0.0.1", server.port, role, "wonderland", "postgres").unwrap()
+    };
+    many(&server, "alice", "select pg_sleep(.05)");
+    let held = "select count(*) from pg_stat_activity where usename = 'alice'";
+    let held: usize = plain.connect().value(held).unwrap().parse().unwrap();
+    assert!((1..=2).contains(&held), "{held}");
+    let (first, second, third) = (client("alice"), client("alice"), client("alice"));
+    first.value("begin").unwrap();
+    second.value("begin").unwrap();
+    let waits = thread::spawn(move || third.value("select 1").unwrap_err());
+    // Meanwhile the others get as many connections as they want, at once.
+    let begun = Instant::now();
+    let others: Vec<_> = (0..6).map(|_| client("bob")).collect();
+    others.iter().for_each(|other| assert_eq!(other.value("begin").unwrap(), ""));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let error = waits.join().unwrap();
+    assert_eq!(sqlstate(&error), "53300");
+    let error = error.as_db_error().unwrap();
+    assert!(error.message().contains("too many connections for role \"alice\""), "{error:?}");
+    assert!(error.hint().unwrap().contains("CONNECTION LIMIT"), "{error:?}");
+    first.value("rollback").unwrap();
+    let again = client("alice");
+    eventually("room", SOON, || again.value("select 1").is_ok());
+}
+
+#[test]
+fn the_limit_that_postgresql_has_for_a_database_is_passed_on_from_role_to_role() {
+    let sql = ["create database small", "alter database small connection limit 1"];
+    let (_plain, server) = limited(&sql);
+    let client = |role: &str, database: &str| {
+        Client::connect_to("127.0.0.1", server.port, role, "wonderland", database).unwrap()
+    };
+    // Each turn needs a new connection in the place of the other role's.
+    let (alice, bob) = (client("alice", "small"), client("bob", "small"));
+    for _ in 0..3 {
+        assert_eq!(alice.value("select current_user").unwrap(), "alice");
+        assert_eq!(bob.value("select current_user").unwrap(), "bob");
+    }
+    alice.value("begin").unwrap();
+    let waits = thread::spawn(move || bob.value("select 1").unwrap_err());
+    many(&server, "bob", "select pg_sleep(.05)");
+    let error = waits.join().unwrap();
+    assert_eq!(sqlstate(&error), "53300");
+    let text = error.as_db_error().unwrap().message();
+    assert!(text.contains("too many connections for database \"small\""), "{text}");
+}
+
+#[test]
+fn a_limit_that_others_use_up_is_told_in_postgresqls_words() {
+    let (plain, server) = limited(&["alter role alice connection limit 1"]);
+    let elsewhere =
+        Client::connect_to("127.0.0.1", plain.port, "alice", "wonderland", "postgres").unwrap();
+    let begun = Instant::now();
+    let (status, body) = http_query(&server, "alice", "wonderland", "select 1");
+    assert_eq!(status, 503, "{body}");
+    let expected = r#"too many connections for role \"alice\""#;
+    assert!(body.contains("53300") && body.contains(expected), "{body}");
+    assert!(!body.contains("max_connections"), "{body}");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert_eq!(http_query(&server, "bob", "wonderland", "select 1").0, 200);
+    drop(elsewhere);
+    let ask = || http_query(&server, "alice", "wonderland", "select 1").0 == 200;
+    eventually("room", SOON, ask);
 }
 
 /// Statements that succeed, while somebody counts.

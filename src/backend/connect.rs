@@ -40,13 +40,35 @@ pub enum Credentials {
     Keys(ScramKeys),
 }
 
+/// Which limit of PostgreSQL a connection would exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitOf {
+    /// `CONNECTION LIMIT` of the role.
+    Role,
+    /// `CONNECTION LIMIT` of the database.
+    Database,
+    /// `max_connections` and its kin.
+    Server,
+}
+
+impl LimitOf {
+    /// The words are translated; the function that has written them is not.
+    fn of(report: &Report<'_>) -> Self {
+        match report.routine {
+            Some(b"InitializeSessionUserId") => Self::Role,
+            Some(b"CheckMyDatabase") => Self::Database,
+            _ => Self::Server,
+        }
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub enum ConnectError {
     /// Nobody listens, or the server is starting or stopping: it may work in a moment.
     Unavailable(Error),
-    /// The server has no room for another connection.
-    Full(Error),
+    /// The server has no room for another connection, by this limit.
+    Full(Error, LimitOf),
     /// The server said no; the client reads its words.
     Refused(Error),
 }
@@ -56,7 +78,7 @@ impl ConnectError {
     pub fn into_error(self) -> Error {
         match self {
             ConnectError::Unavailable(error)
-            | ConnectError::Full(error)
+            | ConnectError::Full(error, _)
             | ConnectError::Refused(error) => error,
         }
     }
@@ -176,16 +198,16 @@ fn not_open(cause: io::Error) -> ConnectError {
 }
 
 /// PostgreSQL's words stay. It names the limit of a role or a database, but not its own.
-fn full(error: Error) -> ConnectError {
-    let named = error.message().starts_with("too many connections for");
+fn full(error: Error, limit: LimitOf) -> ConnectError {
     let error = error.with_kind(ErrorKind::PoolExhausted);
-    ConnectError::Full(match named {
-        true => error,
-        false => error.with_hint(
+    let error = match limit {
+        LimitOf::Role | LimitOf::Database => error,
+        LimitOf::Server => error.with_hint(
             "PostgreSQL's max_connections is reached; raise it, or lower pool.max_size so that \
              RustyDB and all others fit",
         ),
-    })
+    };
+    ConnectError::Full(error, limit)
 }
 
 fn lost(error: Error) -> ConnectError {
@@ -238,7 +260,9 @@ impl LogIn<'_> {
                     report.to_error().with_kind(ErrorKind::ServiceUnavailable),
                 )
             }
-            Ok(report) if report.sqlstate == b"53300" => full(report.to_error()),
+            Ok(report) if report.sqlstate == b"53300" => {
+                full(report.to_error(), LimitOf::of(&report))
+            }
             Ok(report) => ConnectError::Refused(report.to_error()),
             Err(e) => malformed(e),
         }

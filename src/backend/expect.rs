@@ -2,7 +2,7 @@
 //! reply is known to belong to a request, and the end of the last one is known for certain.
 //! (<https://www.postgresql.org/docs/current/protocol-flow.html>)
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::statements::Statement;
@@ -51,18 +51,23 @@ pub enum Kind {
     Close,
     /// CopyDone or CopyFail, sent before the COPY was known to be open. No reply.
     CopyEnd,
+    /// Ours, a Describe: what it tells of a statement is not for the client, which is not listened
+    /// to until it is answered.
+    Look,
     /// Ours, in the place of a request that is refused: a Parse that fails, so that PostgreSQL
     /// treats the rest of the batch as it does after any failure.
-    Refused(Excess),
+    Refused(Refusal),
 }
 
-/// What there would be too much of.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Excess {
-    /// Prepared statements of the session.
+pub enum Refusal {
+    /// There would be too many prepared statements of the session.
     Number,
-    /// Bytes of their texts.
+    /// There would be too many bytes of their texts.
     Bytes,
+    /// The statement has other columns than those that the client was told.
+    Columns,
 }
 
 /// An entry. What the request did to the books can be undone when PostgreSQL skips it.
@@ -74,11 +79,16 @@ pub struct Expect {
     pub name: Option<Box<[u8]>>,
     /// What the name meant before.
     pub before: Option<Arc<Statement>>,
-    /// The statement that the connection gained or lost.
+    /// The statement that the connection gained or lost, or whose columns a Describe will tell.
     pub statement: Option<Arc<Statement>>,
 }
 
 impl Expect {
+    /// One that concerns a name.
+    pub fn named(kind: Kind, name: Box<[u8]>) -> Self {
+        Self { name: Some(name), ..kind.into() }
+    }
+
     /// Bytes of statements that it keeps in memory.
     fn holds(&self) -> usize {
         let length = |statement: &Option<Arc<Statement>>| {
@@ -113,6 +123,8 @@ pub struct Expectations {
     unflushed: usize,
     /// ReadyForQuery messages that must still come.
     pending: u32,
+    /// Those that came, or will not.
+    ended: u64,
     /// An extended batch failed and its Sync was not sent yet: the server skips what comes.
     skipping: bool,
     /// An extended batch was begun and its Sync was not sent yet: its transaction is open, even
@@ -156,6 +168,58 @@ impl Expectations {
         self.pending
     }
 
+    /// Number of the batch that the next request belongs to. A batch is what one ReadyForQuery
+    /// ends; numbers ascend.
+    pub fn batch(&self) -> u64 {
+        self.ended + u64::from(self.pending) + 1
+    }
+
+    /// Number of the last batch that is over.
+    pub fn last_ended(&self) -> u64 {
+        self.ended
+    }
+
+    /// Names of statements that are being parsed.
+    pub fn coming_names(&self) -> HashSet<Box<[u8]>> {
+        let coming = self.queue.iter().filter(|entry| parses(entry.kind));
+        coming.filter_map(|entry| entry.name.clone()).collect()
+    }
+
+    /// Whether the unnamed statement is being parsed.
+    pub fn is_unnamed_coming(&self) -> bool {
+        self.queue.iter().any(|entry| parses(entry.kind) && entry.name.is_none())
+    }
+
+    /// Statements that are being prepared on the connection.
+    pub fn coming_statements(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.queue.iter().filter_map(|entry| match entry.kind {
+            Kind::Parse | Kind::ParseInjected => entry.statement.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// A statement of this name, or of any, is gone: no request in flight that fails brings it
+    /// back. Returns whether another one of this name is being parsed.
+    pub fn is_gone(&mut self, name: Option<&[u8]>) -> bool {
+        let mut seen: HashSet<Box<[u8]>> = HashSet::new();
+        let mut comes = false;
+        for entry in &mut self.queue {
+            let Some(own) = entry.name.as_ref().filter(|own| name.is_none_or(|n| n == &***own))
+            else {
+                continue;
+            };
+            if !(parses(entry.kind) || entry.kind == Kind::Close) {
+                continue;
+            }
+            comes |= parses(entry.kind);
+            if seen.insert(own.clone()) {
+                // The first one alone remembers it; the next ones remember each other's.
+                self.held -= entry.before.take().map_or(0, |before| before.body.len());
+            }
+        }
+        comes
+    }
+
     /// Whether it is not certain what the connection owes.
     pub fn is_lost(&self) -> bool {
         self.lost
@@ -178,7 +242,21 @@ impl Expectations {
 
     /// Whether more requests may be sent.
     pub fn has_room(&self) -> bool {
-        self.queue.len() < MAX_IN_FLIGHT && self.held < MAX_HELD
+        let looks = self.queue.back().is_some_and(|entry| entry.kind == Kind::Look);
+        self.queue.len() < MAX_IN_FLIGHT && self.held < MAX_HELD && !looks
+    }
+
+    /// The statement whose columns the next reply may tell, and whether that is a look of ours.
+    #[inline]
+    pub fn described(&self) -> Option<(&Arc<Statement>, bool)> {
+        let unanswered = |entry: &&Expect| matches!(entry.kind, Kind::ParseCached | Kind::CopyEnd);
+        let next = self.queue.iter().find(|entry| !unanswered(entry))?;
+        match next.kind {
+            Kind::Describe | Kind::Look => {
+                Some((next.statement.as_ref()?, next.kind == Kind::Look))
+            }
+            _ => None,
+        }
     }
 
     /// Whether a Flush of ours has to go before the next request; it is noted as sent.
@@ -258,8 +336,16 @@ impl Expectations {
 
     fn pop(&mut self) {
         if let Some(entry) = self.queue.pop_front() {
-            self.pending -= u32::from(ends(entry.kind));
+            self.ended(entry.kind);
             self.held -= entry.holds();
+        }
+    }
+
+    /// A ReadyForQuery came, or will not.
+    fn ended(&mut self, kind: Kind) {
+        if ends(kind) {
+            self.pending -= 1;
+            self.ended += 1;
         }
     }
 
@@ -283,7 +369,7 @@ impl Expectations {
     }
 
     /// Why the request was refused that the last reply, an error, answers.
-    pub fn refused(&self) -> Option<Excess> {
+    pub fn refused(&self) -> Option<Refusal> {
         match self.undone.last()?.kind {
             Kind::Refused(excess) => Some(excess),
             _ => None,
@@ -318,6 +404,11 @@ impl Expectations {
                 self.pop();
                 return Reply::Keep;
             }
+            (tag::PARAMETER_DESCRIPTION, Some(Kind::Look)) => return Reply::Keep,
+            (tag::ROW_DESCRIPTION | tag::NO_DATA, Some(Kind::Look)) => {
+                self.pop();
+                return Reply::Keep;
+            }
             (tag::PARSE_COMPLETE, Some(Kind::Parse))
             | (tag::BIND_COMPLETE, Some(Kind::Bind))
             | (tag::CLOSE_COMPLETE, Some(Kind::Close))
@@ -338,7 +429,12 @@ impl Expectations {
     }
 
     fn saw_ours(&mut self, reply: u8) -> Reply {
-        self.failed |= reply == tag::ERROR && self.front() == Some(Kind::Apply);
+        if reply == tag::ERROR {
+            self.failed |= self.front() == Some(Kind::Apply);
+            let attempt = self.queue.front_mut().filter(|entry| entry.kind == Kind::Attempt);
+            let name = attempt.and_then(|entry| entry.name.take());
+            self.undone.extend(name.map(|name| Expect::named(Kind::Attempt, name)));
+        }
         if reply == tag::READY_FOR_QUERY {
             self.pop();
         }
@@ -364,9 +460,10 @@ impl Expectations {
                 let sync = self.queue.iter().position(|entry| entry.kind == Kind::Sync);
                 let skipped = sync.unwrap_or(self.queue.len());
                 self.skipping = sync.is_none();
-                for entry in self.queue.drain(..skipped).rev() {
+                let skipped: Vec<_> = self.queue.drain(..skipped).collect();
+                for entry in skipped.into_iter().rev() {
                     // A Query in a failed batch is skipped too.
-                    self.pending -= u32::from(ends(entry.kind));
+                    self.ended(entry.kind);
                     self.held -= entry.holds();
                     self.undone.push(entry);
                 }
@@ -387,7 +484,7 @@ impl Expectations {
                 }
                 Kind::Sync => {
                     self.queue.remove(at);
-                    self.pending -= 1;
+                    self.ended(Kind::Sync);
                 }
                 _ => {
                     self.lost = true;
@@ -403,6 +500,11 @@ impl Expectations {
     }
 }
 
+/// Whether a client's statement gets its name by it.
+fn parses(kind: Kind) -> bool {
+    matches!(kind, Kind::Parse | Kind::ParseCached)
+}
+
 fn ends(kind: Kind) -> bool {
     matches!(kind, Kind::Query | Kind::Sync | Kind::Apply | Kind::Attempt)
 }
@@ -410,9 +512,10 @@ fn ends(kind: Kind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::World;
 
     /// Runs a script: `>x` sends, `<x` receives, `+x` sends one of ours: `p` Parse that the
-    /// connection has, `i` injected Parse, `a` Apply. Returns what the client gets.
+    /// connection has, `i` injected Parse, `l` Look, `a` Apply. Returns what the client gets.
     fn run(script: &str) -> (String, Expectations, usize) {
         let (mut queue, mut client, mut undone) = (Expectations::default(), String::new(), 0);
         let owed = |n: u32, client: &mut String| client.push_str(&"1".repeat(n as usize));
@@ -428,6 +531,7 @@ mod tests {
                     match tag {
                         b'p' => Kind::ParseCached,
                         b'i' => Kind::ParseInjected,
+                        b'l' => Kind::Look,
                         _ => Kind::Apply,
                     }
                     .into(),
@@ -454,6 +558,9 @@ mod tests {
             ("+p >B >D >E >S <2 <T <D <C <Z", "12TDCZ", true),
             ("+p >B >E +p >B >E >S <2 <C <2 <C <Z", "12C12CZ", true),
             ("+i >B >E >S <1 <2 <C <Z", "2CZ", true),
+            ("+i +l <1 <t <T >B >E >S <2 <C <Z", "2CZ", true),
+            ("+p +i +l <1 <t <n >B >E >S <2 <C <Z", "12CZ", true),
+            ("+i +l <E >S <Z", "EZ", true),
             ("+p >H", "1", false),
             (">B +p >H <2", "21", false),
             (">P >B >E >H <1 <2 <C", "12C", false),
@@ -492,22 +599,80 @@ mod tests {
     }
 
     #[test]
+    fn batches_are_numbered_by_the_readyforquery_that_ends_them() {
+        // What is sent, the batch of the next request, the last one that is over.
+        for (script, next, over) in [
+            ("", 1, 0),
+            (">Q", 2, 0),
+            (">P >B >E", 1, 0),
+            (">P >B >E >S >Q", 3, 0),
+            (">P >B >E >S >Q <1 <2 <C <Z", 3, 1),
+            ("+a >Q <C <Z <E <Z", 3, 2),
+            // A Query in a batch that failed is never answered.
+            (">P >Q >P >S >Q <E", 4, 1),
+            (">P >Q >P >S >Q <E <Z <C <Z", 4, 3),
+            (">P >B >E >S <1 <2 <G >d >c >S <C <Z", 3, 2),
+        ] {
+            let (_, queue, _) = run(script);
+            assert_eq!((queue.batch(), queue.last_ended()), (next, over), "{script}: {queue:?}");
+        }
+    }
+
+    #[test]
+    fn a_statement_that_is_gone_does_not_come_back_with_a_failure() {
+        let body: Box<[u8]> = (*b"x").into();
+        let class = crate::query::Class::default();
+        let world = World { context: 0, version: 0, definitions: 0 };
+        let old = Arc::new(Statement::new(body, 0, world, class));
+        let entry = |kind, name: &[u8]| Expect {
+            before: Some(old.clone()),
+            ..Expect::named(kind, name.into())
+        };
+        let mut queue = Expectations::default();
+        queue.sent(request::QUERY);
+        queue.push(entry(Kind::Close, b"a"));
+        queue.push(entry(Kind::Parse, b"b"));
+        queue.push(entry(Kind::ParseCached, b"b"));
+        queue.push(entry(Kind::ParseInjected, b"c"));
+        let names = [(*b"b").into()].into_iter().collect();
+        assert_eq!((queue.coming_names(), queue.is_unnamed_coming()), (names, false));
+        assert!(!queue.is_gone(Some(b"a")) && queue.is_gone(Some(b"b")) && queue.is_gone(None));
+        queue.saw(tag::COMMAND_COMPLETE);
+        queue.saw(tag::READY_FOR_QUERY);
+        queue.saw(tag::ERROR);
+        let undone = queue.take_undone();
+        let kept: Vec<_> = undone.iter().rev().map(|entry| entry.before.is_some()).collect();
+        assert_eq!((kept, queue.held), (vec![false, false, true, true], 0));
+    }
+
+    #[test]
+    fn an_attempt_that_fails_says_whose_it_was() {
+        let mut queue = Expectations::default();
+        queue.push(Expect::named(Kind::Attempt, (*b"p").into()));
+        queue.sent(request::QUERY);
+        assert_eq!(queue.saw(tag::ERROR), Reply::Keep);
+        let undone = queue.take_undone();
+        assert_eq!((undone.len(), undone[0].name.as_deref()), (1, Some(&b"p"[..])));
+        assert!(!queue.has_failed());
+    }
+
+    #[test]
     fn a_refusal_is_known_by_its_error() {
         let mut queue = Expectations::default();
         queue.sent(request::BIND);
-        queue.push(Kind::Refused(Excess::Number).into());
+        queue.push(Kind::Refused(Refusal::Number).into());
         queue.sent(request::EXECUTE);
         queue.sent(request::SYNC);
         queue.saw(tag::BIND_COMPLETE);
         assert_eq!(queue.refused(), None);
         queue.saw(tag::ERROR);
-        assert_eq!(queue.refused(), Some(Excess::Number));
+        assert_eq!(queue.refused(), Some(Refusal::Number));
         assert_eq!(queue.take_undone().len(), 2);
         queue.saw(tag::READY_FOR_QUERY);
         assert!(queue.is_idle() && queue.refused().is_none());
         // The error of an earlier request is not the refusal's.
         queue.sent(request::BIND);
-        queue.push(Kind::Refused(Excess::Bytes).into());
+        queue.push(Kind::Refused(Refusal::Bytes).into());
         queue.saw(tag::ERROR);
         assert_eq!(queue.refused(), None);
     }
@@ -516,8 +681,8 @@ mod tests {
     fn long_statements_are_bounded_and_their_answers_asked_for() {
         let body = vec![b'x'; 1 << 20].into();
         let class = crate::query::Class::default();
-        let long = Statement { body, context: 0, hash: 0, class, version: 0, raw: false };
-        let long = Arc::new(long);
+        let world = World { context: 0, version: 0, definitions: 0 };
+        let long = Arc::new(Statement::new(body, 0, world, class));
         let entry = || Expect { before: Some(long.clone()), ..Kind::Parse.into() };
         let (mut queue, mut flushes) = (Expectations::default(), 0);
         while queue.has_room() {
@@ -531,6 +696,21 @@ mod tests {
         queue.saw(tag::ERROR);
         assert_eq!((queue.take_undone().len(), queue.held), (4, 0));
         assert_eq!(entry().holds(), 1 << 20);
+    }
+
+    #[test]
+    fn nothing_follows_a_look() {
+        let mut queue = Expectations::default();
+        queue.push(Kind::ParseInjected.into());
+        queue.push(Kind::Look.into());
+        assert!(!queue.has_room());
+        queue.saw(tag::PARSE_COMPLETE);
+        assert!(!queue.has_room());
+        queue.saw(tag::NO_DATA);
+        assert!(queue.has_room());
+        queue.push(Kind::Look.into());
+        queue.saw(tag::ERROR);
+        assert!(queue.has_room() && queue.is_skipping());
     }
 
     #[test]

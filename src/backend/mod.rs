@@ -15,15 +15,15 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use connect::Target;
-pub use connect::{ConnectError, Connector, Credentials};
-pub use expect::{Excess, Expect, Expectations, Kind, Reply};
+pub use connect::{ConnectError, Connector, Credentials, LimitOf};
+pub use expect::{Expect, Expectations, Kind, Refusal, Reply};
 pub use gather::Gather;
 pub use roster::{Listed, Roster, Ticket};
 pub use servers::{Probe, Servers, Suspect};
-pub use statements::{ServerName, Statement, Statements};
+pub use statements::{ServerName, Statement, Statements, World};
 
 use crate::error::Error;
 use crate::limits::Permit;
@@ -39,6 +39,9 @@ pub const READ_SMALL: usize = 8 << 10;
 
 /// Bytes asked for at once while a large result streams.
 pub const READ_LARGE: usize = 64 << 10;
+
+/// How long PostgreSQL's end of a connection is waited for.
+const LONGEST_GOODBYE: Duration = Duration::from_secs(1);
 
 /// What a CancelRequest needs.
 #[derive(Clone, Debug)]
@@ -118,9 +121,26 @@ impl ConnState {
     /// PostgreSQL has forgotten everything beyond the start-up packet (`DISCARD ALL`).
     pub fn discarded_all(&mut self) {
         self.applied = Arc::default();
-        self.statements.clear();
         self.unnamed = None;
-        self.leftovers.clear();
+        self.deallocated_all();
+    }
+
+    /// PostgreSQL has no prepared statement any more, but those that are on their way.
+    pub fn deallocated_all(&mut self) {
+        let coming: Vec<_> = self.expect.coming_statements().map(Arc::as_ptr).collect();
+        self.statements.retain(|statement| coming.contains(&Arc::as_ptr(statement)));
+        match self.expect.is_single() {
+            true => self.leftovers.clear(),
+            // Some may have been left behind since.
+            false => self.leftovers.retain(|name| !name.starts_with(ServerName::PREFIX)),
+        }
+    }
+
+    /// A request is on its way that takes all prepared statements away, if it succeeds: what
+    /// comes behind it must not rely on them.
+    pub fn doubt_statements(&mut self) {
+        self.leftovers.extend(self.statements.names().map(|name| name.as_bytes().into()));
+        self.statements.clear();
     }
 
     /// Learns from the body of a message, if it says something that lasts.
@@ -444,6 +464,21 @@ impl BackendConn {
         let mut batch = bytes::BytesMut::new();
         crate::proto::frontend::terminate(&mut batch);
         let _ = self.stream.write_all(&batch).await;
+    }
+
+    /// The same, and waits for a moment until PostgreSQL has given its place away.
+    pub async fn close_and_wait(mut self) {
+        let end = async {
+            let mut batch = bytes::BytesMut::new();
+            crate::proto::frontend::terminate(&mut batch);
+            self.stream.write_all(&batch).await?;
+            let mut rest = Vec::with_capacity(READ_SMALL);
+            while self.stream.read_into(&mut rest).await? > 0 {
+                rest.clear();
+            }
+            io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(LONGEST_GOODBYE, end).await;
     }
 }
 

@@ -2,9 +2,11 @@
 //! prepared once and served to every session of the lane.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::proto::backend::row_description;
 use crate::query::{Class, NameHasher};
 
 /// A statement as a client wrote it.
@@ -12,34 +14,78 @@ use crate::query::{Class, NameHasher};
 pub struct Statement {
     /// What follows the name in Parse: text, number of types, types.
     pub body: Box<[u8]>,
-    /// What else decides its meaning; unique when it must not be shared.
-    pub context: u64,
-    /// Hash of both.
+    /// What else decides its meaning.
+    pub world: World,
+    /// Hash of the body and the context.
     pub hash: u64,
     /// What its text does.
     pub class: Class,
-    /// Version of the names that it was read with.
-    pub version: u64,
     /// It lives in the connection's unnamed statement, and is not shared.
     pub raw: bool,
+    /// Digest of its columns, as somebody was told of them; 0 = nobody has asked.
+    columns: AtomicU64,
 }
+
+/// What a text meant when it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct World {
+    /// What decides its meaning beside the text; unique when it must not be shared.
+    pub context: u64,
+    /// Version of the names that it was read with.
+    pub version: u64,
+    /// Number of the database's definitions at that time.
+    pub definitions: u64,
+}
+
+/// Digest of the columns of a statement that has none, and never will.
+const NO_COLUMNS: u64 = 1;
 
 impl Statement {
     /// One that sessions may share.
-    pub fn shared(
-        hasher: &impl BuildHasher,
-        body: Box<[u8]>,
-        context: u64,
-        class: Class,
-        version: u64,
-    ) -> Self {
-        let hash = hasher.hash_one((&body, context));
-        Self { body, context, hash, class, version, raw: false }
+    pub fn new(body: Box<[u8]>, hash: u64, world: World, class: Class) -> Self {
+        Self { body, world, hash, class, raw: false, columns: AtomicU64::new(0) }
+    }
+
+    /// The same, with its hash.
+    pub fn shared(hasher: &impl BuildHasher, body: Box<[u8]>, world: World, class: Class) -> Self {
+        let hash = hasher.hash_one((&body, world.context));
+        Self::new(body, hash, world, class)
+    }
+
+    /// Whether nobody knows its columns.
+    pub fn is_undescribed(&self) -> bool {
+        self.columns.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether somebody knows columns that may be others by now.
+    pub fn may_have_changed(&self, definitions: u64) -> bool {
+        self.world.definitions != definitions && self.columns.load(Ordering::Relaxed) > NO_COLUMNS
+    }
+
+    /// Notes the columns that a client is told (the body of a RowDescription; `None` = NoData).
+    pub fn describe(&self, hasher: &impl BuildHasher, columns: Option<&[u8]>) {
+        self.columns.store(digest(hasher, columns), Ordering::Relaxed);
+    }
+
+    /// Whether these are the columns that a client was told.
+    pub fn is_described_by(&self, hasher: &impl BuildHasher, columns: Option<&[u8]>) -> bool {
+        self.columns.load(Ordering::Relaxed) == digest(hasher, columns)
     }
 
     fn is(&self, body: &[u8], context: u64) -> bool {
-        self.context == context && *self.body == *body
+        self.world.context == context && *self.body == *body
     }
+}
+
+/// What PostgreSQL compares when it runs a prepared statement again: names and types.
+fn digest(hasher: &impl BuildHasher, columns: Option<&[u8]>) -> u64 {
+    let columns = columns.and_then(|body| row_description(body).ok());
+    let Some(columns) = columns else { return NO_COLUMNS };
+    let mut state = hasher.build_hasher();
+    for column in columns {
+        (column.name, column.type_oid, column.type_modifier).hash(&mut state);
+    }
+    state.finish().max(NO_COLUMNS + 1)
 }
 
 #[derive(Debug)]
@@ -105,7 +151,7 @@ impl Statements {
     pub fn name_of(&mut self, statement: &Statement) -> Option<ServerName> {
         let kept = self.kept.get_mut(&statement.hash)?;
         let same = std::ptr::eq(&*kept.statement, statement)
-            || kept.statement.is(&statement.body, statement.context);
+            || kept.statement.is(&statement.body, statement.world.context);
         if !same {
             return None;
         }
@@ -173,6 +219,12 @@ impl Statements {
         self.kept.is_empty()
     }
 
+    /// The server has no others any more.
+    pub fn retain(&mut self, stays: impl Fn(&Arc<Statement>) -> bool) {
+        self.kept.retain(|_, kept| stays(&kept.statement));
+        self.bytes = self.kept.values().map(|kept| kept.statement.body.len()).sum();
+    }
+
     /// The server has none any more.
     pub fn clear(&mut self) {
         self.kept.clear();
@@ -186,8 +238,8 @@ mod tests {
 
     fn statement(text: &str, hash: u64) -> Arc<Statement> {
         let body = text.as_bytes().into();
-        let class = Class::default();
-        Arc::new(Statement { body, context: 0, hash, class, version: 0, raw: false })
+        let world = World { context: 0, version: 0, definitions: 0 };
+        Arc::new(Statement::new(body, hash, world, Class::default()))
     }
 
     #[test]

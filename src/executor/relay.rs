@@ -179,7 +179,11 @@ impl Client {
                 continue;
             }
             let taken = mux.outgoing(state, &mut self.inbound, tag, body, idle);
-            let taken = taken.map_err(|Refused(error)| error)?;
+            let Some(taken) = taken.map_err(|Refused(error)| error)? else {
+                // It is looked at again when what it waits for is there.
+                self.scanner = Scanner::default();
+                return Ok(());
+            };
             if begins {
                 self.scanner.took(taken);
             }

@@ -14,6 +14,9 @@ use crate::proto::backend::{
 };
 use crate::proto::frame::{FrameBuf, HEADER, Step, Want};
 
+/// Bytes of the longest description: the types of 65,535 parameters; 1,664 columns need less.
+const LONGEST_DESCRIPTION: usize = 512 << 10;
+
 /// The client must know the parameters of the connection that it has now.
 pub fn tell_parameters(mux: &Mux, state: &ConnState, inbound: &mut FrameBuf) {
     let untold = mux.untold(state);
@@ -43,8 +46,12 @@ pub fn scan_replies(
     let BackendConn { inbound, scanner, state, cancel, .. } = conn;
     loop {
         let ours = state.expect.is_ours();
+        let described = state.expect.described().is_some();
         let rule = |tag| match replies::relay_rule(tag) {
             (Want::Header, longest) if ours => (Want::Body(READ_LARGE), longest),
+            (Want::Header, longest) if described && is_description(tag) => {
+                (Want::Body(LONGEST_DESCRIPTION), longest)
+            }
             rule => rule,
         };
         let (tag, body) = match scanner.step(inbound.unscanned(), rule) {
@@ -75,6 +82,15 @@ pub fn scan_replies(
                 return Err(Error::backend_lost("invalid message length from the server"));
             }
         };
+        if let Some(body) = body
+            && matches!(tag, replies::tag::ROW_DESCRIPTION | replies::tag::NO_DATA)
+            && let Some((statement, looks)) = state.expect.described()
+        {
+            let statement = statement.clone();
+            let columns = &inbound.unscanned()[HEADER..HEADER + body];
+            let columns = (tag == replies::tag::ROW_DESCRIPTION).then_some(columns);
+            mux.described(state, &statement, looks, columns);
+        }
         let mut reply = state.expect.saw(tag);
         put_owed(state.expect.take_owed(), inbound);
         let mut whole = HEADER + body.unwrap_or(0);
@@ -117,6 +133,11 @@ pub fn scan_replies(
         }
         put_owed(state.expect.flush_owed(), inbound);
     }
+}
+
+fn is_description(tag: u8) -> bool {
+    use replies::tag::{NO_DATA, PARAMETER_DESCRIPTION, ROW_DESCRIPTION};
+    matches!(tag, NO_DATA | PARAMETER_DESCRIPTION | ROW_DESCRIPTION)
 }
 
 /// The settings of the session are in force, and its own request comes next.
@@ -182,7 +203,7 @@ fn account(tag: u8, body: &[u8], state: &mut ConnState, mux: &mut Mux, work: &mu
             }
         }
         replies::tag::ERROR => {
-            mux.failed();
+            mux.failed(state);
             if let (Ok(report), Some(work)) = (Report::parse(body), work) {
                 let detail = report.detail.unwrap_or_default();
                 let detail = || String::from_utf8_lossy(detail).into_owned();

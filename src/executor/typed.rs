@@ -10,8 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 
-use crate::backend::BackendConn;
-use crate::backend::statements::{ServerName, Statement};
+use crate::backend::{BackendConn, ServerName, Statement, World};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::backend::{self as replies, Report, tag};
 use crate::proto::frontend::{self, tag as request};
@@ -130,14 +129,14 @@ impl Preludes {
     /// For sessions whose statements have hashes of this hasher.
     pub fn new(hasher: &RandomState) -> Self {
         let class = Class { effects: Effects::BEGIN, ..Class::default() };
-        let begin = Statement::shared(hasher, statement_body("BEGIN", &[]), CONTEXT, class, 0);
+        let begin = Statement::shared(hasher, statement_body("BEGIN", &[]), WORLD, class);
         let call =
             |at: usize| format!("pg_catalog.set_config(${},${},true)", 2 * at + 1, 2 * at + 2);
         let settings = (1..=MAX_LOCAL).map(|count| {
             let calls: Vec<_> = (0..count).map(call).collect();
             let sql = format!("select {}", calls.join(","));
             let body = statement_body(&sql, &vec![TEXT; 2 * count]);
-            Arc::new(Statement::shared(hasher, body, CONTEXT, Class::default(), 0))
+            Arc::new(Statement::shared(hasher, body, WORLD, Class::default()))
         });
         Self { begin: Arc::new(begin), settings: settings.collect() }
     }
@@ -152,6 +151,9 @@ const TEXT: u32 = 25;
 
 /// Keeps the statements of this module apart from those of PostgreSQL clients on a connection.
 pub const CONTEXT: u64 = 0x7479_7065_6400;
+
+/// That of statements of our own, which no definition changes.
+const WORLD: World = World { context: CONTEXT, version: 0, definitions: 0 };
 
 /// What follows the name in Parse.
 pub fn statement_body(sql: &str, types: &[u32]) -> Box<[u8]> {

@@ -39,7 +39,12 @@ impl Gate {
 
     /// Whether nobody can go in now.
     pub fn is_full(&self) -> bool {
-        self.inside.load(Ordering::Acquire) >= self.most()
+        self.inside() >= self.most()
+    }
+
+    /// How many are inside.
+    pub fn inside(&self) -> usize {
+        self.inside.load(Ordering::Acquire)
     }
 
     /// How many may be inside.

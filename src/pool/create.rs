@@ -34,7 +34,7 @@ impl Pool {
                     if why == Why::Throttled {
                         self.0.metrics().creation_throttled.inc();
                     }
-                    let alarm = Alarm(self.clone(), why);
+                    let alarm = Alarm(self.clone(), why, at);
                     runtime.spawn(async move {
                         tokio::time::sleep_until(at.into()).await;
                         let pool = alarm.0.clone();
@@ -127,9 +127,10 @@ impl Pool {
     fn waited_too_long(&self, lane: &LaneKey) -> Error {
         let secs = self.0.config().pool.acquire_timeout_secs.0;
         let inner = self.0.inner.lock();
-        let (limit, hint) = match (inner.gates.shut(lane), inner.creations.full(Instant::now())) {
+        let theirs = inner.creations.ceilings.words(lane, Instant::now());
+        let (limit, hint) = match (inner.gates.shut(lane), theirs) {
             (Some(shut), _) => (shut, "raise it"),
-            (None, Some(words)) => (words.to_owned(), "raise PostgreSQL's max_connections"),
+            (None, Some((words, hint))) => (words.to_owned(), hint),
             (None, None) => {
                 (format!("{} is {}", self.size_key(), inner.policy.max_size), "raise it")
             }
@@ -176,12 +177,12 @@ impl Patience {
 }
 
 /// Somebody who will wake the pool; when it goes, another is needed.
-struct Alarm(Pool, Why);
+struct Alarm(Pool, Why, Instant);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
         // No pumping here: an event loop that is shutting down drops what it is given at once.
-        self.0.0.inner.lock().wake(self.1);
+        self.0.0.inner.lock().wake(self.1, self.2);
     }
 }
 
@@ -204,7 +205,10 @@ impl Creating {
         if let Some(old) = self.order.evicted.take() {
             // Its room is the new one's.
             shared.metrics().destroyed("evicted", old.created.elapsed());
-            say_goodbye(old);
+            match self.order.is_tight {
+                true => old.close_and_wait().await,
+                false => say_goodbye(old),
+            }
         }
         let changes = shared.changes.count();
         let demand = self.order.demand.clone();
@@ -238,7 +242,7 @@ impl Creating {
                         self.fail(Failure::Unavailable, Some(&error));
                         return;
                     }
-                    ConnectError::Full(error) => Failure::Full(error),
+                    ConnectError::Full(error, limit) => Failure::Full(error, limit),
                     ConnectError::Refused(error) => Failure::Refused(error),
                 };
                 self.fail(failure, None);
@@ -250,9 +254,8 @@ impl Creating {
         self.ended = true;
         self.order.permits.clear();
         let [random] = random_bytes();
-        let ticket = self.order.ticket;
         let mut inner = self.pool.0.inner.lock();
-        let is_new = inner.not_created(ticket, failure, Instant::now(), random);
+        let is_new = inner.not_created(&self.order, failure, Instant::now(), random);
         drop(inner);
         if let Some(error) = error.filter(|_| is_new) {
             let cause = error.cause().map(ToString::to_string);

@@ -7,21 +7,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Demand;
+use super::ceilings::{Bars, Ceilings, Refusal};
 use super::inner::{Grant, Inner, LaneKey, Waiter};
 use super::sizing::{BackOff, Throttle};
-use crate::backend::BackendConn;
+use crate::backend::{BackendConn, LimitOf};
 use crate::config::{Pool, PoolOverrides};
 use crate::error::Error;
 use crate::limits::{Gate, Permit};
-
-/// How long a number of connections that PostgreSQL did not exceed is taken for its limit.
-const CEILING_LASTS: Duration = Duration::from_secs(5);
-
-/// How long a full PostgreSQL is asked again for a pool that has nothing else to wait for.
-const FULL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The room of single roles and databases.
 #[derive(Default)]
@@ -113,28 +108,21 @@ pub(super) struct Obstacles {
     user: bool,
     database: bool,
     total: bool,
+    /// Those that are PostgreSQL's own.
+    bars: Bars,
 }
 
 impl Obstacles {
     pub(super) fn any(&self) -> bool {
-        self.user || self.database || self.total
+        self.user || self.database || self.total || self.bars.any()
     }
 
     /// Whether closing a connection of `other` removes them.
     pub(super) fn are_removed_by(&self, key: &LaneKey, other: &LaneKey) -> bool {
-        (!self.user || key.role() == other.role())
-            && (!self.database || key.database() == other.database())
+        (!(self.user || self.bars.role) || key.role() == other.role())
+            && (!(self.database || self.bars.database) || key.database() == other.database())
+            && (!self.bars.senders || other.is_single_use())
     }
-}
-
-/// PostgreSQL's own limit, as far as it is known.
-struct Full {
-    /// Connections that the pool had, at least 1.
-    ceiling: usize,
-    since: Instant,
-    last: Instant,
-    /// PostgreSQL's words.
-    words: String,
 }
 
 /// What is known of the making of connections.
@@ -150,11 +138,12 @@ pub(super) struct Creations {
     throttle: Throttle,
     back_off: BackOff,
     outage: Option<Instant>,
-    full: Option<Full>,
+    /// PostgreSQL's own limits.
+    pub(super) ceilings: Ceilings,
     /// Somebody wakes up when the next may be made.
     is_awaited: bool,
-    /// Somebody wakes up when PostgreSQL's own limit is not believed in any more.
-    is_end_awaited: bool,
+    /// When somebody wakes up because a limit of PostgreSQL may let pass again.
+    next_look: Option<Instant>,
 }
 
 impl Creations {
@@ -168,9 +157,9 @@ impl Creations {
             throttle: Throttle::new(pool.creation_throttle, max_size, Instant::now()),
             back_off: BackOff::default(),
             outage: None,
-            full: None,
+            ceilings: Ceilings::default(),
             is_awaited: false,
-            is_end_awaited: false,
+            next_look: None,
         }
     }
 
@@ -184,18 +173,6 @@ impl Creations {
     pub(super) fn outage(&self) -> Option<Instant> {
         self.outage
     }
-
-    /// PostgreSQL's words about its own limit, while it is reached.
-    pub(super) fn full(&self, now: Instant) -> Option<&str> {
-        let full = self.full.as_ref()?;
-        (now.duration_since(full.last) < CEILING_LASTS).then_some(full.words.as_str())
-    }
-
-    fn ceiling(&self, now: Instant) -> usize {
-        let full = self.full.as_ref();
-        let known = full.filter(|full| now.duration_since(full.last) < CEILING_LASTS);
-        known.map_or(usize::MAX, |full| full.ceiling)
-    }
 }
 
 /// A connection to be made.
@@ -207,6 +184,8 @@ pub(super) struct Order {
     pub(super) permits: Vec<Permit>,
     /// To be closed first.
     pub(super) evicted: Option<BackendConn>,
+    /// PostgreSQL has no room until that one is really gone.
+    pub(super) is_tight: bool,
 }
 
 /// What is to be done next.
@@ -226,7 +205,7 @@ pub(super) enum Why {
     Throttled,
     /// The last attempt failed.
     BackOff,
-    /// PostgreSQL had no room a moment ago.
+    /// PostgreSQL had no room a moment ago, for anybody or for who waits.
     Full,
 }
 
@@ -234,8 +213,8 @@ pub(super) enum Why {
 pub(super) enum Failure {
     /// PostgreSQL cannot be reached, or there is no primary.
     Unavailable,
-    /// PostgreSQL has no room.
-    Full(Error),
+    /// PostgreSQL has no room, by this limit.
+    Full(Error, LimitOf),
     /// PostgreSQL said no to this role, database or parameters.
     Refused(Error),
     /// It was given up.
@@ -264,24 +243,26 @@ impl Inner {
         self.begin(demand, ticket, now)
     }
 
-    /// Nothing can be made. If that is because of PostgreSQL's own limit, somebody has to look
-    /// again when that is not believed in any more: nothing else need happen until then.
+    /// Nothing can be made. If that is because of PostgreSQL's own limits, somebody has to look
+    /// again when one of them may let pass: nothing else need happen until then.
     fn later(&mut self, now: Instant) -> Next {
-        let ends = self.creations.full.as_ref().map(|full| full.last + CEILING_LASTS);
-        let Some(at) = ends.filter(|at| *at > now && !self.waiters.is_empty()) else {
+        let creations = &mut self.creations;
+        let change = creations.ceilings.next_change(now).filter(|_| !self.waiters.is_empty());
+        let Some(at) = change else { return Next::Nothing };
+        if creations.next_look.is_some_and(|known| known <= at) {
             return Next::Nothing;
-        };
-        match std::mem::replace(&mut self.creations.is_end_awaited, true) {
-            true => Next::Nothing,
-            false => Next::Later { at, why: Why::Full },
         }
+        creations.next_look = Some(at);
+        Next::Later { at, why: Why::Full }
     }
 
     /// The time that was waited for has come.
-    pub(super) fn wake(&mut self, why: Why) {
+    pub(super) fn wake(&mut self, why: Why, at: Instant) {
+        let creations = &mut self.creations;
         match why {
-            Why::Full => self.creations.is_end_awaited = false,
-            Why::Throttled | Why::BackOff => self.creations.is_awaited = false,
+            // Another one may be waiting for an earlier moment since.
+            Why::Full => creations.next_look = creations.next_look.filter(|known| *known != at),
+            Why::Throttled | Why::BackOff => creations.is_awaited = false,
         }
     }
 
@@ -295,7 +276,7 @@ impl Inner {
         let mut open = waiters.filter(|w| !w.is_served && !w.grant.is_closed());
         let first = open.find(|waiter| {
             let key = &waiter.demand.lane;
-            let obstacles = self.obstacles(key, limit);
+            let obstacles = self.obstacles(key, limit, now);
             !obstacles.any()
                 || self.oldest_idle(|other| obstacles.are_removed_by(key, other)).is_some()
         });
@@ -306,7 +287,7 @@ impl Inner {
             return None;
         }
         let favourite = self.favourite(changes);
-        let favourite = favourite.filter(|demand| !self.obstacles(&demand.lane, limit).any());
+        let favourite = favourite.filter(|demand| !self.obstacles(&demand.lane, limit, now).any());
         if favourite.is_none() {
             self.creations.spare = 0;
         }
@@ -314,7 +295,7 @@ impl Inner {
     }
 
     fn begin(&mut self, demand: Demand, ticket: Option<u64>, now: Instant) -> Next {
-        let obstacles = self.obstacles(&demand.lane, self.limit(now));
+        let obstacles = self.obstacles(&demand.lane, self.limit(now), now);
         let mut evicted = None;
         if obstacles.any() {
             let removes = |other: &LaneKey| obstacles.are_removed_by(&demand.lane, other);
@@ -330,8 +311,10 @@ impl Inner {
             Some(ticket) => self.serve(ticket, true),
             None => self.creations.spare = self.creations.spare.saturating_sub(1),
         }
-        let permits = self.gates.enter(&demand.lane);
-        Next::Create(Box::new(Order { demand, ticket, permits, evicted }))
+        let mut permits = self.gates.enter(&demand.lane);
+        permits.extend(self.creations.ceilings.enter(&demand.lane));
+        let is_tight = self.total >= self.creations.ceilings.limit(now) || obstacles.bars.any();
+        Next::Create(Box::new(Order { demand, ticket, permits, evicted, is_tight }))
     }
 
     /// The connection that was made for a waiter is there. If it went to somebody else, or had to
@@ -355,17 +338,19 @@ impl Inner {
     }
 
     fn limit(&self, now: Instant) -> usize {
-        self.policy.max_size.min(self.creations.ceiling(now))
+        self.policy.max_size.min(self.creations.ceilings.limit(now))
     }
 
     /// What keeps this lane from getting one more connection now.
     pub(super) fn obstacles_now(&self, key: &LaneKey) -> Obstacles {
-        self.obstacles(key, self.limit(Instant::now()))
+        let now = Instant::now();
+        self.obstacles(key, self.limit(now), now)
     }
 
-    fn obstacles(&self, key: &LaneKey, limit: usize) -> Obstacles {
+    fn obstacles(&self, key: &LaneKey, limit: usize, now: Instant) -> Obstacles {
         let [user, database] = self.gates.of(key).map(|gate| gate.is_some_and(|g| g.is_full()));
-        Obstacles { user, database, total: self.total >= limit }
+        let bars = self.creations.ceilings.bars(key, now);
+        Obstacles { user, database, total: self.total >= limit, bars }
     }
 
     /// Whether a connection of lane `key` that comes back has to go, so that one can be made for
@@ -377,7 +362,7 @@ impl Inner {
         }
         let now = Instant::now();
         let own = &waiter.demand.lane;
-        let obstacles = self.obstacles(own, self.limit(now));
+        let obstacles = self.obstacles(own, self.limit(now), now);
         obstacles.any()
             && obstacles.are_removed_by(own, key)
             && creations.back_off.not_before(now, true).is_none()
@@ -396,16 +381,18 @@ impl Inner {
         }
     }
 
-    /// A connection was not made. Returns true when PostgreSQL has just gone out of reach.
+    /// A connection was not made; its permits are given back already. Returns true when PostgreSQL
+    /// has just gone out of reach.
     pub(super) fn not_created(
         &mut self,
-        ticket: Option<u64>,
+        order: &Order,
         failure: Failure,
         now: Instant,
         random: u8,
     ) -> bool {
         self.creations.running -= 1;
         self.room_freed();
+        let ticket = order.ticket;
         if let Some(ticket) = ticket {
             self.serve(ticket, false);
         }
@@ -424,23 +411,18 @@ impl Inner {
                 self.creations.outage.get_or_insert(now);
                 is_new
             }
-            Failure::Full(error) => {
-                self.creations.back_off.fail(now, random);
-                self.found_full(ticket, error, now);
+            Failure::Full(error, of) => {
+                let (words, total) = (error.message(), self.total);
+                let refusal = Refusal { of, words, total, now, random };
+                let verdict = self.creations.ceilings.reached(&order.demand.lane, &refusal);
+                if verdict.concerns_all {
+                    self.creations.back_off.fail(now, random);
+                }
+                if verdict.is_final {
+                    self.refuse(ticket, error);
+                }
                 false
             }
-        }
-    }
-
-    fn found_full(&mut self, ticket: Option<u64>, error: Error, now: Instant) {
-        let known = self.creations.full.take();
-        let known = known.filter(|full| now.duration_since(full.last) < CEILING_LASTS);
-        let since = known.map_or(now, |full| full.since);
-        let words = error.message().to_owned();
-        self.creations.full = Some(Full { ceiling: self.total.max(1), since, last: now, words });
-        // Nobody is going to give a connection back.
-        if self.total == 0 && now.duration_since(since) >= FULL_PATIENCE {
-            self.refuse(ticket, error);
         }
     }
 

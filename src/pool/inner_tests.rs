@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::super::creation::{Failure, Narrowed, Next, Order, Why};
 use super::super::{Demand, PoolKind};
 use super::{Grant, Inner, LaneKey, MAX_LANES, Turn};
-use crate::backend::{BackendConn, Credentials};
+use crate::backend::{BackendConn, Credentials, LimitOf};
 use crate::config::{Config, PoolOverride};
 use crate::error::{Error, ErrorKind};
 
@@ -69,9 +69,16 @@ fn made(inner: &mut Inner, mut order: Order, pid: u32) -> Option<BackendConn> {
 }
 
 fn failed(inner: &mut Inner, order: Order, failure: Failure) -> bool {
-    let ticket = order.ticket;
-    drop(order);
-    inner.not_created(ticket, failure, Instant::now(), 255)
+    failed_at(inner, order, failure, Instant::now())
+}
+
+fn failed_at(inner: &mut Inner, mut order: Order, failure: Failure, now: Instant) -> bool {
+    order.permits.clear();
+    inner.not_created(&order, failure, now, 255)
+}
+
+fn too_many(limit: LimitOf) -> Failure {
+    Failure::Full(Error::new(ErrorKind::PoolExhausted, "too many clients"), limit)
 }
 
 fn pid(receiver: &mut oneshot::Receiver<Grant>) -> Option<u32> {
@@ -166,7 +173,7 @@ async fn after_a_failure_nobody_hurries_and_success_ends_the_outage() {
     assert!(at > now && at <= now + Duration::from_millis(100) && why == Why::BackOff);
     // One is enough to wake up.
     assert!(matches!(inner.next_creation(now, 0), Next::Nothing));
-    inner.wake(Why::BackOff);
+    inner.wake(Why::BackOff, at);
     let Next::Create(again) = inner.next_creation(at, 0) else { panic!() };
     assert!(!failed(&mut inner, *again, Failure::Unavailable));
     assert!(first.try_recv().is_err());
@@ -254,7 +261,7 @@ async fn the_limit_of_one_role_keeps_nobody_else_waiting() {
 
 #[tokio::test]
 async fn a_full_postgresql_is_a_limit_while_the_pool_has_connections_and_an_error_otherwise() {
-    let full = || Failure::Full(Error::new(ErrorKind::PoolExhausted, "too many clients"));
+    let full = || too_many(LimitOf::Server);
     let (mut inner, a) = (inner(&config(5, 9)), of("a", "db"));
     let (_, mut first) = wait(&mut inner, &a);
     let begun = order(&mut inner);
@@ -264,7 +271,7 @@ async fn a_full_postgresql_is_a_limit_while_the_pool_has_connections_and_an_erro
     let begun = order(&mut inner);
     failed(&mut inner, begun, full());
     let now = Instant::now();
-    assert_eq!(inner.creations.full(now), Some("too many clients"));
+    assert_eq!(inner.creations.ceilings.words(&a.lane, now).unwrap().0, "too many clients");
     let Next::Later { at, why } = inner.next_creation(now + Duration::from_secs(1), 0) else {
         panic!()
     };
@@ -279,14 +286,74 @@ async fn a_full_postgresql_is_a_limit_while_the_pool_has_connections_and_an_erro
     let mut told = false;
     for _ in 0..5 {
         now += Duration::from_secs(1);
-        inner.wake(Why::BackOff);
+        inner.wake(Why::BackOff, now);
         let Next::Create(begun) = inner.next_creation(now, 0) else { break };
-        let ticket = begun.ticket;
-        inner.not_created(ticket, full(), now, 255);
+        failed_at(&mut inner, *begun, full(), now);
         told |= matches!(third.try_recv(), Ok(Grant::Refused(_)));
     }
     assert!(told);
     assert_eq!((inner.total(), inner.waiting()), (0, 0));
+}
+
+#[tokio::test]
+async fn the_limit_that_postgresql_has_for_one_role_keeps_nobody_else_waiting() {
+    let (mut inner, a, b) = (inner(&config(9, 9)), of("a", "db"), of("b", "db"));
+    let elsewhere = of("a", "other");
+    let (_, mut first) = wait(&mut inner, &a);
+    let begun = order(&mut inner);
+    made(&mut inner, begun, 1);
+    let Ok(Grant::Conn(lent)) = first.try_recv() else { panic!("the first was not served") };
+    let (_, mut second) = wait(&mut inner, &elsewhere);
+    let begun = order(&mut inner);
+    failed(&mut inner, begun, too_many(LimitOf::Role));
+    // Somebody has to look again, once.
+    let now = Instant::now();
+    let Next::Later { at, why } = inner.next_creation(now, 0) else { panic!() };
+    assert!(at > now && at < now + Duration::from_secs(1) && why == Why::Full);
+    assert!(nothing_to_make(&mut inner));
+    inner.wake(Why::Full, at);
+    let Next::Later { at: end, .. } = inner.next_creation(at, 0) else { panic!() };
+    assert!(end > now + Duration::from_secs(4));
+    // A moment that is not the awaited one any more changes nothing.
+    inner.wake(Why::Full, at);
+    assert!(matches!(inner.next_creation(at, 0), Next::Nothing));
+
+    let (_, mut third) = wait(&mut inner, &b);
+    let begun = order(&mut inner);
+    assert_eq!(begun.demand.lane, b.lane);
+    assert!(!begun.is_tight);
+    made(&mut inner, begun, 2);
+    assert_eq!(pid(&mut third), Some(2));
+    // The role's own connection makes room when it comes back; another's does not.
+    assert!(back(&mut inner, &b, 2).is_none());
+    let refused = inner.put_back(a.lane.clone(), me(), lent.conn);
+    assert!(refused.is_some());
+    drop(refused);
+    inner.room_freed();
+    let Next::Create(begun) = inner.next_creation(at, 0) else { panic!() };
+    assert_eq!(begun.demand.lane, elsewhere.lane);
+    made(&mut inner, *begun, 3);
+    assert_eq!(pid(&mut second), Some(3));
+}
+
+#[tokio::test]
+async fn an_idle_connection_gives_way_at_postgresqls_limit_and_is_waited_for() {
+    for (limit, other) in [(LimitOf::Role, of("a", "x")), (LimitOf::Database, of("b", "db"))] {
+        let (mut inner, a) = (inner(&config(9, 9)), of("a", "db"));
+        let (_, mut first) = wait(&mut inner, &a);
+        let begun = order(&mut inner);
+        made(&mut inner, begun, 1);
+        let Ok(Grant::Conn(lent)) = first.try_recv() else { panic!("the first was not served") };
+        assert!(inner.put_back(a.lane.clone(), me(), lent.conn).is_none());
+        let (_, mut second) = wait(&mut inner, &other);
+        let begun = order(&mut inner);
+        assert!(begun.evicted.is_none());
+        failed(&mut inner, begun, too_many(limit));
+        let begun = order(&mut inner);
+        assert!(begun.is_tight && begun.evicted.is_some(), "{limit:?}");
+        made(&mut inner, begun, 2);
+        assert_eq!((pid(&mut second), inner.total()), (Some(2), 1), "{limit:?}");
+    }
 }
 
 /// The connection that was made for a waiter may go to somebody else; then another one is made.

@@ -10,6 +10,7 @@
 //! Every connection is in exactly one of these states, and the total is the sum of them:
 //! being made (a slot), idle, parked, lent, being cleaned.
 
+mod ceilings;
 pub mod classes;
 mod create;
 mod creation;

@@ -89,6 +89,8 @@ pub struct Report<'a> {
     pub hint: Option<&'a [u8]>,
     /// `P`.
     pub position: Option<u32>,
+    /// `R`: the function in PostgreSQL's source.
+    pub routine: Option<&'a [u8]>,
     /// All of them.
     fields: &'a [u8],
 }
@@ -111,6 +113,7 @@ impl<'a> Report<'a> {
                 b'M' => report.message = value,
                 b'D' => report.detail = Some(value),
                 b'H' => report.hint = Some(value),
+                b'R' => report.routine = Some(value),
                 b'P' => {
                     report.position = std::str::from_utf8(value).ok().and_then(|p| p.parse().ok());
                 }

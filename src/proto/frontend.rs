@@ -54,6 +54,16 @@ pub fn put_close(out: &mut Vec<u8>, name: &[u8]) {
     put(out, tag::CLOSE, &[b"S", name, b"\0"]);
 }
 
+/// Writes Describe of a statement.
+pub fn put_describe(out: &mut Vec<u8>, name: &[u8]) {
+    put(out, tag::DESCRIBE, &[b"S", name, b"\0"]);
+}
+
+/// Writes Flush.
+pub fn put_flush(out: &mut Vec<u8>) {
+    put(out, tag::FLUSH, &[]);
+}
+
 /// Writes Sync.
 pub fn put_sync(out: &mut Vec<u8>) {
     put(out, tag::SYNC, &[]);

@@ -6,6 +6,10 @@ use super::lexer::Lexer;
 use super::names::Names;
 use super::settings::Change;
 
+/// Bytes of a SET in a body that are read. One that is longer is not understood; and a text of
+/// nothing but SETs, each of which goes on to its end, is not read again for each of them.
+const LONGEST_SET: usize = 1 << 10;
+
 /// Reads the body of a function, in whatever language: every word in it counts, quoted or not.
 pub fn classify_body(body: &[u8], names: &Names) -> Class {
     let mut class = Class { timeless: true, ..Class::default() };
@@ -53,7 +57,8 @@ fn body_word(word: &[u8], begins: bool, rest: &[u8], names: &Names, class: &mut 
             Effects::UNCLEAR.and(Effects::INSERTS)
         }
         b"set" | b"set_config" => {
-            let mut reader = Reader::new(rest, names);
+            let near = &rest[..rest.len().min(LONGEST_SET)];
+            let mut reader = Reader::new(near, names);
             match word {
                 b"set" if begins => reader.set(),
                 b"set" => return,
@@ -77,6 +82,7 @@ mod tests {
         let mut names = Names::default();
         names.learn(b"audited", Effects::UNCLEAR);
         names.learn(b"orders", Effects::HAS_SEQUENCE);
+        let long_set = format!("begin set x = {}1; end", " ".repeat(LONGEST_SET));
         for (body, expected) in [
             ("begin update t set x = 1; return new; end", ""),
             ("begin execute 'select 1'; end", "unclear"),
@@ -85,6 +91,9 @@ mod tests {
             ("begin set work_mem = 1; end", "settings"),
             ("begin perform public.audited(1); end", "unclear"),
             ("create temp table x(a int)", "temporary objects"),
+            ("begin set local x = 1; end", ""),
+            ("begin set transaction isolation level serializable; end", ""),
+            (&long_set, "settings"),
         ] {
             let class = classify_body(body.as_bytes(), &names);
             let reason = class.effects.only(Effects::HOLDING).reason().unwrap_or("");

@@ -7,6 +7,9 @@ use super::lexer::{Lexer, Token};
 use super::names::Names;
 use super::settings::{Change, SettingValue};
 
+/// Names of prepared statements in one text; what is beyond them is PostgreSQL's alone.
+const MOST_REFERENCES: usize = 256;
+
 /// A name of a prepared statement in SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
@@ -29,7 +32,8 @@ pub struct Class {
     pub custom_settings: Vec<Box<str>>,
     /// Names of prepared statements that it refers to.
     pub refers_to: Vec<Reference>,
-    /// Its constants mean the same whenever it is parsed.
+    /// It means the same whenever it is parsed: neither its constants nor its columns depend on what
+    /// there is at that moment.
     pub timeless: bool,
 }
 
@@ -108,7 +112,13 @@ impl<'a> Reader<'a> {
                 self.skip();
             }
             b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint" | b"release" | b"show"
-            | b"fetch" | b"move" | b"close" | b"lock" | b"notify" | b"checkpoint" => self.skip(),
+            | b"move" | b"close" | b"lock" | b"notify" | b"checkpoint" => self.skip(),
+            b"fetch" => {
+                // It gives what its cursor gives. PostgreSQL ends with a segmentation fault when
+                // it is to describe one whose cursor is gone.
+                self.class.timeless = false;
+                self.skip();
+            }
             b"set" => self.set(),
             b"reset" => self.reset(),
             b"declare" => self.declare(),
@@ -340,6 +350,8 @@ impl<'a> Reader<'a> {
 
     fn execute(&mut self) {
         self.add(Effects::EXECUTES);
+        // It gives what the statement of that name gives.
+        self.class.timeless = false;
         self.refer(Reference::Executes);
     }
 
@@ -349,7 +361,9 @@ impl<'a> Reader<'a> {
         let first = ahead.next();
         if first.is_some_and(|token| token.is_word(b"prepare")) {
             self.lexer = ahead;
-        } else if first.is_some_and(|token| token.is_word(b"all")) {
+        }
+        if self.lexer.clone().next().is_some_and(|token| token.is_word(b"all")) {
+            self.add(Effects::DEALLOCATE_ALL);
             return self.skip();
         }
         self.refer(Reference::Deallocates);
@@ -364,7 +378,7 @@ impl<'a> Reader<'a> {
             Some(Token::Quoted(name)) => String::from_utf8_lossy(name).replace("\"\"", "\""),
             _ => return,
         };
-        if self.class.refers_to.len() < 16 {
+        if self.class.refers_to.len() < MOST_REFERENCES {
             self.class.refers_to.push(kind(name.into()));
         }
     }
@@ -628,7 +642,11 @@ mod tests {
         let refers = |sql: &str| classify(sql.as_bytes(), &names()).refers_to;
         assert_eq!(refers("execute A(1)"), [Reference::Executes("a".into())]);
         assert_eq!(refers("deallocate prepare \"A\""), [Reference::Deallocates("A".into())]);
-        assert_eq!(refers("deallocate all"), []);
+        for all in ["deallocate all", "deallocate prepare all"] {
+            assert_eq!(refers(all), []);
+            assert!(effects(all).has(Effects::DEALLOCATE_ALL), "{all}");
+        }
+        assert_eq!(refers("deallocate \"all\""), [Reference::Deallocates("all".into())]);
         assert_eq!(refers("prepare b as select 1"), [Reference::Prepares("b".into())]);
         assert!(effects("execute a").has(Effects::EXECUTES));
         assert!(effects("create table x as execute a").has(Effects::UNCLEAR));
@@ -674,6 +692,9 @@ mod tests {
             ("select 'int'::regtype", false),
             ("select now()", true),
             ("select 'x'", true),
+            ("fetch 1 from c", false),
+            ("explain execute s", false),
+            ("execute s(1)", false),
         ] {
             assert_eq!(classify(sql.as_bytes(), &names()).timeless, timeless, "{sql}");
         }

@@ -68,6 +68,8 @@ effects! {
     INSERTS = 23, "";
     /// A statement prepared with SQL is run.
     EXECUTES = 24, "";
+    /// DEALLOCATE ALL.
+    DEALLOCATE_ALL = 25, "";
 }
 
 impl Effects {

@@ -1,9 +1,53 @@
-//! What a fuzz target feeds: no request for rows may stop the server, whatever is in it.
+//! What fuzz targets feed: no SQL text and no request for rows may stop the server, whatever is in
+//! it.
 
+use super::lexer::{Lexer, Token};
 use super::plan::cursor::Position;
 use super::postgrest::{Options, Request, plan};
 use super::schema::Schema;
-use super::where_json;
+use super::{
+    Effects, Names, changes_database, classify, classify_body, quote_ident, quote_literal,
+    statements, where_json,
+};
+
+/// SQL text as a client sends it, or as the body of a function.
+pub fn sql_text(data: &[u8]) {
+    let mut names = Names::default();
+    names.learn(b"audited", Effects::UNCLEAR);
+    for complete in [false, true] {
+        if complete {
+            names.complete();
+        }
+        let class = classify(data, &names);
+        assert!(class.changes.len() <= 256 && class.refers_to.len() <= 256, "without bounds");
+        classify_body(data, &names);
+    }
+    changes_database(data);
+    let mut lexer = Lexer::new(data);
+    let mut at = 0;
+    while lexer.next().is_some() {
+        assert!(lexer.begin >= at && lexer.position() > lexer.begin, "it does not move on");
+        at = lexer.position();
+    }
+    assert!(lexer.position() <= data.len(), "behind the end");
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut end = 0;
+    for range in statements(text) {
+        assert!(end <= range.start && !text[range.clone()].is_empty(), "they overlap");
+        end = range.end;
+    }
+    let tokens = |sql: &str| {
+        let mut lexer = Lexer::new(sql.as_bytes());
+        let first = lexer.next().map(|token| match token {
+            Token::Text(_) => "text",
+            Token::Quoted(_) => "name",
+            _ => "something else",
+        });
+        (first, lexer.next().is_some(), lexer.unsure)
+    };
+    assert_eq!(tokens(&quote_literal(text)), (Some("text"), false, false), "it leaves its quotes");
+    assert_eq!(tokens(&quote_ident(text)), (Some("name"), false, false), "it leaves its quotes");
+}
 
 /// A query string, a body and headers, cut out of the bytes at NULs.
 pub fn rows_request(data: &[u8]) {
@@ -36,6 +80,60 @@ pub fn rows_request(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::{Names, classify, classify_body};
+
+    #[test]
+    fn bytes_that_are_no_sql() {
+        for data in [
+            &b""[..],
+            b"select 'a' \"b\" $$ c $$ /* d",
+            b"set a = 'b'; reset all; prepare x as select 1; deallocate all",
+            b"do $$ begin set x = 1; perform set_config('a', 'b', true); end $$",
+            b"'\\",
+            b"U&\"",
+            b"$a",
+            b"$1a$",
+            b"\xff'\xfe",
+            b"--",
+            b"/*/",
+        ] {
+            super::sql_text(data);
+        }
+    }
+
+    /// A client must not keep a thread busy by a text that is read again and again.
+    #[test]
+    fn the_time_is_in_proportion_to_the_text() {
+        let names = Names::default();
+        for piece in [
+            "then set ",
+            "set_config(",
+            "execute ",
+            "declare with hold ",
+            "prepare a as ",
+            "$a$ ",
+            "/*",
+            "'",
+            "\"",
+            "(",
+            ";set a = b",
+            "e'",
+            "set local a.b ",
+            "do '",
+            "set a.",
+        ] {
+            let text = piece.repeat((512 << 10) / piece.len());
+            let begun = Instant::now();
+            classify(text.as_bytes(), &names);
+            classify_body(text.as_bytes(), &names);
+            super::statements(&text);
+            let took = begun.elapsed();
+            assert!(took < Duration::from_secs(10), "{piece}: {took:?}");
+        }
+    }
+
     #[test]
     fn bytes_that_are_no_request() {
         for data in

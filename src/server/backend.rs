@@ -291,7 +291,7 @@ async fn check_external(
         let attempt = servers.connect(demand.lane.parameters(), &demand.credentials);
         let why = match tokio::time::timeout(EXTERNAL_WAIT, attempt).await {
             Ok(Ok(conn)) => break conn,
-            Ok(Err(ConnectError::Unavailable(_) | ConnectError::Full(_)))
+            Ok(Err(ConnectError::Unavailable(_) | ConnectError::Full(..)))
                 if Instant::now() < deadline =>
             {
                 tokio::time::sleep(Duration::from_millis(200)).await;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{Described, Event, Session, held};
-use crate::backend::statements::Statement;
+use crate::backend::{Statement, World};
 use crate::catalog::{Catalog, DatabaseNames, SequenceRule};
 use crate::error::{Error, Result};
 use crate::executor::typed::{self, Local, Preludes};
@@ -44,7 +44,7 @@ pub struct Known {
 impl Known {
     fn is_current(&self, names: &DatabaseNames) -> bool {
         self.definitions == names.definitions()
-            && self.statement.version == names.version()
+            && self.statement.world.version == names.version()
             && self.at.elapsed() < FRESH_FOR
     }
 }
@@ -199,7 +199,8 @@ impl Session {
             false => self.known.uses.fetch_add(1, Ordering::Relaxed).wrapping_add(1 << 63),
         };
         let hasher = &self.known.hasher;
-        let statement = Arc::new(Statement::shared(hasher, body, context, class, version));
+        let world = World { context, version, definitions };
+        let statement = Arc::new(Statement::shared(hasher, body, world, class));
         let most = self.most_statements;
         let conn = held(&mut self.lease)?.conn();
         let prepared = typed::describe(conn, &statement, most).await;
@@ -381,13 +382,8 @@ mod tests {
 
     fn known(store: &KnownStatements, names: &DatabaseNames, role: &str, sql: &str) -> Arc<Known> {
         let body = typed::statement_body(sql, &[]);
-        let statement = Statement::shared(
-            &store.hasher,
-            body,
-            typed::CONTEXT,
-            Class::default(),
-            names.version(),
-        );
+        let world = World { context: typed::CONTEXT, version: names.version(), definitions: 0 };
+        let statement = Statement::shared(&store.hasher, body, world, Class::default());
         Arc::new(Known {
             statement: Arc::new(statement),
             described: Described { parameters: Vec::new(), columns: Vec::new() },

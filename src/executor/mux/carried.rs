@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use crate::backend::{ConnState, Kind};
+use crate::backend::{ConnState, Expect, Kind};
 use crate::executor::mux::Mux;
 use crate::proto::backend::TxStatus;
 use crate::proto::frontend::{put_close, put_parse, put_query, put_sync};
@@ -34,18 +34,27 @@ impl Carried {
     }
 }
 
+/// A statement that is on the connection under the client's name for SQL in flight to take away. It
+/// need not be the right one, and is not when it could not be prepared any more.
+#[derive(Debug)]
+pub(super) struct StandIn {
+    /// Number of the batch of that SQL; `None` = of the next request.
+    batch: Option<u64>,
+    name: Box<[u8]>,
+}
+
 /// Requests of our own before one of the client's.
 pub(super) struct Injected {
     between: bool,
     open: bool,
-    messages: Vec<(Kind, Vec<u8>)>,
+    messages: Vec<(Expect, Vec<u8>)>,
 }
 
 impl Injected {
     fn close(&mut self, name: &[u8]) {
         let mut bytes = Vec::new();
         put_close(&mut bytes, name);
-        self.push(Kind::CloseInjected, bytes);
+        self.push(Expect::named(Kind::CloseInjected, name.into()), bytes);
     }
 
     /// In a transaction a savepoint takes back what a failure does; the statement stays.
@@ -56,7 +65,7 @@ impl Injected {
         if guarded {
             self.command(b"SAVEPOINT rdb_look");
         }
-        self.push(Kind::ParseInjected, bytes);
+        self.push(Expect::named(Kind::ParseInjected, name.into()), bytes);
         if guarded {
             self.command(b"ROLLBACK TO SAVEPOINT rdb_look");
             self.command(b"RELEASE SAVEPOINT rdb_look");
@@ -66,15 +75,15 @@ impl Injected {
     fn command(&mut self, sql: &[u8]) {
         let mut bytes = Vec::new();
         put_query(&mut bytes, sql);
-        self.messages.push((Kind::Attempt, bytes));
+        self.messages.push((Kind::Attempt.into(), bytes));
     }
 
-    fn push(&mut self, kind: Kind, mut bytes: Vec<u8>) {
+    fn push(&mut self, entry: Expect, mut bytes: Vec<u8>) {
         if self.between {
             put_sync(&mut bytes);
-            self.messages.push((Kind::Attempt, bytes));
+            self.messages.push((Expect { kind: Kind::Attempt, ..entry }, bytes));
         } else {
-            self.messages.push((kind, bytes));
+            self.messages.push((entry, bytes));
         }
     }
 
@@ -84,8 +93,8 @@ impl Injected {
         if !self.messages.is_empty() {
             conn.unnamed = None;
         }
-        for (kind, bytes) in self.messages {
-            conn.expect.push(kind.into());
+        for (entry, bytes) in self.messages {
+            conn.expect.push(entry);
             batch.extend_from_slice(&bytes);
         }
         batch
@@ -118,11 +127,49 @@ impl Mux {
 
     /// There are no prepared statements any more.
     pub(super) fn forget_statements(&mut self) {
-        self.named.clear();
-        self.own.clear();
-        self.native = false;
+        self.keep_only(&HashSet::new());
+    }
+
+    fn keep_only(&mut self, coming: &HashSet<Box<[u8]>>) {
+        self.named.keep_only(coming);
+        self.own.retain(|name| coming.contains(name));
+        self.stand_ins.retain(|one| self.own.contains(&one.name));
+        self.native = !self.own.is_empty();
         self.carried.clear();
         self.carried_effects = Some(Effects::NONE);
+    }
+
+    /// PostgreSQL has taken all of them away; those whose Parse is in flight come later.
+    pub(super) fn deallocated_all(&mut self, conn: &mut ConnState) {
+        self.keep_only(&conn.expect.coming_names());
+        conn.expect.is_gone(None);
+    }
+
+    /// PostgreSQL completed a DEALLOCATE of one.
+    pub(super) fn deallocated(&mut self, conn: &mut ConnState) {
+        let Some(name) = self.named.deallocated(conn.expect.last_ended() + 1) else { return };
+        let name = name.as_bytes();
+        self.stand_ins.retain(|one| *one.name != *name);
+        if !conn.expect.is_gone(Some(name)) {
+            self.named.remove(name);
+            self.own.remove(name);
+        }
+    }
+
+    /// The batch of their SQL is over, and they were not taken away.
+    pub(super) fn put_stand_ins_away(&mut self, batch: u64, conn: &mut ConnState) {
+        let over = |one: &mut StandIn| one.batch.is_some_and(|own| own <= batch);
+        for one in self.stand_ins.extract_if(.., over) {
+            if self.own.remove(&one.name) {
+                conn.leftovers.push(one.name);
+            }
+        }
+    }
+
+    /// The connection does not have a statement under the client's name after all.
+    pub(super) fn is_not_there(&mut self, name: &[u8]) {
+        self.own.remove(name);
+        self.stand_ins.retain(|one| *one.name != *name);
     }
 
     /// A look has shown which statements are there under the client's names.
@@ -188,9 +235,15 @@ impl Mux {
             if self.own.contains(name) || (reference.is_none() && !lists) {
                 continue;
             }
-            // What is only taken away again need not be the right one.
+            if let Some(at) = conn.leftovers.iter().position(|left| **left == *name) {
+                conn.leftovers.swap_remove(at);
+                injected.close(name);
+            }
             let goes = !lists && matches!(reference, Some(Reference::Deallocates(_)));
             injected.parse(name, if goes { EMPTY_STATEMENT } else { &statement.body });
+            if goes {
+                self.stand_ins.push(StandIn { batch: None, name: name.into() });
+            }
             self.own.insert(name.into());
         }
         if !self.own.is_empty() {
@@ -200,13 +253,8 @@ impl Mux {
         injected
     }
 
-    /// Statements that SQL takes away are not remembered.
-    pub(super) fn deallocate(&mut self, class: &Class) {
-        for reference in &class.refers_to {
-            if let Reference::Deallocates(name) = reference {
-                self.named.remove(name.as_bytes());
-                self.own.remove(name.as_bytes());
-            }
-        }
+    /// The next request is the one that the last stand-ins are for.
+    pub(super) fn stand_ins_go_with(&mut self, batch: u64) {
+        self.stand_ins.iter_mut().for_each(|one| one.batch = one.batch.or(Some(batch)));
     }
 }

@@ -6,8 +6,10 @@
 //! connection ([`super::probe`]) tells later whether that is still so.
 
 mod carried;
+mod columns;
 mod foreign;
 mod named;
+mod outcome;
 mod outgoing;
 mod pooled;
 
@@ -19,17 +21,18 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::backend::{ConnState, Excess, Expect, Kind, Statement, Told};
+use crate::backend::{ConnState, Kind, Statement, Told};
 use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
-use crate::error::Error;
-use crate::proto::backend::{TxStatus, parameter_status, put_parameter_status};
+use crate::proto::backend::{parameter_status, put_parameter_status};
 use crate::proto::frontend::{put_close, put_query, put_sync};
-use crate::query::{Change, Class, Effects, Names, SettingValue, Settings};
+use crate::query::{Change, Effects, Names, SettingValue, Settings};
 use crate::telemetry::Metrics;
 
 pub use crate::backend::APPLICATION_NAME;
 pub use carried::Carried;
+use carried::StandIn;
+use columns::Columns;
 pub use named::Limits;
 use named::Named;
 pub use outgoing::{Refused, rule};
@@ -72,8 +75,9 @@ pub struct Mux {
     pins: Effects,
     /// What the requests since the last settlement may have left behind.
     batch: Effects,
-    /// Changes that the statements in flight will make when PostgreSQL completes them.
-    pending: VecDeque<Change>,
+    /// Changes that the statements in flight will make when PostgreSQL completes them, with the
+    /// number of their batch ([`crate::backend::Expectations::batch`]).
+    pending: VecDeque<(u64, Change)>,
     /// Changes of the open transaction.
     journal: Vec<Change>,
     failed: bool,
@@ -83,10 +87,13 @@ pub struct Mux {
     custom: Vec<Box<str>>,
     named: Named,
     unnamed: Option<Arc<Statement>>,
+    columns: Columns,
     /// The client's names are the connection's: SQL has referred to prepared statements.
     native: bool,
     /// Statements prepared by protocol that are on the connection under the client's names.
     own: HashSet<Box<[u8]>>,
+    /// Those of them that are there to be taken away by SQL in flight.
+    stand_ins: Vec<StandIn>,
     /// Statements prepared with SQL, as a look at the connection has found them.
     carried: Vec<Carried>,
     /// What running one of them may leave behind; `None` = not known.
@@ -151,8 +158,10 @@ impl Mux {
             custom: Vec::new(),
             named: Named::new(setup.limits),
             unnamed: None,
+            columns: Columns::default(),
             native: false,
             own: HashSet::new(),
+            stand_ins: Vec::new(),
             carried: Vec::new(),
             carried_effects: Some(Effects::NONE),
             settings_moved: false,
@@ -270,219 +279,9 @@ impl Mux {
         !self.is_session_mode() && (self.requests & 0xff == 0 || !self.names.is_complete())
     }
 
-    /// What a statement of this class, of a text so long, will have done.
-    fn note(&mut self, class: &Class, bytes: usize, conn: &mut ConnState) {
-        self.batch.add(class.effects);
-        if class.effects.has(Effects::PREPARE) {
-            self.named.requested(class, bytes);
-            self.carried_effects = None;
-        }
-        if class.effects.has(Effects::EXECUTES) {
-            let unknown = Effects::UNCLEAR.and(Effects::SEQUENCE);
-            self.batch.add(self.carried_effects.unwrap_or(unknown));
-        }
-        if class.effects.has(Effects::READS_SEQUENCE) {
-            self.database.sequence_read();
-        }
-        for change in &class.changes {
-            if self.pending.len() >= MAX_JOURNAL {
-                self.batch.add(Effects::SETTING.and(Effects::HIDDEN));
-                return;
-            }
-            self.pending.push_back(change.clone());
-        }
-        for name in &class.custom_settings {
-            if conn.foreign.len() < MAX_CUSTOM && !conn.foreign.contains(name) {
-                conn.foreign.push(name.clone());
-            }
-            if self.custom.len() >= MAX_CUSTOM {
-                self.batch.add(Effects::HIDDEN);
-            } else if !self.custom.contains(name) {
-                self.custom.push(name.clone());
-            }
-        }
-    }
-
-    /// PostgreSQL completed a command.
-    pub fn completed(&mut self, conn: &mut ConnState, command: &str) {
-        match command.as_bytes() {
-            [b'S', b'E', b'T'] | [b'R', b'E', b'S', b'E', b'T'] => self.setting_completed(),
-            [b'S', b'E', b'L', ..] | [b'I', b'N', ..] | [b'U', b'P', ..] => {}
-            b"BEGIN" | b"DELETE" | b"COPY" | b"FETCH" => {}
-            b"COMMIT" => self.commit(conn),
-            b"ROLLBACK" => self.rolled_back = true,
-            b"PREPARE" => self.named.prepared(),
-            b"DEALLOCATE" => self.named.deallocated(),
-            b"DISCARD ALL" => self.discarded_all(conn),
-            b"DISCARD SEQUENCES" => self.pins = self.pins.without(Effects::SEQUENCE),
-            b"DEALLOCATE ALL" => {
-                conn.statements.clear();
-                self.forget_statements();
-            }
-            // Dropping takes nothing away that others rely on: PostgreSQL itself looks again.
-            [b'C', b'R', b'E', ..] | [b'A', b'L', b'T', ..] | [b'I', b'M', ..]
-                if self.batch.has(Effects::DDL) && !is_harmless(command) =>
-            {
-                self.defined = true;
-                self.database.defined();
-            }
-            _ => {}
-        }
-    }
-
-    fn setting_completed(&mut self) {
-        let change = self.pending.pop_front();
-        match &change {
-            Some(Change::Set(name, _)) if **name == *APPLICATION_NAME => {
-                self.name_is_reset = false;
-            }
-            Some(Change::Reset(name)) if **name == *APPLICATION_NAME => self.name_is_reset = true,
-            Some(Change::ResetAll) => self.name_is_reset = true,
-            _ => {}
-        }
-        match change {
-            Some(change) if self.journal.len() < MAX_JOURNAL => self.journal.push(change),
-            // Something was set that was not read in the text.
-            Some(_) | None => self.batch.add(Effects::SETTING),
-        }
-    }
-
-    fn commit(&mut self, conn: &mut ConnState) {
-        self.settings_moved |= !self.journal.is_empty();
-        let journal = std::mem::take(&mut self.journal);
-        for change in &journal {
-            self.settings = Arc::new(self.settings.after(change, &self.start));
-            let applied = conn.applied.after(change, &Settings::default());
-            let same = applied == *self.settings;
-            conn.applied = if same { self.settings.clone() } else { Arc::new(applied) };
-        }
-        self.follow_wish(&journal);
-        if self.settings.is_too_large() {
-            self.batch.add(Effects::HIDDEN);
-        }
-    }
-
-    /// Settings get the values that PostgreSQL reports: those of DateStyle add up, for instance.
-    /// One with a dot that was reset, or was local, is empty from now on, not unknown.
-    fn settle_settings(&mut self, conn: &mut ConnState) {
-        let reported = |name: &str| {
-            let same = |(known, _): &&(String, String)| known.eq_ignore_ascii_case(name);
-            conn.parameters.iter().find(same).map(|(_, value)| value.as_str())
-        };
-        let mut values: Vec<(Box<str>, SettingValue)> = Vec::new();
-        for name in self.settings.names().filter(|name| *name != APPLICATION_NAME) {
-            if let Some(value) = reported(name) {
-                values.push((name.into(), SettingValue::Config(value.into())));
-            }
-        }
-        let forgotten = self.custom.iter().filter(|name| self.settings.get(name).is_none());
-        values.extend(forgotten.map(|name| (name.clone(), SettingValue::Config("".into()))));
-        let differs = |(name, value): &(Box<str>, SettingValue)| {
-            self.settings.get(name) != Some(value) || conn.applied.get(name) != Some(value)
-        };
-        if values.iter().any(differs) {
-            conn.applied = Arc::new(conn.applied.with(values.iter().cloned()));
-            let settings = self.settings.with(values);
-            let same = settings == *conn.applied;
-            self.settings = if same { conn.applied.clone() } else { Arc::new(settings) };
-        }
-    }
-
-    fn discarded_all(&mut self, conn: &mut ConnState) {
-        conn.discarded_all();
-        self.name_is_reset = true;
-        self.settings = self.start.clone();
-        self.forget_statements();
-        self.unnamed = None;
-        self.journal.clear();
-        let lasting = Effects::LOAD.and(Effects::SEED).and(Effects::HIDDEN);
-        self.pins = self.pins.only(lasting.and(Effects::UNTRACKED).and(Effects::POOLED));
-        self.follow_wish(&[Change::ResetAll]);
-        if conn.expect.is_single() {
-            self.batch = self.batch.only(lasting);
-        }
-    }
-
-    /// PostgreSQL reported an error.
-    pub fn failed(&mut self) {
-        self.failed = true;
-        self.pending.clear();
-        self.named.nothing_pends();
-    }
-
-    /// PostgreSQL is ready for the next request.
-    pub fn ready(&mut self, conn: &mut ConnState) {
-        match conn.tx {
-            TxStatus::Idle => {
-                if self.failed || self.rolled_back {
-                    self.journal.clear();
-                } else if !self.journal.is_empty() {
-                    self.commit(conn);
-                }
-                if self.settings_moved || !self.custom.is_empty() {
-                    self.settings_moved = false;
-                    self.settle_settings(conn);
-                }
-                if self.defined {
-                    // What others have parsed in between knows nothing of it.
-                    self.defined = false;
-                    self.database.defined();
-                }
-                self.failed = false;
-            }
-            // Back to a savepoint: which changes are gone, nobody says.
-            TxStatus::Open if self.rolled_back && !self.journal.is_empty() => {
-                self.journal.clear();
-                self.batch.add(Effects::SETTING);
-            }
-            TxStatus::Open | TxStatus::Failed => {}
-        }
-        self.rolled_back = false;
-        if conn.expect.is_idle() {
-            // What was bound and not run.
-            self.pending.clear();
-            self.named.nothing_pends();
-        }
-        if conn.expect.is_lost() {
-            self.pins.add(Effects::UNTRACKED);
-        }
-    }
-
-    /// The books are set right for a request that PostgreSQL skipped, or that failed.
-    pub fn undo(&mut self, entry: Expect, conn: &mut ConnState) {
-        match entry.kind {
-            Kind::Parse | Kind::ParseCached | Kind::Close => {
-                match (entry.name, entry.before) {
-                    (Some(name), Some(before)) => drop(self.named.insert(name, before)),
-                    (Some(name), None) => drop(self.named.remove(&name)),
-                    (None, before) if entry.kind != Kind::Close => self.unnamed = before,
-                    (None, _) => {}
-                }
-                if let (Kind::Parse, Some(statement)) = (entry.kind, &entry.statement) {
-                    conn.statements.remove(statement);
-                    conn.unnamed = None;
-                }
-            }
-            Kind::ParseInjected => {
-                conn.unnamed = None;
-                if let Some(statement) = &entry.statement {
-                    conn.statements.remove(statement);
-                }
-            }
-            Kind::CloseInjected => conn.leftovers.extend(entry.name),
-            _ => {}
-        }
-    }
-
     /// Most prepared statements.
     pub fn most_statements(&self) -> usize {
         self.named.limit()
-    }
-
-    /// What the client is told of a request that was refused; it is counted.
-    pub fn refuse(&self, excess: Excess) -> Error {
-        self.metrics.statement_refused(excess == Excess::Number);
-        self.named.refusal(excess)
     }
 
     /// Where a report of PostgreSQL names a statement by our name, and the client's name for it.
@@ -670,12 +469,6 @@ fn config_value(value: &SettingValue) -> &str {
         SettingValue::Config(text) => text,
         _ => "",
     }
-}
-
-/// Whether a definition cannot change what other statements mean or do.
-fn is_harmless(command: &str) -> bool {
-    const KINDS: [&str; 6] = ["INDEX", "ROLE", "DATABASE", "STATISTICS", "TABLESPACE", "SEQUENCE"];
-    command.split(' ').nth(1).is_some_and(|kind| KINDS.contains(&kind))
 }
 
 /// When a look at a connection is taken.

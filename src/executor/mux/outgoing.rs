@@ -6,12 +6,12 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::{MAX_STATEMENTS, Mux};
-use crate::backend::{ConnState, Excess, Expect, Kind, ServerName, Statement};
+use crate::backend::{ConnState, Expect, Kind, Refusal, ServerName, Statement, World};
 use crate::config::PoolingMode;
 use crate::error::{Error, ErrorKind};
 use crate::proto::backend::TxStatus;
 use crate::proto::frame::{FrameBuf, HEADER, Want};
-use crate::proto::frontend::{self, put_close, put_parse, put_sync, tag};
+use crate::proto::frontend::{self, put_close, put_flush, put_parse, put_sync, tag};
 use crate::query::{Class, Effects, changes_database, classify};
 
 /// Longest statement that is read. A longer one is passed on unread, and the session keeps its
@@ -44,6 +44,15 @@ const REFUSED: (&[u8], &[u8]) = (b"rdb_refused", b"rdb: too many prepared statem
 /// A request that ends its session.
 pub struct Refused(pub Error);
 
+/// When a message can be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goes {
+    /// At once.
+    Now,
+    /// When PostgreSQL has answered what was sent before it.
+    Later,
+}
+
 /// The scanner's rule for requests that are looked at.
 pub fn rule(tag: u8) -> (Want, usize) {
     let (_, longest) = frontend::session_rule(tag);
@@ -64,7 +73,7 @@ fn looked_at(tag: u8) -> usize {
 }
 
 /// A message at the beginning of the bytes that are not understood yet.
-struct Message<'a> {
+pub(super) struct Message<'a> {
     buf: &'a mut FrameBuf,
     /// Length of the body, as far as it is looked at; the rest passes.
     body: usize,
@@ -79,7 +88,7 @@ impl Message<'_> {
     }
 
     /// Whole messages that go before this one.
-    fn put_before(&mut self, bytes: &[u8]) {
+    pub(super) fn put_before(&mut self, bytes: &[u8]) {
         self.buf.splice(0, 0, bytes);
         self.buf.mark_scanned(bytes.len());
     }
@@ -116,7 +125,7 @@ fn key(name: &[u8]) -> &[u8] {
 impl Mux {
     /// Looks at the request at the beginning of `buf`, which is there whole or as far as [`rule`]
     /// wants it, and lets it pass, changed where necessary. `idle` closes idle connections.
-    /// Returns how many bytes of its body were taken.
+    /// Returns how many bytes of its body were taken; `None` = it has to wait for PostgreSQL.
     pub fn outgoing(
         &mut self,
         conn: &mut ConnState,
@@ -124,7 +133,7 @@ impl Mux {
         tag: u8,
         whole: usize,
         idle: &mut dyn FnMut(),
-    ) -> Result<usize, Refused> {
+    ) -> Result<Option<usize>, Refused> {
         let seen = buf.unscanned().len().saturating_sub(HEADER).min(whole);
         let longest = looked_at(tag);
         let long = whole > longest && longest > 0;
@@ -132,28 +141,33 @@ impl Mux {
         let mut message = Message { buf, body, whole };
         if conn.expect.is_skipping() && tag != tag::SYNC {
             message.pass();
-            return Ok(body);
+            return Ok(Some(body));
         }
         if conn.expect.needs_flush() {
-            message.put_before(&[tag::FLUSH, 0, 0, 0, 4]);
+            let mut flush = Vec::new();
+            put_flush(&mut flush);
+            message.put_before(&flush);
         }
         self.refresh_names();
         match tag {
             tag::QUERY => self.query(conn, message, long, idle)?,
             tag::PARSE => self.parse(conn, message, long, idle)?,
             tag::BIND => {
-                self.bind(conn, &mut message);
+                if self.bind(conn, &mut message) == Goes::Later {
+                    return Ok(None);
+                }
                 conn.expect.sent(tag);
                 message.pass();
             }
             tag::DESCRIBE => {
-                if message.body().first() == Some(&b'S') {
-                    let name = cstr(&message.body()[1..]).map(<[u8]>::len);
-                    if let Some(length) = name {
-                        self.refer(conn, &mut message, 1, length, false);
-                    }
+                let statement = self.undescribed(message.body());
+                let name = message.body().strip_prefix(b"S").and_then(cstr).map(<[u8]>::len);
+                if let Some(length) = name
+                    && self.refer(conn, &mut message, 1, length, false) == Goes::Later
+                {
+                    return Ok(None);
                 }
-                conn.expect.sent(tag);
+                conn.expect.push(Expect { statement, ..Kind::Describe.into() });
                 message.pass();
             }
             tag::CLOSE => self.close(conn, message),
@@ -170,7 +184,7 @@ impl Mux {
                 message.pass();
             }
         }
-        Ok(body)
+        Ok(Some(body))
     }
 
     fn query(
@@ -198,10 +212,9 @@ impl Mux {
             message.remove();
             return Ok(());
         }
-        self.note(&class, message.whole, conn);
         conn.unnamed = None;
         self.refer_by_name(conn, &mut message, &class);
-        self.deallocate(&class);
+        self.note(&class, message.whole, conn);
         conn.expect.sent(tag::QUERY);
         message.pass();
         Ok(())
@@ -220,7 +233,7 @@ impl Mux {
     /// Has PostgreSQL fail where a request would prepare too much: it ends the transaction, and
     /// passes over what comes up to the Sync, as after any other failure. The error that it reports
     /// is replaced on its way back.
-    fn put_refusal(conn: &mut ConnState, message: &mut Message<'_>, excess: Excess) {
+    fn put_refusal(conn: &mut ConnState, message: &mut Message<'_>, excess: Refusal) {
         let (name, body) = REFUSED;
         let mut batch = Vec::new();
         put_parse(&mut batch, name, body);
@@ -295,8 +308,11 @@ impl Mux {
             _ => self.unique_context(),
         };
         let hash = self.hash(&body, context);
-        let statement =
-            Arc::new(Statement { body, context, hash, class, version: self.version, raw });
+        let definitions = self.database.definitions();
+        let world = World { context, version: self.version, definitions };
+        let mut statement = Statement::new(body, hash, world, class);
+        statement.raw = raw;
+        let statement = Arc::new(statement);
         self.place(conn, &mut message, name, name_length, statement);
         message.pass();
         Ok(())
@@ -393,18 +409,21 @@ impl Mux {
         self.hasher.hash_one((body, context))
     }
 
-    fn bind(&mut self, conn: &mut ConnState, message: &mut Message<'_>) {
+    fn bind(&mut self, conn: &mut ConnState, message: &mut Message<'_>) -> Goes {
         let body = message.body();
-        let Some(portal) = cstr(body).map(<[u8]>::len) else { return self.lose_track() };
-        let Some(name) = cstr(&body[portal + 1..]).map(<[u8]>::len) else {
-            return self.lose_track();
+        let names = cstr(body).and_then(|portal| Some((portal, cstr(&body[portal.len() + 1..])?)));
+        let Some((portal, name)) = names else {
+            // They are longer than any sensible ones.
+            self.batch.add(Effects::UNCLEAR.and(Effects::HIDDEN));
+            return Goes::Now;
         };
-        self.refer(conn, message, portal + 1, name, true);
+        let (portal, name) = (portal.len(), name.len());
+        self.refer(conn, message, portal + 1, name, true)
     }
 
-    /// The names of a message are longer than any sensible ones.
-    fn lose_track(&mut self) {
-        self.batch.add(Effects::UNCLEAR.and(Effects::HIDDEN));
+    /// The statement that the client means by a name.
+    pub(super) fn statement(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.named.get(key(name))
     }
 
     /// Makes a message refer to a statement by the name that the connection has for it.
@@ -415,10 +434,10 @@ impl Mux {
         at: usize,
         length: usize,
         runs: bool,
-    ) {
+    ) -> Goes {
         let name = &message.body()[at..at + length];
-        let known =
-            if length == 0 { self.unnamed.clone() } else { self.named.get(key(name)).cloned() };
+        let known = if length == 0 { self.unnamed.clone() } else { self.statement(name).cloned() };
+        let is_own = length > 0 && self.own.contains(key(name));
         let Some(statement) = known else {
             if length == 0 && conn.unnamed.take().is_some() {
                 // It is somebody else's; PostgreSQL must find none.
@@ -427,13 +446,22 @@ impl Mux {
                 conn.expect.push(Kind::CloseInjected.into());
                 message.put_before(&batch);
             }
-            return;
+            return Goes::Now;
         };
-        if runs && !self.note_use(conn, message, &statement) {
-            return;
+        if runs && at == 1 {
+            self.bound(&statement);
         }
-        if length > 0 && self.own.contains(key(&message.body()[at..at + length])) {
-            return;
+        if !is_own && !statement.raw {
+            if self.looks_first(conn, message, &statement) {
+                return Goes::Later;
+            }
+            if self.has_changed(&statement) {
+                Self::put_refusal(conn, message, Refusal::Columns);
+                return Goes::Now;
+            }
+        }
+        if runs && !self.note_use(conn, message, &statement) || is_own {
+            return Goes::Now;
         }
         if statement.raw {
             let there = conn.unnamed.as_ref().is_some_and(|there| Arc::ptr_eq(there, &statement));
@@ -444,13 +472,15 @@ impl Mux {
                 message.put_before(&batch);
                 conn.unnamed = Some(statement);
             }
-            return;
+            return Goes::Now;
         }
         let server_name = self.ensure(conn, message, &statement);
         message.rename(at, length, server_name.as_bytes());
+        Goes::Now
     }
 
-    fn ensure(
+    /// Makes sure that the connection has a statement.
+    pub(super) fn ensure(
         &mut self,
         conn: &mut ConnState,
         message: &mut Message<'_>,
@@ -482,15 +512,14 @@ impl Mux {
             Self::put_refusal(conn, message, excess);
             return false;
         }
-        if statement.version != self.version {
+        self.refer_by_name(conn, message, class);
+        if statement.world.version != self.version {
             let text = cstr(&statement.body).unwrap_or(&statement.body);
             let class = classify(text, &self.names);
             self.note(&class, bytes, conn);
         } else if !class.effects.is_none() || !class.changes.is_empty() {
             self.note(class, bytes, conn);
         }
-        self.refer_by_name(conn, message, class);
-        self.deallocate(class);
         true
     }
 
@@ -499,6 +528,7 @@ impl Mux {
         if class.effects.has(REFERS) && conn.tx != TxStatus::Failed {
             let batch = self.under_own_names(conn, class).send(conn);
             message.put_before(&batch);
+            self.stand_ins_go_with(conn.expect.batch());
         }
     }
 

@@ -9,6 +9,7 @@ mod error;
 mod extract;
 mod fetch;
 mod formats;
+pub mod fuzz;
 mod http2;
 mod kept;
 mod open;
