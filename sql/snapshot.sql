@@ -44,7 +44,8 @@ WHERE c.relkind IN ('v', 'm') AND pg_catalog.octet_length(r.ev_action::text) < 1
 UNION ALL
 SELECT 'function', p.oid::text, n.nspname::text, p.proname::text,
     p.prokind::text || p.provolatile::text || CASE WHEN p.proretset THEN 's' ELSE '-' END
-        || CASE WHEN p.provariadic <> 0 THEN 'v' ELSE '-' END,
+        || CASE WHEN p.provariadic <> 0 THEN 'v' ELSE '-' END
+        || CASE WHEN p.prosrc ~ 'response[.](headers|status)' THEN 'r' ELSE '-' END,
     p.prorettype::text || ' ' || p.pronargdefaults::text,
     coalesce(p.proallargtypes::text, p.proargtypes::text),
     pg_catalog.json_build_array(p.proargnames, p.proargmodes)::text, d.description

@@ -10,6 +10,7 @@ mod admin;
 mod driver;
 mod hba;
 mod http;
+mod http2;
 mod http_edges;
 mod http_types;
 mod https;

@@ -283,6 +283,30 @@ fn another_user_cannot_take_over() {
 }
 
 #[test]
+fn connections_with_http_2_are_told_to_go_over() {
+    let plain = PlainPostgres::start();
+    let mut old = builder(&plain).start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let live = || axum::http::Request::get(old.url("/health/live")).body(()).unwrap();
+    let (mut requests, connection) = runtime.block_on(async {
+        let to = ("127.0.0.1", old.api_port);
+        let socket = tokio::net::TcpStream::connect(to).await.unwrap();
+        let (requests, connection) = h2::client::handshake(socket).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut requests = requests.ready().await.unwrap();
+        let (answer, _) = requests.send_request(live(), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+        (requests, connection)
+    });
+    let _new = builder(&plain).taking_over(&old).start();
+    // Nothing was in work, so this is its end; who asks again comes to the new process.
+    let ended = runtime.block_on(async { tokio::time::timeout(SOON, connection).await });
+    assert!(ended.unwrap().unwrap().is_ok());
+    assert!(runtime.block_on(std::future::poll_fn(|cx| requests.poll_ready(cx))).is_err());
+    assert_eq!(old.wait(), Some(0), "{}", old.log());
+}
+
+#[test]
 fn sigusr2_starts_the_next_process_and_the_service_manager_hears_of_it() {
     let plain = PlainPostgres::start();
     let home = harness::temp_dir();

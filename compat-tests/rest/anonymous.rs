@@ -40,9 +40,23 @@ const DEFINITIONS: &str = "
         using (owner = current_setting('request.jwt.claims')::json->>'sub');
     create function whoami() returns json stable language sql as
         $$ select json_build_object('current', current_user, 'session', session_user) $$;
+    create table signed (at int generated always as identity, who text);
+    create function sign() returns text language sql security definer as
+        $$ insert into signed (who)
+        values (coalesce(current_setting('request.jwt.claims', true)::json->>'sub', 'nobody'))
+        returning who $$;
     create function put_off() returns text language plpgsql as
         $$ begin perform set_config('role', 'none', true); return current_user; end $$;
 ";
+
+fn start() -> Server {
+    let folder = temp_dir();
+    let file = folder.path().join("rustydb.toml");
+    fs::write(&file, CONFIG).unwrap();
+    let server = Server::builder().arg("--config").arg(file.to_str().unwrap()).start();
+    assert_eq!(server.psql(DEFINITIONS).stderr, "");
+    server
+}
 
 fn token(role: &str, subject: &str) -> String {
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -66,11 +80,7 @@ fn ask(server: &Server, token: Option<&str>, method: &str, path: &str, body: &Va
 
 #[test]
 fn roles_without_log_in_are_taken_on_for_rows_and_for_nothing_else() {
-    let folder = temp_dir();
-    let file = folder.path().join("rustydb.toml");
-    fs::write(&file, CONFIG).unwrap();
-    let server = &Server::builder().arg("--config").arg(file.to_str().unwrap()).start();
-    assert_eq!(server.psql(DEFINITIONS).stderr, "");
+    let server = &start();
     let get = |token: Option<&str>, path: &str| ask(server, token, "GET", path, &Value::Null);
     let bodies = |answer: Answer| {
         let rows = answer.expect(200);
@@ -93,6 +103,15 @@ fn roles_without_log_in_are_taken_on_for_rows_and_for_nothing_else() {
     assert_eq!(post(Some(&ann), &note("bob")).status, 403, "row security");
     assert_eq!(post(Some(&ann), &note("ann")).status, 201);
 
+    // Many at once, for which PostgreSQL does not copy: the policies hold all the same.
+    let many = |token: &str, body: &str| {
+        let token = format!("Bearer {token}");
+        let headers = [("content-type", "text/csv"), ("authorization", token.as_str())];
+        Api::nobody(server).send("POST", "/api/v1/tables/note/rows", &headers, body.as_bytes())
+    };
+    many(&ann, "id,owner\n20,ann\n21,bob\n").refused(403, "AUTHORIZATION_FAILED");
+    assert_eq!(many(&ann, "id,owner\n20,ann\n21,ann\n").expect(201)["affected_rows"], 2);
+
     // A function that puts the role off does so for its transaction at most.
     ask(server, Some(&anon), "POST", "/rest/v1/rpc/put_off", &json!({}));
     assert_eq!(who(Some(&anon))["current"], "anon");
@@ -109,4 +128,27 @@ fn roles_without_log_in_are_taken_on_for_rows_and_for_nothing_else() {
     }
     let nobody = ask(server, None, "POST", "/api/v1/query", &json!({ "sql": "select 1" }));
     assert_eq!(nobody.status, 401);
+}
+
+#[test]
+fn those_who_share_a_role_have_their_own_idempotency_keys() {
+    let server = &start();
+    let sign = |token: Option<&str>| {
+        let header = token.map(|token| format!("Bearer {token}"));
+        let mut headers = vec![("content-type", "application/json"), ("idempotency-key", "one")];
+        headers.extend(header.as_deref().map(|value| ("authorization", value)));
+        let answer = Api::nobody(server).send("POST", "/rest/v1/rpc/sign", &headers, b"{}");
+        let again = answer.header("idempotency-replayed") == "true";
+        (answer.expect(200), again)
+    };
+    let (ann, bob) = (token("authenticated", "ann"), token("authenticated", "bob"));
+    for again in [false, true] {
+        assert_eq!(sign(Some(&ann)), (json!("ann"), again));
+        assert_eq!(sign(Some(&bob)), (json!("bob"), again));
+        // The subject alone is nobody: the role counts, too.
+        assert_eq!(sign(Some(&token("anon", "ann"))), (json!("ann"), again));
+        assert_eq!(sign(None), (json!("nobody"), again));
+    }
+    let signed = server.direct_value("select string_agg(who, ' ' order by at) from signed");
+    assert_eq!(signed, "ann bob ann nobody");
 }

@@ -172,6 +172,90 @@ fn values_of_functions_in_their_content_types() {
     assert!(described["paths"]["/rpc/add_up"]["post"].is_object());
 }
 
+#[test]
+fn members_that_are_null_can_be_left_out() {
+    films();
+    let api = admin();
+    let made = guarded().psql(
+        "create table sparse (id int primary key, a text, j json, of int references sparse);
+        insert into sparse values (1, null, '{\"x\": null, \"y\": [null, {\"z\": null}]}', null),
+            (2, 'b', null, 1);
+        create function sparse_one() returns json stable language sql as
+            $$ select '{\"a\": null, \"b\": 1}'::json $$;",
+    );
+    assert_eq!(made.stderr, "");
+    let array = "application/vnd.pgrst.array+json;nulls=stripped";
+    let object = "application/vnd.pgrst.object+json;nulls=stripped";
+    let get = |path: &str, accept: &str| {
+        let answer = api.send("GET", path, &[("accept", accept)], b"");
+        assert_eq!(answer.header("content-type"), format!("{accept}; charset=utf-8"));
+        answer.expect(200)
+    };
+    let rows = "/rest/v1/sparse?select=id,a,j,of(id,a,of)&order=id";
+    assert_eq!(
+        get(rows, array),
+        json!([{ "id": 1, "j": { "y": [null, {}] } }, { "id": 2, "a": "b", "of": { "id": 1 } }])
+    );
+    assert_eq!(get("/rest/v1/sparse?id=eq.2&select=id,a,j", object), json!({ "id": 2, "a": "b" }));
+    assert_eq!(get("/rest/v1/rpc/sparse_one", array), json!({ "b": 1 }));
+    let usual = get("/rest/v1/sparse?id=eq.2&select=id,j", "application/vnd.pgrst.object+json");
+    assert_eq!(usual, json!({ "id": 2, "j": null }));
+    let headers = [("accept", array), ("prefer", "return=representation")];
+    let changed = api.send("PATCH", "/rest/v1/sparse?id=eq.2", &headers, br#"{"a":null}"#);
+    assert_eq!(changed.expect(200), json!([{ "id": 2, "of": 1 }]));
+    let csv = [("accept", "text/csv;nulls=stripped")];
+    refused(api.send("GET", "/rest/v1/sparse", &csv, b""), 406, "PGRST107");
+}
+
+#[test]
+fn functions_say_what_the_answer_is_like() {
+    films();
+    let api = admin();
+    let made = guarded().psql(
+        "create table guided (n int);
+        create function teapot() returns void language sql as
+            $$ select set_config('response.status', '418', true) $$;
+        create function cookies(n int) returns setof int language plpgsql as $$ begin
+            insert into guided values (n);
+            perform set_config('response.headers',
+                '[{\"Set-Cookie\": \"a=b\"}, {\"Set-Cookie\": \"c=d\"}, {\"X-Mine\": \"1\"}]', true);
+            return query select generate_series(1, n); end $$;
+        create function page() returns text stable language plpgsql as $$ begin
+            perform set_config('response.headers', '[{\"Content-Type\": \"text/html\"}]', true);
+            return '<p>'; end $$;
+        create function nonsense(what text, value text) returns int language plpgsql as $$ begin
+            insert into guided values (99);
+            perform set_config('response.' || what, value, true); -- response.status, response.headers
+            return 1; end $$;",
+    );
+    assert_eq!(made.stderr, "");
+    let call = |name: &str, body: Value| api.post(&format!("/rest/v1/rpc/{name}"), body);
+    assert_eq!(call("teapot", json!({})).status, 418);
+    let cookies = call("cookies", json!({ "n": 2 }));
+    let set: Vec<_> = cookies.headers.get_all("set-cookie").iter().collect();
+    assert_eq!(set, ["a=b", "c=d"]);
+    assert_eq!(cookies.header("x-mine"), "1");
+    assert_eq!(cookies.expect(200), json!([1, 2]));
+    let none = call("cookies", json!({ "n": 0 }));
+    assert_eq!((none.header("x-mine").to_owned(), none.expect(200)), ("1".to_owned(), json!([])));
+    let page = api.send("GET", "/rest/v1/rpc/page", &[("accept", "text/plain")], b"");
+    assert_eq!((page.header("content-type"), &*page.text), ("text/html", "<p>"));
+    // Nothing of it is left for others on the same connection.
+    let plain = api.get("/rest/v1/rpc/add_up?a=2&b=3");
+    assert_eq!((plain.header("x-mine"), plain.header("set-cookie"), plain.status), ("", "", 200));
+    // What is no status or no header is an error, and nothing has happened.
+    for (what, value, code) in [
+        ("status", "many", "PGRST112"),
+        ("headers", "{}", "PGRST111"),
+        ("headers", "x", "PGRST111"),
+    ] {
+        refused(call("nonsense", json!({ "what": what, "value": value })), 500, code);
+    }
+    assert_eq!(call("nonsense", json!({ "what": "status", "value": "202" })).status, 202);
+    let kept = guarded().direct_value("select string_agg(n::text, ' ' order by n) from guided");
+    assert_eq!(kept, "0 2 99");
+}
+
 /// Memory is the memory of a chunk, and the head tells what can be known of the rows then.
 #[test]
 fn long_results_are_streamed() {

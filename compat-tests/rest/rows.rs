@@ -257,6 +257,7 @@ fn many_rows_are_copied() {
         assert_eq!(answer.json["error"]["code"], "VALIDATION_ERROR", "{body}: {}", answer.text);
     }
     assert_eq!(post("application/x-ndjson", "\n").expect(200)["affected_rows"], 0);
+    assert_eq!(post("application/x-ndjson", "{\"n\":60}").expect(201)["affected_rows"], 1);
     post("application/xml", "<n/>").refused(415, "UNSUPPORTED_MEDIA_TYPE");
     assert_eq!(
         guarded().direct_value("SELECT count(*) FROM lib.bulk WHERE n BETWEEN 70 AND 80"),
@@ -269,6 +270,73 @@ fn many_rows_are_copied() {
         many += &format!("{{\"n\":{},\"t\":\"{filler}\"}}\n", 1_000_000 + n);
     }
     assert_eq!(post("application/x-ndjson", &many).expect(201)["affected_rows"], 100_000);
+}
+
+#[test]
+fn many_rows_are_copied_under_row_security() {
+    let api = library();
+    let made = guarded().psql(
+        "CREATE TABLE lib.secured (
+            n int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, owner text NOT NULL DEFAULT current_user,
+            note varchar(20), \"odd \"\"x\"\"\" numeric(4,1), kept bool NOT NULL DEFAULT true);
+        CREATE ROLE clerk LOGIN PASSWORD 'c';
+        GRANT USAGE ON SCHEMA lib TO clerk;
+        GRANT INSERT ON lib.secured TO clerk;
+        ALTER TABLE lib.secured ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON lib.secured USING (owner = current_user)
+            WITH CHECK (owner = current_user AND note <> 'never');",
+    );
+    assert_eq!(made.stderr, "");
+    let clerk = Api::of(guarded(), "clerk", "c");
+    let path = rows("secured", "");
+    let send = |api: &Api<'_>, kind: &str, more: &[(&str, &str)], body: &str| {
+        let headers = [&[("content-type", kind)], more].concat();
+        api.send("POST", &path, &headers, body.as_bytes())
+    };
+    let (lines, csv) = ("application/x-ndjson", "text/csv");
+    let all = || {
+        guarded().direct_value(
+            "SELECT coalesce(string_agg(concat_ws('|', n, owner, note, \"odd \"\"x\"\"\", kept),
+            ' ' ORDER BY n), '') FROM lib.secured",
+        )
+    };
+    let done =
+        send(&clerk, lines, &[], "{\"n\":500005,\"note\":\"a\"}\n{\"n\":500006,\"note\":\"b\"}")
+            .expect(201);
+    assert_eq!(done, json!({ "affected_rows": 2, "items": [] }));
+    let done = send(&clerk, csv, &[], "note,\"odd \"\"x\"\"\"\nc,12.34\n").expect(201);
+    assert_eq!(done["affected_rows"], 1);
+    assert_eq!(all(), "1|clerk|c|12.3|t 500005|clerk|a|t 500006|clerk|b|t");
+    // What the policy forbids, and what the table does, is refused with all the rest.
+    let refused = send(&clerk, csv, &[], "note\nd\nnever\n");
+    assert!(refused.text.contains("row-level security policy"), "{}", refused.text);
+    refused.refused(403, "AUTHORIZATION_FAILED");
+    let foreign = "{\"owner\":\"shelf\",\"note\":\"x\"}";
+    send(&clerk, lines, &[], foreign).refused(403, "AUTHORIZATION_FAILED");
+    send(&clerk, csv, &[], "n,note\n500020,d\n500005,e\n").refused(409, "CONFLICT");
+    send(&clerk, csv, &[], "n,note\n500020,d\nx,e\n").refused(400, "VALIDATION_ERROR");
+    send(&clerk, csv, &[], "note\nlonger than twenty characters\n")
+        .refused(400, "VALIDATION_ERROR");
+    assert_eq!(all(), "1|clerk|c|12.3|t 500005|clerk|a|t 500006|clerk|b|t");
+    // Twice within a transaction of the client's, which goes on.
+    let begun = clerk.post("/api/v1/transactions", json!({})).expect(201);
+    let number = begun["transaction_id"].to_string();
+    let within = [("x-transaction-id", number.as_str())];
+    send(&clerk, csv, &within, "n,note\n500030,f\n").expect(201);
+    send(&clerk, lines, &within, "{\"n\":500031,\"note\":\"g\"}").expect(201);
+    clerk.post(&format!("/api/v1/transactions/{number}/commit"), json!(null)).expect(200);
+    assert!(all().ends_with("500030|clerk|f|t 500031|clerk|g|t"), "{}", all());
+    // Many of them.
+    let mut many = String::from("note\n");
+    (0..50_000).for_each(|n| many += &format!("m{n}\n"));
+    assert_eq!(send(&clerk, csv, &[], &many).expect(201)["affected_rows"], 50_000);
+    // For whom it does not hold there is no detour.
+    assert_eq!(
+        send(&api, csv, &[], "n,owner,note\n500090,any,never\n").expect(201)["affected_rows"],
+        1
+    );
+    let left = "SELECT count(*) FROM pg_class WHERE relname = 'rustydb_bulk'";
+    assert_eq!(guarded().direct_value(left), "0");
 }
 
 #[test]

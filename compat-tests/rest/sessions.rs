@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::api::{Answer, Api, admin, role};
-use crate::harness::eventually;
 use crate::harness::shared::guarded;
+use crate::harness::{Server, eventually};
 
 fn open(api: &Api<'_>, body: Value) -> Value {
     let made = api.post("/api/v1/sessions", body).expect(201);
@@ -210,4 +210,35 @@ fn resources_are_counted_and_limited() {
     let theirs = open(&owner, json!({}));
     let files = json!({ "max_io_bytes": 5000 });
     owner.put(&at(&theirs, "/resources/limits"), files).refused(403, "AUTHORIZATION_FAILED");
+}
+
+#[test]
+fn one_role_does_not_take_all_the_sessions() {
+    let server = Server::builder()
+        .arg("--set=api.max_open_sessions=4")
+        .arg("--set=api.max_open_sessions_per_role=2")
+        .start();
+    let api = Api::of(&server, "rustydb", &server.password);
+    api.sql("create role many login password 'many-pass'");
+    let many = Api::of(&server, "many", "many-pass");
+    let open = |api: &Api<'_>| api.post("/api/v1/sessions", json!({}));
+    let first = open(&many).expect(201)["session_id"].clone();
+    open(&many).expect(201);
+    let refused = open(&many);
+    let limit = &refused.json["error"]["details"]["limit"];
+    assert_eq!(limit, "api.max_open_sessions_per_role", "{}", refused.text);
+    refused.refused(409, "LIMIT_REACHED");
+    open(&api).expect(201);
+    open(&api).expect(201);
+    let refused = open(&api);
+    assert_eq!(refused.json["error"]["details"]["limit"], "api.max_open_sessions");
+    assert_eq!(server.metric("rustydb_api_open{what=\"session\"}"), 4.0);
+    let count = |limit: &str| {
+        let labels = format!("limit=\"{limit}\",what=\"session\"");
+        server.metric(&format!("rustydb_api_open_refused_total{{{labels}}}"))
+    };
+    assert_eq!(count("api.max_open_sessions_per_role"), 1.0);
+    assert_eq!(count("api.max_open_sessions"), 1.0);
+    many.delete(&at(&first, "")).expect(200);
+    eventually("there is room", Duration::from_secs(10), || open(&many).status == 201);
 }

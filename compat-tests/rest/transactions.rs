@@ -275,3 +275,72 @@ fn a_transaction_ends_when_it_is_told_to() {
     assert_eq!(server.stop(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn a_transaction_begins_in_a_session_of_the_clients() {
+    let server = Server::builder()
+        .arg("--set=api.transaction_idle_timeout_secs=2")
+        .arg("--set=api.max_open_transactions=1")
+        .start();
+    let api = Api::of(&server, "rustydb", &server.password);
+    let settings = json!({ "settings": { "work_mem": "3MB" } });
+    let session = api.post("/api/v1/sessions", settings).expect(201)["session_id"].clone();
+    let number = session.to_string();
+    let post = |path: &str, more: &[(&str, &str)], body: Value| {
+        let session = ("x-session-id", number.as_str());
+        let headers = [&[session, ("content-type", "application/json")], more].concat();
+        api.send("POST", path, &headers, body.to_string().as_bytes())
+    };
+    let query = |sql: &str| post("/api/v1/query", &[], json!({ "sql": sql }));
+    let begin = |how: Value| post("/api/v1/transactions", &[], how);
+    query("create temporary table mine (a int)").expect(200);
+
+    let begun = begin(json!({ "read_only": false })).expect(201);
+    assert_eq!(begun["session_id"], session);
+    let id = begun["transaction_id"].clone();
+    within(&api, &id, "insert into mine values (1)").expect(200);
+    let shown = within(&api, &id, "show work_mem").expect(200);
+    assert_eq!(shown["rows"], json!([{ "work_mem": "3MB" }]));
+    let seen = api.get(&format!("/api/v1/sessions/{session}")).expect(200);
+    assert_eq!((&seen["transaction_id"], &seen["state"]), (&id, &"active".into()));
+    // Nothing else runs in it; who names both means the same.
+    query("select 1").refused(409, "CONFLICT");
+    begin(json!({})).refused(409, "CONFLICT");
+    let header = id.to_string();
+    let both = [("x-transaction-id", header.as_str())];
+    let count = json!({ "sql": "select count(*) as n from mine" });
+    let rows = post("/api/v1/query", &both, count).expect(200)["rows"].clone();
+    assert_eq!(rows, json!([{ "n": 1 }]));
+    post("/api/v1/transactions", &both, json!({})).refused(400, "VALIDATION_ERROR");
+    let other = api.post("/api/v1/sessions", json!({})).expect(201)["session_id"].to_string();
+    let wrong = [("x-session-id", other.as_str()), both[0], ("content-type", "application/json")];
+    let body = json!({ "sql": "select 1" }).to_string();
+    api.send("POST", "/api/v1/query", &wrong, body.as_bytes()).refused(400, "VALIDATION_ERROR");
+    // There is no room for another one, whose session stays as it is.
+    let full = [wrong[0], wrong[2]];
+    let refused = api.send("POST", "/api/v1/transactions", &full, b"{}");
+    refused.refused(409, "LIMIT_REACHED");
+    let ask = json!({ "sql": "select 1 as n" }).to_string();
+    api.send("POST", "/api/v1/query", &full, ask.as_bytes()).expect(200);
+    let open = "select count(*) as n from pg_stat_activity where state like 'idle in%'";
+    assert_eq!(sql(&api, open), json!([{ "n": 1 }]));
+
+    api.post(&format!("/api/v1/transactions/{id}/commit"), json!(null)).expect(200);
+    let rows = |sql: &str| query(sql).expect(200)["rows"].clone();
+    assert_eq!(rows("select a from mine"), json!([{ "a": 1 }]));
+    // One that nobody uses is rolled back, and its session goes on.
+    let forgotten = begin(json!({})).expect(201)["transaction_id"].clone();
+    within(&api, &forgotten, "insert into mine values (2)").expect(200);
+    eventually("it is rolled back", Duration::from_secs(20), || query("select 1").status == 200);
+    within(&api, &forgotten, "select 1").refused(404, "NOT_FOUND");
+    assert_eq!(rows("select a from mine"), json!([{ "a": 1 }]));
+    // What SQL has begun is not begun once more.
+    query("begin").expect(200);
+    begin(json!({})).refused(409, "CONFLICT");
+    query("rollback").expect(200);
+    begin(json!({ "database": "postgres" })).refused(400, "VALIDATION_ERROR");
+    // The session of a transaction that loses its connection is lost with it.
+    let lost = begin(json!({})).expect(201)["transaction_id"].clone();
+    within(&api, &lost, "select pg_terminate_backend(pg_backend_pid())");
+    query("select 1").refused(404, "NOT_FOUND");
+}

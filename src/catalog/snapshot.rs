@@ -332,6 +332,7 @@ fn function(builder: &mut Builder, row: &Row) -> Option<()> {
     let mut flags = text(row, 4)?.chars();
     let (kind, volatility) = (flags.next()?, flags.next()?);
     let (returns_set, is_variadic) = (flags.next()? == 's', flags.next()? == 'v');
+    let guides_response = flags.next()? == 'r';
     let result: Vec<u32> = numbers(text(row, 5)?);
     let [returns, defaults] = result[..] else { return None };
     let types: Vec<u32> = numbers(text(row, 6)?);
@@ -368,6 +369,7 @@ fn function(builder: &mut Builder, row: &Row) -> Option<()> {
             's' => Volatility::Stable,
             _ => Volatility::Volatile,
         },
+        guides_response,
         comment: comment(builder, row, 8),
     };
     builder.function(function);
@@ -423,8 +425,8 @@ mod tests {
         label|500|1|calm
         type|500|public|mood|e|0|501
         type|25|pg_catalog|text|b|0|1009
-        function|900|public|greet|fs-v|25 1|25 1009|[["who","rest"],["i","v"]]|-
-        function|901|public|pairs|fvs-|2249 0|{23,25,25}|[["n","a","b"],["i","t","t"]]|-
+        function|900|public|greet|fs-v-|25 1|25 1009|[["who","rest"],["i","v"]]|-
+        function|901|public|pairs|fvs-r|2249 0|{23,25,25}|[["n","a","b"],["i","t","t"]]|-
     "#;
 
     #[test]
@@ -446,6 +448,7 @@ mod tests {
         assert!(last.variadic && last.has_default && !greet.arguments[0].has_default);
         let pairs = schema.functions("public", "pairs").next().unwrap();
         assert_eq!((pairs.arguments.len(), pairs.outputs.len()), (1, 2));
+        assert!(pairs.guides_response && !greet.guides_response);
         all.reverse();
         assert_eq!(read(&all).fingerprint, schema.fingerprint);
         all.pop();

@@ -293,6 +293,8 @@ config! {
         transaction_idle_timeout_secs: Secs = Secs(60) => live;
         /// Sessions that clients of the API may have open at once, for the header X-Session-Id.
         max_open_sessions: usize = 1000 => live;
+        /// Those of one role.
+        max_open_sessions_per_role: usize = 100 => live;
         /// Seconds after which such a session ends when nobody uses it.
         session_idle_timeout_secs: Secs = Secs(300) => live;
         /// Longest single row that is turned into JSON.
@@ -305,6 +307,10 @@ config! {
         max_sockets: usize = 20_000 => live;
         /// Seconds an idle HTTP connection is kept.
         keep_alive_secs: Secs = Secs(75) => live;
+        /// Whether clients may speak HTTP/2: over TLS by ALPN, in clear text by prior knowledge.
+        enable_http2: bool = true;
+        /// Requests that a client may have in work at once on one HTTP/2 connection.
+        http2_max_streams: u32 = 100 => live;
     }
 
     /// PostgreSQL behind RustyDB.
@@ -642,7 +648,6 @@ impl Config {
         if let Some(Err(e)) = url {
             check(false, "backend.url", &e);
         }
-        check(self.pool.max_size > 0, "pool.max_size", "must be at least 1");
         check(
             self.session.max_prepared_statements > 0,
             "session.max_prepared_statements",
@@ -653,18 +658,6 @@ impl Config {
         self.check_native(&mut check);
         self.check_access(&mut check);
         self.check_http(&mut check);
-        check(self.pool.reserved_size > 0, "pool.reserved_size", "must be at least 1");
-        check(
-            self.pool.acquire_timeout_secs.0 > 0,
-            "pool.acquire_timeout_secs",
-            "must be at least 1",
-        );
-        check(self.pool.max_wait_queue_size > 0, "pool.max_wait_queue_size", "must be at least 1");
-        check(
-            self.pool.maintenance_interval_secs.0 > 0,
-            "pool.maintenance_interval_secs",
-            "must be at least 1",
-        );
         check(
             self.backend.health_interval_secs.0 > 0,
             "backend.health_interval_secs",

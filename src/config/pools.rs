@@ -8,6 +8,11 @@ impl Config {
         let fits = pool.initial_size <= pool.max_size;
         check(fits, "pool.initial_size", "must be at most pool.max_size");
         let one = "must be at least 1";
+        check(pool.max_size > 0, "pool.max_size", one);
+        check(pool.reserved_size > 0, "pool.reserved_size", one);
+        check(pool.acquire_timeout_secs.0 > 0, "pool.acquire_timeout_secs", one);
+        check(pool.max_wait_queue_size > 0, "pool.max_wait_queue_size", one);
+        check(pool.maintenance_interval_secs.0 > 0, "pool.maintenance_interval_secs", one);
         check(pool.max_concurrent_creations > 0, "pool.max_concurrent_creations", one);
         check(pool.validation_timeout_secs.0 > 0, "pool.validation_timeout_secs", one);
         check(self.backend.failover_wait_secs.0 > 0, "backend.failover_wait_secs", one);

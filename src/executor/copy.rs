@@ -15,7 +15,7 @@ const LONGEST: usize = 1 << 20;
 /// Bytes of one message with data.
 const PART: usize = 64 << 10;
 
-/// Sends statements of which the last is a COPY; returns when PostgreSQL takes data.
+/// Sends statements among which there is a COPY; returns when PostgreSQL takes data.
 ///
 /// # Errors
 /// PostgreSQL's; nothing is open then.
@@ -102,7 +102,8 @@ async fn settle(conn: &mut BackendConn) -> Result<u64> {
         match conn.message(LONGEST).await? {
             tag::COMMAND_COMPLETE => {
                 let done = replies::command_complete(conn.body()).map_err(Error::backend_lost)?;
-                if done.command == "COPY" {
+                // An INSERT after it takes them to where they belong.
+                if matches!(done.command, "COPY" | "INSERT") {
                     rows = done.rows;
                 }
             }

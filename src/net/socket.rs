@@ -194,15 +194,6 @@ impl Socket {
         }
     }
 
-    /// The first byte that the peer sends, which stays there to be read; `None` = it has closed.
-    pub(super) async fn peek(&self) -> io::Result<Option<u8>> {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let mut byte = [0];
-        let peek = |socket: &socket2::Socket| Ok(recv(socket.as_raw_fd(), &mut byte, flags)?);
-        let n = self.io.async_io(Interest::READABLE, peek).await?;
-        Ok((n > 0).then_some(byte[0]))
-    }
-
     /// Moves it to the event loop of the calling thread.
     pub(super) fn rebind(self) -> io::Result<Self> {
         Self::new(self.io.into_inner())
@@ -328,7 +319,6 @@ mod tests {
         assert!(socket.poll_read(&mut cx, &mut into).is_ready());
         assert_eq!(into.filled(), b"ab");
         let mut socket = socket.rebind().unwrap();
-        assert_eq!(socket.peek().await.unwrap(), Some(b'c'));
         assert_eq!(read(&mut socket, 9).await.unwrap(), b"c");
         let mut bytes = [0; 2];
         assert!(socket.poll_read(&mut cx, &mut ReadBuf::new(&mut bytes)).is_pending());

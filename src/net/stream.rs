@@ -160,9 +160,10 @@ impl Stream {
     pub async fn accept_https(
         self,
         served: &Served,
+        first: &[u8],
     ) -> Result<(Self, TlsFacts), (Self, io::Error)> {
         let how = (served, served.http.clone());
-        self.accept_with(how, &[]).await
+        self.accept_with(how, first).await
     }
 
     async fn accept_with(
@@ -176,14 +177,6 @@ impl Stream {
                 Err((socket, error)) => Err((Stream::Tcp(socket), error)),
             },
             other => Err((other, io::ErrorKind::Unsupported.into())),
-        }
-    }
-
-    /// The first byte that the peer sends, which stays there to be read; `None` = it has closed.
-    pub async fn peek(&self) -> io::Result<Option<u8>> {
-        match self {
-            Stream::Tcp(socket) => socket.peek().await,
-            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

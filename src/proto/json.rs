@@ -71,6 +71,8 @@ pub struct Style {
     pub numeric_as_number: bool,
     /// `bytea` and `timestamptz` look as in JSON that PostgreSQL makes (`to_json`).
     pub as_postgres: bool,
+    /// Rows have no members that are null, at any depth; [`write_value`] does not look at this.
+    pub without_nulls: bool,
 }
 
 /// Appends the JSON form of a value in the server's text format, which is never that of NULL.
@@ -384,10 +386,13 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: Style =
-        Style { int8_as_string: false, numeric_as_number: false, as_postgres: false };
-    const FLIPPED: Style =
-        Style { int8_as_string: true, numeric_as_number: true, as_postgres: false };
+    const PLAIN: Style = Style {
+        int8_as_string: false,
+        numeric_as_number: false,
+        as_postgres: false,
+        without_nulls: false,
+    };
+    const FLIPPED: Style = Style { int8_as_string: true, numeric_as_number: true, ..PLAIN };
 
     /// Cases `text => json` by shape; a case that is only text becomes a JSON string.
     const VALUES: &str = r#"

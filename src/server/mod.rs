@@ -190,7 +190,8 @@ impl Server {
         let backend = Backend::prepare(&config, data.path())?;
         let workers_count = worker::count(&config);
         let metrics = Arc::new(Metrics::new());
-        let tls = ServerTls::new(&config.security, metrics.clone()).map_err(StartError::config)?;
+        let tls = ServerTls::new(&config.security, config.api.enable_http2, metrics.clone())
+            .map_err(StartError::config)?;
         warn_of_clear_text(&config);
         let health = Arc::new(Health::new(workers_count));
         let (drain, drain_watch) = Drain::new();

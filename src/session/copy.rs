@@ -7,7 +7,8 @@ use crate::proto::backend::CommandTag;
 use crate::query::quote_literal;
 
 impl Session {
-    /// Begins a COPY into a table, in a transaction with these settings unless one is open.
+    /// Begins a COPY into a table, in a transaction with these settings unless one is open. Other
+    /// statements may stand around it; they are one transaction with it.
     ///
     /// # Errors
     /// PostgreSQL's, or there is no connection.

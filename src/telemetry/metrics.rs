@@ -12,6 +12,7 @@ use prometheus::{
 
 use super::access::AccessMetrics;
 use super::classes::ClassMetrics;
+use super::http::HttpMetrics;
 use super::jobs::JobMetrics;
 use super::native::NativeMetrics;
 use super::{Deadlocks, SlowQuery};
@@ -194,6 +195,8 @@ pub struct Metrics {
     pub access: AccessMetrics,
     /// Long operations.
     pub jobs: JobMetrics,
+    /// Connections of HTTP, and what stays over several requests.
+    pub http: HttpMetrics,
     /// Pool of the clients' roles.
     pub main_pool: PoolMetrics,
     /// Pool of the system role.
@@ -322,6 +325,7 @@ impl Metrics {
             classes,
             access,
             jobs: JobMetrics::new(&make),
+            http: HttpMetrics::new(&make),
             main_pool,
             system_pool,
             query_active: make.gauge("rustydb_query_active", "Requests in work"),

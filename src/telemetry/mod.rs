@@ -4,6 +4,7 @@ pub mod access;
 pub mod classes;
 pub mod deadlocks;
 pub mod health;
+mod http;
 mod jobs;
 pub mod log;
 pub mod metrics;

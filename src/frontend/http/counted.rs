@@ -1,4 +1,4 @@
-//! A stream that counts its bytes.
+//! A stream that counts its bytes, the first of which were read already.
 
 use std::io;
 use std::pin::Pin;
@@ -7,21 +7,24 @@ use std::task::{Context, Poll, ready};
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::net::Stream;
+use crate::net::{ReadAhead, Stream};
 use crate::telemetry::metrics::ProtocolMetrics;
 
 /// A stream and its counters.
 pub struct Counted {
     stream: Stream,
+    /// What comes before the stream's next bytes.
+    ahead: Option<ReadAhead>,
     received: IntCounter,
     sent: IntCounter,
 }
 
 impl Counted {
     /// Counts for one protocol.
-    pub fn new(stream: Stream, metrics: &ProtocolMetrics) -> Self {
+    pub fn new(stream: Stream, ahead: ReadAhead, metrics: &ProtocolMetrics) -> Self {
         let (received, sent) = (metrics.bytes_received.clone(), metrics.bytes_sent.clone());
-        Self { stream, received, sent }
+        let ahead = Some(ahead).filter(|ahead| !ahead.rest().is_empty());
+        Self { stream, ahead, received, sent }
     }
 
     fn count_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -39,6 +42,16 @@ impl AsyncRead for Counted {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
+        if let Some(ahead) = &mut self.ahead {
+            let length = ahead.rest().len().min(into.remaining());
+            into.put_slice(&ahead.rest()[..length]);
+            ahead.take(length);
+            if ahead.rest().is_empty() {
+                self.ahead = None;
+            }
+            self.received.inc_by(length as u64);
+            return Poll::Ready(Ok(()));
+        }
         ready!(AsyncRead::poll_read(Pin::new(&mut self.stream), cx, into))?;
         self.received.inc_by((into.filled().len() - before) as u64);
         Poll::Ready(Ok(()))

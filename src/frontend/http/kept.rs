@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::HttpDoor;
 use super::extract::Caller;
-use super::shelf::{Borrowed, Kept, Purpose, Shelf};
+use super::shelf::{Borrowed, Kept, Limits, Purpose, Shelf};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
@@ -156,10 +156,15 @@ impl ClientState {
 impl Purpose for Client {
     const WHAT: &'static str = "session";
     const BOUND: &'static str = "api.max_open_sessions";
+    const BOUND_OF_ROLE: &'static str = "api.max_open_sessions_per_role";
     const FATE: &'static str = "it has ended, was not used for too long, or is somebody else's";
 
-    fn limits(config: &Config) -> (usize, Duration) {
-        (config.api.max_open_sessions, config.api.session_idle_timeout_secs.duration())
+    fn limits(config: &Config) -> Limits {
+        Limits {
+            most: config.api.max_open_sessions,
+            most_of_role: config.api.max_open_sessions_per_role,
+            unused: config.api.session_idle_timeout_secs.duration(),
+        }
     }
 
     fn number(session: &Session) -> Result<u64> {
@@ -213,7 +218,7 @@ impl KeptSessions {
     ) -> Result<Arc<Kept<Client>>> {
         let database = session.entry().database.to_string();
         let client = Client { database, name, state: Mutex::default() };
-        self.shelf.keep(door, &caller.identity, client, session)
+        self.shelf.keep(door, &caller.identity, || Ok((client, session)))
     }
 
     /// Borrows a caller's session for one request.

@@ -1,6 +1,7 @@
 //! The HTTP door: one router for every listener and worker. What every request goes through is in
 //! `pipeline/`; adding an endpoint touches `routes/` only.
 
+mod arrival;
 mod body;
 mod counted;
 mod description;
@@ -9,6 +10,7 @@ mod extract;
 mod fetch;
 mod formats;
 pub mod fuzz;
+mod http2;
 mod kept;
 mod open;
 mod paging;
@@ -33,6 +35,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tower::Service;
 
+use arrival::Arrived;
 use counted::Counted;
 pub use kept::KeptSessions;
 pub use open::OpenTransactions;
@@ -54,9 +57,6 @@ use crate::types::Protocol;
 
 /// Bytes of a request's head, and of a response that wait to be sent.
 const MAX_BUFFER: usize = 64 << 10;
-
-/// The content type of a TLS record with a handshake (RFC 8446, section 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Headers of a request that are read at all; the pipeline refuses fewer, and says so.
 const MAX_HEADERS: usize = 200;
@@ -171,12 +171,35 @@ impl HttpDoor {
         let metrics = self.metrics.protocol(Protocol::Http);
         metrics.connections_total.inc();
         let _open = Raised::new(&metrics.connections_active);
-        let Some(stream) = self.encrypted(stream, face).await else { return };
+        let mut drain = self.drain.clone();
+        let arrived = tokio::select! {
+            biased;
+            arrived = self.arrival(stream, face) => arrived,
+            () = drain.reached(Stage::Draining) => None,
+        };
+        let Some(Arrived { stream, ahead, is_http2 }) = arrived else { return };
         let way = Way {
             has_tls: matches!(stream, Stream::Tls(_)),
             is_far: face == Face::Api && address.is_some_and(|address| !address.is_loopback()),
             address,
         };
+        let stream = Counted::new(stream, ahead, metrics);
+        let finished = match is_http2 {
+            // Boxed, so that the others do not cost as much memory.
+            true => Box::pin(self.serve_http2(stream, router, (peer, way))).await,
+            false => self.serve_http1(stream, router, (peer, way)).await,
+        };
+        if let Err(e) = finished {
+            tracing::debug!(error = %e, "an HTTP connection ended early");
+        }
+    }
+
+    async fn serve_http1(
+        &self,
+        stream: Counted,
+        router: Router,
+        (peer, way): (Peer, Way),
+    ) -> hyper::Result<()> {
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
             request.extensions_mut().insert(way);
@@ -188,10 +211,10 @@ impl HttpDoor {
             .header_read_timeout(self.config.now().api.keep_alive_secs.duration())
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_BUFFER)
-            .serve_connection(TokioIo::new(Counted::new(stream, metrics)), service);
+            .serve_connection(TokioIo::new(stream), service);
         let mut drain = self.drain.clone();
         tokio::pin!(connection);
-        let finished = tokio::select! {
+        tokio::select! {
             finished = connection.as_mut() => finished,
             () = drain.reached(Stage::Draining) => {
                 connection.as_mut().graceful_shutdown();
@@ -199,41 +222,6 @@ impl HttpDoor {
                     finished = connection.as_mut() => finished,
                     () = drain.reached(Stage::Stopping) => Ok(()),
                 }
-            }
-        };
-        if let Err(e) = finished {
-            tracing::debug!(error = %e, "an HTTP connection ended early");
-        }
-    }
-}
-
-impl HttpDoor {
-    /// The same port takes HTTP and HTTPS: a TLS handshake begins with a byte that no method has.
-    async fn encrypted(&self, stream: Stream, face: Face) -> Option<Stream> {
-        let Some(tls) = self.tls.as_ref().filter(|_| face == Face::Api) else {
-            return Some(stream);
-        };
-        let config = self.config.now();
-        let first = tokio::time::timeout(config.api.keep_alive_secs.duration(), stream.peek());
-        if first.await.ok()?.ok()?? != TLS_HANDSHAKE {
-            return Some(stream);
-        }
-        let served = tls.current();
-        let limit = config.network.connection_timeout_secs.duration();
-        match tokio::time::timeout(limit, stream.accept_https(&served)).await {
-            Ok(Ok((stream, facts))) => {
-                self.metrics.tls_handshake(Some(facts.version));
-                Some(stream)
-            }
-            Ok(Err((stream, error))) => {
-                self.metrics.tls_handshake(None);
-                let peer = stream.peer();
-                tracing::info!(peer, %error, "TLS handshake of an HTTP client failed");
-                None
-            }
-            Err(_) => {
-                self.metrics.connection_rejected("connection_timeout");
-                None
             }
         }
     }

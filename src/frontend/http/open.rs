@@ -1,15 +1,16 @@
 //! Transactions that stay open from one request to the next; who does not use his for
 //! `api.transaction_idle_timeout_secs` has lost it. And in which session a request runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
 use parking_lot::Mutex;
 
-use super::HttpDoor;
 use super::extract::Caller;
 use super::kept::Client;
-use super::shelf::{Borrowed, Kept, Purpose, Shelf};
+use super::shelf::{Borrowed, Kept, Limits, Purpose, Shelf};
+use super::{HttpDoor, fetch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
@@ -28,6 +29,32 @@ pub struct Transaction {
     pub limit: Option<Duration>,
     /// Savepoints, the newest last.
     pub savepoints: Mutex<Vec<String>>,
+    /// The client's session that it is in.
+    pub home: Mutex<Option<Home>>,
+}
+
+/// Where a transaction's session goes back to.
+pub struct Home {
+    /// For the command that rolls it back.
+    pub door: Arc<HttpDoor>,
+    /// The place of the session.
+    pub place: Borrowed<Client>,
+}
+
+impl Home {
+    fn take(self, session: Option<Session>) {
+        let Self { door, place } = self;
+        let Some(mut session) = session else { return place.abandon() };
+        if !session.is_in_transaction() {
+            return place.give_back_with(session);
+        }
+        tokio::spawn(async move {
+            match fetch::run(&door, &mut session, "ROLLBACK", &[]).await {
+                Ok(_) => place.give_back_with(session),
+                Err(_) => place.abandon(),
+            }
+        });
+    }
 }
 
 /// The open transactions of all clients.
@@ -39,10 +66,15 @@ pub type Open = Kept<Transaction>;
 impl Purpose for Transaction {
     const WHAT: &'static str = "transaction";
     const BOUND: &'static str = "api.max_open_transactions";
+    const BOUND_OF_ROLE: &'static str = Self::BOUND;
     const FATE: &'static str = "it is over, or was rolled back because it was not used";
 
-    fn limits(config: &Config) -> (usize, Duration) {
-        (config.api.max_open_transactions, config.api.transaction_idle_timeout_secs.duration())
+    fn limits(config: &Config) -> Limits {
+        Limits {
+            most: config.api.max_open_transactions,
+            most_of_role: config.api.max_open_transactions,
+            unused: config.api.transaction_idle_timeout_secs.duration(),
+        }
     }
 
     fn number(_: &Session) -> Result<u64> {
@@ -57,6 +89,12 @@ impl Purpose for Transaction {
 
     fn stays(session: &mut Session) -> bool {
         session.is_in_transaction()
+    }
+
+    fn leave(&self, session: Option<Session>) {
+        if let Some(home) = self.home.lock().take() {
+            home.take(session);
+        }
     }
 }
 
@@ -97,18 +135,18 @@ impl Hold {
         let transaction = transaction_of(headers, transaction)?;
         let session = number_in(headers, "x-session-id")?;
         match (transaction, session) {
-            (Some(_), Some(_)) => {
-                invalid("X-Session-Id and a transaction exclude each other: it has its own session")
+            (Some(id), Some(session))
+                if door.transactions.find(id, &caller.identity.role)?.entry.id.0 != session =>
+            {
+                invalid("the transaction did not begin in the session that X-Session-Id names")
             }
-            (Some(_), None) if names_database => {
+            (Some(_), _) if names_database => {
                 invalid("database is the transaction's, not the request's")
             }
             (None, Some(_)) if names_database => {
                 invalid("database is the session's, not the request's")
             }
-            (Some(id), None) => {
-                Ok(Hold::Lent(door.transactions.borrow(id, &caller.identity.role)?))
-            }
+            (Some(id), _) => Ok(Hold::Lent(door.transactions.borrow(id, &caller.identity.role)?)),
             (None, Some(id)) => Ok(Hold::Bound(door.kept.borrow(door, id, caller)?)),
             (None, None) => own().map(Hold::Own),
         }

@@ -24,19 +24,35 @@ const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 pub trait Purpose: Send + Sync + 'static {
     /// What it is called.
     const WHAT: &'static str;
-    /// The key that bounds their number.
+    /// The key that bounds their number, and the one for those of a role.
     const BOUND: &'static str;
+    /// See [`Purpose::BOUND`].
+    const BOUND_OF_ROLE: &'static str;
     /// What may have become of one that is not there.
     const FATE: &'static str;
 
     /// How many there may be, and how long one may stay unused.
-    fn limits(config: &Config) -> (usize, Duration);
+    fn limits(config: &Config) -> Limits;
     /// Its number.
     fn number(session: &Session) -> Result<u64>;
     /// How long it may stay, used or not.
     fn longest(&self) -> Option<Duration>;
     /// Whether it stays after a request.
     fn stays(session: &mut Session) -> bool;
+    /// What becomes of the session when it does not; `None` = a request has lost it.
+    fn leave(&self, session: Option<Session>) {
+        drop(session);
+    }
+}
+
+/// How many there may be, and for how long.
+pub struct Limits {
+    /// All.
+    pub most: usize,
+    /// Of a role.
+    pub most_of_role: usize,
+    /// How long one may stay unused.
+    pub unused: Duration,
 }
 
 /// All of one purpose.
@@ -94,7 +110,7 @@ fn gone<P: Purpose>(id: u64) -> Error {
 }
 
 impl<P: Purpose> Shelf<P> {
-    /// Keeps a session.
+    /// Keeps the session that `make` gives, which is asked for it when there is room.
     ///
     /// # Errors
     /// There are too many already.
@@ -102,16 +118,25 @@ impl<P: Purpose> Shelf<P> {
         self: &Arc<Self>,
         door: &Arc<HttpDoor>,
         owner: &Identity,
-        about: P,
-        session: Session,
+        make: impl FnOnce() -> Result<(P, Session)>,
     ) -> Result<Arc<Kept<P>>> {
-        let most = P::limits(&door.config.now()).0;
+        let limits = P::limits(&door.config.now());
         let mut all = self.0.lock();
-        if all.len() >= most {
-            let text = format!("{most} {}s are open already", P::WHAT);
-            return Err(Error::new(ErrorKind::LimitReached, text)
-                .with_hint(format!("{} bounds them", P::BOUND)));
+        let of_role = all.values().filter(|kept| kept.owner == owner.role).count();
+        let full = |text: String, bound: &'static str| {
+            door.metrics.http.refused_to_keep(P::WHAT, bound);
+            let error = Error::new(ErrorKind::LimitReached, text);
+            error.with_named("limit", bound).with_hint(format!("{bound} bounds them"))
+        };
+        if all.len() >= limits.most {
+            let text = format!("{} {}s are open already", limits.most, P::WHAT);
+            return Err(full(text, P::BOUND));
         }
+        if of_role >= limits.most_of_role {
+            let text = format!("{of_role} {}s of this role are open already", P::WHAT);
+            return Err(full(text, P::BOUND_OF_ROLE));
+        }
+        let (about, session) = make()?;
         let id = loop {
             let id = P::number(&session)?;
             if !all.contains_key(&id) {
@@ -129,6 +154,7 @@ impl<P: Purpose> Shelf<P> {
             state: Mutex::new(State { session: Some(session), used: now, requests: 0 }),
         });
         all.insert(id, kept.clone());
+        door.metrics.http.kept(P::WHAT, all.len());
         drop(all);
         tokio::spawn(self.clone().watch(door.clone(), kept.clone()));
         Ok(kept)
@@ -137,7 +163,7 @@ impl<P: Purpose> Shelf<P> {
     /// Ends one that nobody uses, that has had its time, or that is to end.
     async fn watch(self: Arc<Self>, door: Arc<HttpDoor>, kept: Arc<Kept<P>>) {
         loop {
-            let unused = P::limits(&door.config.now()).1;
+            let unused = P::limits(&door.config.now()).unused;
             let (used, busy) = {
                 let state = kept.state.lock();
                 (state.used, state.session.is_none())
@@ -146,12 +172,14 @@ impl<P: Purpose> Shelf<P> {
             let late = kept.about.longest().map(|longest| kept.begun + longest);
             let at = late.map_or(used + unused, |late| late.min(used + unused));
             if !self.has(kept.id) {
+                door.metrics.http.kept(P::WHAT, self.0.lock().len());
                 return;
             }
             if !busy && (ordered || Instant::now() >= at) {
                 let why = if ordered { "ended by an administrator" } else { "not used" };
                 tracing::info!(number = kept.id, role = %kept.owner, why, "a {} ended", P::WHAT);
                 self.remove(kept.id);
+                door.metrics.http.kept(P::WHAT, self.0.lock().len());
                 return;
             }
             let wait = at.saturating_duration_since(Instant::now());
@@ -169,7 +197,9 @@ impl<P: Purpose> Shelf<P> {
         // Outside of the lock: the session's end does more than to free memory.
         if let Some(kept) = removed {
             let session = kept.state.lock().session.take();
-            drop(session);
+            if session.is_some() {
+                kept.about.leave(session);
+            }
         }
     }
 
@@ -230,6 +260,23 @@ impl<P: Purpose> Borrowed<P> {
         &self.kept
     }
 
+    /// Takes the session away for longer than a request: it stays busy until it is given back with
+    /// one, or abandoned.
+    pub fn detach(&mut self) -> Result<Session> {
+        self.session.take().ok_or_else(|| gone::<P>(self.kept.id))
+    }
+
+    /// Gives a detached session back.
+    pub fn give_back_with(mut self, session: Session) {
+        self.session = Some(session);
+        self.give_back();
+    }
+
+    /// The detached session is lost.
+    pub fn abandon(self) {
+        self.shelf.remove(self.kept.id);
+    }
+
     /// Puts the session back, if it stays.
     pub fn give_back(mut self) {
         let stays = |session: &mut Session| P::stays(session) && session.entry().stop() == Stop::No;
@@ -244,10 +291,15 @@ impl<P: Purpose> Borrowed<P> {
             // It may have been ended in the meantime.
             if !self.shelf.has(self.kept.id) {
                 let session = self.kept.state.lock().session.take();
-                drop(session);
+                if session.is_some() {
+                    self.kept.about.leave(session);
+                }
             }
         } else {
             self.shelf.remove(self.kept.id);
+            if let Some(session) = self.session.take() {
+                self.kept.about.leave(Some(session));
+            }
         }
     }
 }
@@ -257,6 +309,7 @@ impl<P: Purpose> Drop for Borrowed<P> {
         if let Some(session) = self.session.take() {
             self.shelf.remove(self.kept.id);
             drop(session);
+            self.kept.about.leave(None);
         }
     }
 }

@@ -22,8 +22,9 @@ pub use server::{Served, ServerTls};
 /// PostgreSQL's name in ALPN.
 const ALPN: &[u8] = b"postgresql";
 
-/// HTTP's name in ALPN.
+/// HTTP's names in ALPN.
 const ALPN_HTTP: &[u8] = b"http/1.1";
+const ALPN_HTTP2: &[u8] = b"h2";
 
 /// The native protocol's name in ALPN.
 const ALPN_NATIVE: &[u8] = b"rustydb/1";
@@ -38,6 +39,8 @@ pub enum Alpn {
     Postgres,
     /// The native protocol.
     Native,
+    /// HTTP/2.
+    Http2,
 }
 
 /// Plain bytes that are encrypted at once: four records.
@@ -116,6 +119,7 @@ impl TlsStream {
             alpn: match stream.session.alpn_protocol() {
                 Some(ALPN) => Alpn::Postgres,
                 Some(ALPN_NATIVE) => Alpn::Native,
+                Some(ALPN_HTTP2) => Alpn::Http2,
                 _ => Alpn::None,
             },
             certificate: peer.map(|der| PeerCertificate::read(der)),

@@ -16,7 +16,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ProtocolVersion, RootCertStore, ServerConfig};
 
 use super::identity::{Identities, Identity};
-use super::{ALPN, ALPN_HTTP, ALPN_NATIVE, certificate, provider};
+use super::{ALPN, ALPN_HTTP, ALPN_HTTP2, ALPN_NATIVE, certificate, provider};
 use crate::config::{Security, TlsMode, TlsVersion};
 use crate::telemetry::Metrics;
 
@@ -46,6 +46,7 @@ impl Served {
 /// The settings of TLS for clients, and what was read by them last.
 pub struct ServerTls {
     security: Security,
+    http2: bool,
     current: RwLock<Arc<Served>>,
     /// The files as they were when `current` was read.
     stamps: Mutex<Vec<Stamp>>,
@@ -65,11 +66,15 @@ fn stamp(file: &Path) -> Stamp {
 }
 
 impl ServerTls {
-    /// Reads the files; `None` = TLS is off.
+    /// Reads the files; `None` = TLS is off. `http2` = HTTP clients may choose it.
     ///
     /// # Errors
     /// A setting or a file that cannot be used, in one sentence.
-    pub fn new(security: &Security, metrics: Arc<Metrics>) -> Result<Option<Arc<Self>>, String> {
+    pub fn new(
+        security: &Security,
+        http2: bool,
+        metrics: Arc<Metrics>,
+    ) -> Result<Option<Arc<Self>>, String> {
         let exists = || security.tls_cert_path.exists();
         let enabled = match security.enable_tls {
             TlsMode::On => true,
@@ -80,9 +85,10 @@ impl ServerTls {
             return Ok(None);
         }
         let stamps = stamps(security);
-        let served = Arc::new(load(security)?);
+        let served = Arc::new(load(security, http2)?);
         let tls = Self {
             security: security.clone(),
+            http2,
             current: RwLock::new(served),
             stamps: Mutex::new(stamps),
             warned: Mutex::new(None),
@@ -104,7 +110,7 @@ impl ServerTls {
     /// Why they cannot be used, in one sentence.
     pub fn reload(&self) -> Result<(), String> {
         let stamps = stamps(&self.security);
-        let served = Arc::new(load(&self.security)?);
+        let served = Arc::new(load(&self.security, self.http2)?);
         *self.current.write() = served;
         *self.stamps.lock() = stamps;
         *self.warned.lock() = None;
@@ -162,7 +168,7 @@ fn stamps(security: &Security) -> Vec<Stamp> {
         .collect()
 }
 
-fn load(security: &Security) -> Result<Served, String> {
+fn load(security: &Security, http2: bool) -> Result<Served, String> {
     let named = |file: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
     let provider = Arc::new(with_suites(&security.cipher_suites)?);
     let versions: &[_] = match security.min_tls_version {
@@ -206,7 +212,8 @@ fn load(security: &Security) -> Result<Served, String> {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     let mut http = config.clone();
-    http.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+    let names = [ALPN_HTTP2, ALPN_HTTP].into_iter().skip(usize::from(!http2));
+    http.alpn_protocols = names.map(<[u8]>::to_vec).collect();
     Ok(Served { config: Arc::new(config), http: Arc::new(http), identities, lists_end })
 }
 
@@ -315,7 +322,7 @@ mod tests {
     }
 
     fn tls(security: &Security) -> Result<Option<Arc<ServerTls>>, String> {
-        ServerTls::new(security, Arc::new(Metrics::new()))
+        ServerTls::new(security, true, Arc::new(Metrics::new()))
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub struct CallPlan {
     returns: Returns,
     count: Count,
     is_read_only: bool,
+    guides_response: bool,
 }
 
 /// Chooses the function and resolves what is wanted of its result.
@@ -57,6 +58,7 @@ pub fn plan_call(schema: &Schema, limits: Limits, asked: &Call) -> Result<CallPl
         returns,
         count: asked.count,
         is_read_only: function.volatility != Volatility::Volatile,
+        guides_response: function.guides_response,
     })
 }
 
@@ -161,6 +163,11 @@ impl CallPlan {
     /// Whether the function says that it changes nothing.
     pub fn is_read_only(&self) -> bool {
         self.is_read_only
+    }
+
+    /// Whether the function may say something about the answer that it is given in.
+    pub fn guides_response(&self) -> bool {
+        self.guides_response
     }
 
     /// Whether the number of all rows is wanted, and how. It is always counted.

@@ -140,6 +140,7 @@ fn functions(builder: &mut Builder, posts: u32) {
             returns,
             returns_set,
             volatility: if returns_set { Volatility::Stable } else { Volatility::Volatile },
+            guides_response: false,
             comment: None,
         });
     };

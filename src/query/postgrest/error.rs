@@ -44,6 +44,18 @@ impl Refusal {
         Self::new("PGRST100", 400, message).details(details)
     }
 
+    /// A function has set `response.headers` to something else.
+    pub fn guided_headers() -> Self {
+        let text = "response.headers guc must be a JSON array composed of objects with a single \
+            key and a string value";
+        Self::new("PGRST111", 500, text)
+    }
+
+    /// A function has set `response.status` to something else.
+    pub fn guided_status() -> Self {
+        Self::new("PGRST112", 500, "response.status guc must be a valid status code")
+    }
+
     /// The payload is not what it should be.
     pub fn body(reason: impl Into<String>) -> Self {
         Self::new("PGRST102", 400, reason)

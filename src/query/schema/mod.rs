@@ -215,6 +215,9 @@ pub struct Function {
     pub returns_set: bool,
     /// How freely it may be called.
     pub volatility: Volatility,
+    /// Whether its text names a setting of the answer that PostgREST has (`response.status`,
+    /// `response.headers`).
+    pub guides_response: bool,
     /// What `COMMENT ON` said.
     pub comment: Option<Name>,
 }

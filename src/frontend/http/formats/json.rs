@@ -1,5 +1,6 @@
 //! A row as a JSON object or array.
 
+use super::strip_nulls;
 use crate::error::{Error, Result};
 use crate::proto::backend::DataRow;
 use crate::proto::json::{self, Shape, Style};
@@ -33,6 +34,7 @@ impl RowWriter {
     /// Writes the body of a DataRow.
     pub fn write(&self, row: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let (open, close) = if self.as_arrays { (b'[', b']') } else { (b'{', b'}') };
+        let start = out.len();
         out.push(open);
         let row = DataRow::parse(row).map_err(Error::backend_lost)?;
         for (at, (value, column)) in row.zip(&self.columns).enumerate() {
@@ -48,6 +50,9 @@ impl RowWriter {
             }
         }
         out.push(close);
+        if self.style.without_nulls {
+            strip_nulls(out, start);
+        }
         Ok(())
     }
 }

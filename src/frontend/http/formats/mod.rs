@@ -15,11 +15,13 @@ mod arrow;
 mod csv;
 mod json;
 mod msgpack;
+mod strip;
 mod times;
 mod unpack;
 
 pub use accept::{Format, MSGPACK};
 pub use json::RowWriter;
+pub use strip::strip_nulls;
 pub use unpack::unpack;
 
 use serde_json::Value;

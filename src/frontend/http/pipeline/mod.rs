@@ -33,7 +33,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tower::ServiceBuilder;
@@ -94,6 +94,7 @@ fn admit(door: &HttpDoor, passage: &Passage, request: &Request) -> Result<Option
         return Err(Error::new(ErrorKind::ServiceUnavailable, text)
             .with_hint("api.max_connections bounds them; try again later"));
     }
+    check_authority(request)?;
     // A page in a browser on this machine could have its name resolved to loopback.
     if !door.auth.is_required() && !names_this_machine(request.headers()) {
         let text = "without authentication only localhost or an address may be named as Host";
@@ -150,6 +151,23 @@ fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
     let text = text.or_else(|| cause.downcast_ref::<String>().cloned());
     let text = format!("a handler panicked: {}", text.as_deref().unwrap_or("without a word"));
     error::response(Error::internal(text))
+}
+
+/// HTTP/2 names the server in `:authority`, and a Host header must not say otherwise (RFC 9113,
+/// section 8.3.1): every stage looks at that header.
+fn check_authority(request: &Request) -> Result<()> {
+    if request.version() != Version::HTTP_2 {
+        return Ok(());
+    }
+    let Some(named) = request.uri().authority() else { return Ok(()) };
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let is_same =
+        |host: &HeaderValue| named.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes());
+    if !hosts.all(is_same) {
+        let text = "the header Host and :authority name different servers";
+        return Err(Error::new(ErrorKind::ValidationError, text));
+    }
+    Ok(())
 }
 
 /// Whether the request was sent to an address or to localhost, and not to some domain's name.

@@ -245,9 +245,11 @@ async fn keyed(
     let key = hash(&[role.as_bytes(), subject.as_bytes(), name.as_bytes()]);
     let bytes = read_body(body, door).await?;
     let asked = hash(&[
-        parts.uri.to_string().as_bytes(),
+        // Over HTTP/2 the whole URI also says how the request came.
+        parts.uri.path_and_query().map_or(b"", |target| target.as_str().as_bytes()),
         parts.headers.get(header::CONTENT_TYPE).map_or(b"", |value| value.as_bytes()),
         parts.headers.get("x-transaction-id").map_or(b"", |value| value.as_bytes()),
+        parts.headers.get("x-session-id").map_or(b"", |value| value.as_bytes()),
         &bytes,
     ]);
     let ttl = door.config.now().api.idempotency_ttl_secs.duration();

@@ -151,7 +151,7 @@ impl QueryRequest {
         Style {
             int8_as_string: self.int8 == Some(NumberOrString::String),
             numeric_as_number: self.numeric == NumberOrString::Number,
-            as_postgres: false,
+            ..Style::default()
         }
     }
 }

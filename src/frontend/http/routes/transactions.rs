@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Rfc3339;
@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, JsonBody};
-use super::super::open::{self, Open};
+use super::super::open::{self, Hold, Open};
 use super::super::paging::{List, Page};
 use super::super::shelf::Borrowed;
 use super::super::{HttpDoor, answer, fetch};
@@ -23,6 +23,7 @@ use crate::auth::Identity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::ddl::quote_name;
 use crate::query::quote_literal;
+use crate::session::Session;
 
 /// Savepoints of a transaction.
 const MAX_SAVEPOINTS: usize = 1000;
@@ -169,14 +170,18 @@ async fn command(
 /// Begin a transaction
 ///
 /// Further requests take part by `transaction_id`, or by the header `X-Transaction-Id`. One that
-/// is not used for `api.transaction_idle_timeout_secs` is rolled back.
+/// is not used for `api.transaction_idle_timeout_secs` is rolled back. In the session that
+/// `X-Session-Id` names, which does nothing else until the end; without that header in a new one.
 #[utoipa::path(
     post, path = "/api/v1/transactions", tag = "transactions", request_body = BeginTransaction,
+    params(("x-session-id" = Option<u64>, Header,
+        description = "Number of an open session to begin it in.")),
     responses((status = 201, description = "It has begun.", body = Transaction))
 )]
 async fn begin_transaction(
     State(door): State<Arc<HttpDoor>>,
     caller: Caller,
+    headers: HeaderMap,
     JsonBody(begin): JsonBody<BeginTransaction>,
 ) -> ApiResult {
     if begin.timeout_secs == Some(0) {
@@ -187,7 +192,66 @@ async fn begin_transaction(
         let text = "name must have 1 to 128 bytes";
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
-    let mut session = caller.session(&door, begin.database.as_deref())?;
+    if headers.contains_key("x-transaction-id") {
+        let text = "a transaction does not begin in another: X-Transaction-Id is not for this";
+        return Err(Error::new(ErrorKind::ValidationError, text).into());
+    }
+    let mut hold = Hold::of(&door, &caller, &headers, None, begin.database.as_deref())?;
+    if hold.session()?.is_in_transaction() {
+        hold.finish();
+        let text = "the session is in a transaction that was begun by SQL";
+        return Err(Error::new(ErrorKind::Conflict, text).into());
+    }
+    let begun = begin_in(&door, hold.session()?, &begin).await;
+    let Effective { isolation, read_only } = match begun {
+        Ok(effective) => effective,
+        Err(error) => {
+            undo(&door, hold).await?;
+            return Err(error.into());
+        }
+    };
+    let mut hold = Some(hold);
+    let kept = door.transactions.keep(&door, &caller.identity, || {
+        let (session, home) = match hold.take() {
+            Some(Hold::Own(session)) => (session, None),
+            Some(Hold::Bound(mut place)) => {
+                let session = place.detach()?;
+                (session, Some(open::Home { door: door.clone(), place }))
+            }
+            Some(Hold::Lent(_)) | None => return Err(Error::internal("no session to begin in")),
+        };
+        let about = open::Transaction {
+            isolation: Mutex::new(isolation),
+            read_only,
+            name: begin.name,
+            database: session.entry().database.to_string(),
+            limit: begin.timeout_secs.map(|secs| Duration::from_secs(secs.into())),
+            savepoints: Mutex::default(),
+            home: Mutex::new(home),
+        };
+        Ok((about, session))
+    });
+    if let Some(hold) = hold {
+        undo(&door, hold).await?;
+    }
+    Ok(answer(StatusCode::CREATED, &Transaction::from(&*kept?)))
+}
+
+/// A transaction that does not stay: its session is as it was before.
+async fn undo(door: &HttpDoor, mut hold: Hold) -> Result<()> {
+    if !hold.is_own() && hold.session()?.is_in_transaction() {
+        fetch::run(door, hold.session()?, "ROLLBACK", &[]).await?;
+    }
+    hold.finish();
+    Ok(())
+}
+
+/// Begins a transaction, and says what it has become.
+async fn begin_in(
+    door: &HttpDoor,
+    session: &mut Session,
+    begin: &BeginTransaction,
+) -> Result<Effective> {
     let mut sql = String::from("BEGIN");
     if let Some(isolation) = begin.isolation_level {
         sql += &format!(" ISOLATION LEVEL {}", isolation.sql());
@@ -198,18 +262,8 @@ async fn begin_transaction(
     if let Some(deferrable) = begin.deferrable {
         sql += if deferrable { " DEFERRABLE" } else { " NOT DEFERRABLE" };
     }
-    fetch::run(&door, &mut session, &sql, &[]).await?;
-    let effective = effective(&door, &mut session).await?;
-    let about = open::Transaction {
-        isolation: Mutex::new(effective.isolation),
-        read_only: effective.read_only,
-        name: begin.name,
-        database: session.entry().database.to_string(),
-        limit: begin.timeout_secs.map(|secs| Duration::from_secs(secs.into())),
-        savepoints: Mutex::default(),
-    };
-    let open = door.transactions.keep(&door, &caller.identity, about, session)?;
-    Ok(answer(StatusCode::CREATED, &Transaction::from(&*open)))
+    fetch::run(door, session, &sql, &[]).await?;
+    effective(door, session).await
 }
 
 struct Effective {
@@ -218,17 +272,13 @@ struct Effective {
 }
 
 /// Asked with SHOW: a SELECT would be the first query, after which the level cannot be set.
-async fn effective(door: &HttpDoor, session: &mut crate::session::Session) -> Result<Effective> {
+async fn effective(door: &HttpDoor, session: &mut Session) -> Result<Effective> {
     let isolation = show(door, session, "transaction_isolation").await?.replace(' ', "_");
     let read_only = show(door, session, "transaction_read_only").await? == "on";
     Ok(Effective { isolation, read_only })
 }
 
-async fn show(
-    door: &HttpDoor,
-    session: &mut crate::session::Session,
-    name: &str,
-) -> Result<String> {
+async fn show(door: &HttpDoor, session: &mut Session, name: &str) -> Result<String> {
     let shown = fetch::run(door, session, &format!("SHOW {name}"), &[]).await?;
     let row: BTreeMap<String, String> = shown.one(|| format!("there is no setting {name}"))?;
     Ok(row.into_values().next().unwrap_or_default())

@@ -244,7 +244,7 @@ pub const FEATURES: &[Feature] = &[
     absent(
         "session_limits_of_rustydb",
         "PostgreSQL has no limit for open cursors, and the number of sessions is limited for all \
-         (network.max_connections_per_user, api.max_open_sessions)",
+         (network.max_connections_per_user, api.max_open_sessions_per_role)",
         &[],
     ),
     absent(

@@ -1,5 +1,6 @@
 //! Many new rows as CSV or NDJSON: they go through `COPY` as they come, so that their number does
-//! not matter to RustyDB's memory.
+//! not matter to RustyDB's memory. PostgreSQL copies into no table whose row security holds for the
+//! role; there they go through a temporary table.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +17,11 @@ use super::super::extract::Caller;
 use super::super::open::Hold;
 use super::super::{HttpDoor, answer};
 use super::list::settings;
-use super::{Settings, planned_in};
+use super::{Settings, planned_in, value_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::{Shape, write_param};
-use crate::query::plan::PlanError;
 use crate::query::plan::ask::Target;
+use crate::query::plan::{Param, PlanError, Statement};
 use crate::query::postgrest::csv_header;
 use crate::query::quote_ident;
 use crate::query::schema::Schema;
@@ -28,6 +29,17 @@ use crate::session::Session;
 
 /// Longest line of names.
 const LONGEST_HEADER: usize = 256 << 10;
+
+/// The temporary table.
+const STAGE: &str = "pg_temp.rustydb_bulk";
+
+/// The definitions of a table's columns, given as a JSON array, if its row security holds.
+const SECURED_COLUMNS: &str = "SELECT pg_catalog.string_agg( \
+    pg_catalog.format('%I %s', attname, pg_catalog.format_type(atttypid, atttypmod)), ', ') \
+    FROM pg_catalog.pg_attribute \
+    WHERE attrelid = $1::pg_catalog.oid AND attnum > 0 AND NOT attisdropped \
+    AND attname IN (SELECT pg_catalog.json_array_elements_text($2::pg_catalog.json)) \
+    AND pg_catalog.row_security_active($1::pg_catalog.oid)";
 
 /// Bytes that go to PostgreSQL at once, about.
 const PART: usize = 64 << 10;
@@ -116,7 +128,7 @@ pub async fn load(
         }
         match source.next().await? {
             Some(data) => lines.held.extend_from_slice(&data),
-            None => break std::mem::take(&mut lines.held),
+            None => break lines.rest(),
         }
     };
     let first = std::str::from_utf8(&first).map_err(|_| invalid("the body is not UTF-8"))?;
@@ -130,11 +142,24 @@ pub async fn load(
         BulkFormat::Ndjson => object(first, 1)?.into_keys().collect(),
     };
     let plan = |schema: &Schema| columns(schema, target, &names);
-    let (mut hold, _, types) = planned_in(hold, plan).await?;
+    let (mut hold, _, (table, types)) = planned_in(hold, plan).await?;
+    let settings = settings(caller, &hold);
+    let secured = match hold.session() {
+        Ok(session) => secured_columns(door, session, (table, &names), &settings).await,
+        Err(error) => Err(error),
+    };
+    let sql = match secured {
+        Ok(None) => copy_sql(&qualified(target), &names, format),
+        Ok(Some(columns)) => staged_sql(&qualified(target), &names, format, &columns),
+        Err(error) => {
+            hold.finish();
+            return Err(error);
+        }
+    };
     let job = Loading {
         door,
-        sql: copy_sql(target, &names, format),
-        settings: settings(caller, &hold),
+        sql,
+        settings,
         shapes_of: (format == BulkFormat::Ndjson).then_some(types),
         names,
     };
@@ -148,8 +173,8 @@ fn loaded(rows: u64) -> Response {
     answer(status, &json!({ "affected_rows": rows, "items": [] }))
 }
 
-/// Types of the columns, which must be the table's.
-fn columns(schema: &Schema, target: &Target, names: &[String]) -> Result<Vec<u32>> {
+/// The table's number and the types of the columns, which must be its own.
+fn columns(schema: &Schema, target: &Target, names: &[String]) -> Result<(u32, Vec<u32>)> {
     let table = schema.table(&target.schema, &target.name).ok_or_else(|| {
         let (schema, name) = (target.schema.clone(), target.name.clone());
         PlanError::UnknownTable { schema, name, similar: None }
@@ -161,18 +186,52 @@ fn columns(schema: &Schema, target: &Target, names: &[String]) -> Result<Vec<u32
             PlanError::UnknownColumn { table, column, is_written: true }.into()
         })
     };
-    names.iter().map(column).collect()
+    Ok((table.oid, names.iter().map(column).collect::<Result<_>>()?))
+}
+
+/// The definitions of the columns, if row security holds for the role.
+async fn secured_columns(
+    door: &HttpDoor,
+    session: &mut Session,
+    (table, names): (u32, &[String]),
+    settings: &Settings<'_>,
+) -> Result<Option<String>> {
+    let names = serde_json::to_vec(names).map_err(Error::internal)?;
+    let text = |value: Vec<u8>| Param { type_oid: 0, value: Some(value) };
+    let statement = Statement {
+        sql: SECURED_COLUMNS.to_owned(),
+        params: vec![text(table.to_string().into_bytes()), text(names)],
+        ..Statement::default()
+    };
+    value_of(door, session, &statement, settings).await
+}
+
+fn qualified(target: &Target) -> String {
+    format!("{}.{}", quote_ident(&target.schema), quote_ident(&target.name))
 }
 
 /// The names are those of the catalog by now.
-fn copy_sql(target: &Target, names: &[String], format: BulkFormat) -> String {
-    let names: Vec<String> = names.iter().map(|name| quote_ident(name)).collect();
-    let (schema, table) = (quote_ident(&target.schema), quote_ident(&target.name));
+fn copy_sql(table: &str, names: &[String], format: BulkFormat) -> String {
     let options = match format {
         BulkFormat::Csv => " WITH (FORMAT csv)",
         BulkFormat::Ndjson => "",
     };
-    format!("COPY {schema}.{table} ({}) FROM STDIN{options}", names.join(", "))
+    format!("COPY {table} ({}) FROM STDIN{options}", list(names))
+}
+
+fn list(names: &[String]) -> String {
+    names.iter().map(|name| quote_ident(name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The same through a temporary table with these columns; together they are one transaction. As
+/// COPY does, it writes values of identity columns as they come.
+fn staged_sql(table: &str, names: &[String], format: BulkFormat, columns: &str) -> String {
+    let (copy, list) = (copy_sql(STAGE, names, format), list(names));
+    format!(
+        "CREATE TEMPORARY TABLE {STAGE} ({columns}); {copy}; \
+         INSERT INTO {table} ({list}) OVERRIDING SYSTEM VALUE SELECT {list} FROM {STAGE}; \
+         DROP TABLE {STAGE}"
+    )
 }
 
 /// Who refuses to go on: after PostgreSQL there is nothing to be ended.
@@ -240,7 +299,7 @@ impl Loading<'_> {
         (first, shapes): (&str, Option<&[Shape]>),
     ) -> Result<(), Refused> {
         let Some(shapes) = shapes else {
-            let rest = std::mem::take(&mut lines.held);
+            let rest = lines.rest();
             session.copy_write(&rest).await.map_err(Refused::ByPostgres)?;
             while let Some(data) = source.next().await? {
                 session.copy_write(&data).await.map_err(Refused::ByPostgres)?;
@@ -332,6 +391,12 @@ struct Lines {
 }
 
 impl Lines {
+    /// Everything that is left.
+    fn rest(&mut self) -> Vec<u8> {
+        self.scanned = 0;
+        std::mem::take(&mut self.held)
+    }
+
     /// The next whole line; with quotes an end of a line between them is none.
     fn take(&mut self, with_quotes: bool) -> Result<Option<Vec<u8>>> {
         let end = match with_quotes {
@@ -374,6 +439,10 @@ mod tests {
         assert_eq!((lines.take(false).unwrap(), lines.number), (None, 2));
         lines.held.extend_from_slice(b"ef\n");
         assert_eq!(lines.take(false).unwrap().unwrap(), b"def\n");
+        assert!(lines.take(false).unwrap().is_none());
+        lines.held = b"whole".to_vec();
+        assert!(lines.take(false).unwrap().is_none());
+        assert_eq!((lines.rest(), lines.take(false).unwrap()), (b"whole".to_vec(), None));
         lines.held = vec![b'x'; 10];
         assert!(lines.take(false).is_err());
     }

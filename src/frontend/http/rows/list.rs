@@ -100,7 +100,7 @@ pub fn style(parameters: &mut Parameters) -> Result<Style> {
     Ok(Style {
         int8_as_string: is("int8", "string")?,
         numeric_as_number: is("numeric", "number")?,
-        as_postgres: false,
+        ..Style::default()
     })
 }
 

@@ -10,6 +10,10 @@ pub enum Media {
     Json,
     /// One row.
     Object,
+    /// The same without members that are null.
+    Stripped,
+    /// See [`Media::Stripped`].
+    StrippedObject,
     /// Comma-separated values.
     Csv,
     /// A row in each line.
@@ -26,6 +30,10 @@ impl Media {
         match self {
             Media::Json => "application/json; charset=utf-8",
             Media::Object => "application/vnd.pgrst.object+json; charset=utf-8",
+            Media::Stripped => "application/vnd.pgrst.array+json;nulls=stripped; charset=utf-8",
+            Media::StrippedObject => {
+                "application/vnd.pgrst.object+json;nulls=stripped; charset=utf-8"
+            }
             Media::Csv => "text/csv; charset=utf-8",
             Media::Ndjson => "application/x-ndjson",
             Media::Text => "text/plain; charset=utf-8",
@@ -39,7 +47,15 @@ impl Media {
     /// There is none.
     pub fn accepted(headers: &[(&str, &str)], planned: &Planned) -> Result<Self, Refusal> {
         if planned.singular || matches!(planned.action, Action::Describe | Action::Methods(_)) {
-            return Ok(if planned.singular { Media::Object } else { Media::Json });
+            return Ok(
+                match (planned.singular, headers.iter().find(|(name, _)| *name == "accept")) {
+                    (true, Some((_, accept))) if item(first(accept)).2 == Nulls::Stripped => {
+                        Media::StrippedObject
+                    }
+                    (true, _) => Media::Object,
+                    (false, _) => Media::Json,
+                },
+            );
         }
         let is_scalar = match &planned.action {
             Action::Call(plan) => matches!(plan.returns(), Returns::Scalar | Returns::Nothing),
@@ -48,38 +64,57 @@ impl Media {
         let Some((_, accept)) = headers.iter().find(|(name, _)| *name == "accept") else {
             return Ok(Media::Json);
         };
-        let mut items: Vec<(u16, &str, bool)> = accept.split(',').map(item).collect();
+        let mut items: Vec<(u16, &str, Nulls)> = accept.split(',').map(item).collect();
         items.sort_by_key(|(weight, ..)| std::cmp::Reverse(*weight));
         let liked = items.iter().filter(|(weight, ..)| *weight > 0);
-        let mut known = liked.filter_map(|(_, name, is_plain)| named(name, *is_plain, is_scalar));
+        let mut known = liked.filter_map(|(_, name, nulls)| named(name, *nulls, is_scalar));
         known
             .next()
             .ok_or_else(|| Refusal::media_type(&accept.chars().take(200).collect::<String>()))
     }
 }
 
-/// The weight of an item in thousandths, its name, and whether it has no other parameters that
-/// change its meaning.
-fn item(text: &str) -> (u16, &str, bool) {
+/// What an item says of members that are null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nulls {
+    /// Nothing.
+    Kept,
+    Stripped,
+    /// It has parameters that mean something else.
+    Unknown,
+}
+
+fn first(accept: &str) -> &str {
+    accept.split(',').next().unwrap_or("")
+}
+
+/// The weight of an item in thousandths, its name, and its other parameters.
+fn item(text: &str) -> (u16, &str, Nulls) {
     let mut parts = text.split(';').map(str::trim);
     let name = parts.next().unwrap_or("");
-    let (mut weight, mut is_plain) = (1000, true);
+    let (mut weight, mut nulls) = (1000, Nulls::Kept);
     for parameter in parts {
         match parameter.split_once('=') {
             Some(("q" | "Q", value)) => {
                 let value = value.parse::<f32>().ok().filter(|q| (0.0..=1.0).contains(q));
                 weight = value.map_or(1000, |q| (q * 1000.0).round() as u16);
             }
-            Some(("nulls" | "for" | "options", _)) => is_plain = false,
+            Some(("nulls", "stripped")) if nulls == Nulls::Kept => nulls = Nulls::Stripped,
+            Some(("nulls" | "for" | "options", _)) => nulls = Nulls::Unknown,
             _ => {}
         }
     }
-    (weight, name, is_plain)
+    (weight, name, nulls)
 }
 
-fn named(name: &str, is_plain: bool, is_scalar: bool) -> Option<Media> {
+fn named(name: &str, nulls: Nulls, is_scalar: bool) -> Option<Media> {
     Some(match name.to_ascii_lowercase().as_str() {
-        _ if !is_plain => return None,
+        "application/vnd.pgrst.array+json" | "application/vnd.pgrst.array"
+            if nulls == Nulls::Stripped =>
+        {
+            Media::Stripped
+        }
+        _ if nulls != Nulls::Kept => return None,
         "*/*"
         | "application/*"
         | "application/json"
@@ -100,8 +135,13 @@ mod tests {
 
     #[test]
     fn items_of_accept() {
-        assert_eq!(item(" text/csv;q=0.5"), (500, "text/csv", true));
-        assert_eq!(item("a/b;nulls=stripped; q=7"), (1000, "a/b", false));
+        assert_eq!(item(" text/csv;q=0.5"), (500, "text/csv", Nulls::Kept));
+        assert_eq!(item("a/b;nulls=stripped; q=7"), (1000, "a/b", Nulls::Stripped));
+        assert_eq!(item("a/b;nulls=kept"), (1000, "a/b", Nulls::Unknown));
+        assert_eq!(item("a/b;nulls=stripped;for=x"), (1000, "a/b", Nulls::Unknown));
+        let array = "application/vnd.pgrst.array+json";
+        assert_eq!(named(array, Nulls::Stripped, false), Some(Media::Stripped));
+        assert_eq!(named("text/csv", Nulls::Stripped, false), None);
         for (name, is_scalar, expected) in [
             ("*/*", false, Some(Media::Json)),
             ("text/plain", false, None),
@@ -109,7 +149,7 @@ mod tests {
             ("TEXT/CSV", true, Some(Media::Csv)),
             ("application/vnd.pgrst.plan+json", false, None),
         ] {
-            assert_eq!(named(name, true, is_scalar), expected, "{name}");
+            assert_eq!(named(name, Nulls::Kept, is_scalar), expected, "{name}");
         }
     }
 }

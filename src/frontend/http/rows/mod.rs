@@ -8,6 +8,7 @@ pub mod bulk;
 mod context;
 mod describe;
 pub mod failure;
+mod guided;
 pub mod keyed;
 pub mod list;
 mod media;

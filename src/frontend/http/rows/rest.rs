@@ -38,7 +38,12 @@ use crate::session::Session;
 pub const PREFIX: &str = "/rest/v1";
 
 /// Values as PostgreSQL's own JSON has them, in which related rows come.
-const STYLE: Style = Style { int8_as_string: false, numeric_as_number: true, as_postgres: true };
+const STYLE: Style = Style {
+    int8_as_string: false,
+    numeric_as_number: true,
+    as_postgres: true,
+    without_nulls: false,
+};
 
 /// Headers that the dialect reads.
 const READ: [&str; 6] =
@@ -205,14 +210,20 @@ impl Asked<'_> {
 
     /// What becomes of rows, by the content type that was asked for.
     fn sink(&self) -> Sink {
-        let rows = |format| Sink::Rows(Form { format, rows_as_arrays: false, style: STYLE });
+        let style = self.style();
+        let rows = |format| Sink::Rows(Form { format, rows_as_arrays: false, style });
         match self.media {
             _ if self.planned.headers_only => Sink::Nothing,
-            _ if self.planned.singular => Sink::Object(STYLE),
+            _ if self.planned.singular => Sink::Object(style),
             Media::Csv => rows(Format::Csv),
             Media::Ndjson => rows(Format::Ndjson),
-            Media::Json | Media::Object | Media::Text | Media::Bytes => rows(Format::Json),
+            _ => rows(Format::Json),
         }
+    }
+
+    fn style(&self) -> Style {
+        let without_nulls = matches!(self.media, Media::Stripped | Media::StrippedObject);
+        Style { without_nulls, ..STYLE }
     }
 
     async fn read(&self, mut session: Session, plan: &ReadPlan) -> Answer {
@@ -332,6 +343,11 @@ impl Asked<'_> {
     /// Looks at the whole answer before it counts.
     async fn look(&self, stream: &mut Stream, returns_rows: bool) -> Result<Fill, Failure> {
         stream.whole().await?;
+        self.settle(stream, returns_rows).await
+    }
+
+    /// Ends the transaction of an answer that is there.
+    async fn settle(&self, stream: &mut Stream, returns_rows: bool) -> Result<Fill, Failure> {
         let rows = if returns_rows { stream.rows() } else { stream.affected() };
         let preferences = self.preferences();
         let refused = match preferences.most_affected() {
@@ -350,18 +366,32 @@ impl Asked<'_> {
             _ if self.planned.headers_only => Sink::Nothing,
             (Returns::Nothing, _) => Sink::Nothing,
             (_, Media::Csv | Media::Ndjson) | (Returns::Rows, _) => self.sink(),
-            (Returns::Row, _) => Sink::Object(STYLE),
+            (Returns::Row, _) => Sink::Object(self.style()),
             (Returns::Scalar, Media::Text) => Sink::Text,
             (Returns::Scalar, Media::Bytes) => Sink::Bytes,
-            (Returns::Scalar, _) => Sink::Value(STYLE),
-            (Returns::Scalars, _) => Sink::Values(STYLE),
+            (Returns::Scalar, _) => Sink::Value(self.style()),
+            (Returns::Scalars, _) => Sink::Values(self.style()),
         };
-        let looks = !self.planned.read_only && self.looks_first();
+        let is_guided = plan.guides_response();
+        let looks = is_guided || !self.planned.read_only && self.looks_first();
         let mut stream = self.start(session, &statement, sink, looks).await?;
+        if is_guided {
+            stream.whole().await?;
+            let guided = stream.guided(self.door).await?;
+            let fill = self.settle(&mut stream, true).await?;
+            let mut response = self.called(stream, plan, fill)?;
+            guided.apply(&mut response);
+            return Ok(response);
+        }
         let fill = match looks {
             true => self.look(&mut stream, true).await?,
             false => stream.first().await?,
         };
+        self.called(stream, plan, fill)
+    }
+
+    /// The answer with what a function gives.
+    fn called(&self, stream: Stream, plan: &CallPlan, fill: Fill) -> Answer {
         if plan.returns() == Returns::Nothing {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;

@@ -6,13 +6,16 @@ use std::task::{Context, Poll, ready};
 use axum::body::Bytes;
 use serde_json::Value;
 
-use super::super::formats::{Encoder, Layout as Form, RowWriter};
+use super::super::HttpDoor;
+use super::super::formats::{Encoder, Layout as Form, RowWriter, strip_nulls};
 use super::super::running::{Chunks, Fill, Running};
-use super::Job;
+use super::failure::Failure;
+use super::guided::{self, Guided};
+use super::{Job, Settings, value_of};
 use crate::error::{Error, Result};
 use crate::proto::backend::DataRow;
 use crate::proto::json::{self, Style};
-use crate::query::plan::Layout;
+use crate::query::plan::{Layout, Statement};
 use crate::session::{Column, Event, Known};
 
 /// Bytes that are there before an answer begins, about: until then everything can still change its
@@ -165,6 +168,19 @@ impl Stream {
         ended
     }
 
+    /// What the function of this statement has said of the answer, in the transaction that was kept
+    /// open.
+    ///
+    /// # Errors
+    /// That it is nonsense, or PostgreSQL's.
+    pub async fn guided(&mut self, door: &HttpDoor) -> Result<Guided, Failure> {
+        let sql = guided::SETTINGS.to_owned();
+        let statement = Statement { sql, ..Statement::default() };
+        let session = self.running.session()?;
+        let text = value_of(door, session, &statement, &Settings::default()).await?;
+        Ok(Guided::read(text.as_deref())?)
+    }
+
     fn row(&mut self) -> Result<()> {
         let Self { running, layout, hidden, out, cut, .. } = self;
         let mut row = running.session()?.row();
@@ -219,9 +235,13 @@ impl Stream {
                     out.push(b',');
                 }
                 let shape = self.known.described.columns.first().map(|column| &column.info.shape);
+                let start = out.len();
                 match (first_value(row)?, shape) {
                     (Some(text), Some(shape)) => json::write_value(out, text, shape, style),
                     _ => out.extend_from_slice(b"null"),
+                }
+                if style.without_nulls {
+                    strip_nulls(out, start);
                 }
                 Ok(())
             }
