@@ -159,10 +159,9 @@ fn reads() {
 
 #[test]
 fn embeds() {
-    let comments = r#"SELECT t0."id" AS "id", coalesce(e1.a, '[]') AS "comments" FROM
-               "api"."posts" AS t0 LEFT JOIN LATERAL (SELECT pg_catalog.json_agg(s.*) AS a
-               FROM (SELECT t1.* FROM "api"."comments" AS t1 WHERE t1."post" = t0."id") AS s)
-               AS e1 ON TRUE"#;
+    let comments = r#"SELECT t0."id" AS "id", coalesce((SELECT
+               pg_catalog.json_agg(s.*) FROM (SELECT t1.* FROM "api"."comments" AS t1 WHERE
+               t1."post" = t0."id") AS s), '[]') AS "comments" FROM "api"."posts" AS t0"#;
     assert_eq!(shown("GET", "posts?select=id,comments(*)", &[], ""), words(comments));
     for (url, parts) in [
         (
@@ -210,8 +209,19 @@ fn embeds() {
         ),
         (
             "posts?select=id,comments(id)&limit=3&order=title",
+            &[
+                r#"AS "comments" FROM "api"."posts" AS t0 ORDER BY t0."title" ASC NULLS LAST LIMIT $1"#,
+            ],
+        ),
+        // Nothing is made for the rows before the page, and nothing joined to those behind it.
+        (
+            "posts?select=id,comments(id)&limit=3&offset=5&order=title",
             &[r#"FROM (SELECT t0."id", t0."title" FROM "api"."posts" AS t0 ORDER BY
-               t0."title" ASC NULLS LAST LIMIT $1) AS t0 LEFT JOIN LATERAL"#],
+               t0."title" ASC NULLS LAST LIMIT $1 OFFSET $2) AS t0 ORDER BY"#],
+        ),
+        (
+            "posts?select=id,writer:authors!author(name)&limit=3&order=title",
+            &[r#"ORDER BY t0."title" ASC NULLS LAST LIMIT $1) AS t0 LEFT JOIN LATERAL"#],
         ),
         (
             "authors?select=id,p:posts!posts_author_fkey(id,c:comments(body))&p.c.body=eq.1\
