@@ -2,7 +2,7 @@
 # SQL over HTTP with curl. Start the server first (`make run`), then:
 #   RUSTYDB_PASSWORD=… examples/query.sh
 set -eu
-url=${RUSTYDB_URL:-http://localhost:8080}/api/v1/query
+url=${RUSTYDB_HTTP_URL:-http://localhost:8080}/api/v1/query
 user=rustydb:${RUSTYDB_PASSWORD:?the administrator\'s password, see the last line of the server\'s greeting}
 
 ask() {

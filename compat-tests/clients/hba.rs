@@ -1,7 +1,7 @@
 //! The rules of `security.hba`: who comes in how, and in which words the others are told.
 
 use crate::harness::pki::Authority;
-use crate::harness::{Psql, feed};
+use crate::harness::{Psql, Server, feed};
 use crate::secured::{run, secured};
 
 fn comes_in(psql: Psql, role: &str) {
@@ -143,4 +143,62 @@ fn the_operating_system_vouches_on_the_unix_socket() {
     admin.env("PGPASSWORD", &secured.server.password);
     let psql: Psql = feed(&mut admin, "select session_user;").into();
     comes_in(psql, "rustydb");
+}
+
+#[test]
+fn members_of_a_role_and_patterns_of_names_are_postgresqls() {
+    let server = Server::builder()
+        .set(
+            "security.hba=
+                host /^team_[ab]$ +staff all trust
+                host samerole all all trust
+                host team_c,+plain \"/^robot\\d{2,3}$\",/(?i)^ADA$ all trust
+                host all rustydb all scram-sha-256",
+        )
+        .start();
+    let made = server.direct_psql(
+        "create role staff; create role office in role staff; create role team_c;
+         create role ann login in role office; create role bob login; create role carl login
+         in role team_c; create role robot12 login; create role robot1 login;
+         create role boss login superuser; create role ada login;
+         create database team_a; create database team_abc; create database team_c;",
+    );
+    assert_eq!(made.stderr, "");
+    let enters = |role: &str, database: &str| {
+        let mut psql = server.psql_command();
+        psql.args(["-U", role, "-d", database, "-At"]).env_remove("PGPASSWORD");
+        run(&mut psql)
+    };
+    let refused = |role: &str, database: &str| {
+        is_told(enters(role, database), &format!("user \"{role}\", database \"{database}\""));
+    };
+    // A member of a member; the pattern is for the whole name.
+    comes_in(enters("ann", "team_a"), "ann");
+    refused("ann", "team_abc");
+    refused("bob", "team_a");
+    // A superuser is a member of what it was made one of, no more.
+    refused("boss", "team_a");
+    comes_in(enters("carl", "team_c"), "carl");
+    comes_in(enters("robot12", "team_c"), "robot12");
+    comes_in(enters("ada", "team_c"), "ada");
+    refused("robot1", "team_c");
+    refused("robot12", "team_a");
+    // It is asked anew each time.
+    assert_eq!(server.direct_psql("grant staff to bob; revoke office from ann").stderr, "");
+    comes_in(enters("bob", "team_a"), "bob");
+    refused("ann", "team_a");
+    refused("o'brien\"", "team_a");
+}
+
+#[test]
+fn a_pattern_that_means_nothing_lets_nobody_in() {
+    let rules = "security.hba=host postgres all all trust; host all /x[ all trust; host all all \
+                 all trust";
+    let server = Server::builder().set(rules).start();
+    let enters = |database: &str| {
+        run(server.psql_command().args(["-d", database, "-At", "-v", "VERBOSITY=verbose"]))
+    };
+    comes_in(enters("postgres"), "rustydb");
+    is_told(enters("rustydb"), "a regular expression in security.hba is not valid");
+    assert!(server.log().contains("brackets [] not balanced"), "{}", server.log());
 }

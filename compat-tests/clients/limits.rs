@@ -1,6 +1,7 @@
 //! Who is behind a load balancer, and how many may come from where.
 
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 use crate::harness::Server;
 use crate::raw::{V3, Wire, field, startup};
@@ -124,4 +125,23 @@ fn others_are_not_believed() {
     let mut answer = Vec::new();
     let _ = liar.socket.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"R"), "{answer:?}");
+}
+
+#[test]
+fn who_never_rests_does_not_keep_the_others_waiting_for_a_sequence() {
+    let server = Server::builder().arg("--insecure").set("pool.max_size=1").start();
+    let mut busy = Wire::to(&server).ready();
+    busy.values("create sequence numbers");
+    assert_eq!(busy.values("select nextval('numbers')"), ["1"]);
+    let other = std::thread::scope(|scope| {
+        let other = scope.spawn(|| Wire::to(&server).ready().values("select 'served'"));
+        // Longer than it takes to show that nobody asks, and shorter than the other one waits.
+        let end = Instant::now() + Duration::from_secs(20);
+        while !other.is_finished() && Instant::now() < end {
+            busy.values("begin; select 1; commit");
+        }
+        assert!(other.is_finished(), "nobody had room beside it");
+        other.join().unwrap()
+    });
+    assert_eq!(other, ["served"]);
 }

@@ -149,3 +149,21 @@ fn a_long_value_holds_the_session_and_does_no_harm() {
     assert_eq!(client.values("select length(current_setting('own.long'))"), ["3000000"]);
     assert_eq!(client.values("select length(current_setting('search_path'))"), ["100000"]);
 }
+
+#[test]
+fn what_comes_right_behind_a_look_is_not_left_lying() {
+    let (server, mut client, _) = start(60);
+    client.values("listen news");
+    let mut blocker = hold(&server, &mut client);
+    sleep(LOOKED);
+    // The answer to the look and the notification are read at once.
+    server.signal("STOP");
+    blocker.values("rollback");
+    let looks = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'";
+    eventually("the look is over", SOON, || blocker.values(looks) == ["0"]);
+    blocker.values("notify news, 'behind it'");
+    sleep(LOOK);
+    server.signal("CONT");
+    let heard = client.until(b'A');
+    assert!(heard[0].1.ends_with(b"news\0behind it\0"), "{heard:?}");
+}

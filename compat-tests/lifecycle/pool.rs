@@ -1,10 +1,12 @@
 //! The pool's size, its limits, and what it does about PostgreSQL's troubles.
 
+use std::io::{Read, Write};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Server, eventually, signal_process};
+use crate::harness::{Server, command, eventually, signal_process};
 use crate::{Client, PlainPostgres, SOON, http_query, sqlstate};
 
 fn connect(server: &Server) -> Client {
@@ -280,6 +282,52 @@ fn a_limit_that_others_use_up_is_told_in_postgresqls_words() {
     drop(elsewhere);
     let ask = || http_query(&server, "alice", "wonderland", "select 1").0 == 200;
     eventually("room", SOON, ask);
+}
+
+#[test]
+fn the_limit_of_replication_is_that_of_replication_alone() {
+    let plain = PlainPostgres::init();
+    plain.launch("-c max_wal_senders=1");
+    let admin = plain.connect();
+    for role in ["alice", "bob"] {
+        admin
+            .value(&format!("create role {role} login replication password 'wonderland'"))
+            .unwrap();
+    }
+    let server = Server::builder().arg("--backend").arg(&plain.url()).start();
+    let replicate = |port: u16| {
+        let mut psql = command("psql");
+        psql.args(["-X", "-At", "-v", "VERBOSITY=verbose"])
+            .arg(format!(
+                "host=127.0.0.1 port={port} user=alice dbname=postgres replication=database"
+            ))
+            .env("PGPASSWORD", "wonderland")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        psql
+    };
+    let mut elsewhere = replicate(plain.port).spawn().unwrap();
+    elsewhere.stdin.as_mut().unwrap().write_all(b"IDENTIFY_SYSTEM;\n").unwrap();
+    let mut first = [0];
+    elsewhere.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let ask = || replicate(server.port).args(["-c", "IDENTIFY_SYSTEM"]).output().unwrap();
+    let refused = thread::scope(|scope| {
+        let refused = scope.spawn(&ask);
+        // Everybody else finds as much room as before.
+        for _ in 0..10 {
+            let begun = Instant::now();
+            assert_eq!(http_query(&server, "bob", "wonderland", "select 1").0, 200);
+            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        }
+        refused.join().unwrap()
+    });
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("max_wal_senders (currently 1)"), "{text}");
+    assert!(!text.contains("max_connections is reached"), "{text}");
+    drop(elsewhere.stdin.take());
+    elsewhere.wait().unwrap();
+    eventually("room", SOON, || ask().status.success());
 }
 
 /// Statements that succeed, while somebody counts.

@@ -1,12 +1,18 @@
 //! Which rule of `security.hba` a connection falls under, and whether a name from outside (of a
 //! certificate or of the operating system) may be a role.
+//!
+//! Members of a role and regular expressions are PostgreSQL's to know: it is asked when a rule
+//! depends on them, for each log-in, as it asks its own catalog.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Authenticator;
 use crate::config::{ClientCert, ClientName, Config, HbaMethod, HbaName, HbaRule, HbaType};
 use crate::error::Error;
 use crate::net::PeerCertificate;
+use crate::query::quote_literal;
 
 /// What is known of a client before it proves anything.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +27,17 @@ pub struct Knock<'a> {
     pub address: Option<IpAddr>,
     /// The connection is encrypted.
     pub has_tls: bool,
+}
+
+/// What PostgreSQL says of the names of a client, among those that the rules ask for.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// Roles that the role is a member of.
+    groups: HashSet<String>,
+    /// Regular expressions that its name fits.
+    role_patterns: HashSet<String>,
+    /// The same for the database.
+    database_patterns: HashSet<String>,
 }
 
 /// The rules of one configuration, and the map that they refer to.
@@ -38,7 +55,8 @@ impl Knock<'_> {
         is_private(self.address, self.has_tls)
     }
 
-    fn fits(&self, rule: &HbaRule) -> bool {
+    /// `None` = that depends on what is not known.
+    fn fits(&self, rule: &HbaRule, facts: Option<&Facts>) -> Option<bool> {
         let kind = match (rule.kind, self.address) {
             (HbaType::Local, None) | (HbaType::Host, Some(_)) => true,
             (HbaType::HostSsl, Some(_)) => self.has_tls,
@@ -51,19 +69,32 @@ impl Knock<'_> {
             }
             (network, _) => network.is_none(),
         };
+        if !kind || !inside() {
+            return Some(false);
+        }
+        let in_group = |group: &str| facts.map(|facts| facts.groups.contains(group));
         let role = |name: &HbaName| match name {
-            HbaName::All => true,
-            HbaName::Name(name) => name == self.role,
-            HbaName::SameUser | HbaName::Replication => false,
+            HbaName::All => Some(true),
+            HbaName::Name(name) => Some(name == self.role),
+            HbaName::Members(group) => in_group(group),
+            HbaName::Pattern(text) => facts.map(|facts| facts.role_patterns.contains(text)),
+            HbaName::SameUser | HbaName::SameRole | HbaName::Replication => Some(false),
         };
         let database = |name: &HbaName| match name {
-            HbaName::Replication => self.is_replication,
-            _ if self.is_replication => false,
-            HbaName::All => true,
-            HbaName::SameUser => self.database == self.role,
-            HbaName::Name(name) => name == self.database,
+            HbaName::Replication => Some(self.is_replication),
+            _ if self.is_replication => Some(false),
+            HbaName::All => Some(true),
+            HbaName::SameUser => Some(self.database == self.role),
+            HbaName::SameRole => in_group(self.database),
+            HbaName::Name(name) => Some(name == self.database),
+            HbaName::Pattern(text) => facts.map(|facts| facts.database_patterns.contains(text)),
+            HbaName::Members(_) => Some(false),
         };
-        kind && inside() && rule.databases.iter().any(database) && rule.roles.iter().any(role)
+        let database = any(rule.databases.iter().map(database));
+        match (database, any(rule.roles.iter().map(role))) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (database, role) => Some(database? && role?),
+        }
     }
 
     /// PostgreSQL's words for a connection that does not come in.
@@ -85,36 +116,135 @@ impl Knock<'_> {
     }
 }
 
+/// Whether one of them is true; `None` = that depends on one that is not known.
+fn any(mut all: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    all.try_fold(Some(false), |any, one| match one {
+        Some(true) => Err(()),
+        Some(false) => Ok(any),
+        None => Ok(None),
+    })
+    .unwrap_or(Some(true))
+}
+
+impl Authenticator {
+    /// The rule for a connection; PostgreSQL is asked if it depends on what only that knows.
+    ///
+    /// # Errors
+    /// There is no rule, or it says no; PostgreSQL is out of reach, or does not understand a
+    /// regular expression.
+    pub async fn rule<'r>(
+        &self,
+        rules: &'r Rules,
+        knock: &Knock<'_>,
+    ) -> Result<&'r HbaRule, Error> {
+        if let Some(rule) = rules.decide(knock, None)? {
+            return Ok(rule);
+        }
+        let mut facts = Facts::default();
+        let rows = self.sql.run(rules.question(knock)).await.map_err(|error| {
+            if error.sqlstate().as_str() != "2201B" {
+                return error;
+            }
+            let reason = error.message();
+            tracing::error!(reason, "PostgreSQL does not understand a name in security.hba");
+            let text = "a regular expression in security.hba is not valid";
+            Error::sql(b"F0000", text).with_hint("RustyDB's log says what is wrong with it")
+        })?;
+        for row in rows {
+            let mut row = row.into_iter().flatten();
+            let (Some(kind), Some(name)) = (row.next(), row.next()) else { continue };
+            match kind.as_str() {
+                "group" => facts.groups.insert(name),
+                "role" => facts.role_patterns.insert(name),
+                _ => facts.database_patterns.insert(name),
+            };
+        }
+        rules.decide(knock, Some(&facts))?.ok_or_else(|| Error::internal("a rule without facts"))
+    }
+}
+
 impl Rules {
     /// The rules of this configuration.
     pub fn new(config: Arc<Config>) -> Self {
         Self(config)
     }
 
-    /// The rule for a connection.
+    /// Asks PostgreSQL for the [`Facts`] about the names of a client.
+    fn question(&self, knock: &Knock<'_>) -> String {
+        let rules = &self.0.security.hba;
+        let roles = || rules.iter().flat_map(|rule| &rule.roles);
+        let databases = || rules.iter().flat_map(|rule| &rule.databases);
+        let pattern = |name: &HbaName| match name {
+            HbaName::Pattern(text) => Some(quote_literal(text)),
+            _ => None,
+        };
+        let group = |name: &HbaName| match name {
+            HbaName::Members(group) => Some(quote_literal(group)),
+            _ => None,
+        };
+        let list = |texts: HashSet<String>| texts.into_iter().collect::<Vec<_>>().join(", ");
+        let mut groups: HashSet<String> = roles().filter_map(group).collect();
+        if databases().any(|name| *name == HbaName::SameRole) {
+            groups.insert(quote_literal(knock.database));
+        }
+        let (groups, role_patterns, database_patterns) = (
+            list(groups),
+            list(roles().filter_map(pattern).collect()),
+            list(databases().filter_map(pattern).collect()),
+        );
+        let (role, database) = (quote_literal(knock.role), quote_literal(knock.database));
+        format!(
+            "WITH RECURSIVE own (oid) AS (
+                 SELECT oid FROM pg_catalog.pg_authid WHERE rolname = {role}
+                 UNION
+                 SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN own ON m.member = own.oid
+             )
+             SELECT 'group', r.rolname::pg_catalog.text
+               FROM pg_catalog.pg_authid r JOIN own USING (oid)
+              WHERE r.rolname = ANY (ARRAY[{groups}]::pg_catalog.text[])
+             UNION ALL
+             SELECT 'role', pattern
+               FROM pg_catalog.unnest(ARRAY[{role_patterns}]::pg_catalog.text[]) pattern
+              WHERE {role}::pg_catalog.text COLLATE \"C\" ~ pattern
+             UNION ALL
+             SELECT 'database', pattern
+               FROM pg_catalog.unnest(ARRAY[{database_patterns}]::pg_catalog.text[]) pattern
+              WHERE {database}::pg_catalog.text COLLATE \"C\" ~ pattern"
+        )
+    }
+
+    /// The rule for a connection; `None` = that depends on facts, which are not given.
     ///
     /// # Errors
     /// There is none, or it says no.
-    pub fn decide(&self, knock: &Knock<'_>) -> Result<&HbaRule, Error> {
+    fn decide(&self, knock: &Knock<'_>, facts: Option<&Facts>) -> Result<Option<&HbaRule>, Error> {
         let security = &self.0.security;
         if security.require_tls && !knock.is_private() {
             let text = "connections from other hosts must be encrypted";
             return Err(Error::sql(b"28000", text).with_hint("connect with sslmode=require"));
         }
-        let rule = security.hba.iter().find(|rule| knock.fits(rule)).ok_or_else(|| {
+        let first = security.hba.iter().find_map(|rule| match knock.fits(rule, facts) {
+            Some(false) => None,
+            Some(true) => Some(Some(rule)),
+            None => Some(None),
+        });
+        let Some(rule) = first.ok_or_else(|| {
             let begin = if knock.is_replication {
                 "no pg_hba.conf entry for"
             } else {
                 "no pg_hba.conf entry"
             };
             knock.refusal(begin, if knock.is_replication { "from" } else { "for" })
-        })?;
+        })?
+        else {
+            return Ok(None);
+        };
         match rule.method {
             HbaMethod::Reject => {
                 let end = if knock.is_replication { "for" } else { "connection for" };
                 Err(knock.refusal("pg_hba.conf rejects", end))
             }
-            _ => Ok(rule),
+            _ => Ok(Some(rule)),
         }
     }
 
@@ -129,7 +259,7 @@ impl Rules {
                 ..rule.clone()
             };
             let knock = Knock { role: "", database: "", is_replication: false, address, has_tls };
-            if knock.fits(&whoever) && !found.contains(&rule.method) {
+            if knock.fits(&whoever, None) == Some(true) && !found.contains(&rule.method) {
                 found.push(rule.method);
             }
         }
@@ -229,7 +359,52 @@ mod tests {
     }
 
     fn method(rules: &Rules, knock: &Knock<'_>) -> Result<HbaMethod, String> {
-        rules.decide(knock).map(|rule| rule.method).map_err(|e| e.to_string())
+        let rule = rules.decide(knock, None).map_err(|e| e.to_string())?;
+        Ok(rule.unwrap().method)
+    }
+
+    #[test]
+    fn members_and_patterns_are_asked_for_when_a_rule_depends_on_them() {
+        let rules = rules(&[
+            "local all all peer",
+            "host all +admins 10.0.0.0/8 trust",
+            "host /^app,samerole joe,/x$ all password",
+            "host all all all scram-sha-256",
+        ]);
+        let near = knock("10.0.0.1", false);
+        let far = Knock { database: "other", ..knock("11.0.0.1", false) };
+        let facts = |groups: &[&str], role: &[&str], database: &[&str]| {
+            let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            Facts {
+                groups: set(groups),
+                role_patterns: set(role),
+                database_patterns: set(database),
+            }
+        };
+        for (knock, facts, expected) in [
+            (knock("", false), None, Some(HbaMethod::Peer)),
+            (near, None, None),
+            (near, Some(facts(&["admins"], &[], &[])), Some(HbaMethod::Trust)),
+            (near, Some(facts(&[], &[], &["^app"])), Some(HbaMethod::Password)),
+            (far, None, None),
+            (far, Some(facts(&["admins"], &[], &[])), Some(HbaMethod::Scram)),
+            (far, Some(facts(&["other"], &[], &[])), Some(HbaMethod::Password)),
+            (Knock { role: "x", ..far }, Some(facts(&["other"], &[], &[])), Some(HbaMethod::Scram)),
+            (
+                Knock { role: "x", ..far },
+                Some(facts(&["other"], &["x$"], &[])),
+                Some(HbaMethod::Password),
+            ),
+            (Knock { is_replication: true, ..far }, None, None),
+        ] {
+            let found = rules.decide(&knock, facts.as_ref());
+            let method = found.as_ref().map(|rule| rule.map(|rule| rule.method)).ok().flatten();
+            assert_eq!(method, expected, "{knock:?} {facts:?}");
+        }
+        let question = rules.question(&Knock { role: "o'x\n--", ..far });
+        for part in [r"ARRAY[E'x$']", r"ARRAY[E'^app']", "E'admins'", "E'other'", "E'o''x\n--'"] {
+            assert!(question.contains(part), "{part} is not in {question}");
+        }
     }
 
     #[test]

@@ -158,6 +158,7 @@ pub struct Means {
 pub struct Authenticator {
     roles: Arc<dyn RoleStore>,
     tables: Arc<Tables>,
+    sql: Arc<dyn SystemSql>,
     /// False only with `--insecure`.
     required: bool,
     config: Live,
@@ -207,10 +208,11 @@ impl Authenticator {
     /// A chain; issuers of tokens are trusted after [`Self::reload`].
     pub fn new(means: Means) -> Self {
         let Means { roles, sql, live, changes, limiter, audit, metrics } = means;
-        let tables = Arc::new(Tables::new(sql));
+        let tables = Arc::new(Tables::new(sql.clone()));
         let logins = Logins::new(tables.clone(), live.clone());
         Self {
             roles,
+            sql,
             required: live.now().security.enable_auth,
             secret: scram::random_bytes(),
             cache: Mutex::default(),

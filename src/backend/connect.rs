@@ -47,16 +47,19 @@ pub enum LimitOf {
     Role,
     /// `CONNECTION LIMIT` of the database.
     Database,
+    /// `max_wal_senders`: connections for replication have places of their own.
+    Replication,
     /// `max_connections` and its kin.
     Server,
 }
 
 impl LimitOf {
     /// The words are translated; the function that has written them is not.
-    fn of(report: &Report<'_>) -> Self {
+    fn of(report: &Report<'_>, is_replication: bool) -> Self {
         match report.routine {
             Some(b"InitializeSessionUserId") => Self::Role,
             Some(b"CheckMyDatabase") => Self::Database,
+            _ if is_replication => Self::Replication,
             _ => Self::Server,
         }
     }
@@ -135,7 +138,10 @@ impl Connector {
         conn.stream.write_all(&batch).await.map_err(unreachable)?;
         let user = pairs_get(parameters, "user");
         let binding = binding.as_deref();
-        LogIn { conn: &mut conn, credentials, user, binding, exchange: None }.run().await?;
+        let is_replication = !pairs_get(parameters, "replication").is_empty();
+        LogIn { conn: &mut conn, credentials, user, is_replication, binding, exchange: None }
+            .run()
+            .await?;
         Ok(conn)
     }
 }
@@ -197,11 +203,11 @@ fn not_open(cause: io::Error) -> ConnectError {
     ConnectError::Refused(error)
 }
 
-/// PostgreSQL's words stay. It names the limit of a role or a database, but not its own.
+/// PostgreSQL's words stay. They name every limit but that of all connections.
 fn full(error: Error, limit: LimitOf) -> ConnectError {
     let error = error.with_kind(ErrorKind::PoolExhausted);
     let error = match limit {
-        LimitOf::Role | LimitOf::Database => error,
+        LimitOf::Role | LimitOf::Database | LimitOf::Replication => error,
         LimitOf::Server => error.with_hint(
             "PostgreSQL's max_connections is reached; raise it, or lower pool.max_size so that \
              RustyDB and all others fit",
@@ -223,6 +229,7 @@ struct LogIn<'a> {
     conn: &'a mut BackendConn,
     credentials: &'a Credentials,
     user: &'a str,
+    is_replication: bool,
     /// Channel binding of the server's certificate.
     binding: Option<&'a [u8]>,
     exchange: Option<ClientExchange>,
@@ -261,7 +268,7 @@ impl LogIn<'_> {
                 )
             }
             Ok(report) if report.sqlstate == b"53300" => {
-                full(report.to_error(), LimitOf::of(&report))
+                full(report.to_error(), LimitOf::of(&report, self.is_replication))
             }
             Ok(report) => ConnectError::Refused(report.to_error()),
             Err(e) => malformed(e),

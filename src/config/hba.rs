@@ -65,10 +65,16 @@ pub enum HbaName {
     All,
     /// The database with the name of the role.
     SameUser,
+    /// Databases with the name of a role that the role is a member of.
+    SameRole,
     /// Physical replication.
     Replication,
     /// One by its name.
     Name(String),
+    /// Members of this role, directly or not, and itself.
+    Members(String),
+    /// Those whose name this regular expression of PostgreSQL's fits somewhere.
+    Pattern(String),
 }
 
 /// One rule.
@@ -107,23 +113,69 @@ pub struct IdentEntry {
 #[derive(Default)]
 struct Fields {
     kind: String,
-    database: Vec<String>,
-    role: Vec<String>,
+    database: Vec<Word>,
+    role: Vec<Word>,
     address: Option<String>,
     method: String,
     options: Vec<(String, String)>,
 }
 
-fn list(text: &str) -> Vec<String> {
-    text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+/// A name, without its quotes: they take its special meaning away, but not that of a slash.
+#[derive(Clone, Debug)]
+struct Word {
+    text: String,
+    is_quoted: bool,
+}
+
+impl Word {
+    fn plain(text: &str) -> Self {
+        Self { text: text.to_owned(), is_quoted: false }
+    }
+
+    /// A text in which quotes may stand; `None` = one is open at its end.
+    fn unquote(text: &str) -> Option<Self> {
+        let (mut out, mut open) = (String::new(), false);
+        let mut letters = text.chars().peekable();
+        while let Some(letter) = letters.next() {
+            match letter {
+                '"' if open && letters.next_if_eq(&'"').is_some() => out.push('"'),
+                '"' => open = !open,
+                letter => out.push(letter),
+            }
+        }
+        (!open).then(|| Self { text: out, is_quoted: text.starts_with('"') })
+    }
+
+    /// As it stands in a line; `special` = it would mean something else without quotes.
+    fn write(text: &str, special: bool) -> String {
+        let divides = |letter: char| letter.is_whitespace() || matches!(letter, ',' | '"');
+        match special || text.is_empty() || text.contains(divides) {
+            true => format!("\"{}\"", text.replace('"', "\"\"")),
+            false => text.to_owned(),
+        }
+    }
+}
+
+/// The parts of a text between separators that do not stand in quotes.
+fn divide(text: &str, divides: impl Fn(char) -> bool) -> Vec<&str> {
+    let mut open = false;
+    let parts = text.split(|letter: char| {
+        open ^= letter == '"';
+        !open && divides(letter)
+    });
+    parts.filter(|part| !part.is_empty()).collect()
+}
+
+fn list(text: &str) -> Option<Vec<Word>> {
+    divide(text, |letter| letter == ',').into_iter().map(Word::unquote).collect()
 }
 
 impl Fields {
     /// `host all all 10.0.0.0/8 scram-sha-256 clientcert=verify-ca`
     fn of_line(line: &str) -> Option<Self> {
-        let mut words = line.split_whitespace();
+        let mut words = divide(line, char::is_whitespace).into_iter();
         let kind = words.next()?.to_owned();
-        let (database, role) = (list(words.next()?), list(words.next()?));
+        let (database, role) = (list(words.next()?)?, list(words.next()?)?);
         let address = if kind == "local" { None } else { Some(words.next()?.to_owned()) };
         let method = words.next()?.to_owned();
         let options = words.map(|word| {
@@ -134,16 +186,21 @@ impl Fields {
     }
 
     fn of_table(table: &toml::Table) -> Result<Self, String> {
-        let mut fields =
-            Self { database: vec!["all".into()], role: vec!["all".into()], ..Self::default() };
+        let all = || vec![Word::plain("all")];
+        let mut fields = Self { database: all(), role: all(), ..Self::default() };
         for (name, value) in table {
-            let names = Vec::<String>::read(value);
+            let word = |name: &String| match name.starts_with('"') {
+                true => Word::unquote(name).ok_or_else(|| format!("{name}: a quote is open")),
+                false => Ok(Word::plain(name)),
+            };
+            let names =
+                || Vec::<String>::read(value)?.iter().map(word).collect::<Result<_, String>>();
             let text = value.as_str().map(str::to_owned);
             let text = text.ok_or_else(|| format!("{name}: expected a string"));
             match name.as_str() {
                 "type" => fields.kind = text?,
-                "database" | "databases" => fields.database = names?,
-                "role" | "roles" | "user" => fields.role = names?,
+                "database" | "databases" => fields.database = names()?,
+                "role" | "roles" | "user" => fields.role = names()?,
                 "address" => fields.address = Some(text?),
                 "method" => fields.method = text?,
                 _ => fields.options.push((name.clone(), text?)),
@@ -182,24 +239,32 @@ impl Fields {
     }
 }
 
-fn database(name: String) -> Result<HbaName, String> {
-    match name.as_str() {
-        "all" => Ok(HbaName::All),
-        "sameuser" => Ok(HbaName::SameUser),
-        "replication" => Ok(HbaName::Replication),
-        "samerole" | "samegroup" => Err(format!("{name} is not supported")),
-        _ if name.starts_with(['/', '@', '"']) => Err(format!("{name}: only plain names")),
-        _ => Ok(HbaName::Name(name)),
+fn database(word: Word) -> Result<HbaName, String> {
+    match word.text.as_str() {
+        "all" if !word.is_quoted => Ok(HbaName::All),
+        "sameuser" if !word.is_quoted => Ok(HbaName::SameUser),
+        "samerole" | "samegroup" if !word.is_quoted => Ok(HbaName::SameRole),
+        "replication" if !word.is_quoted => Ok(HbaName::Replication),
+        _ => name(word),
     }
 }
 
-fn role(name: String) -> Result<HbaName, String> {
-    match name.as_str() {
-        "all" => Ok(HbaName::All),
-        _ if name.starts_with(['+', '/', '@', '"']) => {
-            Err(format!("{name}: only plain names, no members of a group"))
+fn role(word: Word) -> Result<HbaName, String> {
+    match word.text.strip_prefix('+') {
+        Some("") if !word.is_quoted => Err("+ needs the name of a role".into()),
+        Some(group) if !word.is_quoted => Ok(HbaName::Members(group.to_owned())),
+        _ if word.text == "all" && !word.is_quoted => Ok(HbaName::All),
+        _ => name(word),
+    }
+}
+
+fn name(word: Word) -> Result<HbaName, String> {
+    match word.text.strip_prefix('/') {
+        Some(pattern) => Ok(HbaName::Pattern(pattern.to_owned())),
+        None if word.text.starts_with('@') && !word.is_quoted => {
+            Err(format!("{}: names in a file are not supported", word.text))
         }
-        _ => Ok(HbaName::Name(name)),
+        None => Ok(HbaName::Name(word.text)),
     }
 }
 
@@ -241,11 +306,17 @@ impl HbaRule {
 }
 
 fn names(list: &[HbaName]) -> String {
+    const WORDS: [&str; 5] = ["all", "sameuser", "samerole", "samegroup", "replication"];
     let word = |name: &HbaName| match name {
         HbaName::All => "all".to_owned(),
         HbaName::SameUser => "sameuser".to_owned(),
+        HbaName::SameRole => "samerole".to_owned(),
         HbaName::Replication => "replication".to_owned(),
-        HbaName::Name(name) => name.clone(),
+        HbaName::Name(name) => {
+            Word::write(name, WORDS.contains(&name.as_str()) || name.starts_with(['+', '@']))
+        }
+        HbaName::Members(group) => format!("+{}", Word::write(group, false)),
+        HbaName::Pattern(pattern) => Word::write(&format!("/{pattern}"), false),
     };
     list.iter().map(word).collect::<Vec<_>>().join(",")
 }
@@ -382,10 +453,36 @@ mod tests {
             "hostssl app,sales joe,jim 10.0.0.0/8 cert clientname=SAN map=m",
             "hostnossl sameuser all ::1/128 reject",
             "hostssl replication all 192.168.1.7/32 scram-sha-256 clientcert=verify-full map=x",
+            "host samerole +admins,\"+plain\",+\"a b\" all trust",
+            "host \"all\",\"a \"\"b\"\"\",/^db all all trust",
+            "host \"/^db\\d{2,4}$\" /^x|y$,joe all trust",
         ] {
             assert_eq!(HbaRule::parse(line).unwrap().to_string(), line);
         }
         assert_eq!(HbaRule::defaults().len(), 4);
+    }
+
+    #[test]
+    fn names_mean_what_they_mean_in_pg_hba_conf() {
+        let name = |text: &str| HbaName::Name(text.into());
+        let pattern = |text: &str| HbaName::Pattern(text.into());
+        for (field, databases, roles) in [
+            ("all", HbaName::All, HbaName::All),
+            ("\"all\"", name("all"), name("all")),
+            ("samegroup", HbaName::SameRole, name("samegroup")),
+            ("sameuser", HbaName::SameUser, name("sameuser")),
+            ("+a", name("+a"), HbaName::Members("a".into())),
+            ("\"+a\"", name("+a"), name("+a")),
+            ("+\"a b\"", name("+a b"), HbaName::Members("a b".into())),
+            ("/^a", pattern("^a"), pattern("^a")),
+            ("\"/a, b\"", pattern("a, b"), pattern("a, b")),
+            ("x\"y\"\"z\"", name("xy\"z"), name("xy\"z")),
+            ("\"@a\"", name("@a"), name("@a")),
+        ] {
+            let rule = HbaRule::parse(&format!("local {field} {field} trust")).unwrap();
+            assert_eq!((&rule.databases[..], &rule.roles[..]), (&[databases][..], &[roles][..]));
+            assert_eq!(HbaRule::parse(&rule.to_string()).unwrap(), rule, "{field}");
+        }
     }
 
     #[test]
@@ -395,8 +492,9 @@ mod tests {
             "host all all scram-sha-256",
             "host all all 10.0.0.0/33 trust",
             "host all all db.example trust",
-            "host all +admins all trust",
-            "host samerole all all trust",
+            "host all + all trust",
+            "host @databases all all trust",
+            "host all \"joe all trust",
             "host all all all md5",
             "host all all all peer",
             "host all all all cert",
@@ -412,11 +510,13 @@ mod tests {
 
     #[test]
     fn a_rule_may_be_a_table_and_a_list_may_be_one_text() {
-        let text = "hba = [{ type = \"hostssl\", role = [\"joe b\"], method = \"trust\", \
-                    address = \"10.1.2.3/8\" }]";
+        let text = r#"hba = [{
+            type = "hostssl", role = ["joe b", "/a{1,2}"], method = "trust", address = "10.1.2.3/8",
+        }]"#;
         let table: toml::Table = text.parse().unwrap();
         let rules = Vec::<HbaRule>::read(&table["hba"]).unwrap();
-        assert_eq!(rules[0].roles, [HbaName::Name("joe b".into())]);
+        let expected = [HbaName::Name("joe b".into()), HbaName::Pattern("a{1,2}".into())];
+        assert_eq!(rules[0].roles, expected);
         assert_eq!(rules[0].network, Some("10.0.0.0/8".parse().unwrap()));
         let lines = Toml::String("local all all trust; host all all all reject".into());
         assert_eq!(Vec::<HbaRule>::read(&lines).unwrap().len(), 2);

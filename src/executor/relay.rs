@@ -288,6 +288,19 @@ pub fn attach(client: &mut Client, mux: &mut Mux, slot: &CancelSlot, conn: &mut 
     }
 }
 
+/// Understands what came behind the answer to a request of our own, which was read with it.
+pub fn catch_up(
+    conn: &mut BackendConn,
+    mux: &mut Mux,
+    slot: &Arc<CancelSlot>,
+    work: &mut Option<Work>,
+) -> Result<(), Error> {
+    match conn.inbound.unscanned().is_empty() {
+        true => Ok(()),
+        false => scan_replies(conn, mux, slot, work),
+    }
+}
+
 struct Relay<'a, 'b> {
     link: &'a mut Link<'b>,
     client: &'a mut Client,
@@ -358,7 +371,8 @@ impl Relay<'_, '_> {
             return None;
         }
         let mux = &mut *self.link.mux;
-        let may_go = mux.settle();
+        let pool = self.link.executor.pool();
+        let may_go = mux.settle() || pool.is_wanted() && mux.settle_wanted();
         if mux.pins().bits() != self.link.tally.pinned() {
             self.link.executor.note_pins(self.link.protocol, mux.pins(), self.link.tally);
         }
@@ -377,7 +391,7 @@ impl Relay<'_, '_> {
             return Some(Pause::NeedsProbe);
         }
         let waits = !self.link.has_timer && mux.next_look(Duration::ZERO).is_some();
-        if !self.link.executor.pool().is_wanted() {
+        if !pool.is_wanted() {
             return waits.then_some(Pause::Held);
         }
         if mux.wants_probe() {

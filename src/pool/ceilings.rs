@@ -203,8 +203,7 @@ impl Ceilings {
         match refusal.of {
             LimitOf::Role => reached_named(&mut self.roles, key.role(), refusal),
             LimitOf::Database => reached_named(&mut self.databases, key.database(), refusal),
-            // Replication has a limit of its own, and takes nothing of the others'.
-            LimitOf::Server if key.is_single_use() => {
+            LimitOf::Replication => {
                 let held = self.senders_held.inside();
                 let (ceiling, is_final) = renewed(self.senders.take(), held, refusal);
                 self.senders = Some(ceiling);
@@ -301,7 +300,7 @@ mod tests {
     #[test]
     fn replication_has_a_limit_of_its_own() {
         let (mut ceilings, now) = (Ceilings::default(), Instant::now());
-        let verdict = ceilings.reached(&replication(), &refusal(LimitOf::Server, now));
+        let verdict = ceilings.reached(&replication(), &refusal(LimitOf::Replication, now));
         assert_eq!(verdict, Verdict { is_final: false, concerns_all: false });
         assert_eq!(ceilings.bars(&replication(), now), bars(false, false, true));
         assert_eq!(ceilings.bars(&lane("r", "db"), now), Bars::default());

@@ -366,6 +366,12 @@ impl Session {
         }
         let asides = conn.take_asides();
         conn.inbound.put_scanned(&asides);
+        // Nothing else might come that would wake who reads it.
+        let caught_up = relay::catch_up(conn, &mut self.mux, &self.entry.slot, &mut self.work);
+        if let Err(error) = caught_up {
+            self.lease = None;
+            return Some(Err(error));
+        }
         let meant = self.entry.slot.is_deferred() && client.has_input();
         self.entry.slot.shown_idle().await;
         if meant {

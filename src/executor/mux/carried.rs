@@ -191,7 +191,9 @@ impl Mux {
             self.native = false;
             conn.leftovers.extend(by_protocol);
         } else {
-            self.own.extend(by_protocol);
+            // What was only left behind is not what the client means by its name.
+            let left: HashSet<&[u8]> = conn.leftovers.iter().map(|name| &**name).collect();
+            self.own.extend(by_protocol.into_iter().filter(|name| !left.contains(&**name)));
         }
         self.carried = if self.carried_effects.is_some() { prepared } else { Vec::new() };
     }

@@ -303,14 +303,26 @@ impl Mux {
         self.pins.is_none() && !self.is_session_mode() && !self.native
     }
 
-    fn settle_batch(&mut self) {
-        let mut left = self.batch.only(Effects::HOLDING);
-        if left.has(Effects::SEQUENCE) {
+    /// The same when others wait for the connection. A client that is held for the last values of
+    /// sequences and never rests gives them up too, when enough transactions have shown that
+    /// nobody asks for them.
+    pub fn settle_wanted(&mut self) -> bool {
+        self.pins = self.without_sequences(self.pins);
+        self.settle()
+    }
+
+    fn without_sequences(&self, effects: Effects) -> Effects {
+        if effects.has(Effects::SEQUENCE) {
             self.database.sequence_used();
             if self.database.keeps_sequences() == SequenceRule::Forget {
-                left = left.without(Effects::SEQUENCE);
+                return effects.without(Effects::SEQUENCE);
             }
         }
+        effects
+    }
+
+    fn settle_batch(&mut self) {
+        let left = self.without_sequences(self.batch.only(Effects::HOLDING));
         self.batch = Effects::NONE;
         self.pins.add(left);
         self.looked_before = false;

@@ -176,7 +176,7 @@ impl Greeting<'_> {
         if matches!(method, AuthMethod::Token | AuthMethod::ApiKey) {
             return self.token(id, knock, &rules, &visit).await;
         }
-        let rule = login::rule(door, &rules, &knock, self.tls, &visit)?;
+        let rule = login::rule(door, &rules, &knock, self.tls, &visit).await?;
         match (rule.method, method) {
             (HbaMethod::Scram, AuthMethod::ScramSha256 | AuthMethod::ScramSha256Plus) => {
                 self.scram(id, start, &visit).await
@@ -266,7 +266,7 @@ impl Greeting<'_> {
         }
         let database = if knock.database.is_empty() { role } else { knock.database };
         let knock = Knock { role, database, ..knock };
-        let rule = login::rule(self.door, rules, &knock, self.tls, visit)?;
+        let rule = login::rule(self.door, rules, &knock, self.tls, visit).await?;
         if !matches!(rule.method, HbaMethod::Scram | HbaMethod::Password | HbaMethod::Trust) {
             let text = format!("the rule for this connection asks for {}", rule.method.word());
             return Err(Error::sql(b"28000", text).into());

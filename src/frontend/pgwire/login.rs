@@ -36,7 +36,7 @@ impl Login<'_> {
         let Some(rules) = auth.rules() else {
             return Ok((auth.trust(self.knock.role.into())?, "trust"));
         };
-        let rule = rule(self.door, &rules, &self.knock, self.tls, &self.visit())?;
+        let rule = rule(self.door, &rules, &self.knock, self.tls, &self.visit()).await?;
         let identity = match rule.method {
             HbaMethod::Scram => return self.scram(reply).await,
             HbaMethod::Password => self.password().await?,
@@ -130,7 +130,7 @@ impl Login<'_> {
 
 /// The rule that a client falls under, whatever it speaks. Its certificate has passed, if the rule
 /// wants one.
-pub(in crate::frontend) fn rule<'r>(
+pub(in crate::frontend) async fn rule<'r>(
     door: &PgDoor,
     rules: &'r Rules,
     knock: &Knock<'_>,
@@ -138,7 +138,7 @@ pub(in crate::frontend) fn rule<'r>(
     visit: &Visit,
 ) -> Result<&'r HbaRule, Refusal> {
     let (auth, role) = (&door.auth, knock.role);
-    let rule = rules.decide(knock).inspect_err(|error| {
+    let rule = auth.rule(rules, knock).await.inspect_err(|error| {
         door.metrics.connection_rejected("hba");
         let (database, address) = (knock.database, knock.address.map(tracing::field::display));
         tracing::info!(role, database, address, tls = knock.has_tls, "{error}");
