@@ -313,7 +313,7 @@ fn the_limit_of_replication_is_that_of_replication_alone() {
     elsewhere.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     let ask = || replicate(server.port).args(["-c", "IDENTIFY_SYSTEM"]).output().unwrap();
     let refused = thread::scope(|scope| {
-        let refused = scope.spawn(&ask);
+        let refused = scope.spawn(ask);
         // Everybody else finds as much room as before.
         for _ in 0..10 {
             let begun = Instant::now();

@@ -104,13 +104,13 @@ impl Authenticator {
     pub async fn credentials(&self, credential: Credential, visit: &Visit) -> Result<Identity> {
         let (kind, checked) = match credential {
             Credential::Password(role, password) => {
-                return self.password_from(role, password, visit).await;
+                return Box::pin(self.password_from(role, password, visit)).await;
             }
             Credential::Bearer(text) if text.reveal().starts_with(SESSION_PREFIX) => {
-                (GrantKind::Session, self.tokens.logins.session(&text).await)
+                (GrantKind::Session, Box::pin(self.tokens.logins.session(&text)).await)
             }
             Credential::Bearer(text) if ApiKeys::is_key(text.reveal()) => {
-                (GrantKind::ApiKey, self.keys.check(&text, visit.address).await)
+                (GrantKind::ApiKey, Box::pin(self.keys.check(&text, visit.address)).await)
             }
             Credential::Bearer(text) if text.reveal().starts_with(REFRESH_PREFIX) => {
                 let text = "a refresh token is for getting new tokens only";
@@ -118,10 +118,10 @@ impl Authenticator {
             }
             Credential::Bearer(text) => (GrantKind::Jwt, self.tokens.verify(text.reveal()).await),
             Credential::ApiKey(text) => {
-                (GrantKind::ApiKey, self.keys.check(&text, visit.address).await)
+                (GrantKind::ApiKey, Box::pin(self.keys.check(&text, visit.address)).await)
             }
             Credential::Session(text) => {
-                (GrantKind::Session, self.tokens.logins.session(&text).await)
+                (GrantKind::Session, Box::pin(self.tokens.logins.session(&text)).await)
             }
         };
         let identity = match checked {
@@ -135,7 +135,7 @@ impl Authenticator {
             let event =
                 Event::new(EventType::AuthenticationFailure, Outcome::Denied, kind.as_str());
             let event = Event { error: Some(error.to_string()), ..event };
-            self.audit.record(visit.mark(event)).await?;
+            Box::pin(self.audit.record(visit.mark(event))).await?;
         }
         identity
     }
@@ -272,7 +272,7 @@ impl Authenticator {
         };
         let event = Event::new(EventType::SessionCreated, Outcome::Success, "login");
         let event = event.by(identity.role.as_str()).about(id.clone());
-        self.audit.record(visit.mark(event)).await?;
+        Box::pin(self.audit.record(visit.mark(event))).await?;
         Ok(login)
     }
 
@@ -292,7 +292,7 @@ impl Authenticator {
                 let why = "a refresh token was used twice; the log-in has ended";
                 tracing::warn!(%role, address = ?visit.address, "{why}");
                 let event = Event { error: Some(why.to_owned()), ..event };
-                self.audit.record(visit.mark(event)).await?;
+                Box::pin(self.audit.record(visit.mark(event))).await?;
                 return Err(Error::new(ErrorKind::AuthenticationFailed, why)
                     .with_hint("log in again; if you did not use it twice, somebody else did"));
             }
@@ -371,7 +371,7 @@ impl Authenticator {
         let (id, key) = self.keys.create(&identity.role, oid, new).await?;
         let event = Event::new(EventType::KeyCreated, Outcome::Success, "create_key");
         let event = event.by(identity.role.as_str()).about(id.clone());
-        self.audit.record(visit.mark(event)).await?;
+        Box::pin(self.audit.record(visit.mark(event))).await?;
         Ok((id, key))
     }
 
@@ -391,7 +391,7 @@ impl Authenticator {
         if was_there {
             let event = Event::new(EventType::KeyRevoked, Outcome::Success, "revoke_key");
             let event = event.by(identity.role.as_str()).about(key_id);
-            self.audit.record(visit.mark(event)).await?;
+            Box::pin(self.audit.record(visit.mark(event))).await?;
         }
         Ok(was_there)
     }
@@ -419,7 +419,7 @@ impl Authenticator {
             let event =
                 Event::new(EventType::AuthorizationFailure, Outcome::Denied, wanted.to_string());
             let event = event.by(identity.role.as_str());
-            self.audit.record(visit.mark(event)).await?;
+            Box::pin(self.audit.record(visit.mark(event))).await?;
         }
         Err(error)
     }

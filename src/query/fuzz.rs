@@ -124,7 +124,7 @@ mod tests {
             "do '",
             "set a.",
         ] {
-            let text = piece.repeat((512 << 10) / piece.len());
+            let text = piece.repeat((256 << 10) / piece.len());
             let begun = Instant::now();
             classify(text.as_bytes(), &names);
             classify_body(text.as_bytes(), &names);

@@ -12,7 +12,9 @@ use crate::catalog::Catalog;
 use crate::config::{BackendMode, Config};
 use crate::executor::Executor;
 use crate::executor::names::NameReader;
-use crate::frontend::http::{Face, HttpDoor, KeptSessions, METRICS_SOCKETS, openapi};
+use crate::frontend::http::{
+    Face, HttpDoor, KeptSessions, METRICS_SOCKETS, openapi, usual_headers,
+};
 use crate::frontend::native::NativeShared;
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
 use crate::limits::Gate;
@@ -126,6 +128,7 @@ fn adapters(shared: &Shared, doors: &Doors, start: Start) -> Adapters {
         health: shared.health.clone(),
         cursor_key: random_bytes(),
         description: openapi().into(),
+        usual_headers: usual_headers(),
         admin: shared.admin.clone(),
         transactions: Arc::default(),
         kept: KeptSessions::default(),

@@ -12,7 +12,6 @@ use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, oneshot};
 
 use super::statistics::Statistics;
-use crate::auth::scram::random_bytes;
 use crate::auth::tokens::Grant;
 use crate::config::PoolingMode;
 use crate::error::{Error, ErrorKind};
@@ -301,7 +300,7 @@ impl Sessions {
         let mut by_pid = self.by_pid.lock();
         let pid = loop {
             // Drivers read the number as a signed integer, and 0 as "no number".
-            let pid = u32::from_be_bytes(random_bytes()) & 0x7fff_ffff;
+            let pid = rand::random::<u32>() & 0x7fff_ffff;
             if pid != 0 && !by_pid.contains_key(&pid) {
                 break pid;
             }
@@ -310,7 +309,8 @@ impl Sessions {
         let entry = Arc::new(Entry {
             id,
             pid,
-            key: random_bytes(),
+            // From a generator that the operating system seeds: a system call for each session less.
+            key: rand::random(),
             key_length: AtomicU8::new(SHORT_KEY as u8),
             role,
             database,

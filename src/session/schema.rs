@@ -33,8 +33,9 @@ impl Session {
             return Ok(schema);
         }
         // A database that is not there, or is closed to the role, is refused in PostgreSQL's words.
-        self.attach_typed().await?;
-        self.wait_for_snapshot(&snapshot, |snapshot| snapshot.current().is_some()).await?;
+        Box::pin(self.attach_typed()).await?;
+        let is_known = |snapshot: &DatabaseSnapshot| snapshot.current().is_some();
+        Box::pin(self.wait_for_snapshot(&snapshot, is_known)).await?;
         let known = snapshot.current().map(|(_, schema)| schema);
         known.ok_or_else(|| Error::internal("the definitions are gone"))
     }

@@ -191,6 +191,19 @@ impl Session {
             self.running = Some(known.clone());
             return Ok(known);
         }
+        // Boxed: what is known is ready without it.
+        Box::pin(self.prepare_anew(catalog, sql, body, is_alone)).await
+    }
+
+    /// Asks PostgreSQL for the types of a statement.
+    async fn prepare_anew(
+        &mut self,
+        catalog: &Catalog,
+        sql: &str,
+        body: Box<[u8]>,
+        is_alone: bool,
+    ) -> Result<Arc<Known>> {
+        let (names, lane) = (self.mux.database().clone(), self.demand.lane.clone());
         let definitions = names.definitions();
         let (version, list) = names.current();
         let class = classify(sql.as_bytes(), &list);
@@ -219,12 +232,17 @@ impl Session {
         if self.lease.is_some() {
             return Ok(());
         }
-        let lease = self.executor.acquire(&self.demand, &self.entry.slot).await;
+        let ready = self.executor.pool().try_acquire(&self.demand, &self.entry.slot);
+        let lease = match ready {
+            Some(lease) => Ok(lease),
+            // Boxed: whoever need not wait does not carry the room for it.
+            None => Box::pin(self.executor.acquire(&self.demand, &self.entry.slot)).await,
+        };
         self.lease = Some(self.noted(lease)?);
         let conn = held(&mut self.lease)?.conn();
         let sql = conn.state.applied.transition(self.mux.settings());
         if !sql.is_empty() {
-            conn.simple(&sql, |_| {}).await?;
+            Box::pin(conn.simple(&sql, |_| {})).await?;
             conn.state.applied = self.mux.settings().clone();
         }
         Ok(())

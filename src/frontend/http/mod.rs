@@ -27,7 +27,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -39,7 +39,7 @@ use arrival::Arrived;
 use counted::Counted;
 pub use kept::KeptSessions;
 pub use open::OpenTransactions;
-pub use pipeline::{InWork, Replays, RequestId};
+pub use pipeline::{InWork, Replays, RequestId, usual_headers};
 
 use crate::auth::Authenticator;
 use crate::catalog::Catalog;
@@ -90,6 +90,8 @@ pub struct HttpDoor {
     pub cursor_key: [u8; 32],
     /// [`openapi`].
     pub description: Bytes,
+    /// [`usual_headers`].
+    pub usual_headers: HeaderMap,
     /// What an administrator may see and do.
     pub admin: Admin,
     /// Transactions over several requests.

@@ -52,6 +52,16 @@ fn has_computed(level: &Level) -> bool {
     level.items.iter().any(in_item) || level.order.iter().any(|term| computed(&term.expr))
 }
 
+/// Whether related rows are a subquery among the results: it costs less than a join, and PostgreSQL
+/// makes it when the rows are sorted and cut already. A join to one row may be done in better ways.
+fn is_nested(level: &Level, embed: &Embedded) -> bool {
+    !embed.spread && !embed.relation.cardinality.is_to_one() && !level.is_grouped()
+}
+
+fn is_joined(level: &Level, embed: &Embedded) -> bool {
+    !embed.level.is_empty() && !is_nested(level, embed)
+}
+
 /// Alias of a level's table.
 fn alias(level: &Level) -> Cow<'static, str> {
     const FIRST: [&str; 8] = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7"];
@@ -120,7 +130,10 @@ impl Writer<'_> {
                 self.out.named(&format!("rustydb.cursor{at}"));
             }
         }
-        let limited = level.limit.is_some() || level.offset > 0;
+        // What is nested in the results is made for the rows of the page alone, and for those before
+        // it; what is joined, for all.
+        let joins = level.embeds.iter().any(|embed| is_joined(level, embed));
+        let limited = level.limit.is_some() && joins || level.offset > 0;
         match limited && !level.embeds.is_empty() && !level.is_grouped() {
             true => self.page_first(level, parent, page),
             false => {
@@ -258,6 +271,12 @@ impl Writer<'_> {
             return;
         }
         self.comma(is_first);
+        if is_nested(level, embed) {
+            self.push("coalesce((SELECT pg_catalog.json_agg(s.*)");
+            self.subquery(embed, Some(Parent { embed, number: level.number }));
+            self.push("), '[]')");
+            return self.out.named(&embed.name);
+        }
         self.push(if is_one { "" } else { "coalesce(" });
         self.push(&alias);
         self.push(if is_one { ".a" } else { ".a, '[]')" });
@@ -338,7 +357,7 @@ impl Writer<'_> {
     }
 
     fn joins(&mut self, level: &Level) {
-        for embed in level.embeds.iter().filter(|embed| !embed.level.is_empty()) {
+        for embed in level.embeds.iter().filter(|embed| is_joined(level, embed)) {
             let parent = Some(Parent { embed, number: level.number });
             let is_one = embed.relation.cardinality.is_to_one();
             self.push(" LEFT JOIN LATERAL (");

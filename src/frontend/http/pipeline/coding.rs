@@ -50,7 +50,7 @@ pub(super) async fn compress(
         .zstd(encodings.zstd)
         .quality(LEVEL)
         .compress_when(SizeAbove::new(SMALLEST + 1).and(NotForContentType::IMAGES));
-    let Ok(mut response) = compressed.oneshot(request).await;
+    let Ok(mut response) = Box::pin(compressed.oneshot(request)).await;
     if let Some(range) = range {
         response.headers_mut().insert(header::CONTENT_RANGE, range);
     }
@@ -69,7 +69,7 @@ pub(super) async fn decompress(request: Request) -> Result<Request> {
         undone = Some(request.map(Body::new));
         ready(Ok::<_, Infallible>(Response::<Body>::default()))
     });
-    let Ok(_) = RequestDecompression::new(keep).oneshot(request).await;
+    let Ok(_) = Box::pin(RequestDecompression::new(keep).oneshot(request)).await;
     undone.ok_or_else(|| Error::internal("a known Content-Encoding was refused"))
 }
 

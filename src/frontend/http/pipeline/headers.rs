@@ -31,16 +31,30 @@ const fn value(value: &'static str) -> HeaderValue {
     HeaderValue::from_static(value)
 }
 
-/// The headers that most answers get here.
-const USUAL: usize = 20;
+/// What every answer has, whatever it is.
+pub fn usual() -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(USUAL);
+    headers.insert(&X_API_VERSION, value("1"));
+    headers.insert(&X_RUSTYDB_VERSION, value(env!("CARGO_PKG_VERSION")));
+    headers.insert(header::CACHE_CONTROL, value("no-store"));
+    // For browsers: an answer is data, and no part of a page.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, value("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, value("DENY"));
+    headers.insert(header::REFERRER_POLICY, value("no-referrer"));
+    let nothing = value("default-src 'none'; frame-ancestors 'none'");
+    headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
+    headers
+}
+
+/// The headers that most answers get here and from their handlers.
+const USUAL: usize = 24;
 
 /// Adds what every answer has; what a handler has set stays.
 pub(super) fn complete(door: &HttpDoor, passage: &Passage, response: &mut Response) {
     let config = door.config.now();
     let headers = response.headers_mut();
-    headers.reserve(USUAL);
-    headers.insert(&X_API_VERSION, value("1"));
-    headers.insert(&X_RUSTYDB_VERSION, value(env!("CARGO_PKG_VERSION")));
+    let set = std::mem::replace(headers, door.usual_headers.clone());
+    headers.extend(set);
     if let Ok(id) = HeaderValue::from_str(&passage.id().0) {
         headers.insert(&X_REQUEST_ID, id);
     }
@@ -53,8 +67,6 @@ pub(super) fn complete(door: &HttpDoor, passage: &Passage, response: &mut Respon
             headers.insert(&TRACESTATE, state.clone());
         }
     }
-    headers.entry(header::CACHE_CONTROL).or_insert(value("no-store"));
-    guard(headers);
     if passage.way.has_tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, value("max-age=31536000"));
     }
@@ -70,15 +82,6 @@ pub(super) fn complete(door: &HttpDoor, passage: &Passage, response: &mut Respon
         // The next request goes to the process that accepts now; none is lost in between.
         headers.insert(header::CONNECTION, value("close"));
     }
-}
-
-/// For browsers: an answer is data, and no part of a page.
-fn guard(headers: &mut HeaderMap) {
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, value("nosniff"));
-    headers.insert(header::X_FRAME_OPTIONS, value("DENY"));
-    headers.insert(header::REFERRER_POLICY, value("no-referrer"));
-    let nothing = value("default-src 'none'; frame-ancestors 'none'");
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(nothing);
 }
 
 fn limits(decision: &Decision, headers: &mut HeaderMap) {

@@ -43,6 +43,7 @@ use super::{HttpDoor, error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::metrics::Raised;
 
+pub use headers::usual as usual_headers;
 pub use rates::proven;
 pub use replay::{Replays, known_caller};
 pub use sizes::unreadable;
@@ -74,7 +75,7 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
         }
         Err(error) => {
             if error.kind() == ErrorKind::PayloadTooLarge {
-                sizes::discard(request.into_body()).await;
+                Box::pin(sizes::discard(request.into_body())).await;
             }
             error::response(error)
         }

@@ -206,7 +206,7 @@ pub(super) async fn once(
     if !asks {
         return handle(door, &passage.in_work, request, next).await;
     }
-    match keyed(door, passage, request, next).await {
+    match Box::pin(keyed(door, passage, request, next)).await {
         Ok(response) => response,
         Err(error) => error::response(error),
     }

@@ -48,7 +48,7 @@ pub async fn planned<T, E: From<Error>>(
     let schema = session.schema().await?;
     match plan(&schema) {
         Ok(planned) => Ok((schema, planned)),
-        Err(refused) => match session.newer_schema().await? {
+        Err(refused) => match Box::pin(session.newer_schema()).await? {
             None => Err(refused),
             Some(newer) => {
                 let planned = plan(&newer)?;
@@ -210,7 +210,8 @@ pub async fn counting(
     if !matches!(count, Count::Planned | Count::Estimated) {
         return Ok(Counting { with_total: count == Count::Exact, total: None });
     }
-    let explained = value_of(door, session, &plan.estimate(schema), settings).await?;
+    let estimate = plan.estimate(schema);
+    let explained = Box::pin(value_of(door, session, &estimate, settings)).await?;
     let estimate = explained.as_deref().and_then(estimated_rows);
     let with_total = count == Count::Estimated && estimate.is_none_or(|n| n <= COUNTED);
     Ok(Counting { with_total, total: estimate.filter(|_| !with_total) })

@@ -176,8 +176,8 @@ impl Asked<'_> {
                 Ok(response)
             }
             Action::Read(plan) => self.read(session, plan).await,
-            Action::Write(plan, verb) => self.write(session, plan, *verb).await,
-            Action::Call(plan) => self.call(session, plan).await,
+            Action::Write(plan, verb) => Box::pin(self.write(session, plan, *verb)).await,
+            Action::Call(plan) => Box::pin(self.call(session, plan)).await,
         }
     }
 
@@ -233,7 +233,8 @@ impl Asked<'_> {
         if self.planned.headers_only && with_total && !self.planned.singular {
             // The rows themselves are of no use to anybody.
             let statement = plan.exact_count(self.schema);
-            let text = value_of(self.door, &mut session, &statement, &self.settings).await?;
+            let text = value_of(self.door, &mut session, &statement, &self.settings);
+            let text = Box::pin(text).await?;
             let total = text.and_then(|text| text.parse().ok()).unwrap_or(0);
             let rows = rows_of_page(total, offset, limit);
             let status = read_status(offset, rows, Some(total))?;
