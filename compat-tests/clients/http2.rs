@@ -195,7 +195,8 @@ fn it_can_be_switched_off() {
 
 #[test]
 fn many_streams_share_a_connection() {
-    let client = Client::new(guarded());
+    // Room for all of them, as they are read one after the other.
+    let client = Client::with(guarded(), Builder::new().initial_connection_window_size(8 << 20));
     let begun: Vec<_> = (0..100)
         .map(|n| client.run(&format!("select {n} as n, repeat('{}', 3000) as t", n % 10), JSON))
         .collect();

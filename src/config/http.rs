@@ -64,7 +64,10 @@ impl Config {
         }
         check(api.cors_origins.len() <= 100, "api.cors_origins", "must have at most 100 entries");
         check(api.rate_limit_rps != Some(0), "api.rate_limit_rps", "must be at least 1");
-        check(api.http2_max_streams > 0, "api.http2_max_streams", "must be at least 1");
+        let one = "must be at least 1";
+        check(api.http2_max_streams > 0, "api.http2_max_streams", one);
+        check(api.keep_alive_secs.0 > 0, "api.keep_alive_secs", one);
+        check(api.stall_timeout_secs.0 > 0, "api.stall_timeout_secs", one);
         check(api.idempotency_ttl_secs.0 > 0, "api.idempotency_ttl_secs", "must be at least 1");
         let a_day = 0..=86_400;
         let fits = a_day.contains(&api.cors_max_age_secs.0);
