@@ -69,8 +69,8 @@ impl Mux {
         self.columns.changed.take_if(is_it).is_some()
     }
 
-    /// PostgreSQL has told of the columns of a statement, the client, or, after a look, us (`None` =
-    /// it has none).
+    /// PostgreSQL has told of the columns of a statement (`None` = it has none): the client, or us
+    /// after a look.
     pub fn described(
         &mut self,
         conn: &mut ConnState,

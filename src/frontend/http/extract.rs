@@ -61,7 +61,7 @@ pub struct Caller {
 
 impl Caller {
     /// A session of the caller's in a database; `None` = `api.database`.
-    pub fn session(&self, door: &HttpDoor, database: Option<&str>) -> Result<Session, Error> {
+    pub fn session(&self, door: &HttpDoor, database: Option<&str>) -> Result<Box<Session>, Error> {
         let name = self.application.as_deref().unwrap_or(APPLICATION);
         self.open(door, &self.identity, database, &[("application_name", name)])
     }
@@ -72,7 +72,7 @@ impl Caller {
         door: &HttpDoor,
         database: Option<&str>,
         name: &str,
-    ) -> Result<Session, Error> {
+    ) -> Result<Box<Session>, Error> {
         let further = [("application_name", name), ("statement_timeout", "0")];
         self.open(door, &self.identity, database, &further)
     }
@@ -83,7 +83,7 @@ impl Caller {
         &self,
         door: &HttpDoor,
         database: Option<&str>,
-    ) -> Result<Session, Error> {
+    ) -> Result<Box<Session>, Error> {
         let name = self.application.as_deref().unwrap_or(APPLICATION);
         let identity = self.identity.stand_in.as_deref().unwrap_or(&self.identity);
         self.open(door, identity, database, &[("application_name", name)])
@@ -95,7 +95,7 @@ impl Caller {
         identity: &Identity,
         database: Option<&str>,
         further: &[(&str, &str)],
-    ) -> Result<Session, Error> {
+    ) -> Result<Box<Session>, Error> {
         let config = door.config.now();
         let database = database.unwrap_or(&config.api.database);
         if database.is_empty() || database.contains('\0') {
@@ -105,13 +105,13 @@ impl Caller {
         }
         let options = SESSION_PARAMETERS.iter().chain(further);
         let options = options.map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Ok(door.opener.open(Opening {
+        Ok(Box::new(door.opener.open(Opening {
             identity: identity.clone(),
             database: database.into(),
             options,
             protocol: Protocol::Http,
             peer: self.peer.clone(),
-        }))
+        })))
     }
 
     /// Whether the caller may do something besides; asked without a word in the audit log.

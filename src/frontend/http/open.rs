@@ -100,8 +100,8 @@ impl Purpose for Transaction {
 
 /// A session of a request's own, that of a transaction, or one that the client has opened.
 pub enum Hold {
-    /// Its own.
-    Own(Session),
+    /// Its own; behind a box, because it is handed on many times.
+    Own(Box<Session>),
     /// A transaction's.
     Lent(Borrowed<Transaction>),
     /// The client's.
@@ -129,7 +129,7 @@ impl Hold {
         headers: &HeaderMap,
         transaction: Option<u64>,
         names_database: bool,
-        own: impl FnOnce() -> Result<Session>,
+        own: impl FnOnce() -> Result<Box<Session>>,
     ) -> Result<Self> {
         let invalid = |text: &'static str| Err(Error::new(ErrorKind::ValidationError, text));
         let transaction = transaction_of(headers, transaction)?;

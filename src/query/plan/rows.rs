@@ -16,6 +16,9 @@ use crate::query::schema::{Schema, oid};
 /// Name of the result that is a row's version.
 const VERSION: &str = "rustydb.version";
 
+/// Limits up to this one are part of the statement's text, so each is a statement of its own.
+const PLAIN_LIMIT: u64 = 100;
+
 /// Where the rows of the first level come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
@@ -593,9 +596,14 @@ impl Writer<'_> {
     }
 
     fn range(&mut self, level: &Level) {
-        if let Some(limit) = level.limit {
-            self.push(" LIMIT ");
-            self.out.bind(oid::INT8, limit.min(i64::MAX as u64).to_string());
+        match level.limit {
+            // PostgreSQL plans a statement whose limit it does not know anew each time.
+            Some(limit) if limit <= PLAIN_LIMIT => self.push(&format!(" LIMIT {limit}")),
+            Some(limit) => {
+                self.push(" LIMIT ");
+                self.out.bind(oid::INT8, limit.min(i64::MAX as u64).to_string());
+            }
+            None => {}
         }
         if level.offset > 0 {
             self.push(" OFFSET ");

@@ -108,11 +108,18 @@ fn names_of_results_are_names() {
 fn the_server_s_limit_is_the_smallest() {
     let schema = schema();
     let limits = Limits { max_rows: Some(10), aggregates: false };
-    for (asked, expected) in [(None, "10"), (Some(3), "3"), (Some(u64::MAX), "10")] {
+    let written = |limits, asked| {
         let level = Level { items: vec![Item::All], limit: asked, ..Level::default() };
-        let plan = plan_read(&schema, limits, &read("authors", level)).unwrap();
-        let params = plan.statement(&schema).params;
-        assert_eq!(params.len(), 1);
-        assert_eq!(params[0].value.as_deref(), Some(expected.as_bytes()));
+        plan_read(&schema, limits, &read("authors", level)).unwrap().statement(&schema)
+    };
+    for (asked, expected) in [(None, "10"), (Some(3), "3"), (Some(u64::MAX), "10")] {
+        let statement = written(limits, asked);
+        assert!(statement.sql.ends_with(&format!(" LIMIT {expected}")), "{}", statement.sql);
+        assert!(statement.params.is_empty());
     }
+    // There could be a statement for each large number.
+    let many = Limits { max_rows: Some(1000), ..limits };
+    let params = written(many, Some(u64::MAX)).params;
+    assert_eq!(params.len(), 1);
+    assert_eq!(params[0].value.as_deref(), Some(&b"1000"[..]));
 }

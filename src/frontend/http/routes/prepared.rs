@@ -137,7 +137,7 @@ async fn create_prepared(
         Some(id) => id,
         None => {
             let session = caller.session(&door, new.database.as_deref())?;
-            door.kept.keep(&door, &caller, None, session)?.id
+            door.kept.keep(&door, &caller, None, *session)?.id
         }
     };
     let mut borrowed = door.kept.borrow(&door, id, &caller)?;

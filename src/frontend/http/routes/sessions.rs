@@ -223,7 +223,7 @@ async fn open_session(
         true => drop(fetch::run(&door, &mut session, "SELECT 1", &[]).await?),
         false => apply(&door, &mut session, &new.settings).await?,
     }
-    let kept = door.kept.keep(&door, &caller, new.name, session)?;
+    let kept = door.kept.keep(&door, &caller, new.name, *session)?;
     kept.about.state.lock().remember(&new.settings);
     let view = find(&door, &caller, kept.id, "admin:sessions").await?;
     Ok(answer(StatusCode::CREATED, &described(&door, &view)))

@@ -213,7 +213,7 @@ async fn begin_transaction(
     let mut hold = Some(hold);
     let kept = door.transactions.keep(&door, &caller.identity, || {
         let (session, home) = match hold.take() {
-            Some(Hold::Own(session)) => (session, None),
+            Some(Hold::Own(session)) => (*session, None),
             Some(Hold::Bound(mut place)) => {
                 let session = place.detach()?;
                 (session, Some(open::Home { door: door.clone(), place }))
@@ -673,7 +673,8 @@ async fn commit_prepared_transaction(
     InPath(name): InPath<String>,
 ) -> ApiResult {
     let sql = format!("COMMIT PREPARED {}", gid(&name)?);
-    fetch::run(&door, &mut caller.session(&door, None)?, &sql, &[]).await?;
+    let mut session = caller.session(&door, None)?;
+    fetch::run(&door, &mut session, &sql, &[]).await?;
     Ok(answer(StatusCode::OK, &PreparedEnded { gid: name, status: "committed" }))
 }
 
@@ -691,6 +692,7 @@ async fn rollback_prepared_transaction(
     InPath(name): InPath<String>,
 ) -> ApiResult {
     let sql = format!("ROLLBACK PREPARED {}", gid(&name)?);
-    fetch::run(&door, &mut caller.session(&door, None)?, &sql, &[]).await?;
+    let mut session = caller.session(&door, None)?;
+    fetch::run(&door, &mut session, &sql, &[]).await?;
     Ok(answer(StatusCode::OK, &PreparedEnded { gid: name, status: "rolled_back" }))
 }

@@ -164,7 +164,7 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    async fn answer(&self, session: Session) -> Answer {
+    async fn answer(&self, session: Box<Session>) -> Answer {
         match &self.planned.action {
             Action::Describe => {
                 let document = describe::document(self.schema, &self.planned.schema);
@@ -187,7 +187,7 @@ impl Asked<'_> {
 
     async fn start(
         &self,
-        session: Session,
+        session: Box<Session>,
         statement: &Statement,
         sink: Sink,
         in_transaction: bool,
@@ -226,7 +226,7 @@ impl Asked<'_> {
         Style { without_nulls, ..STYLE }
     }
 
-    async fn read(&self, mut session: Session, plan: &ReadPlan) -> Answer {
+    async fn read(&self, mut session: Box<Session>, plan: &ReadPlan) -> Answer {
         let (limit, offset) = (plan.limit(), plan.offset());
         let counted = counting(self.door, &mut session, self.schema, plan, &self.settings);
         let Counting { with_total, total } = counted.await?;
@@ -289,7 +289,7 @@ impl Asked<'_> {
         }
     }
 
-    async fn write(&self, session: Session, plan: &WritePlan, verb: Verb) -> Answer {
+    async fn write(&self, session: Box<Session>, plan: &WritePlan, verb: Verb) -> Answer {
         let statement = plan.statement(self.schema).map_err(Refusal::from)?;
         let wants = self.preferences().representation;
         let sink = match wants {
@@ -361,7 +361,7 @@ impl Asked<'_> {
         refused.map_or(Ok(Fill::End), |refusal| Err(refusal.into()))
     }
 
-    async fn call(&self, session: Session, plan: &CallPlan) -> Answer {
+    async fn call(&self, session: Box<Session>, plan: &CallPlan) -> Answer {
         let statement = plan.statement(self.schema).map_err(Refusal::from)?;
         let sink = match (plan.returns(), self.media) {
             _ if self.planned.headers_only => Sink::Nothing,
