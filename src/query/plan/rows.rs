@@ -133,8 +133,8 @@ impl Writer<'_> {
                 self.out.named(&format!("rustydb.cursor{at}"));
             }
         }
-        // What is nested in the results is made for the rows of the page alone, and for those before
-        // it; what is joined, for all.
+        // What is nested in the results is made for the rows of the page and for those before it;
+        // what is joined, for all.
         let joins = level.embeds.iter().any(|embed| is_joined(level, embed));
         let limited = level.limit.is_some() && joins || level.offset > 0;
         match limited && !level.embeds.is_empty() && !level.is_grouped() {
