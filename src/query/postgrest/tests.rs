@@ -209,9 +209,8 @@ fn embeds() {
         ),
         (
             "posts?select=id,comments(id)&limit=3&order=title",
-            &[
-                r#"AS "comments" FROM "api"."posts" AS t0 ORDER BY t0."title" ASC NULLS LAST LIMIT 3"#,
-            ],
+            &[r#"AS "comments" FROM "api"."posts" AS t0 ORDER BY t0."title" ASC NULLS LAST
+               LIMIT 3"#],
         ),
         // Nothing is made for the rows before the page, and nothing joined to those behind it.
         (
