@@ -32,8 +32,8 @@ pub struct Class {
     pub custom_settings: Vec<Box<str>>,
     /// Names of prepared statements that it refers to.
     pub refers_to: Vec<Reference>,
-    /// It means the same whenever it is parsed: neither its constants nor its columns depend on what
-    /// there is at that moment.
+    /// It means the same whenever it is parsed: neither its constants nor its columns depend on
+    /// what there is at that moment.
     pub timeless: bool,
 }
 

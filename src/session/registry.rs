@@ -309,7 +309,7 @@ impl Sessions {
         let entry = Arc::new(Entry {
             id,
             pid,
-            // From a generator that the operating system seeds: a system call for each session less.
+            // From a generator that the operating system seeds: no system call for each session.
             key: rand::random(),
             key_length: AtomicU8::new(SHORT_KEY as u8),
             role,
