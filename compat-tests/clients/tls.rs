@@ -346,7 +346,8 @@ fn an_idle_client_costs_little_memory() {
     let first: Vec<Wire> = (0..20).map(connect).collect();
     let before = server.memory_kib().0;
     let clients: Vec<Wire> = (0..CLIENTS).map(connect).collect();
-    let each = (server.memory_kib().0 - before) as f64 / CLIENTS as f64;
+    // What the allocator gives back meanwhile can be more than they take.
+    let each = server.memory_kib().0.saturating_sub(before) as f64 / CLIENTS as f64;
     assert!(each <= MOST_KIB_EACH as f64, "{each} KiB");
     drop((first, clients));
 }
