@@ -17,11 +17,12 @@ fn running(api: &Api<'_>, word: &str) -> Option<Value> {
     items.iter().find(has).cloned()
 }
 
+/// The same when it sleeps: it is seen a moment before PostgreSQL has begun with it.
 fn until_running(api: &Api<'_>, word: &str) -> Value {
     let mut found = None;
     eventually("it runs", Duration::from_secs(20), || {
         found = running(api, word);
-        found.is_some()
+        found.as_ref().is_some_and(|query| query["wait_event"] == "PgSleep")
     });
     found.unwrap()
 }
