@@ -276,7 +276,7 @@ class Turn:
             if request.done:
                 raise ProtocolError("the server has ended a request without an answer")
             await self.link.pump(self.deadline)
-        return request.replies.popleft()
+        return self.link.protocol.take(request)
 
     async def answer(self, request: Request) -> m.Message:
         """The next reply; an error is raised."""

@@ -429,7 +429,7 @@ class Subscription:
                 if at_once or request.done or self._request is None:
                     return None
                 await link.pump(deadline)
-            reply = request.replies.popleft()
+            reply = link.protocol.take(request)
             link.protocol.consumed(request, reply)
             return reply
 

@@ -52,13 +52,25 @@ class Agreed:
 
 
 class Frame(NamedTuple):
-    """A frame as it came, its body decompressed."""
+    """A frame as it came, its checksum verified and taken off."""
 
     flags: int
     id: int
-    body: bytes
+    payload: bytes
     # Length of the payload as it was sent; flow control counts it.
     size: int
+    agreed: Agreed
+
+    @property
+    def body(self) -> bytes:
+        """The encoded message, decompressed anew each time.
+
+        Raises `Violation` if it cannot be decompressed.
+        """
+        if not self.flags & _COMPRESSED:
+            return self.payload
+        agreed = self.agreed
+        return compression.decompress(agreed.compression, self.payload, agreed.max_message_size)
 
 
 def build(agreed: Agreed, flags: int, message_id: int, body: bytes | bytearray) -> bytes:
@@ -115,7 +127,8 @@ class Splitter:
             payload = bytes(memoryview(self._data)[start : start + length])
             header = bytes(memoryview(self._data)[self._pos : start])
             self._pos = start + length
-            yield Frame(flags, message_id, self._open(header, flags, payload), length)
+            body = self._verified(header, flags, payload)
+            yield Frame(flags, message_id, body, length, self.agreed)
 
     def _check(self, length: int, flags: int) -> None:
         prefixes = (4 if flags & _CHECKSUM else 0) + (4 if flags & _COMPRESSED else 0)
@@ -128,7 +141,7 @@ class Splitter:
         if flags & _URGENT and length > MAX_URGENT_PAYLOAD:
             raise Violation("an urgent frame is longer than 64 bytes")
 
-    def _open(self, header: bytes, flags: int, body: bytes) -> bytes:
+    def _verified(self, header: bytes, flags: int, body: bytes) -> bytes:
         if flags & _CHECKSUM:
             body, checksum = body[:-4], body[-4:]
             if crc32c(body, crc32c(header)) != int.from_bytes(checksum, "little"):
@@ -137,8 +150,6 @@ class Splitter:
             raise Violation(
                 "a frame has no checksum, although that was agreed", "CHECKSUM_MISMATCH"
             )
-        if not flags & _COMPRESSED:
-            return body
-        if self.agreed.compression == CompressionType.None_:
+        if flags & _COMPRESSED and self.agreed.compression == CompressionType.None_:
             raise Violation("a body is compressed, although that was not agreed")
-        return compression.decompress(self.agreed.compression, body, self.agreed.max_message_size)
+        return body

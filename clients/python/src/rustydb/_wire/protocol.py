@@ -9,7 +9,6 @@ import collections
 import enum
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from ..errors import ConnectionFailed, Error, ProtocolError, from_server, from_violation
 from . import messages as m
@@ -38,12 +37,29 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-class Reply(NamedTuple):
-    """A message that answers a request."""
+class Reply:
+    """A message that answers a request.
 
-    message: m.Message
-    # Length of its payload as it was sent.
-    size: int
+    A part of a stream is decoded when it is taken: until then it is compressed, and takes no more
+    memory than flow control counts.
+    """
+
+    __slots__ = ("_frame", "_message", "size")
+
+    def __init__(self, frame: Frame, message: m.Message | None = None):
+        self._frame = frame if message is None else None
+        self._message = message
+        # Length of its payload as it was sent.
+        self.size = frame.size
+
+    @property
+    def message(self) -> m.Message:
+        """Raises `Violation` when it is asked for first, if it is none."""
+        if self._message is None:
+            assert self._frame is not None
+            self._message = m.decode(self._frame.body)
+            self._frame = None
+        return self._message
 
 
 class Request:
@@ -168,6 +184,16 @@ class Protocol:
     def unfinished(self) -> list[Request]:
         """Abandoned requests whose final reply has not come."""
         return [request for request in self._requests.values() if request.abandoned]
+
+    def take(self, request: Request) -> Reply:
+        """The oldest reply of a request that has one. A violation closes the connection."""
+        reply = request.replies.popleft()
+        try:
+            _ = reply.message
+        except Violation as violation:
+            self.fail(from_violation(violation))
+            raise lost(self) from None
+        return reply
 
     def consumed(self, request: Request, reply: Reply) -> None:
         """Grants back the credit of a reply of a stream that has been used."""
@@ -317,6 +343,12 @@ class Protocol:
             self._held.clear()
 
     def _accept(self, frame: Frame) -> None:
+        request = self._requests.get(frame.id)
+        if request is not None and request.inbound is not None and frame.flags & _MORE:
+            self._inbound.receive(frame.size)
+            request.inbound.receive(frame.size)
+            self._deliver(request, Reply(frame))
+            return
         message = m.decode(frame.body)
         if self.state == State.CONNECTED and not isinstance(message, (m.ServerHello, m.ErrorBody)):
             raise Violation("the server has sent something else than a ServerHello")
@@ -366,19 +398,19 @@ class Protocol:
             self.state = State.READY
         final = not frame.flags & _MORE
         self._observe(message, final)
-        reply = Reply(message, size)
         if request.inbound is None:
             self._used(size)
-        elif not final:
-            request.inbound.receive(size)
         if final:
             self._finish(request, message)
+        self._deliver(request, Reply(frame, message))
+        if isinstance(message, m.ErrorBody) and message.severity != m.Severity.Error:
+            self.fail(from_server(message))
+
+    def _deliver(self, request: Request, reply: Reply) -> None:
         if not request.abandoned:
             request.replies.append(reply)
         elif request.inbound is not None:
             self.consumed(request, reply)
-        if isinstance(message, m.ErrorBody) and message.severity != m.Severity.Error:
-            self.fail(from_server(message))
 
     def _finish(self, request: Request, message: m.Message) -> None:
         request.done = True
