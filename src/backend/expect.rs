@@ -89,6 +89,22 @@ impl Expect {
         Self { name: Some(name), ..kind.into() }
     }
 
+    /// Whether what a client means by this name depends on it.
+    pub fn changes(&self, name: &[u8]) -> bool {
+        (parses(self.kind) || self.kind == Kind::Close) && self.name.as_deref() == Some(name)
+    }
+
+    /// Whether what the unnamed statement is depends on it.
+    pub fn changes_unnamed(&self) -> bool {
+        parses(self.kind) && self.name.is_none()
+    }
+
+    /// Whether it depends on it that the connection has this statement.
+    pub fn prepares(&self, statement: &Statement) -> bool {
+        matches!(self.kind, Kind::Parse | Kind::ParseInjected)
+            && self.statement.as_ref().is_some_and(|own| own.hash == statement.hash)
+    }
+
     /// Bytes of statements that it keeps in memory.
     fn holds(&self) -> usize {
         let length = |statement: &Option<Arc<Statement>>| {
@@ -121,10 +137,14 @@ pub struct Expectations {
     held: usize,
     /// Those of them that came after the last Flush of ours.
     unflushed: usize,
+    /// Those on which it depends what a statement is.
+    changing: usize,
     /// ReadyForQuery messages that must still come.
     pending: u32,
     /// Those that came, or will not.
     ended: u64,
+    /// The batch that must be over before anything else is sent.
+    awaited: u64,
     /// An extended batch failed and its Sync was not sent yet: the server skips what comes.
     skipping: bool,
     /// An extended batch was begun and its Sync was not sent yet: its transaction is open, even
@@ -161,6 +181,41 @@ impl Expectations {
     pub fn is_between(&self) -> bool {
         let ours = |entry: &Expect| matches!(entry.kind, Kind::Apply | Kind::Attempt);
         !self.unsynced && !self.skipping && !self.copying && self.queue.iter().all(ours)
+    }
+
+    /// Whether the next request of the client begins a batch.
+    pub fn is_fresh(&self) -> bool {
+        !self.unsynced && !self.skipping && !self.copying
+    }
+
+    /// Whether something depends on a request of a batch that is not over. What the batch of the
+    /// next request itself does is so when PostgreSQL gets there.
+    pub fn is_in_doubt(&self, depends: impl Fn(&Expect) -> bool) -> bool {
+        // Who sends requests into a COPY gets PostgreSQL's error for it.
+        if self.changing == 0 || self.lost || self.copying {
+            return false;
+        }
+        let own = self.queue.iter().rev().take_while(|entry| !ends(entry.kind)).count();
+        let earlier = self.queue.len() - own;
+        !self.queue.range(earlier..).any(&depends) && self.queue.range(..earlier).any(&depends)
+    }
+
+    /// Nothing more is sent before the batches that were sent are over.
+    pub fn await_all(&mut self) {
+        self.awaited = self.ended + u64::from(self.pending);
+    }
+
+    /// A request came to nothing before which the unnamed statement was this one: the next one that
+    /// changes it remembers that. Returns whether there is one.
+    pub fn remember_unnamed(&mut self, before: Option<&Arc<Statement>>) -> bool {
+        let drops = |entry: &&mut Expect| entry.changes_unnamed() || entry.kind == Kind::Query;
+        let Some(next) = self.queue.iter_mut().find(drops) else { return false };
+        if next.kind != Kind::Query {
+            self.held -= next.holds();
+            next.before = before.cloned();
+            self.held += next.holds();
+        }
+        true
     }
 
     /// ReadyForQuery messages that must still come.
@@ -243,7 +298,8 @@ impl Expectations {
     /// Whether more requests may be sent.
     pub fn has_room(&self) -> bool {
         let looks = self.queue.back().is_some_and(|entry| entry.kind == Kind::Look);
-        self.queue.len() < MAX_IN_FLIGHT && self.held < MAX_HELD && !looks
+        let waits = self.ended < self.awaited && !self.lost;
+        self.queue.len() < MAX_IN_FLIGHT && self.held < MAX_HELD && !looks && !waits
     }
 
     /// The statement whose columns the next reply may tell, and whether that is a look of ours.
@@ -310,6 +366,7 @@ impl Expectations {
         self.pending += u32::from(ends(entry.kind));
         self.held += entry.holds();
         self.unflushed += entry.holds();
+        self.changing += usize::from(changes(entry.kind));
         self.queue.push_back(entry);
     }
 
@@ -338,6 +395,7 @@ impl Expectations {
         if let Some(entry) = self.queue.pop_front() {
             self.ended(entry.kind);
             self.held -= entry.holds();
+            self.changing -= usize::from(changes(entry.kind));
         }
     }
 
@@ -366,6 +424,11 @@ impl Expectations {
     #[inline]
     pub fn take_undone(&mut self) -> Vec<Expect> {
         std::mem::take(&mut self.undone)
+    }
+
+    /// The same, left there.
+    pub fn undone(&self) -> &[Expect] {
+        &self.undone
     }
 
     /// Why the request was refused that the last reply, an error, answers.
@@ -465,7 +528,12 @@ impl Expectations {
                     // A Query in a failed batch is skipped too.
                     self.ended(entry.kind);
                     self.held -= entry.holds();
+                    self.changing -= usize::from(changes(entry.kind));
                     self.undone.push(entry);
+                }
+                if let Some(failed) = self.undone.last_mut().filter(|own| own.changes_unnamed()) {
+                    // PostgreSQL drops it before it reads the next one (`exec_parse_message`).
+                    failed.before = None;
                 }
             }
         }
@@ -475,6 +543,7 @@ impl Expectations {
     fn begin_copy(&mut self) {
         let mut at = 1;
         self.copying = true;
+        self.awaited = 0;
         while let Some(kind) = self.queue.get(at).map(|entry| entry.kind) {
             match kind {
                 Kind::CopyEnd => {
@@ -505,216 +574,15 @@ fn parses(kind: Kind) -> bool {
     matches!(kind, Kind::Parse | Kind::ParseCached)
 }
 
+/// Whether it depends on it what a statement is, or whether the connection has one.
+fn changes(kind: Kind) -> bool {
+    parses(kind) || matches!(kind, Kind::Close | Kind::ParseInjected)
+}
+
 fn ends(kind: Kind) -> bool {
     matches!(kind, Kind::Query | Kind::Sync | Kind::Apply | Kind::Attempt)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::World;
-
-    fn statement(body: Box<[u8]>) -> Arc<Statement> {
-        let world = World { context: 0, version: 0, definitions: 0 };
-        Arc::new(Statement::new(body, 0, world, crate::query::Class::default()))
-    }
-
-    /// Runs a script: `>x` sends, `<x` receives, `+x` sends one of ours: `p` Parse that the
-    /// connection has, `i` injected Parse, `l` Look, `a` Apply. Returns what the client gets.
-    fn run(script: &str) -> (String, Expectations, usize) {
-        let (mut queue, mut client, mut undone) = (Expectations::default(), String::new(), 0);
-        let owed = |n: u32, client: &mut String| client.push_str(&"1".repeat(n as usize));
-        for step in script.split_whitespace() {
-            let (direction, tag) = step.split_at(1);
-            let tag = tag.as_bytes()[0];
-            match direction {
-                ">" => {
-                    queue.sent(tag);
-                    owed(queue.flush_owed(), &mut client);
-                }
-                "+" => queue.push(
-                    match tag {
-                        b'p' => Kind::ParseCached,
-                        b'i' => Kind::ParseInjected,
-                        b'l' => Kind::Look,
-                        _ => Kind::Apply,
-                    }
-                    .into(),
-                ),
-                _ => {
-                    let reply = queue.saw(tag);
-                    undone += queue.take_undone().len();
-                    owed(queue.take_owed(), &mut client);
-                    if reply == Reply::Pass {
-                        client.push(char::from(tag));
-                    }
-                    owed(queue.flush_owed(), &mut client);
-                }
-            }
-        }
-        (client, queue, undone)
-    }
-
-    #[test]
-    fn replies_find_their_requests() {
-        for (script, client, idle) in [
-            (">Q <T <D <C <Z", "TDCZ", true),
-            (">Q >Q <C <Z", "CZ", false),
-            ("+p >B >D >E >S <2 <T <D <C <Z", "12TDCZ", true),
-            ("+p >B >E +p >B >E >S <2 <C <2 <C <Z", "12C12CZ", true),
-            ("+i >B >E >S <1 <2 <C <Z", "2CZ", true),
-            ("+i +l <1 <t <T >B >E >S <2 <C <Z", "2CZ", true),
-            ("+p +i +l <1 <t <n >B >E >S <2 <C <Z", "12CZ", true),
-            ("+i +l <E >S <Z", "EZ", true),
-            ("+p >H", "1", false),
-            (">B +p >H <2", "21", false),
-            (">P >B >E >H <1 <2 <C", "12C", false),
-            (">P >B >E >H <1 <2 <C >S <Z", "12CZ", true),
-            (">H", "", true),
-            ("+p >S <Z", "1Z", true),
-            (">P >B >E >S <E <Z", "EZ", true),
-            (">P >B >E <E", "E", false),
-            (">P >B >E <E >B >E >Q >S <Z", "EZ", true),
-            (">P >B >Q >S <E <Z", "EZ", true),
-            ("+p >B >E >S >B >E >S <2 <E <Z <2 <C <Z", "12EZ2CZ", true),
-            ("+a >Q <S <C <Z <T <C <Z", "TCZ", true),
-            ("+a >Q <A <N <Z <C <Z", "ACZ", true),
-            (">Q <N <S <A <C <Z <A", "NSACZA", true),
-            // COPY: a Sync that was sent together with the COPY goes into it.
-            (">P >B >E >S <1 <2 <G >d >c >S <C <Z", "12GCZ", true),
-            (">P >B >E >d >c >S <1 <2 <G <C <Z", "12GCZ", true),
-            (">Q <G >d >c <C <Z", "GCZ", true),
-            (">Q >d >c >Q <G <C <Z <C <Z", "GCZCZ", true),
-            (">Q <G >d <E <Z >d >c", "GEZ", true),
-            (">P >B >E >S <1 <2 <G >d <E >c >S <Z", "12GEZ", true),
-            (">Q <G >Q <E <Z", "GEZ", false),
-            (">E >S <s <Z", "sZ", true),
-            (">P >Q <1 <C <Z", "1CZ", true),
-        ] {
-            let (got, queue, _) = run(script);
-            assert_eq!((&*got, queue.is_idle()), (client, idle), "{script}: {queue:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_skipped_is_undone() {
-        assert_eq!(run(">P >B +p >B >E >S <1 <E").2, 4);
-        assert_eq!(run(">Q >P <E <Z").2, 0);
-        assert!(run("+a >Q <E <Z").1.has_failed());
-    }
-
-    #[test]
-    fn batches_are_numbered_by_the_readyforquery_that_ends_them() {
-        // What is sent, the batch of the next request, the last one that is over.
-        for (script, next, over) in [
-            ("", 1, 0),
-            (">Q", 2, 0),
-            (">P >B >E", 1, 0),
-            (">P >B >E >S >Q", 3, 0),
-            (">P >B >E >S >Q <1 <2 <C <Z", 3, 1),
-            ("+a >Q <C <Z <E <Z", 3, 2),
-            // A Query in a batch that failed is never answered.
-            (">P >Q >P >S >Q <E", 4, 1),
-            (">P >Q >P >S >Q <E <Z <C <Z", 4, 3),
-            (">P >B >E >S <1 <2 <G >d >c >S <C <Z", 3, 2),
-        ] {
-            let (_, queue, _) = run(script);
-            assert_eq!((queue.batch(), queue.last_ended()), (next, over), "{script}: {queue:?}");
-        }
-    }
-
-    #[test]
-    fn a_statement_that_is_gone_does_not_come_back_with_a_failure() {
-        let old = statement((*b"x").into());
-        let entry = |kind, name: &[u8]| Expect {
-            before: Some(old.clone()),
-            ..Expect::named(kind, name.into())
-        };
-        let mut queue = Expectations::default();
-        queue.sent(request::QUERY);
-        queue.push(entry(Kind::Close, b"a"));
-        queue.push(entry(Kind::Parse, b"b"));
-        queue.push(entry(Kind::ParseCached, b"b"));
-        queue.push(entry(Kind::ParseInjected, b"c"));
-        let names = [(*b"b").into()].into_iter().collect();
-        assert_eq!((queue.coming_names(), queue.is_unnamed_coming()), (names, false));
-        assert!(!queue.is_gone(Some(b"a")) && queue.is_gone(Some(b"b")) && queue.is_gone(None));
-        queue.saw(tag::COMMAND_COMPLETE);
-        queue.saw(tag::READY_FOR_QUERY);
-        queue.saw(tag::ERROR);
-        let undone = queue.take_undone();
-        let kept: Vec<_> = undone.iter().rev().map(|entry| entry.before.is_some()).collect();
-        assert_eq!((kept, queue.held), (vec![false, false, true, true], 0));
-    }
-
-    #[test]
-    fn an_attempt_that_fails_says_whose_it_was() {
-        let mut queue = Expectations::default();
-        queue.push(Expect::named(Kind::Attempt, (*b"p").into()));
-        queue.sent(request::QUERY);
-        assert_eq!(queue.saw(tag::ERROR), Reply::Keep);
-        let undone = queue.take_undone();
-        assert_eq!((undone.len(), undone[0].name.as_deref()), (1, Some(&b"p"[..])));
-        assert!(!queue.has_failed());
-    }
-
-    #[test]
-    fn a_refusal_is_known_by_its_error() {
-        let mut queue = Expectations::default();
-        queue.sent(request::BIND);
-        queue.push(Kind::Refused(Refusal::Number).into());
-        queue.sent(request::EXECUTE);
-        queue.sent(request::SYNC);
-        queue.saw(tag::BIND_COMPLETE);
-        assert_eq!(queue.refused(), None);
-        queue.saw(tag::ERROR);
-        assert_eq!(queue.refused(), Some(Refusal::Number));
-        assert_eq!(queue.take_undone().len(), 2);
-        queue.saw(tag::READY_FOR_QUERY);
-        assert!(queue.is_idle() && queue.refused().is_none());
-        // The error of an earlier request is not the refusal's.
-        queue.sent(request::BIND);
-        queue.push(Kind::Refused(Refusal::Bytes).into());
-        queue.saw(tag::ERROR);
-        assert_eq!(queue.refused(), None);
-    }
-
-    #[test]
-    fn long_statements_are_bounded_and_their_answers_asked_for() {
-        let long = statement(vec![b'x'; 1 << 20].into());
-        let entry = || Expect { before: Some(long.clone()), ..Kind::Parse.into() };
-        let (mut queue, mut flushes) = (Expectations::default(), 0);
-        while queue.has_room() {
-            flushes += usize::from(queue.needs_flush());
-            queue.push(entry());
-        }
-        assert_eq!((queue.queue.len(), flushes), (16, 3));
-        // Each Flush brings the answers to what came before it.
-        (0..12).for_each(|_| assert_eq!(queue.saw(tag::PARSE_COMPLETE), Reply::Pass));
-        assert!(queue.has_room() && queue.needs_flush());
-        queue.saw(tag::ERROR);
-        assert_eq!((queue.take_undone().len(), queue.held), (4, 0));
-        assert_eq!(entry().holds(), 1 << 20);
-    }
-
-    #[test]
-    fn nothing_follows_a_look() {
-        let mut queue = Expectations::default();
-        queue.push(Kind::ParseInjected.into());
-        queue.push(Kind::Look.into());
-        queue.saw(tag::PARSE_COMPLETE);
-        assert!(!queue.has_room());
-        queue.saw(tag::NO_DATA);
-        assert!(queue.has_room());
-        queue.push(Kind::Look.into());
-        queue.saw(tag::ERROR);
-        assert!(queue.has_room() && queue.is_skipping());
-    }
-
-    #[test]
-    fn the_queue_is_bounded() {
-        let mut queue = Expectations::default();
-        (0..MAX_IN_FLIGHT).for_each(|_| queue.sent(request::SYNC));
-        assert!(!queue.has_room());
-    }
-}
+#[path = "expect_tests.rs"]
+mod tests;

@@ -86,6 +86,9 @@ pub struct ConnState {
     pub leftovers: Vec<Box<[u8]>>,
     /// It has something that no reset takes away, and is closed instead of being reused.
     pub spoiled: bool,
+    /// There may be settings with a dot that nobody knows of: they are reset before the next
+    /// session comes.
+    pub stained: bool,
     /// Settings with a dot that were ever made here: after a RESET they are empty, not unknown.
     pub foreign: Vec<Box<str>>,
 }
@@ -104,6 +107,7 @@ impl ConnState {
             unnamed: None,
             leftovers: Vec::new(),
             spoiled: false,
+            stained: false,
             foreign: Vec::new(),
         }
     }
@@ -121,6 +125,7 @@ impl ConnState {
     /// PostgreSQL has forgotten everything beyond the start-up packet (`DISCARD ALL`).
     pub fn discarded_all(&mut self) {
         self.applied = Arc::default();
+        self.stained = false;
         self.unnamed = None;
         self.deallocated_all();
     }
@@ -134,6 +139,20 @@ impl ConnState {
             // Some may have been left behind since.
             false => self.leftovers.retain(|name| !name.starts_with(ServerName::PREFIX)),
         }
+    }
+
+    /// The statements that bring these settings into force; empty when they are.
+    pub fn transition(&self, wanted: &Settings) -> String {
+        match self.stained {
+            true => format!("RESET ALL;{}", Settings::default().transition(wanted)),
+            false => self.applied.transition(wanted),
+        }
+    }
+
+    /// What [`ConnState::transition`] says has been done, or will be before anything else.
+    pub fn applies(&mut self, settings: &Arc<Settings>) {
+        self.applied = settings.clone();
+        self.stained = false;
     }
 
     /// A request is on its way that takes all prepared statements away, if it succeeds: what

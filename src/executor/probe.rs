@@ -43,8 +43,7 @@ fn learn(seen: &mut Seen, row: Vec<Option<String>>, most: usize) {
         "role" => Effects::ROLE,
         "prepared" => {
             if let Some(name) = name.filter(|_| seen.prepared.len() < most) {
-                let (name, sql) = (name.into_bytes().into(), value.map(Into::into));
-                seen.prepared.push(Carried { name, sql });
+                seen.prepared.push(Carried::of(name.into_bytes().into(), value));
             }
             Effects::PREPARE
         }

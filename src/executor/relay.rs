@@ -197,7 +197,7 @@ pub fn leave(lease: &mut Option<Lease>, mux: &mut Mux) {
     if let Some(mut lease) = lease.take() {
         let conn = lease.conn();
         mux.carry_off(&mut conn.state);
-        mux.knows(&conn.state);
+        mux.leaves(&mut conn.state);
         conn.inbound.detach();
         lease.release();
     }
@@ -377,7 +377,7 @@ impl Relay<'_, '_> {
             self.link.executor.note_pins(self.link.protocol, mux.pins(), self.link.tally);
         }
         if may_go {
-            mux.knows(&conn.state);
+            mux.leaves(&mut conn.state);
             conn.inbound.detach();
             if let Some(lease) = self.link.lease.take() {
                 lease.release();
@@ -534,6 +534,7 @@ impl Relay<'_, '_> {
             // After a RESET the session has the value of its own start-up packet.
             let batch = self.link.mux.attach(&mut conn.state);
             if !batch.is_empty() {
+                self.link.mux.knows(&conn.state);
                 self.link.slot.hide();
                 self.client.inbound.put_scanned(&batch);
             }

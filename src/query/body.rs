@@ -1,6 +1,6 @@
 //! What the body of a function may do to the session that calls it.
 
-use super::classify::{Class, Reader, settle_sequences};
+use super::classify::{Class, Reader, settle_sequences, updates_settings};
 use super::effects::Effects;
 use super::lexer::Lexer;
 use super::names::Names;
@@ -28,7 +28,8 @@ pub fn classify_body(body: &[u8], names: &Names) -> Class {
             class.effects.add(names.of(part).without(Effects::SETTING));
         }
         let rest = &body[end..];
-        let begins = body[..at].trim_ascii_end().last().is_none_or(|b| *b == b';')
+        // In quotation marks: a text that is run.
+        let begins = body[..at].trim_ascii_end().last().is_none_or(|b| b";'".contains(b))
             || matches!(
                 &previous[..],
                 b"begin" | b"then" | b"else" | b"loop" | b"perform" | b"atomic"
@@ -50,6 +51,9 @@ fn body_word(word: &[u8], begins: bool, rest: &[u8], names: &Names, class: &mut 
         b"listen" | b"unlisten" if begins => Effects::LISTEN,
         b"load" if begins => Effects::LOAD,
         b"insert" => Effects::INSERTS,
+        b"update" if updates_settings(Lexer::new(&rest[..rest.len().min(LONGEST_SET)])) => {
+            Effects::SETTING
+        }
         b"prepare" | b"deallocate" => Effects::PREPARE.and(Effects::LISTS_STATEMENTS),
         b"reset" | b"discard" if begins => Effects::SETTING.and(Effects::HIDDEN),
         // EXECUTE of a string can be anything; EXECUTE FUNCTION belongs to CREATE TRIGGER.

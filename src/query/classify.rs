@@ -10,6 +10,9 @@ use super::settings::{Change, SettingValue};
 /// Names of prepared statements in one text; what is beyond them is PostgreSQL's alone.
 const MOST_REFERENCES: usize = 256;
 
+/// PostgreSQL tells names apart by this many bytes (`NAMEDATALEN` − 1).
+const NAME_BYTES: usize = 63;
+
 /// A name of a prepared statement in SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
@@ -19,6 +22,15 @@ pub enum Reference {
     Prepares(Box<str>),
     /// `DEALLOCATE name`.
     Deallocates(Box<str>),
+}
+
+impl Reference {
+    /// The name.
+    pub fn name(&self) -> &str {
+        let (Reference::Executes(name) | Reference::Prepares(name) | Reference::Deallocates(name)) =
+            self;
+        name
+    }
 }
 
 /// What was read from a text.
@@ -102,7 +114,8 @@ impl<'a> Reader<'a> {
         lower.copy_from_slice(first);
         lower.make_ascii_lowercase();
         match &*lower {
-            b"update" | b"delete" | b"values" | b"table" => self.rest(),
+            b"update" => self.update(),
+            b"delete" | b"values" | b"table" => self.rest(),
             b"insert" | b"copy" | b"merge" | b"with" | b"explain" => {
                 self.add(Effects::INSERTS);
                 self.rest();
@@ -155,6 +168,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An update of `pg_settings` is a SET
+    /// (<https://www.postgresql.org/docs/current/view-pg-settings.html>).
+    fn update(&mut self) {
+        if updates_settings(self.lexer.clone()) {
+            self.add(Effects::SETTING);
+        }
+        self.rest();
+    }
+
     /// Passes over the rest of the statement.
     fn skip(&mut self) {
         for token in self.lexer.by_ref() {
@@ -186,7 +208,10 @@ impl<'a> Reader<'a> {
                     has_name = true;
                     self.name(names.of(name), name);
                 }
-                Some(Token::Text(text)) => self.constant(text),
+                Some(Token::Text(text)) => {
+                    self.constant(text);
+                    self.settings_in(text);
+                }
                 Some(Token::Symbol(b';')) | None => break,
                 Some(Token::Number | Token::Symbol(_)) => {}
             }
@@ -237,6 +262,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A text may be SQL that is run: settings with a dot must be known by name.
+    fn settings_in(&mut self, text: &[u8]) {
+        if !text.contains(&b'.') || !text.windows(3).any(|part| part.eq_ignore_ascii_case(b"set")) {
+            return;
+        }
+        let text = String::from_utf8_lossy(text).replace("''", "'");
+        for name in super::classify_body(text.as_bytes(), self.names).custom_settings {
+            self.custom(&name);
+        }
+    }
+
     /// `set_config('name', value, is_local)`: nothing remains when it is local.
     pub(super) fn set_config(&mut self) {
         let mut ahead = self.lexer.clone();
@@ -272,7 +308,13 @@ impl<'a> Reader<'a> {
     /// CREATE, ALTER, DROP. Function bodies are not run now; what they do counts when they are.
     fn define(&mut self) {
         let mut near = 8;
+        let mut follows_as = false;
         while let Some(token) = self.lexer.next() {
+            // Not that of a trigger or a grant.
+            if token.is_word(b"execute") && follows_as {
+                self.execute();
+            }
+            follows_as = token.is_word(b"as");
             match token {
                 Token::Symbol(b';') => break,
                 Token::Word(word) => {
@@ -303,6 +345,7 @@ impl<'a> Reader<'a> {
                 Token::Text(body) => {
                     let class = super::classify_body(body, self.names);
                     self.add(class.effects);
+                    class.custom_settings.iter().for_each(|name| self.custom(name));
                 }
                 Token::Word(word) => self.name(self.names.of_word(word), word),
                 Token::Quoted(name) => self.name(self.names.of(name), name),
@@ -373,11 +416,14 @@ impl<'a> Reader<'a> {
     /// Notes the name that comes next.
     fn refer(&mut self, kind: fn(Box<str>) -> Reference) {
         let mut ahead = self.lexer.clone();
-        let name = match ahead.next() {
+        let mut name = match ahead.next() {
             Some(Token::Word(word)) => String::from_utf8_lossy(word).to_ascii_lowercase(),
             Some(Token::Quoted(name)) => String::from_utf8_lossy(name).replace("\"\"", "\""),
             _ => return,
         };
+        while name.len() > NAME_BYTES {
+            name.pop();
+        }
         if self.class.refers_to.len() < MOST_REFERENCES {
             self.class.refers_to.push(kind(name.into()));
         }
@@ -560,143 +606,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names() -> Names {
-        let mut names = Names::default();
-        names.learn(b"audited", Effects::UNCLEAR);
-        names.learn(b"orders", Effects::HAS_SEQUENCE);
-        names.learn(b"Odd Name", Effects::UNCLEAR);
-        names.complete();
-        names
-    }
-
-    fn effects(sql: &str) -> Effects {
-        classify(sql.as_bytes(), &names()).effects
-    }
-
-    /// The first effect that holds a session.
-    fn reason(sql: &str) -> &'static str {
-        effects(sql).only(Effects::HOLDING).reason().unwrap_or("")
-    }
-
-    #[test]
-    fn statements_that_leave_nothing() {
-        for sql in [
-            "SELECT abalance FROM pgbench_accounts WHERE aid = 1",
-            "begin; insert into t values (1, 'create temp table'); commit",
-            "update orders set set_config = 1",
-            "with x as (select 1) select * from x",
-            "select set_config('app.user', $1, true)",
-            "set local work_mem = '1GB'",
-            "select temp from weather",
-            "set transaction isolation level serializable",
-            "prepare transaction 'x'",
-            "declare c cursor without hold for select 1",
-            "select pg_advisory_xact_lock(1)",
-            "copy t from stdin",
-            "notify x, 'y'",
-            "",
-            ";;",
-        ] {
-            // Words that are only columns may be taken for functions; that errs on the safe side.
-            let safe = reason(sql).is_empty() || sql.contains("set set_config");
-            assert!(safe, "{sql}: {}", reason(sql));
-        }
-    }
-
-    #[test]
-    fn statements_that_hold_the_connection() {
-        for (sql, expected) in [
-            ("create temp table x (a int)", "temporary objects"),
-            ("select 1 into temporary x", "temporary objects"),
-            ("select * from pg_temp.x", "temporary objects"),
-            ("select pg_advisory_lock(1)", "advisory lock"),
-            ("select \"pg_advisory_lock\"(1)", "advisory lock"),
-            ("/* x */ LISTEN a", "listen"),
-            ("prepare a as select 1", "prepared statement"),
-            ("execute a", ""),
-            ("declare c cursor with hold for select 1", "cursor with hold"),
-            ("set role x", "role"),
-            ("set session authorization x", "role"),
-            ("load 'x'", "loaded library"),
-            ("select setseed(0.5)", "random seed"),
-            ("insert into orders values (default)", "sequence values"),
-            ("select nextval('s')", "sequence values"),
-            ("select audited(1)", "unclear"),
-            ("select * from \"Odd Name\"", "unclear"),
-            ("create function f() returns int language sql as $$ select 1 $$", "unclear"),
-            ("do $$ begin perform pg_advisory_lock(1); end $$", "advisory lock"),
-            ("explain analyze execute a", ""),
-            ("select 'a\\' , f(1)", "sequence values"),
-            ("frobnicate", "sequence values"),
-            ("set session characteristics as transaction read only", "settings"),
-            ("select set_config('work_mem', '1MB', false)", "settings"),
-            ("select set_config(name, '1MB', x) from s", "settings"),
-        ] {
-            assert_eq!(reason(sql), expected, "{sql}");
-        }
-        assert!(!effects("select * from orders").has(Effects::SEQUENCE));
-        let refers = |sql: &str| classify(sql.as_bytes(), &names()).refers_to;
-        assert_eq!(refers("execute A(1)"), [Reference::Executes("a".into())]);
-        assert_eq!(refers("deallocate prepare \"A\""), [Reference::Deallocates("A".into())]);
-        for all in ["deallocate all", "deallocate prepare all"] {
-            assert_eq!(refers(all), []);
-            assert!(effects(all).has(Effects::DEALLOCATE_ALL), "{all}");
-        }
-        assert_eq!(refers("deallocate \"all\""), [Reference::Deallocates("all".into())]);
-        assert_eq!(refers("prepare b as select 1"), [Reference::Prepares("b".into())]);
-        assert!(effects("execute a").has(Effects::EXECUTES));
-        assert!(effects("create table x as execute a").has(Effects::UNCLEAR));
-        assert!(effects("select lastval()").has(Effects::READS_SEQUENCE));
-    }
-
-    #[test]
-    fn without_a_look_at_the_database_every_name_is_unclear() {
-        let names = Names::default();
-        assert!(classify(b"select x from t", &names).effects.has(Effects::UNCLEAR));
-        assert_eq!(classify(b"select 1", &names).effects, Effects::NONE);
-        assert_eq!(classify(b"begin", &names).effects, Effects::BEGIN);
-    }
-
-    #[test]
-    fn changes_of_settings() {
-        let set =
-            |name: &str, value: &str| Change::Set(name.into(), SettingValue::Sql(value.into()));
-        for (sql, expected) in [
-            ("SET Search_Path TO a, \"B\" ;", vec![set("search_path", "a, \"B\"")]),
-            ("set session work_mem='4MB'", vec![set("work_mem", "'4MB'")]),
-            ("set my.\"Var\" = 1; set a to b", vec![set("my.var", "1"), set("a", "b")]),
-            ("set time zone 'UTC'", vec![set("timezone", "'UTC'")]),
-            ("set timezone to default", vec![Change::Reset("timezone".into())]),
-            ("reset all", vec![Change::ResetAll]),
-            ("reset work_mem", vec![Change::Reset("work_mem".into())]),
-            ("set local x to 1", vec![Change::Local]),
-            ("set names 'latin1'", vec![Change::Local]),
-            ("set x to -- c\n 1", vec![]),
-        ] {
-            assert_eq!(classify(sql.as_bytes(), &names()).changes, expected, "{sql}");
-        }
-        let dotted = classify(b"select set_config('App.User', $1, false)", &names());
-        assert_eq!(dotted.custom_settings, ["app.user".into()]);
-        assert!(!dotted.effects.has(Effects::HIDDEN));
-    }
-
-    #[test]
-    fn texts_that_mean_something_else_tomorrow() {
-        for (sql, timeless) in [
-            ("select 'today'::date", false),
-            ("select timestamp 'NOW'", false),
-            ("select 'int'::regtype", false),
-            ("select now()", true),
-            ("select 'x'", true),
-            ("fetch 1 from c", false),
-            ("explain execute s", false),
-            ("execute s(1)", false),
-        ] {
-            assert_eq!(classify(sql.as_bytes(), &names()).timeless, timeless, "{sql}");
-        }
-    }
+/// Whether what follows UPDATE is the view of the settings.
+pub(super) fn updates_settings(lexer: Lexer<'_>) -> bool {
+    lexer.take(4).any(|token| token.is_word(b"pg_settings"))
 }
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;

@@ -152,11 +152,6 @@ impl Settings {
         let harmless = |name: &str| HARMLESS.contains(&name);
         wanted.values.iter().all(|(n, v)| self.values.get(n) == Some(v) || harmless(n))
     }
-
-    /// Whether a change from these settings to others changes how constants are read.
-    pub fn reads_alike(&self, other: &Settings) -> bool {
-        READING.iter().all(|name| self.values.get(*name) == other.values.get(*name))
-    }
 }
 
 /// Settings whose accepted values stay acceptable.
@@ -185,22 +180,6 @@ const HARMLESS: [&str; 24] = [
     "synchronous_commit",
     "timezone",
     "work_mem",
-];
-
-/// Settings that decide what a constant means when a statement is parsed.
-const READING: [&str; 12] = [
-    "array_nulls",
-    "backslash_quote",
-    "datestyle",
-    "default_text_search_config",
-    "intervalstyle",
-    "lc_monetary",
-    "lc_numeric",
-    "standard_conforming_strings",
-    "timezone",
-    "transform_null_equals",
-    "xmloption",
-    "search_path",
 ];
 
 /// A setting's name as an identifier; the dot separates a prefix.
@@ -243,6 +222,5 @@ mod tests {
         let space = none.after(&set("default_tablespace", "x"), &none);
         assert!(none.is_harmless(&path) && space.is_harmless(&none));
         assert!(!none.is_harmless(&space));
-        assert!(!none.reads_alike(&path) && none.reads_alike(&space));
     }
 }

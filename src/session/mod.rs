@@ -391,7 +391,7 @@ impl Session {
             Err(error) => return Some(Err(error)),
         };
         if !self.mux.attaches_harmlessly(&conn.state) {
-            let sql = conn.state.applied.transition(self.mux.settings());
+            let sql = conn.state.transition(self.mux.settings());
             self.entry.slot.hide();
             let deadline = (self.executor.pool().reset_timeout(), ErrorKind::ServiceUnavailable);
             let set = async {
@@ -403,7 +403,7 @@ impl Session {
                 self.lease = None;
                 return set;
             }
-            conn.state.applied = self.mux.settings().clone();
+            conn.state.applies(self.mux.settings());
             let meant = self.entry.slot.is_deferred();
             self.entry.slot.shown_idle().await;
             if meant {

@@ -269,7 +269,7 @@ impl Session {
     fn leave(&mut self) -> Option<Left> {
         if let Some(lease) = &mut self.lease {
             // It was told of every parameter of this connection.
-            self.mux.knows(&lease.conn().state);
+            self.mux.leaves(&mut lease.conn().state);
         }
         let left = self.mux.leave_pooled();
         self.note_pins();

@@ -240,10 +240,10 @@ impl Session {
         };
         self.lease = Some(self.noted(lease)?);
         let conn = held(&mut self.lease)?.conn();
-        let sql = conn.state.applied.transition(self.mux.settings());
+        let sql = conn.state.transition(self.mux.settings());
         if !sql.is_empty() {
             Box::pin(conn.simple(&sql, |_| {})).await?;
-            conn.state.applied = self.mux.settings().clone();
+            conn.state.applies(self.mux.settings());
         }
         Ok(())
     }

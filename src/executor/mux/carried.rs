@@ -3,12 +3,13 @@
 //! the connection; then it leaves, and prepares them again where it comes to.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use crate::backend::{ConnState, Expect, Kind};
 use crate::executor::mux::Mux;
 use crate::proto::backend::TxStatus;
 use crate::proto::frontend::{put_close, put_parse, put_query, put_sync};
-use crate::query::{Class, Effects, Reference, classify};
+use crate::query::{Class, Effects, Names, Reference, classify, statements};
 
 /// Statements prepared with SQL that are carried along; with more the session stays.
 const MAX_CARRIED: usize = 64;
@@ -29,6 +30,24 @@ pub struct Carried {
 }
 
 impl Carried {
+    /// From what PostgreSQL remembers of it: the text that it came in, in which there may be other
+    /// statements. They are not to be run again; where it is not clear which one it is, it stays.
+    pub fn of(name: Box<[u8]>, text: Option<String>) -> Self {
+        let sql = text.and_then(|text| {
+            let is_it = |range: &Range<usize>| {
+                let class = classify(&text.as_bytes()[range.clone()], &Names::default());
+                let prepares = |reference: &Reference| {
+                    matches!(reference, Reference::Prepares(_))
+                        && reference.name().as_bytes() == &*name
+                };
+                class.refers_to.iter().any(prepares)
+            };
+            let mut found = statements(&text).into_iter().filter(is_it);
+            found.next().filter(|_| found.next().is_none()).map(|range| text[range].into())
+        });
+        Self { name, sql }
+    }
+
     fn length(&self) -> usize {
         self.sql.as_ref().map_or(LONGEST_CARRIED, |sql| sql.len())
     }
@@ -216,7 +235,8 @@ impl Mux {
     pub(super) fn under_own_names(&mut self, conn: &mut ConnState, class: &Class) -> Injected {
         let between = conn.expect.is_between();
         let open = conn.tx != TxStatus::Idle;
-        let lists = class.effects.has(Effects::LISTS_STATEMENTS) && between;
+        let lists = class.effects.has(Effects::LISTS_STATEMENTS);
+        let definitions = self.database.definitions();
         let mut injected = Injected { between, open, messages: Vec::new() };
         self.native |= class.effects.has(Effects::PREPARE);
         if lists {
@@ -227,21 +247,19 @@ impl Mux {
             conn.statements.clear();
         }
         for (name, statement) in self.named.iter() {
-            let refers = |reference: &&Reference| {
-                let (Reference::Executes(other)
-                | Reference::Prepares(other)
-                | Reference::Deallocates(other)) = reference;
-                other.as_bytes() == name
-            };
+            let refers = |reference: &&Reference| reference.name().as_bytes() == name;
             let reference = class.refers_to.iter().find(refers);
-            if self.own.contains(name) || (reference.is_none() && !lists) {
+            // Within a batch a failure of ours is the client's: what may fail is left out.
+            let listed = lists && (between || statement.world.definitions == definitions);
+            if self.own.contains(name) || (reference.is_none() && !listed) {
                 continue;
             }
             if let Some(at) = conn.leftovers.iter().position(|left| **left == *name) {
                 conn.leftovers.swap_remove(at);
                 injected.close(name);
             }
-            let goes = !lists && matches!(reference, Some(Reference::Deallocates(_)));
+            // It need only be there, to be taken away or to be in the way.
+            let goes = !lists && !matches!(reference, Some(Reference::Executes(_)));
             injected.parse(name, if goes { EMPTY_STATEMENT } else { &statement.body });
             if goes {
                 self.stand_ins.push(StandIn { batch: None, name: name.into() });
@@ -258,5 +276,30 @@ impl Mux {
     /// The next request is the one that the last stand-ins are for.
     pub(super) fn stand_ins_go_with(&mut self, batch: u64) {
         self.stand_ins.iter_mut().for_each(|one| one.batch = one.batch.or(Some(batch)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_statement_itself_is_prepared_again() {
+        for (text, expected) in [
+            ("prepare p as select 1", Some("prepare p as select 1")),
+            ("/* a */ PREPARE p AS select ';' ; -- b", Some("PREPARE p AS select ';' ")),
+            (
+                "insert into t values (1); prepare P as select 1; commit",
+                Some("prepare P as select 1"),
+            ),
+            ("prepare q as select 1; prepare p as select 2", Some("prepare p as select 2")),
+            ("prepare p as select 1; deallocate p; prepare p as select 2", None),
+            ("select 1", None),
+            ("", None),
+        ] {
+            let carried = Carried::of((*b"p").into(), Some(text.into()));
+            assert_eq!(carried.sql.as_deref(), expected, "{text}");
+        }
+        assert!(Carried::of((*b"p").into(), None).sql.is_none());
     }
 }

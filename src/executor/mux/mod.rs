@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::backend::{ConnState, Kind, Statement, Told};
+use crate::backend::{ConnState, Expect, Kind, Statement, Told};
 use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
 use crate::proto::backend::{parameter_status, put_parameter_status};
@@ -99,6 +99,8 @@ pub struct Mux {
     /// What running one of them may leave behind; `None` = not known.
     carried_effects: Option<Effects>,
     settings_moved: bool,
+    /// Something may have made settings with a dot that nobody knows of.
+    stains: bool,
     probe_due: bool,
     looked_before: bool,
     database: Arc<DatabaseNames>,
@@ -165,6 +167,7 @@ impl Mux {
             carried: Vec::new(),
             carried_effects: Some(Effects::NONE),
             settings_moved: false,
+            stains: false,
             probe_due: false,
             looked_before: false,
             database: setup.database,
@@ -290,7 +293,12 @@ impl Mux {
         let length = report[from..].iter().position(|b| *b == b'"')?;
         let statement = conn.statements.by_name(&report[from..from + length])?;
         let own = self.named.iter().find(|(_, named)| Arc::ptr_eq(named, statement));
-        let name = own.map_or_else(Vec::new, |(name, _)| name.to_vec());
+        // Its name may have been closed behind what failed.
+        let closes = |entry: &&Expect| {
+            entry.before.as_ref().is_some_and(|before| Arc::ptr_eq(before, statement))
+        };
+        let closed = || conn.expect.undone().iter().find(closes)?.name.as_deref();
+        let name = own.map(|(name, _)| name).or_else(closed).unwrap_or_default().to_vec();
         Some((from..from + length, name))
     }
 
@@ -322,6 +330,7 @@ impl Mux {
     }
 
     fn settle_batch(&mut self) {
+        self.stains |= self.batch.has(Effects::UNCLEAR);
         let left = self.without_sequences(self.batch.only(Effects::HOLDING));
         self.batch = Effects::NONE;
         self.pins.add(left);
@@ -413,6 +422,7 @@ impl Mux {
     /// Whether [`Mux::attach`] has nothing to do.
     pub fn is_attached(&self, conn: &ConnState) -> bool {
         Arc::ptr_eq(&conn.applied, &self.settings)
+            && !conn.stained
             && conn.leftovers.is_empty()
             && self.carried.is_empty()
     }
@@ -431,13 +441,13 @@ impl Mux {
             put_sync(&mut batch);
             conn.expect.push(Kind::Apply.into());
         }
-        if !Arc::ptr_eq(&conn.applied, &self.settings) {
-            if conn.applied != self.settings {
-                let sql = conn.applied.transition(&self.settings);
+        if conn.stained || !Arc::ptr_eq(&conn.applied, &self.settings) {
+            if conn.stained || conn.applied != self.settings {
+                let sql = conn.transition(&self.settings);
                 conn.unnamed = None;
                 put_query(&mut batch, sql.as_bytes());
                 conn.expect.push(Kind::Apply.into());
-                conn.applied = self.settings.clone();
+                conn.applies(&self.settings);
             } else if Arc::as_ptr(&conn.applied) < Arc::as_ptr(&self.settings) {
                 // Of equal ones, sessions and connections soon have the same.
                 self.settings = conn.applied.clone();
@@ -453,7 +463,8 @@ impl Mux {
 
     /// Whether taking over the settings cannot fail.
     pub fn attaches_harmlessly(&self, conn: &ConnState) -> bool {
-        Arc::ptr_eq(&conn.applied, &self.settings) || conn.applied.is_harmless(&self.settings)
+        let applied = if conn.stained { &Arc::default() } else { &conn.applied };
+        Arc::ptr_eq(applied, &self.settings) || applied.is_harmless(&self.settings)
     }
 
     /// What the client must be told of, so that it knows this connection's parameters.
@@ -466,6 +477,12 @@ impl Mux {
             _ => !self.told.values.contains(pair),
         };
         conn.parameters.iter().filter(is_new).collect()
+    }
+
+    /// The session goes from its connection.
+    pub fn leaves(&mut self, conn: &mut ConnState) {
+        conn.stained |= std::mem::take(&mut self.stains);
+        self.knows(conn);
     }
 
     /// The client knows the parameters of its connection.

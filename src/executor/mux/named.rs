@@ -139,10 +139,8 @@ impl Named {
         let pending = self.pending.iter().map(|one| (&one.reference, one.bytes));
         let more = more.iter().map(|reference| (reference, bytes));
         for (reference, bytes) in pending.chain(more) {
-            let (Reference::Prepares(name)
-            | Reference::Deallocates(name)
-            | Reference::Executes(name)) = reference;
-            let there = changed.get(&**name).copied().unwrap_or_else(|| {
+            let name = reference.name();
+            let there = changed.get(name).copied().unwrap_or_else(|| {
                 let by_sql = self.by_sql.get(name.as_bytes()).copied();
                 let others = self.by_protocol.get(name.as_bytes());
                 by_sql.or(others.map(|statement| statement.body.len()))

@@ -17,6 +17,8 @@ impl Mux {
         if class.effects.has(Effects::DISCARD_ALL.and(Effects::DEALLOCATE_ALL)) {
             conn.doubt_statements();
         }
+        // Its buffers stay, whatever becomes of it, and a namespace.
+        conn.spoiled |= class.effects.has(Effects::TEMP);
         if class.effects.has(Effects::PREPARE) {
             self.named.requested(class, bytes, batch);
             self.carried_effects = None;
@@ -54,7 +56,7 @@ impl Mux {
             [b'S', b'E', b'L', ..] | [b'I', b'N', ..] | [b'U', b'P', ..] => {}
             b"BEGIN" | b"DELETE" | b"COPY" | b"FETCH" => {}
             b"COMMIT" => self.commit(conn),
-            b"ROLLBACK" => self.rolled_back = true,
+            b"ROLLBACK" => self.rollback(),
             b"PREPARE" => {
                 self.named.prepared(in_work(conn));
                 // All may have been taken away before, in the same text.
@@ -102,7 +104,18 @@ impl Mux {
         }
     }
 
+    /// The transaction is over, or it is back at a savepoint: then some changes may be in force
+    /// if it is committed.
+    fn rollback(&mut self) {
+        self.failed = false;
+        self.rolled_back |= !self.journal.is_empty();
+        self.journal.clear();
+    }
+
     fn commit(&mut self, conn: &mut ConnState) {
+        if std::mem::take(&mut self.rolled_back) {
+            self.batch.add(Effects::SETTING);
+        }
         self.settings_moved |= !self.journal.is_empty();
         let journal = std::mem::take(&mut self.journal);
         for change in &journal {
@@ -180,7 +193,7 @@ impl Mux {
     pub fn ready(&mut self, conn: &mut ConnState) {
         match conn.tx {
             TxStatus::Idle => {
-                if self.failed || self.rolled_back {
+                if self.failed {
                     self.journal.clear();
                 } else if !self.journal.is_empty() {
                     self.commit(conn);
@@ -197,10 +210,7 @@ impl Mux {
                 self.failed = false;
             }
             // Back to a savepoint: which changes are gone, nobody says.
-            TxStatus::Open if self.rolled_back && !self.journal.is_empty() => {
-                self.journal.clear();
-                self.batch.add(Effects::SETTING);
-            }
+            TxStatus::Open if self.rolled_back => self.batch.add(Effects::SETTING),
             TxStatus::Open | TxStatus::Failed => {}
         }
         self.rolled_back = false;
@@ -218,7 +228,11 @@ impl Mux {
                 match (entry.name, entry.before) {
                     (Some(name), Some(before)) => drop(self.named.insert(name, before)),
                     (Some(name), None) => drop(self.named.remove(&name)),
-                    (None, before) if entry.kind != Kind::Close => self.unnamed = before,
+                    (None, before) if entry.kind != Kind::Close => {
+                        if !conn.expect.remember_unnamed(before.as_ref()) {
+                            self.unnamed = before;
+                        }
+                    }
                     (None, _) => {}
                 }
                 if let (Kind::Parse, Some(statement)) = (entry.kind, &entry.statement) {

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::proto::backend::TxStatus;
 use crate::proto::frame::{FrameBuf, HEADER, Want};
 use crate::proto::frontend::{self, put_close, put_flush, put_parse, put_sync, tag};
-use crate::query::{Class, Effects, changes_database, classify};
+use crate::query::{Class, Effects, Reference, changes_database, classify};
 
 /// Longest statement that is read. A longer one is passed on unread, and the session keeps its
 /// connection.
@@ -117,6 +117,12 @@ fn cstr(bytes: &[u8]) -> Option<&[u8]> {
     CStr::from_bytes_until_nul(bytes).ok().map(CStr::to_bytes)
 }
 
+/// What a message means depends on a batch that is not over: it may fail.
+fn later(conn: &mut ConnState) -> Goes {
+    conn.expect.await_all();
+    Goes::Later
+}
+
 /// The name by which a statement is remembered.
 fn key(name: &[u8]) -> &[u8] {
     &name[..name.len().min(NAME_BYTES)]
@@ -150,8 +156,16 @@ impl Mux {
         }
         self.refresh_names();
         match tag {
-            tag::QUERY => self.query(conn, message, long, idle)?,
-            tag::PARSE => self.parse(conn, message, long, idle)?,
+            tag::QUERY => {
+                if self.query(conn, message, long, idle)? == Goes::Later {
+                    return Ok(None);
+                }
+            }
+            tag::PARSE => {
+                if self.parse(conn, message, long, idle)? == Goes::Later {
+                    return Ok(None);
+                }
+            }
             tag::BIND => {
                 if self.bind(conn, &mut message) == Goes::Later {
                     return Ok(None);
@@ -170,7 +184,11 @@ impl Mux {
                 conn.expect.push(Expect { statement, ..Kind::Describe.into() });
                 message.pass();
             }
-            tag::CLOSE => self.close(conn, message),
+            tag::CLOSE => {
+                if self.close(conn, message) == Goes::Later {
+                    return Ok(None);
+                }
+            }
             tag::FUNCTION_CALL => {
                 let oid = message.body().first_chunk().map_or(0, |b| u32::from_be_bytes(*b));
                 if !LARGE_OBJECTS.contains(&oid) {
@@ -193,7 +211,7 @@ impl Mux {
         mut message: Message<'_>,
         long: bool,
         idle: &mut dyn FnMut(),
-    ) -> Result<(), Refused> {
+    ) -> Result<Goes, Refused> {
         let class = if long {
             let effects = Effects::UNCLEAR.and(Effects::SEQUENCE);
             Class { effects, ..Class::default() }
@@ -202,6 +220,9 @@ impl Mux {
             let body = message.body();
             self.read(body.strip_suffix(&[0]).unwrap_or(body), idle)?
         };
+        if self.waits(conn, &class) {
+            return Ok(later(conn));
+        }
         self.unnamed = None;
         if let Some(excess) = self.named.excess_of_sql(&class, message.whole) {
             Self::put_refusal(conn, &mut message, excess);
@@ -210,14 +231,14 @@ impl Mux {
             message.put_before(&sync);
             conn.expect.sent(tag::SYNC);
             message.remove();
-            return Ok(());
+            return Ok(Goes::Now);
         }
         conn.unnamed = None;
         self.refer_by_name(conn, &mut message, &class);
         self.note(&class, message.whole, conn);
         conn.expect.sent(tag::QUERY);
         message.pass();
-        Ok(())
+        Ok(Goes::Now)
     }
 
     /// Reads a text.
@@ -259,7 +280,7 @@ impl Mux {
         mut message: Message<'_>,
         long: bool,
         idle: &mut dyn FnMut(),
-    ) -> Result<(), Refused> {
+    ) -> Result<Goes, Refused> {
         let Some(name_length) = cstr(message.body()).map(<[u8]>::len).filter(|_| !long) else {
             // It stays where it is, under its own name, and so does the session.
             self.batch.add(Effects::HIDDEN.and(Effects::SEQUENCE));
@@ -271,16 +292,21 @@ impl Mux {
             }
             conn.expect.sent(tag::PARSE);
             message.pass();
-            return Ok(());
+            return Ok(Goes::Now);
         };
         let body = &message.body()[name_length + 1..];
         let name: Option<Box<[u8]>> =
             (name_length > 0).then(|| key(&message.body()[..name_length]).into());
+        if let Some(name) = &name
+            && conn.expect.is_in_doubt(|entry| entry.changes(name))
+        {
+            return Ok(later(conn));
+        }
         let excess = name.as_ref().and_then(|name| self.named.excess(name, body.len()));
         if let Some(excess) = excess {
             Self::put_refusal(conn, &mut message, excess);
             message.remove();
-            return Ok(());
+            return Ok(Goes::Now);
         }
         let context = self.context();
         if let Some(context) = context
@@ -289,13 +315,19 @@ impl Mux {
         {
             let hash = self.hash(body, context);
             if let Some(statement) = conn.statements.find(hash, body, context) {
+                if conn.expect.is_in_doubt(|entry| entry.prepares(&statement)) {
+                    return Ok(later(conn));
+                }
                 let entry = self.remember(Kind::ParseCached, name, statement, None);
                 conn.expect.push(entry);
                 message.remove();
-                return Ok(());
+                return Ok(Goes::Now);
             }
         }
         let class = self.read(cstr(body).unwrap_or(body), idle)?;
+        if self.waits(conn, &class) {
+            return Ok(later(conn));
+        }
         let body: Box<[u8]> = body.into();
         // Before the batch begins, while a failure of ours does no harm.
         self.refer_by_name(conn, &mut message, &class);
@@ -315,7 +347,7 @@ impl Mux {
         let statement = Arc::new(statement);
         self.place(conn, &mut message, name, name_length, statement);
         message.pass();
-        Ok(())
+        Ok(Goes::Now)
     }
 
     /// Sends a Parse on under the name that suits.
@@ -339,6 +371,8 @@ impl Mux {
         } else if duplicate {
             // PostgreSQL itself must find the name taken.
             let mut batch = Vec::new();
+            put_close(&mut batch, name.as_deref().unwrap_or_default());
+            conn.expect.push(Kind::CloseInjected.into());
             put_parse(&mut batch, name.as_deref().unwrap_or_default(), b"\0\0\0");
             conn.expect.push(Kind::ParseInjected.into());
             conn.leftovers.extend(name.clone());
@@ -436,6 +470,13 @@ impl Mux {
         runs: bool,
     ) -> Goes {
         let name = &message.body()[at..at + length];
+        let is_doubtful = match length {
+            0 => conn.expect.is_in_doubt(Expect::changes_unnamed),
+            _ => conn.expect.is_in_doubt(|entry| entry.changes(key(name))),
+        };
+        if is_doubtful {
+            return later(conn);
+        }
         let known = if length == 0 { self.unnamed.clone() } else { self.statement(name).cloned() };
         let is_own = length > 0 && self.own.contains(key(name));
         let Some(statement) = known else {
@@ -450,6 +491,11 @@ impl Mux {
         };
         if runs && at == 1 {
             self.bound(&statement);
+        }
+        if runs && self.waits(conn, &statement.class)
+            || !is_own && conn.expect.is_in_doubt(|entry| entry.prepares(&statement))
+        {
+            return later(conn);
         }
         if !is_own && !statement.raw {
             if self.looks_first(conn, message, &statement) {
@@ -523,6 +569,20 @@ impl Mux {
         true
     }
 
+    /// Whether SQL must wait for the batches that were sent: the statements that it refers to have
+    /// to be prepared before it, and only between two batches a failure of ours does no harm.
+    fn waits(&self, conn: &ConnState, class: &Class) -> bool {
+        if !class.effects.has(REFERS) || !conn.expect.is_fresh() || conn.expect.is_between() {
+            return false;
+        }
+        let is_ours = |reference: &Reference| {
+            let name = reference.name().as_bytes();
+            let is_there = self.named.contains(name) && !self.own.contains(name);
+            is_there || conn.expect.is_in_doubt(|entry| entry.changes(name))
+        };
+        class.effects.has(Effects::LISTS_STATEMENTS) || class.refers_to.iter().any(is_ours)
+    }
+
     /// Prepares for SQL that refers to prepared statements by the client's names.
     fn refer_by_name(&mut self, conn: &mut ConnState, message: &mut Message<'_>, class: &Class) {
         if class.effects.has(REFERS) && conn.tx != TxStatus::Failed {
@@ -533,12 +593,17 @@ impl Mux {
     }
 
     /// The connection has no statement by that name, which is no error: PostgreSQL answers.
-    fn close(&mut self, conn: &mut ConnState, message: Message<'_>) {
+    fn close(&mut self, conn: &mut ConnState, message: Message<'_>) -> Goes {
         let body = message.body();
         let name = match body.split_first() {
             Some((b'S', name)) => cstr(name),
             _ => None,
         };
+        if let Some(name) = name
+            && conn.expect.is_in_doubt(|entry| entry.changes(key(name)))
+        {
+            return later(conn);
+        }
         let mut entry = Expect::from(Kind::Close);
         match name {
             Some(b"") => self.unnamed = None,
@@ -551,5 +616,6 @@ impl Mux {
         }
         conn.expect.push(entry);
         message.pass();
+        Goes::Now
     }
 }
