@@ -20,8 +20,10 @@ LEFT JOIN pg_catalog.pg_description d
 UNION ALL
 SELECT 'column', a.attrelid::text, a.attnum::text, a.attname::text, a.atttypid::text, a.atttypmod::text,
     CASE WHEN a.attnotnull THEN 'n' ELSE '' END || a.attidentity::text || a.attgenerated::text,
-    CASE WHEN a.atthasdef THEN pg_catalog.pg_get_expr(f.adbin, f.adrelid) END, d.description
+    CASE WHEN a.atthasdef THEN pg_catalog.pg_get_expr(f.adbin, f.adrelid)
+        ELSE pg_catalog.pg_get_expr(t.typdefaultbin, 0) END, d.description
 FROM pg_catalog.pg_attribute a JOIN relation c ON c.oid = a.attrelid
+LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid AND t.typtype = 'd'
 LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
 LEFT JOIN pg_catalog.pg_description d
     ON d.objoid = a.attrelid AND d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = a.attnum

@@ -37,6 +37,25 @@ fn refused(answer: Answer, status: u16, code: &str) -> Value {
 }
 
 #[test]
+fn values_of_functions_have_pages() {
+    films();
+    let api = admin();
+    let count = [("prefer", "count=exact")];
+    let page = api.send("GET", "/rest/v1/rpc/numbers?most=5&limit=2&offset=1", &count, b"");
+    assert_eq!(page.header("content-range"), "1-2/5");
+    assert_eq!(page.expect(206), json!([2, 3]));
+    let page = api.send("GET", "/rest/v1/rpc/numbers?most=5&limit=2&offset=4", &[], b"");
+    assert_eq!(page.header("content-range"), "4-4/*");
+    assert_eq!(page.expect(200), json!([5]));
+    let all = api.send("GET", "/rest/v1/rpc/numbers?most=3", &count, b"");
+    assert_eq!(all.header("content-range"), "0-2/3");
+    assert_eq!(all.expect(200), json!([1, 2, 3]));
+    let range = [("range", "2-3"), ("content-type", "application/json")];
+    let posted = api.send("GET", "/rest/v1/rpc/numbers?most=9", &range, b"");
+    assert_eq!(posted.json, json!([3, 4]));
+}
+
+#[test]
 fn rows_are_read() {
     films();
     let api = admin();

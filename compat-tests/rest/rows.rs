@@ -1,11 +1,13 @@
 //! `/api/v1/tables/{name}/rows`: rows of tables.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::api::{Answer, Api, admin};
 use crate::harness::shared::guarded;
+use crate::harness::{Server, eventually};
 
 const SCHEMA: &str = r#"
     CREATE SCHEMA lib;
@@ -30,6 +32,11 @@ const SCHEMA: &str = r#"
     INSERT INTO lib.copies VALUES (1, 1, 'x'), (1, 2, 'y');
     INSERT INTO lib."odd ""one""" VALUES (1, 'x'), (2, 'y');
     SELECT setval('lib.books_id_seq', 1000);
+    CREATE DOMAIN lib.mark AS text DEFAULT 'none' NOT NULL;
+    CREATE TABLE lib.things (id int PRIMARY KEY, bytes bytea, mark lib.mark, note text DEFAULT 'new');
+    CREATE TABLE lib.lines (line text);
+    CREATE TABLE lib.moving (id int PRIMARY KEY, first text, second text);
+    INSERT INTO lib.moving VALUES (1, 'one', 'two');
     CREATE ROLE shelf LOGIN PASSWORD 's';
     GRANT USAGE ON SCHEMA lib TO shelf;
     GRANT SELECT (id, name) ON lib.authors TO shelf;
@@ -337,6 +344,94 @@ fn many_rows_are_copied_under_row_security() {
     );
     let left = "SELECT count(*) FROM pg_class WHERE relname = 'rustydb_bulk'";
     assert_eq!(guarded().direct_value(left), "0");
+}
+
+#[test]
+fn what_is_read_can_be_written_back() {
+    let api = library();
+    let row = json!({ "id": 1, "bytes": "AP8=", "mark": "x", "note": null });
+    let written = api.post(&rows("things", "returning=*"), row.clone()).expect(201);
+    assert_eq!(written["items"], json!([row]));
+    let seen = guarded().psql("select bytes from lib.things where id = 1");
+    assert!(seen.stdout.contains("\\x00ff"), "{}", seen.stdout);
+    let one = "/api/v1/tables/things/rows/1?schema=lib";
+    let read = api.get(one);
+    let tag = read.header("etag").to_owned();
+    assert_eq!(read.expect(200), row);
+    assert_eq!(api.put(one, row.clone()).expect(200), row);
+    // A change of nothing changes nothing, and is no error.
+    let same = [("if-match", tag.as_str()), ("content-type", "application/json")];
+    assert_eq!(api.send("PATCH", one, &same, b"{}").expect(200), row);
+    let other = [("if-match", "\"other\""), ("content-type", "application/json")];
+    api.send("PATCH", one, &other, b"{}").refused(412, "PRECONDITION_FAILED");
+    let none = "/api/v1/tables/things/rows/77?schema=lib";
+    api.send("PATCH", none, &other[1..], b"{}").refused(404, "NOT_FOUND");
+    api.post(&rows("things", ""), json!({ "id": 9, "bytes": "#" }))
+        .refused(400, "VALIDATION_ERROR");
+}
+
+#[test]
+fn what_rows_do_not_name_has_its_default() {
+    let api = library();
+    let uneven = json!([{ "id": 11 }, { "id": 12, "mark": "x", "bytes": "AP8=", "note": null }]);
+    let written = api.post(&rows("things", "returning=*"), uneven).expect(201);
+    let expected = json!([
+        { "id": 11, "bytes": null, "mark": "none", "note": "new" },
+        { "id": 12, "bytes": "AP8=", "mark": "x", "note": null },
+    ]);
+    assert_eq!(written["items"], expected);
+    // In a row that is there already it would be lost.
+    let change = json!([{ "id": 11, "note": "a" }, { "id": 12, "mark": "y" }]);
+    let upsert = rows("things", "on_conflict=id");
+    let refused = api.post(&upsert, change);
+    assert!(refused.text.contains("same members"), "{}", refused.text);
+    refused.refused(400, "VALIDATION_ERROR");
+    let change = json!([{ "id": 11, "note": "a" }, { "id": 12, "note": "b" }]);
+    let written = api.post(&format!("{upsert}&returning=id,mark,note"), change).expect(201);
+    let expected = json!([
+        { "id": 11, "mark": "none", "note": "a" }, { "id": 12, "mark": "x", "note": "b" },
+    ]);
+    assert_eq!(written["items"], expected);
+}
+
+#[test]
+fn no_line_ends_a_load_of_csv() {
+    let api = library();
+    let csv = [("content-type", "text/csv")];
+    for body in ["line\na\n\\.\nb\n", "line\na\n\\.", "line\n\"a\n\\.\r\nb\"\n"] {
+        let refused = api.send("POST", &rows("lines", ""), &csv, body.as_bytes());
+        assert!(refused.text.contains("a line is only"), "{}", refused.text);
+        refused.refused(400, "VALIDATION_ERROR");
+    }
+    let body = b"line\na\n\"\\.\"\n\\.x\n";
+    assert_eq!(api.send("POST", &rows("lines", ""), &csv, body).expect(201)["affected_rows"], 3);
+}
+
+#[test]
+fn columns_that_somebody_else_has_altered_are_the_new_ones() {
+    let server = Server::builder().start();
+    server.direct_psql(
+        "create table moving (first text, second text); insert into moving values ('one', 'two')",
+    );
+    let api = Api::of(&server, "rustydb", &server.password);
+    let url = "/api/v1/tables/moving/rows";
+    for _ in 0..3 {
+        let found = api.get(url).expect(200);
+        assert_eq!(found["items"], json!([{ "first": "one", "second": "two" }]));
+    }
+    // Not through RustyDB, whose next connection knows nothing of the old columns.
+    server.direct_psql(
+        "alter table moving rename first to third; alter table moving rename second to first; \
+         select pg_terminate_backend(pid) from pg_stat_activity \
+         where pid <> pg_backend_pid() and backend_type = 'client backend'",
+    );
+    let mut seen = json!(null);
+    eventually("it is read", Duration::from_secs(20), || {
+        let answer = api.get(url);
+        seen = answer.json["items"].clone();
+        answer.status == 200
+    });
+    assert_eq!(seen, json!([{ "third": "one", "first": "two" }]));
 }
 
 #[test]

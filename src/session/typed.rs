@@ -188,8 +188,12 @@ impl Session {
         // What a transaction has defined is nobody else's yet.
         let is_alone = self.dirty || held(&mut self.lease)?.conn().state.tx != TxStatus::Idle;
         if !is_alone && let Some(known) = self.known.find(&lane, &body, &names) {
-            self.running = Some(known.clone());
-            return Ok(known);
+            // Another connection may give other columns: somebody else may have altered the table.
+            let statements = &mut held(&mut self.lease)?.conn().state.statements;
+            if statements.name_of(&known.statement).is_some() {
+                self.running = Some(known.clone());
+                return Ok(known);
+            }
         }
         // Boxed: what is known is ready without it.
         Box::pin(self.prepare_anew(catalog, sql, body, is_alone)).await

@@ -404,6 +404,8 @@ pub struct Payload {
     pub present: Vec<String>,
     /// Whether a missing value is the column's default instead of NULL.
     pub missing_default: bool,
+    /// Whether values of bytea are in base64 instead of PostgreSQL's text form.
+    pub base64: bool,
 }
 
 /// A change.

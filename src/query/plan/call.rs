@@ -2,7 +2,7 @@
 
 use super::ask::{Arguments, Call, Count};
 use super::error::PlanError;
-use super::resolve::{Level, Limits, Resolver, Scope};
+use super::resolve::{Level, Limits, Resolver, Scope, least};
 use super::rows::{Page, Source, Writer};
 use super::sql::{Statement, array_text};
 use super::{MAX_LIST, ask};
@@ -29,6 +29,8 @@ pub struct CallPlan {
     function: u32,
     arguments: Arguments,
     level: Option<Level>,
+    /// Most values, and those that are left out before them, when there is no level.
+    page: (Option<u64>, u64),
     returns: Returns,
     count: Count,
     is_read_only: bool,
@@ -51,10 +53,15 @@ pub fn plan_call(schema: &Schema, limits: Limits, asked: &Call) -> Result<CallPl
             Some(resolver.level(scope, &asked.level, 0)?)
         }
     };
+    let page = match returns {
+        Returns::Scalars => (least(asked.level.limit, limits.max_rows), asked.level.offset),
+        _ => (None, 0),
+    };
     Ok(CallPlan {
         function: function.oid,
         arguments,
         level,
+        page,
         returns,
         count: asked.count,
         is_read_only: function.volatility != Volatility::Volatile,
@@ -177,7 +184,7 @@ impl CallPlan {
 
     /// Rows that the statement leaves out at the beginning.
     pub fn offset(&self) -> u64 {
-        self.level.as_ref().map_or(0, |level| level.offset)
+        self.level.as_ref().map_or(self.page.1, |level| level.offset)
     }
 
     /// The statement. The function is called once, also when its rows are counted.
@@ -187,6 +194,14 @@ impl CallPlan {
         let function = function.ok_or(PlanError::Unsupported("the function is gone"))?;
         let mut writer = Writer { schema, out: Statement::begin(), source: Source::With };
         match &self.level {
+            None if self.page != (None, 0)
+                || self.returns == Returns::Scalars && self.count != Count::None =>
+            {
+                writer.out.push("WITH w AS MATERIALIZED (SELECT f.v FROM ");
+                self.from(&mut writer.out, schema, function)?;
+                writer.out.push(" AS f(v)) ");
+                self.values(&mut writer.out, &function.name);
+            }
             None => {
                 writer.out.push("SELECT ");
                 self.call(&mut writer.out, schema, function)?;
@@ -195,15 +210,47 @@ impl CallPlan {
             }
             Some(level) => {
                 writer.out.push("WITH w AS MATERIALIZED (SELECT f.* FROM ");
-                self.source(&mut writer.out, schema, function, "")?;
-                let has_source = self.json_arguments(function).next().is_some();
-                writer.out.push(if has_source { ", LATERAL " } else { "" });
-                self.call(&mut writer.out, schema, function)?;
+                self.from(&mut writer.out, schema, function)?;
                 writer.out.push(" AS f) ");
                 writer.rows(level, Page::default(), self.count != Count::None);
             }
         }
         Ok(writer.out)
+    }
+
+    /// The call as something to select from.
+    fn from(
+        &self,
+        out: &mut Statement,
+        schema: &Schema,
+        function: &Function,
+    ) -> Result<(), PlanError> {
+        self.source(out, schema, function, "")?;
+        let has_source = self.json_arguments(function).next().is_some();
+        out.push(if has_source { ", LATERAL " } else { "" });
+        self.call(out, schema, function)
+    }
+
+    /// A page of the values in `w`, under this name.
+    fn values(&self, out: &mut Statement, name: &str) {
+        let with_total = self.count != Count::None;
+        out.layout.has_total = with_total;
+        if with_total {
+            out.push("SELECT c.n, r.* FROM (SELECT pg_catalog.count(*) AS n FROM w) AS c ");
+            out.push("LEFT JOIN LATERAL (SELECT TRUE AS \"rustydb.row\", w.v");
+        } else {
+            out.push("SELECT w.v");
+        }
+        out.named(name);
+        out.push(" FROM w");
+        let (limit, offset) = self.page;
+        for (word, number) in [(" LIMIT ", limit), (" OFFSET ", Some(offset).filter(|n| *n > 0))] {
+            if let Some(number) = number {
+                out.push(word);
+                out.bind(oid::INT8, number.min(i64::MAX as u64).to_string());
+            }
+        }
+        out.push(if with_total { ") AS r ON TRUE" } else { "" });
     }
 
     /// Arguments whose values come out of a JSON object.

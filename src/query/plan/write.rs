@@ -39,6 +39,8 @@ struct Values {
     defaults: Vec<usize>,
     /// Those that have it in the rows that do not name them.
     partial: Vec<usize>,
+    /// Those whose values are bytes in base64.
+    base64: Vec<usize>,
 }
 
 /// Resolves what is asked to be done to a table.
@@ -72,7 +74,7 @@ pub fn plan_write(schema: &Schema, limits: Limits, asked: &Write) -> Result<Writ
     };
     let change = match &asked.change {
         Change::Insert { payload, conflict, only } => Step::Insert {
-            values: values(own, payload)?,
+            values: values(schema, own, payload)?,
             conflict: match conflict {
                 None => None,
                 Some((resolution, columns)) => {
@@ -82,7 +84,7 @@ pub fn plan_write(schema: &Schema, limits: Limits, asked: &Write) -> Result<Writ
             only: condition(only)?,
         },
         Change::Update { payload, filter } => {
-            Step::Update { values: values(own, payload)?, filter: condition(filter)? }
+            Step::Update { values: values(schema, own, payload)?, filter: condition(filter)? }
         }
         Change::Delete { filter } => Step::Delete { filter: condition(filter)? },
     };
@@ -107,7 +109,7 @@ fn conflict_columns(table: &Table, asked: Option<&[String]>) -> Result<Vec<Name>
     asked.iter().map(column).collect()
 }
 
-fn values(table: &Table, payload: &Payload) -> Result<Values, PlanError> {
+fn values(schema: &Schema, table: &Table, payload: &Payload) -> Result<Values, PlanError> {
     if payload.columns.len() > MAX_ITEMS {
         return Err(PlanError::TooMuch("columns", MAX_ITEMS));
     }
@@ -117,6 +119,7 @@ fn values(table: &Table, payload: &Payload) -> Result<Values, PlanError> {
         columns: Vec::new(),
         defaults: Vec::new(),
         partial: Vec::new(),
+        base64: Vec::new(),
     };
     for name in &payload.columns {
         let at = column_at(table, name)?;
@@ -130,6 +133,9 @@ fn values(table: &Table, payload: &Payload) -> Result<Values, PlanError> {
                 values.partial.push(at);
             }
             true => values.defaults.push(at),
+        }
+        if payload.base64 && schema.base_type(table.columns[at].type_oid) == oid::BYTEA {
+            values.base64.push(at);
         }
     }
     Ok(values)
@@ -243,10 +249,9 @@ impl WritePlan {
         for at in &values.columns {
             out.push(if std::mem::take(&mut is_first) { "" } else { ", " });
             let column = &table.columns[*at];
-            if values.partial.contains(at) {
-                given_or_default(out, table, column);
-            } else {
-                out.column("b", &column.name);
+            match values.partial.contains(at) {
+                true => given_or_default(out, table, column, |out| values.given(out, table, *at)),
+                false => values.given(out, table, *at),
             }
         }
         match (values.columns.is_empty(), values.is_array, partial) {
@@ -261,14 +266,14 @@ impl WritePlan {
                 out.push(" FROM pg_catalog.jsonb_array_elements(");
                 out.bind(oid::JSONB, values.json.as_str());
                 out.push(") AS g(v), LATERAL pg_catalog.jsonb_to_record(g.v) AS b(");
-                record(writer, table, &values.columns)?;
+                record(writer, table, values)?;
             }
             (false, is_array, false) => {
                 out.push(" FROM pg_catalog.");
                 out.push(if is_array { "json_to_recordset(" } else { "json_to_record(" });
                 out.bind(oid::JSON, values.json.as_str());
                 out.push(") AS b(");
-                record(writer, table, &values.columns)?;
+                record(writer, table, values)?;
             }
         }
         if let Some(only) = only {
@@ -294,7 +299,7 @@ impl WritePlan {
             let name = &table.columns[*at].name;
             out.name(name);
             out.push(" = ");
-            out.column("b", name);
+            values.given(out, table, *at);
         }
         for at in &values.defaults {
             out.push(if std::mem::take(&mut is_first) { "" } else { ", " });
@@ -307,21 +312,37 @@ impl WritePlan {
             out.push(function);
             out.bind(oid::JSON, values.json.as_str());
             out.push(") AS r(");
-            record(writer, table, &values.columns)?;
+            record(writer, table, values)?;
             writer.out.push(" LIMIT 1) AS b");
         }
         Ok(())
     }
 }
 
+impl Values {
+    /// The value that the body names.
+    fn given(&self, out: &mut Statement, table: &Table, at: usize) {
+        let is_base64 = self.base64.contains(&at);
+        out.push(if is_base64 { "pg_catalog.decode(" } else { "" });
+        out.column("b", &table.columns[at].name);
+        out.push(if is_base64 { ", 'base64')" } else { "" });
+    }
+}
+
 /// `"a" type, "b" type)`
-fn record(writer: &mut Writer<'_>, table: &Table, columns: &[usize]) -> Result<(), PlanError> {
-    for (place, at) in columns.iter().enumerate() {
+fn record(writer: &mut Writer<'_>, table: &Table, values: &Values) -> Result<(), PlanError> {
+    for (place, at) in values.columns.iter().enumerate() {
         let column = &table.columns[*at];
         writer.out.push(if place > 0 { ", " } else { "" });
         writer.out.name(&column.name);
         writer.out.push(" ");
-        if !writer.out.type_name(writer.schema, column.type_oid) {
+        let type_oid = match () {
+            () if values.base64.contains(at) => oid::TEXT,
+            // A domain may not allow that there is none, before the default takes its place.
+            () if values.partial.contains(at) => writer.schema.base_type(column.type_oid),
+            () => column.type_oid,
+        };
+        if !writer.out.type_name(writer.schema, type_oid) {
             return Err(PlanError::UnknownType(format!("of column {}", column.name)));
         }
     }
@@ -330,11 +351,16 @@ fn record(writer: &mut Writer<'_>, table: &Table, columns: &[usize]) -> Result<(
 }
 
 /// The value that a row names, or else the column's default.
-fn given_or_default(out: &mut Statement, table: &Table, column: &Column) {
+fn given_or_default(
+    out: &mut Statement,
+    table: &Table,
+    column: &Column,
+    given: impl FnOnce(&mut Statement),
+) {
     out.push("CASE WHEN g.v ? ");
     out.bind(oid::TEXT, &*column.name);
     out.push(" THEN ");
-    out.column("b", &column.name);
+    given(out);
     match (&column.origin, &column.default) {
         (Origin::IdentityAlways | Origin::IdentityByDefault, _) => {
             out.push(" ELSE pg_catalog.nextval(pg_catalog.pg_get_serial_sequence(");
@@ -373,7 +399,7 @@ fn on_conflict(
         return out.push("NOTHING");
     }
     out.push("UPDATE SET ");
-    out.list(&values.columns, |out, at| {
+    out.list(values.columns.iter().chain(&values.defaults), |out, at| {
         let name = &table.columns[*at].name;
         out.name(name);
         out.push(" = ");

@@ -211,8 +211,7 @@ pub fn status_of_sqlstate(state: &str, is_anonymous: bool) -> u16 {
     match state {
         "23503" | "23505" => 409,
         "25006" => 405,
-        "21000" if is_anonymous => 401,
-        "21000" => 403,
+        "21000" => 400,
         "42883" | "42P01" => 404,
         "42P17" => 500,
         "42501" if is_anonymous => 401,

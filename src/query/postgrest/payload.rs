@@ -115,10 +115,11 @@ pub(super) fn json(
         columns: columns.unwrap_or(keys.first),
         present: keys.common.into_iter().collect(),
         missing_default,
+        base64: false,
     })
 }
 
-/// A JSON body whose objects need not have the same members.
+/// A JSON body in the form of the other API: its objects need not have the same members.
 pub(super) fn uneven(body: &[u8]) -> Result<Payload, Refusal> {
     let text = utf8(body)?;
     let keys: Keys = serde_json::from_str(text)
@@ -133,6 +134,7 @@ pub(super) fn uneven(body: &[u8]) -> Result<Payload, Refusal> {
         columns,
         present: keys.common.into_iter().collect(),
         missing_default: true,
+        base64: true,
     })
 }
 

@@ -223,6 +223,12 @@ async fn insert_table_rows(
         Some(columns) => Some(of_columns(columns)?),
         None => Some(of_columns("*")?),
     };
+    let is_uneven = payload.present.len() < payload.columns.len();
+    if is_uneven && matches!(conflict, Some((Resolution::Merge, _))) {
+        // What an object does not name would be its default in a row that is there already.
+        let text = "objects that may change rows must all have the same members";
+        return Err(Error::new(ErrorKind::ValidationError, text).into());
+    }
     let hold = place.hold(&door, &caller, &headers)?;
     let asked = Insertion { target: place.target, payload, conflict, returning, style };
     Ok(keyed::insert(&door, &caller, hold, asked, uri.path()).await?)

@@ -234,6 +234,36 @@ fn staged_sql(table: &str, names: &[String], format: BulkFormat, columns: &str) 
     )
 }
 
+/// Looks for lines that are only `\.`: before PostgreSQL 18 they end the data, even within quotes
+/// (<https://www.postgresql.org/docs/17/sql-copy.html#SQL-COPY-FILE-FORMATS>).
+#[derive(Default)]
+struct LineStart {
+    /// The first bytes of the line, as far as they are there.
+    seen: Vec<u8>,
+}
+
+impl LineStart {
+    /// Longer than such a line with a carriage return.
+    const ENOUGH: usize = 4;
+
+    fn check(&mut self, mut data: &[u8]) -> Result<()> {
+        while !data.is_empty() {
+            let end = data.iter().position(|byte| *byte == b'\n');
+            let line = &data[..end.unwrap_or(data.len())];
+            let missing = Self::ENOUGH - self.seen.len();
+            self.seen.extend_from_slice(&line[..line.len().min(missing)]);
+            let Some(end) = end else { return Ok(()) };
+            if matches!(&self.seen[..], b"\\." | b"\\.\r") {
+                let text = "a line is only \"\\.\", which PostgreSQL takes for the end of the data";
+                return Err(invalid(text).with_hint("put the value in quotes with something else"));
+            }
+            self.seen.clear();
+            data = &data[end + 1..];
+        }
+        Ok(())
+    }
+}
+
 /// Who refuses to go on: after PostgreSQL there is nothing to be ended.
 enum Refused {
     ByPostgres(Error),
@@ -299,12 +329,14 @@ impl Loading<'_> {
         (first, shapes): (&str, Option<&[Shape]>),
     ) -> Result<(), Refused> {
         let Some(shapes) = shapes else {
-            let rest = lines.rest();
+            let (mut line, rest) = (LineStart::default(), lines.rest());
+            line.check(&rest)?;
             session.copy_write(&rest).await.map_err(Refused::ByPostgres)?;
             while let Some(data) = source.next().await? {
+                line.check(&data)?;
                 session.copy_write(&data).await.map_err(Refused::ByPostgres)?;
             }
-            return Ok(());
+            return Ok(line.check(b"\n")?);
         };
         let mut out = Vec::with_capacity(PART + 1024);
         self.row(first, lines.number, shapes, &mut out)?;

@@ -254,6 +254,16 @@ pub async fn change(
             Some(condition) => Condition::And(vec![key, condition.clone()]),
             None => key,
         });
+        let mut level = level.clone();
+        if has_version {
+            level.items.push(Item::Version);
+        }
+        let changes_nothing = |payload: &Payload| payload.columns.is_empty();
+        if method == Method::PATCH && payload.as_ref().is_some_and(changes_nothing) {
+            level.filter = filter;
+            let read = Read { target: target.clone(), level, count: Count::None, keyset: None };
+            return Ok(plan_read(schema, LIMITS, &read)?.statement(schema));
+        }
         let change = match payload.clone() {
             None => Change::Delete { filter },
             Some(payload) if method == Method::PUT => {
@@ -261,10 +271,6 @@ pub async fn change(
             }
             Some(payload) => Change::Update { payload, filter },
         };
-        let mut level = level.clone();
-        if has_version {
-            level.items.push(Item::Version);
-        }
         let write = Write { target: target.clone(), change, returning: Returning::Rows(level) };
         let plan = plan_write(schema, LIMITS, &write)?;
         Ok::<_, Error>(plan.statement(schema)?)

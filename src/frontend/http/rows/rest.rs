@@ -326,6 +326,7 @@ impl Asked<'_> {
         self.put_headers(response.headers_mut(), range);
         if wants == Some(Representation::HeadersOnly)
             && verb == Verb::Insert
+            && rows == 1
             && let Some(place) = place_of(&mut stream, self.parts.uri.path())
         {
             put(response.headers_mut(), header::LOCATION, &place);

@@ -234,7 +234,9 @@ impl Stream {
                 if self.rows > 1 {
                     out.push(b',');
                 }
-                let shape = self.known.described.columns.first().map(|column| &column.info.shape);
+                let leading = if layout.has_total { 2 } else { 0 };
+                let columns = &self.known.described.columns;
+                let shape = columns.get(leading).map(|column| &column.info.shape);
                 let start = out.len();
                 match (first_value(row)?, shape) {
                     (Some(text), Some(shape)) => json::write_value(out, text, shape, style),
