@@ -275,6 +275,11 @@ impl Expectations {
         comes
     }
 
+    /// From now on it is not certain what the connection owes.
+    pub fn lose_track(&mut self) {
+        self.lost = true;
+    }
+
     /// Whether it is not certain what the connection owes.
     pub fn is_lost(&self) -> bool {
         self.lost
@@ -507,7 +512,12 @@ impl Expectations {
     fn ready(&mut self) {
         self.end_copy();
         if self.front().is_some_and(ends) {
-            return self.pop();
+            self.pop();
+            // They were sent to end a COPY that never was.
+            while self.front() == Some(Kind::CopyEnd) {
+                self.pop();
+            }
+            return;
         }
         self.lost |= !self.queue.is_empty();
     }

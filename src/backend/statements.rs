@@ -160,6 +160,15 @@ impl Statements {
         Some(ServerName::new(kept.number))
     }
 
+    /// Whether the connection has prepared it when the definitions were those that it knows.
+    pub fn has_current(&mut self, statement: &Statement) -> bool {
+        self.name_of(statement).is_some()
+            && self
+                .kept
+                .get(&statement.hash)
+                .is_some_and(|kept| kept.statement.world.definitions == statement.world.definitions)
+    }
+
     /// Takes out what has to make room for one more among at most `most`, one at a time.
     pub fn evict(
         &mut self,

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 
 use crate::backend::{BackendConn, ServerName, Statement, World};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::backend::{self as replies, Report, tag};
+use crate::proto::backend::{self as replies, Report, TxStatus, tag};
 use crate::proto::frontend::{self, tag as request};
 use crate::query::{Class, Effects};
 
@@ -236,6 +236,35 @@ pub async fn describe(
     statement: &Arc<Statement>,
     most: usize,
 ) -> Result<Prepared> {
+    if !conn.state.statements.has_current(statement) {
+        take_away(conn, statement);
+    }
+    match describe_once(conn, statement, most).await {
+        // What it means was altered, and not through RustyDB.
+        Err(error) if is_stale(&error) && conn.state.is_idle() => {
+            take_away(conn, statement);
+            match conn.state.tx {
+                TxStatus::Idle => describe_once(conn, statement, most).await,
+                TxStatus::Open | TxStatus::Failed => Err(error),
+            }
+        }
+        described => described,
+    }
+}
+
+/// What is prepared there under the same text is closed before anything else.
+fn take_away(conn: &mut BackendConn, statement: &Statement) {
+    if let Some(name) = conn.state.statements.name_of(statement) {
+        conn.state.leftovers.push(name.as_bytes().into());
+        conn.state.statements.remove(statement);
+    }
+}
+
+async fn describe_once(
+    conn: &mut BackendConn,
+    statement: &Arc<Statement>,
+    most: usize,
+) -> Result<Prepared> {
     let mut batch = Batch::new(conn, most);
     let name = batch.name(statement);
     let name = std::str::from_utf8(name.as_bytes()).map_err(Error::internal)?;
@@ -370,10 +399,8 @@ impl Events {
     /// What was to be prepared was not, or is not as it was any more.
     fn forget(&mut self, conn: &mut BackendConn, error: &Error) {
         self.parsed.drain(..).for_each(|gone| conn.state.statements.remove(&gone));
-        let Some(statement) = self.statement.take().filter(|_| is_stale(error)) else { return };
-        if let Some(name) = conn.state.statements.name_of(&statement) {
-            conn.state.leftovers.push(name.as_bytes().into());
-            conn.state.statements.remove(&statement);
+        if let Some(statement) = self.statement.take().filter(|_| is_stale(error)) {
+            take_away(conn, &statement);
         }
     }
 }

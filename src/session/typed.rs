@@ -190,7 +190,7 @@ impl Session {
         if !is_alone && let Some(known) = self.known.find(&lane, &body, &names) {
             // Another connection may give other columns: somebody else may have altered the table.
             let statements = &mut held(&mut self.lease)?.conn().state.statements;
-            if statements.name_of(&known.statement).is_some() {
+            if statements.has_current(&known.statement) {
                 self.running = Some(known.clone());
                 return Ok(known);
             }

@@ -198,6 +198,10 @@ impl Mux {
                 message.pass();
             }
             _ => {
+                if whole > 0 && matches!(tag, tag::SYNC | tag::FLUSH) {
+                    // PostgreSQL refuses them, and passes over what follows as after other errors.
+                    conn.expect.lose_track();
+                }
                 conn.expect.sent(tag);
                 message.pass();
             }
@@ -386,7 +390,7 @@ impl Mux {
         } else if conn.tx == TxStatus::Failed {
             // It is refused, or ends the transaction; either way it stays out of the cache.
             message.rename(0, name_length, b"");
-            conn.unnamed = None;
+            conn.unnamed = Some(statement.clone());
             None
         } else {
             self.make_room(conn, message, &statement);
@@ -572,7 +576,8 @@ impl Mux {
     /// Whether SQL must wait for the batches that were sent: the statements that it refers to have
     /// to be prepared before it, and only between two batches a failure of ours does no harm.
     fn waits(&self, conn: &ConnState, class: &Class) -> bool {
-        if !class.effects.has(REFERS) || !conn.expect.is_fresh() || conn.expect.is_between() {
+        let is_first = conn.expect.pending() == 0 || conn.expect.is_between();
+        if !class.effects.has(REFERS) || !conn.expect.is_fresh() || is_first {
             return false;
         }
         let is_ours = |reference: &Reference| {
