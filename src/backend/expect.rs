@@ -75,7 +75,8 @@ pub enum Refusal {
 pub struct Expect {
     /// How it is answered.
     pub kind: Kind,
-    /// The client's name of the statement; `None` = the unnamed one, or not concerned.
+    /// The client's name of the statement; `None` = the unnamed one, or not concerned. A Close of
+    /// the unnamed one has the empty name.
     pub name: Option<Box<[u8]>>,
     /// What the name meant before.
     pub before: Option<Arc<Statement>>,
@@ -96,7 +97,10 @@ impl Expect {
 
     /// Whether what the unnamed statement is depends on it.
     pub fn changes_unnamed(&self) -> bool {
-        parses(self.kind) && self.name.is_none()
+        match self.kind {
+            Kind::Close => self.name.as_deref() == Some(b""),
+            kind => parses(kind) && self.name.is_none(),
+        }
     }
 
     /// Whether it depends on it that the connection has this statement.
@@ -431,9 +435,12 @@ impl Expectations {
         std::mem::take(&mut self.undone)
     }
 
-    /// The same, left there.
-    pub fn undone(&self) -> &[Expect] {
-        &self.undone
+    /// The name that meant this statement before a request that is not done, or came to nothing.
+    pub fn name_before(&self, statement: &Arc<Statement>) -> Option<&[u8]> {
+        let meant = |entry: &&Expect| {
+            entry.before.as_ref().is_some_and(|before| Arc::ptr_eq(before, statement))
+        };
+        self.undone.iter().chain(&self.queue).find(meant)?.name.as_deref()
     }
 
     /// Why the request was refused that the last reply, an error, answers.
@@ -541,7 +548,9 @@ impl Expectations {
                     self.changing -= usize::from(changes(entry.kind));
                     self.undone.push(entry);
                 }
-                if let Some(failed) = self.undone.last_mut().filter(|own| own.changes_unnamed()) {
+                if let Some(failed) =
+                    self.undone.last_mut().filter(|own| own.name.is_none() && parses(own.kind))
+                {
                     // PostgreSQL drops it before it reads the next one (`exec_parse_message`).
                     failed.before = None;
                 }

@@ -223,7 +223,7 @@ fn build(rows: &[Row]) -> Names {
                 // A cast, an operator, a type: it is not named where it is used.
                 let function = super::number(row, 3).unwrap_or(0);
                 if found.of(function).has(Effects::HOLDING) {
-                    return Names::default();
+                    return unclear(rows);
                 }
                 continue;
             };
@@ -236,13 +236,29 @@ fn build(rows: &[Row]) -> Names {
             }
         }
         if !moved {
-            names.custom_settings = found.custom;
+            names.custom_settings = once_each(found.custom);
             names.complete();
             return names;
         }
         found.custom.clear();
     }
-    Names::default()
+    unclear(rows)
+}
+
+/// Every name may have effects. Settings with a dot must be looked for all the same.
+fn unclear(rows: &[Row]) -> Names {
+    let (mut names, mut found) = (Names::default(), Found::default());
+    for row in rows {
+        effects_of(row, &names, &mut found);
+    }
+    names.custom_settings = once_each(found.custom);
+    names
+}
+
+fn once_each(mut custom: Vec<Box<str>>) -> Vec<Box<str>> {
+    custom.sort_unstable();
+    custom.dedup();
+    custom
 }
 
 fn effects_of(row: &Row, names: &Names, found: &mut Found) -> Effects {

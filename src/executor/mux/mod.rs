@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::backend::{ConnState, Expect, Kind, Statement, Told};
+use crate::backend::{ConnState, Kind, Statement, Told};
 use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
 use crate::proto::backend::{parameter_status, put_parameter_status};
@@ -94,6 +94,8 @@ pub struct Mux {
     own: HashSet<Box<[u8]>>,
     /// Those of them that are there to be taken away by SQL in flight.
     stand_ins: Vec<StandIn>,
+    /// The batch in flight whose SQL takes prepared statements away; 0 = there is none.
+    takes_away: u64,
     /// Statements prepared with SQL, as a look at the connection has found them.
     carried: Vec<Carried>,
     /// What running one of them may leave behind; `None` = not known.
@@ -164,6 +166,7 @@ impl Mux {
             native: false,
             own: HashSet::new(),
             stand_ins: Vec::new(),
+            takes_away: 0,
             carried: Vec::new(),
             carried_effects: Some(Effects::NONE),
             settings_moved: false,
@@ -294,10 +297,7 @@ impl Mux {
         let statement = conn.statements.by_name(&report[from..from + length])?;
         let own = self.named.iter().find(|(_, named)| Arc::ptr_eq(named, statement));
         // Its name may have been closed behind what failed.
-        let closes = |entry: &&Expect| {
-            entry.before.as_ref().is_some_and(|before| Arc::ptr_eq(before, statement))
-        };
-        let closed = || conn.expect.undone().iter().find(closes)?.name.as_deref();
+        let closed = || conn.expect.name_before(statement);
         let name = own.map(|(name, _)| name).or_else(closed).unwrap_or_default().to_vec();
         Some((from..from + length, name))
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{APPLICATION_NAME, MAX_CUSTOM, MAX_JOURNAL, Mux};
 use crate::backend::{ConnState, Expect, Kind};
 use crate::proto::backend::TxStatus;
-use crate::query::{Change, Class, Effects, SettingValue, Settings};
+use crate::query::{Change, Class, Effects, Reference, SettingValue, Settings};
 
 impl Mux {
     /// What a statement of this class, of a text so long, will have done.
@@ -16,6 +16,11 @@ impl Mux {
         self.batch.add(class.effects);
         if class.effects.has(Effects::DISCARD_ALL.and(Effects::DEALLOCATE_ALL)) {
             conn.doubt_statements();
+        }
+        let goes = |reference: &Reference| matches!(reference, Reference::Deallocates(_));
+        let all = Effects::DISCARD_ALL.and(Effects::DEALLOCATE_ALL);
+        if class.effects.has(all) || class.refers_to.iter().any(goes) {
+            self.takes_away = batch;
         }
         // Its buffers stay, whatever becomes of it, and a namespace.
         conn.spoiled |= class.effects.has(Effects::TEMP);
@@ -184,6 +189,9 @@ impl Mux {
     fn is_over(&mut self, batch: u64, conn: &mut ConnState) {
         while self.next_change(batch).is_some() {}
         self.named.is_over(batch);
+        if batch >= self.takes_away {
+            self.takes_away = 0;
+        }
         if !self.stand_ins.is_empty() {
             self.put_stand_ins_away(batch, conn);
         }
@@ -225,14 +233,15 @@ impl Mux {
     pub fn undo(&mut self, entry: Expect, conn: &mut ConnState) {
         match entry.kind {
             Kind::Parse | Kind::ParseCached | Kind::Close => {
+                let is_unnamed = entry.changes_unnamed();
                 match (entry.name, entry.before) {
-                    (Some(name), Some(before)) => drop(self.named.insert(name, before)),
-                    (Some(name), None) => drop(self.named.remove(&name)),
-                    (None, before) if entry.kind != Kind::Close => {
+                    (_, before) if is_unnamed => {
                         if !conn.expect.remember_unnamed(before.as_ref()) {
                             self.unnamed = before;
                         }
                     }
+                    (Some(name), Some(before)) => drop(self.named.insert(name, before)),
+                    (Some(name), None) => drop(self.named.remove(&name)),
                     (None, _) => {}
                 }
                 if let (Kind::Parse, Some(statement)) = (entry.kind, &entry.statement) {

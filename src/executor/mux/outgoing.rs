@@ -302,7 +302,7 @@ impl Mux {
         let name: Option<Box<[u8]>> =
             (name_length > 0).then(|| key(&message.body()[..name_length]).into());
         if let Some(name) = &name
-            && conn.expect.is_in_doubt(|entry| entry.changes(name))
+            && (conn.expect.is_in_doubt(|entry| entry.changes(name)) || self.may_go(conn, name))
         {
             return Ok(later(conn));
         }
@@ -476,7 +476,10 @@ impl Mux {
         let name = &message.body()[at..at + length];
         let is_doubtful = match length {
             0 => conn.expect.is_in_doubt(Expect::changes_unnamed),
-            _ => conn.expect.is_in_doubt(|entry| entry.changes(key(name))),
+            _ => {
+                conn.expect.is_in_doubt(|entry| entry.changes(key(name)))
+                    || self.may_go(conn, key(name))
+            }
         };
         if is_doubtful {
             return later(conn);
@@ -573,6 +576,15 @@ impl Mux {
         true
     }
 
+    /// Whether an earlier batch takes a statement away, perhaps.
+    fn may_go(&self, conn: &ConnState, name: &[u8]) -> bool {
+        self.takes_away > 0
+            && self.takes_away < conn.expect.batch()
+            && conn.expect.pending() > 0
+            && self.named.contains(name)
+            && !self.own.contains(name)
+    }
+
     /// Whether SQL must wait for the batches that were sent: the statements that it refers to have
     /// to be prepared before it, and only between two batches a failure of ours does no harm.
     fn waits(&self, conn: &ConnState, class: &Class) -> bool {
@@ -611,7 +623,10 @@ impl Mux {
         }
         let mut entry = Expect::from(Kind::Close);
         match name {
-            Some(b"") => self.unnamed = None,
+            Some(b"") => {
+                entry.before = self.unnamed.take();
+                entry.name = Some(Box::default());
+            }
             Some(name) => {
                 self.own.remove(key(name));
                 entry.before = self.named.remove(key(name));
