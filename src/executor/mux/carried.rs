@@ -236,7 +236,6 @@ impl Mux {
         let between = conn.expect.is_between();
         let open = conn.tx != TxStatus::Idle;
         let lists = class.effects.has(Effects::LISTS_STATEMENTS);
-        let definitions = self.database.definitions();
         let mut injected = Injected { between, open, messages: Vec::new() };
         self.native |= class.effects.has(Effects::PREPARE);
         if lists {
@@ -249,9 +248,8 @@ impl Mux {
         for (name, statement) in self.named.iter() {
             let refers = |reference: &&Reference| reference.name().as_bytes() == name;
             let reference = class.refers_to.iter().find(refers);
-            // Within a batch a failure of ours is the client's: what may fail is left out.
-            let listed = lists && (between || statement.world.definitions == definitions);
-            if self.own.contains(name) || (reference.is_none() && !listed) {
+            // Within a batch a failure of ours is the client's.
+            if self.own.contains(name) || (reference.is_none() && !(lists && between)) {
                 continue;
             }
             if let Some(at) = conn.leftovers.iter().position(|left| **left == *name) {
