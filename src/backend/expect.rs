@@ -196,12 +196,12 @@ impl Expectations {
     /// next request itself does is so when PostgreSQL gets there.
     pub fn is_in_doubt(&self, depends: impl Fn(&Expect) -> bool) -> bool {
         // Who sends requests into a COPY gets PostgreSQL's error for it.
-        if self.changing == 0 || self.lost || self.copying {
+        if self.changing == 0 || self.pending == 0 || self.lost || self.copying {
             return false;
         }
         let own = self.queue.iter().rev().take_while(|entry| !ends(entry.kind)).count();
         let earlier = self.queue.len() - own;
-        !self.queue.range(earlier..).any(&depends) && self.queue.range(..earlier).any(&depends)
+        self.queue.range(..earlier).any(&depends) && !self.queue.range(earlier..).any(&depends)
     }
 
     /// Nothing more is sent before the batches that were sent are over.
