@@ -25,6 +25,9 @@ const FRESH_FOR: Duration = Duration::from_secs(30);
 /// Shortest time between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// Shortest time between two definitions that are only inferred.
+const UNSEEN_PAUSE: Duration = Duration::from_secs(1);
+
 /// Rounds until the effects of functions that call each other have spread.
 const MAX_ROUNDS: usize = 12;
 
@@ -53,13 +56,20 @@ struct State {
     loaded: Option<Instant>,
     /// `definitions` when the last look began.
     definitions: u64,
+    /// When something was last found to be defined that nobody had told of.
+    unseen: Option<Instant>,
 }
 
 impl DatabaseNames {
     fn new(database: Database) -> Self {
         Self {
             database,
-            state: Mutex::new(State { names: Arc::default(), loaded: None, definitions: 0 }),
+            state: Mutex::new(State {
+                names: Arc::default(),
+                loaded: None,
+                definitions: 0,
+                unseen: None,
+            }),
             version: AtomicU64::new(1),
             definitions: AtomicU64::new(1),
             loading: AtomicBool::new(false),
@@ -95,6 +105,17 @@ impl DatabaseNames {
         state.loaded = state.loaded.map(|_| Instant::now() - FRESH_FOR);
     }
 
+    /// PostgreSQL has refused to run a statement that was prepared before something was defined of
+    /// which nobody has told: past RustyDB, or by a function. Once a second at most, since a client
+    /// could bring it about again and again.
+    pub fn defined_unseen(&self) {
+        let now = Instant::now();
+        let recent = |at: &Instant| now.saturating_duration_since(*at) < UNSEEN_PAUSE;
+        if self.state.lock().unseen.replace(now).filter(recent).is_none() {
+            self.defined();
+        }
+    }
+
     /// Whether the caller should take a look now; then it must call [`DatabaseNames::learn`].
     pub fn wants_a_look(&self) -> bool {
         let due = {
@@ -106,6 +127,11 @@ impl DatabaseNames {
             }
         };
         due && !self.loading.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it is being read for the first time.
+    pub fn is_read_first(&self) -> bool {
+        self.loading.load(Ordering::Acquire) && self.state.lock().loaded.is_none()
     }
 
     /// Learns from the answer to [`query`], asked when `definitions` was this.

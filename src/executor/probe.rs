@@ -9,6 +9,7 @@ use crate::query::{Effects, SettingValue, quote_literal};
 
 /// Looks at an idle connection, on behalf of the session that is held on it.
 pub async fn look(conn: &mut BackendConn, mux: &mut Mux, role: &str, wait: Wait) -> Result<()> {
+    mux.refresh_names();
     let mut sql = include_str!("../../sql/probe.sql").replace("$user", &quote_literal(role));
     let custom: Vec<String> = mux.custom_settings().map(quote_literal).collect();
     for name in &custom {

@@ -399,8 +399,9 @@ impl Relay<'_, '_> {
         }
         if mux.can_be_carried() {
             leave(self.link.lease, mux);
+            return None;
         }
-        None
+        waits.then_some(Pause::Held)
     }
 
     /// Backend → client.
@@ -602,6 +603,13 @@ impl Relay<'_, '_> {
 /// Forgets the first request that waits for a backend, and says how much of it there was. What of
 /// it is still to come will be passed over.
 pub fn drop_request(client: &mut Client) -> Dropped {
+    let dropped = drop_first(client);
+    // What came behind it is not seen by reading the socket.
+    client.has_ahead = !client.inbound.is_empty();
+    dropped
+}
+
+fn drop_first(client: &mut Client) -> Dropped {
     let mut extended = false;
     loop {
         let step = client.scanner.step(client.inbound.unscanned(), frontend::session_rule);

@@ -17,6 +17,9 @@ use crate::proto::frame::{FrameBuf, HEADER, Step, Want};
 /// Bytes of the longest description: the types of 65,535 parameters; 1,664 columns need less.
 const LONGEST_DESCRIPTION: usize = 512 << 10;
 
+/// Where PostgreSQL refuses to give a prepared statement other columns than it had.
+const COLUMNS_CHANGED: &[u8] = b"RevalidateCachedQuery";
+
 /// The client must know the parameters of the connection that it has now.
 pub fn tell_parameters(mux: &Mux, state: &ConnState, inbound: &mut FrameBuf) {
     let untold = mux.untold(state);
@@ -205,6 +208,9 @@ fn account(tag: u8, body: &[u8], state: &mut ConnState, mux: &mut Mux, work: &mu
         replies::tag::ERROR => {
             mux.failed(state);
             if let (Ok(report), Some(work)) = (Report::parse(body), work) {
+                if report.routine == Some(COLUMNS_CHANGED) {
+                    mux.refused_columns();
+                }
                 let detail = report.detail.unwrap_or_default();
                 let detail = || String::from_utf8_lossy(detail).into_owned();
                 work.failed(SqlState::parse(report.sqlstate), detail);

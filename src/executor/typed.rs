@@ -4,7 +4,7 @@
 //! they arrived.
 
 use std::collections::VecDeque;
-use std::hash::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -127,7 +127,7 @@ impl Local {
 
 impl Preludes {
     /// For sessions whose statements have hashes of this hasher.
-    pub fn new(hasher: &RandomState) -> Self {
+    pub fn new(hasher: &impl BuildHasher) -> Self {
         let class = Class { effects: Effects::BEGIN, ..Class::default() };
         let begin = Statement::shared(hasher, statement_body("BEGIN", &[]), WORLD, class);
         let call =

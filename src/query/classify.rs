@@ -5,10 +5,13 @@
 use super::effects::Effects;
 use super::lexer::{Lexer, Token};
 use super::names::Names;
-use super::settings::{Change, SettingValue};
+use super::settings::{Change, SettingValue, custom_name};
 
 /// Names of prepared statements in one text; what is beyond them is PostgreSQL's alone.
 const MOST_REFERENCES: usize = 256;
+
+/// Texts of a statement that are taken for names of settings.
+const MOST_MENTIONS: usize = 16;
 
 /// PostgreSQL tells names apart by this many bytes (`NAMEDATALEN` − 1).
 const NAME_BYTES: usize = 63;
@@ -42,11 +45,20 @@ pub struct Class {
     pub changes: Vec<Change>,
     /// Settings with a dot that are set by a function call.
     pub custom_settings: Vec<Box<str>>,
+    /// Texts that may be names of settings with a dot, beside something that may set one.
+    pub mentions: Vec<Box<str>>,
     /// Names of prepared statements that it refers to.
     pub refers_to: Vec<Reference>,
     /// It means the same whenever it is parsed: neither its constants nor its columns depend on
     /// what there is at that moment.
     pub timeless: bool,
+}
+
+impl Class {
+    /// Whether it may set something that is not known by name.
+    pub fn may_set(&self) -> bool {
+        self.effects.has(Effects::SETTING.and(Effects::UNCLEAR))
+    }
 }
 
 /// Reads SQL text.
@@ -188,6 +200,7 @@ impl<'a> Reader<'a> {
 
     /// Reads the rest of a statement for names that matter.
     fn rest(&mut self) {
+        let from = self.lexer.position();
         let mut into = false;
         let mut has_name = false;
         loop {
@@ -218,6 +231,22 @@ impl<'a> Reader<'a> {
         }
         if has_name && !self.names.is_complete() {
             self.add(Effects::UNCLEAR.and(Effects::SEQUENCE));
+        }
+        if self.class.may_set() {
+            self.mentioned(from);
+        }
+    }
+
+    /// A function may set what it is told to: the names of settings are among its arguments then.
+    fn mentioned(&mut self, from: usize) {
+        let sql = self.sql.get(from..self.lexer.position()).unwrap_or_default();
+        for token in Lexer::new(sql) {
+            if let Token::Text(text) = token
+                && let Some(name) = custom_name(text)
+                && self.class.mentions.len() < MOST_MENTIONS
+            {
+                self.class.mentions.push(name);
+            }
         }
     }
 

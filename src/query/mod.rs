@@ -19,8 +19,9 @@ pub use body::classify_body;
 pub use classify::{Class, Reference, classify};
 pub use effects::Effects;
 pub use lexer::hash_name;
+use lexer::{Lexer, Token};
 pub use names::{NameHasher, Names};
-pub use settings::{Change, SettingValue, Settings};
+pub use settings::{Change, SettingValue, Settings, custom_name};
 pub use split::statements;
 
 /// A string literal, safe whatever `standard_conforming_strings` says
@@ -59,9 +60,37 @@ pub fn changes_database(sql: &[u8]) -> bool {
     is_verb && words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"database"))
 }
 
+/// Whether a statement of a text begins, ends or divides a transaction.
+pub fn controls_transaction(sql: &str) -> bool {
+    const VERBS: [&[u8]; 8] =
+        [b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"savepoint", b"release"];
+    statements(sql).into_iter().any(|range| {
+        let mut tokens = Lexer::new(&sql.as_bytes()[range]);
+        let is = |token: Option<Token<'_>>, word| token.is_some_and(|token| token.is_word(word));
+        let verb = tokens.next();
+        VERBS.iter().any(|word| is(verb, word))
+            || is(verb, b"prepare") && is(tokens.next(), b"transaction")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_that_control_transactions() {
+        for (sql, expected) in [
+            ("select 1; /* x */ COMMIT", true),
+            ("Rollback To s", true),
+            ("prepare transaction 'x'", true),
+            ("prepare x as select 1", false),
+            ("select 'commit'; -- commit", false),
+            ("create function f() returns int begin atomic select 1; end", false),
+            ("", false),
+        ] {
+            assert_eq!(controls_transaction(sql), expected, "{sql}");
+        }
+    }
 
     #[test]
     fn statements_about_whole_databases() {

@@ -154,6 +154,19 @@ impl Settings {
     }
 }
 
+/// The name of a setting with a dot, if a text is one
+/// (<https://www.postgresql.org/docs/current/runtime-config-custom.html>).
+pub fn custom_name(text: &[u8]) -> Option<Box<str>> {
+    let is_part = |part: &[u8]| {
+        part.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_')
+            && part.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$'))
+    };
+    let is_name =
+        text.len() <= 63 && text.contains(&b'.') && text.split(|b| *b == b'.').all(is_part);
+    let text = std::str::from_utf8(text).ok().filter(|_| is_name)?;
+    Some(text.to_ascii_lowercase().into())
+}
+
 /// Settings whose accepted values stay acceptable.
 const HARMLESS: [&str; 24] = [
     "application_name",
@@ -213,6 +226,14 @@ mod tests {
         assert_eq!(one.transition(&start), "RESET \"work_mem\";");
         assert_eq!(one.transition(&one), "");
         assert_eq!(Settings::default().fingerprint(), 0);
+    }
+
+    #[test]
+    fn names_with_a_dot() {
+        let is = |text: &str| custom_name(text.as_bytes()).is_some();
+        assert_eq!(custom_name(b"App.Tenant_1").as_deref(), Some("app.tenant_1"));
+        assert!(is("a.b.c") && is("_a.b$") && !is("a") && !is("a.") && !is(".b") && !is("a..b"));
+        assert!(!is("1.5") && !is("a.b c") && !is("me@x.org") && !is(&"a.b".repeat(30)));
     }
 
     #[test]

@@ -16,10 +16,11 @@ mod statistics;
 mod typed;
 
 use std::future::Future;
-use std::hash::RandomState;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
+
+use foldhash::fast::RandomState;
 
 pub use crate::executor::relay::Client;
 pub use crate::executor::typed::{Event, Notice};
@@ -77,7 +78,7 @@ pub struct Opener {
 impl Opener {
     /// Sessions of this registry that work through this executor.
     pub fn new(sessions: Arc<Sessions>, executor: Executor, config: Live) -> Self {
-        let (hasher, known) = (RandomState::new(), Arc::default());
+        let (hasher, known) = (RandomState::default(), Arc::default());
         Self { sessions, executor, config, hasher, known }
     }
 

@@ -18,12 +18,25 @@ pub(super) struct Columns {
     bound: Option<Arc<Statement>>,
     /// A look has shown that this one has other columns now.
     changed: Option<Arc<Statement>>,
+    /// What had been defined when the statement was read that was bound last.
+    definitions: u64,
 }
 
 impl Mux {
-    /// The unnamed portal is bound to a statement.
-    pub(super) fn bound(&mut self, statement: &Arc<Statement>) {
-        self.columns.bound = statement.is_undescribed().then(|| statement.clone());
+    /// A portal is bound to a statement: the unnamed one, or another.
+    pub(super) fn bound(&mut self, statement: &Arc<Statement>, unnamed: bool) {
+        self.columns.definitions = statement.world.definitions;
+        if unnamed {
+            self.columns.bound = statement.is_undescribed().then(|| statement.clone());
+        }
+    }
+
+    /// PostgreSQL has refused to give a prepared statement other columns. What is known of the
+    /// definitions is out of date then, unless the statement itself is older.
+    pub fn refused_columns(&self) {
+        if self.columns.definitions == self.database.definitions() {
+            self.database.defined_unseen();
+        }
     }
 
     /// The statement of which a Describe (its body) will tell what nobody knows yet.

@@ -14,11 +14,11 @@ mod outgoing;
 mod pooled;
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::RandomState;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::backend::{ConnState, Kind, Statement, Told};
@@ -85,6 +85,8 @@ pub struct Mux {
     defined: bool,
     /// Settings with a dot that were set by function calls.
     custom: Vec<Box<str>>,
+    /// Texts beside functions that may set what they are told to.
+    mentioned: VecDeque<Box<str>>,
     named: Named,
     unnamed: Option<Arc<Statement>>,
     columns: Columns,
@@ -160,6 +162,7 @@ impl Mux {
             rolled_back: false,
             defined: false,
             custom: Vec::new(),
+            mentioned: VecDeque::new(),
             named: Named::new(setup.limits),
             unnamed: None,
             columns: Columns::default(),
@@ -270,10 +273,22 @@ impl Mux {
     pub fn custom_settings(&self) -> impl Iterator<Item = &str> {
         let known = &self.names.custom_settings;
         let set = self.settings.names().filter(|name| name.contains('.'));
-        self.custom.iter().chain(known.iter()).map(AsRef::as_ref).chain(set)
+        let own = self.custom.iter().chain(&self.mentioned);
+        own.chain(known.iter()).map(AsRef::as_ref).chain(set)
     }
 
-    fn refresh_names(&mut self) {
+    /// A name that something may have set; of too many the oldest is forgotten.
+    fn mention(&mut self, name: Box<str>) {
+        if !self.mentioned.contains(&name) {
+            if self.mentioned.len() >= MAX_CUSTOM {
+                self.mentioned.pop_front();
+            }
+            self.mentioned.push_back(name);
+        }
+    }
+
+    /// Takes over what is known of the database by now.
+    pub fn refresh_names(&mut self) {
         if self.database.version() != self.version {
             (self.version, self.names) = self.database.current();
         }
@@ -352,7 +367,8 @@ impl Mux {
     /// Whether a look at the connection may free it.
     pub fn wants_probe(&self) -> bool {
         // Notifications may arrive while one is in work, but a listener must not miss any.
-        self.probe_due && !self.is_session_mode()
+        // What functions set is not known until the database was read.
+        self.probe_due && !self.is_session_mode() && !self.database.is_read_first()
     }
 
     /// The look failed, for instance because the client has set a time limit for statements: the

@@ -42,6 +42,7 @@ impl Mux {
             }
             self.pending.push_back((batch, change.clone()));
         }
+        class.mentions.iter().for_each(|name| self.mention(name.clone()));
         for name in &class.custom_settings {
             if conn.foreign.len() < MAX_CUSTOM && !conn.foreign.contains(name) {
                 conn.foreign.push(name.clone());
@@ -136,7 +137,8 @@ impl Mux {
     }
 
     /// Settings get the values that PostgreSQL reports: those of DateStyle add up, for instance.
-    /// One with a dot that was reset, or was local, is empty from now on, not unknown.
+    /// One with a dot that was reset, or was local, has the value of the log-in from now on, or is
+    /// empty and not unknown.
     fn settle_settings(&mut self, conn: &mut ConnState) {
         let reported = |name: &str| {
             let same = |(known, _): &&(String, String)| known.eq_ignore_ascii_case(name);
@@ -149,7 +151,7 @@ impl Mux {
             }
         }
         let forgotten = self.custom.iter().filter(|name| self.settings.get(name).is_none());
-        values.extend(forgotten.map(|name| (name.clone(), SettingValue::Config("".into()))));
+        values.extend(forgotten.map(|name| (name.clone(), SettingValue::Sql("DEFAULT".into()))));
         let differs = |(name, value): &(Box<str>, SettingValue)| {
             self.settings.get(name) != Some(value) || conn.applied.get(name) != Some(value)
         };

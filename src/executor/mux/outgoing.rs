@@ -9,10 +9,11 @@ use super::{MAX_STATEMENTS, Mux};
 use crate::backend::{ConnState, Expect, Kind, Refusal, ServerName, Statement, World};
 use crate::config::PoolingMode;
 use crate::error::{Error, ErrorKind};
+use crate::proto::Cursor;
 use crate::proto::backend::TxStatus;
 use crate::proto::frame::{FrameBuf, HEADER, Want};
 use crate::proto::frontend::{self, put_close, put_flush, put_parse, put_sync, tag};
-use crate::query::{Class, Effects, Reference, changes_database, classify};
+use crate::query::{Class, Effects, Reference, changes_database, classify, custom_name};
 
 /// Longest statement that is read. A longer one is passed on unread, and the session keeps its
 /// connection.
@@ -121,6 +122,18 @@ fn cstr(bytes: &[u8]) -> Option<&[u8]> {
 fn later(conn: &mut ConnState) -> Goes {
     conn.expect.await_all();
     Goes::Later
+}
+
+/// The values of a Bind, whose names were taken off, as far as they are there.
+fn values(bind: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut cursor = Cursor(bind);
+    let formats = cursor.i16().map_or(0, |n| usize::from(n as u16));
+    let skipped = cursor.take(2 * formats).and_then(|_| cursor.i16());
+    let count = skipped.map_or(0, |n| n as u16);
+    (0..count).map_while(move |_| match usize::try_from(cursor.i32().ok()?) {
+        Ok(length) => cursor.take(length).ok(),
+        Err(_) => Some(&[][..]),
+    })
 }
 
 /// The name by which a statement is remembered.
@@ -496,8 +509,13 @@ impl Mux {
             }
             return Goes::Now;
         };
-        if runs && at == 1 {
-            self.bound(&statement);
+        if runs {
+            self.bound(&statement, at == 1);
+            if statement.class.may_set() {
+                values(&message.body()[at + length + 1..])
+                    .filter_map(custom_name)
+                    .for_each(|name| self.mention(name));
+            }
         }
         if runs && self.waits(conn, &statement.class)
             || !is_own && conn.expect.is_in_doubt(|entry| entry.prepares(&statement))

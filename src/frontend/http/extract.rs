@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use super::formats::{MSGPACK, unpack};
+use super::rows::uri::segments;
 use super::{HttpDoor, Peer, RequestId, Way, pipeline};
 use crate::auth::rbac::Permission;
 use crate::auth::{Credential, Identity, Visit};
@@ -207,10 +208,12 @@ fn serves_rows(path: &str) -> bool {
 fn needed(method: &Method, path: &str) -> Option<&'static str> {
     let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     if let Some(rest) = path.strip_prefix("/rest/v1") {
-        return Some(match rest.strip_prefix("/rpc/") {
-            Some(_) => "execute:queries",
-            None if is_read => "read:tables",
-            None => "write:tables",
+        // Read as the request will be, however it is written.
+        let is_table = segments(rest).is_ok_and(|parts| parts.first().is_none_or(|p| p != "rpc"));
+        return Some(match (is_table, is_read) {
+            (false, _) => "execute:queries",
+            (true, true) => "read:tables",
+            (true, false) => "write:tables",
         });
     }
     let rest = path.strip_prefix("/api/v1/")?;
@@ -483,6 +486,10 @@ mod tests {
             (Method::HEAD, "/rest/v1/x", Some("read:tables")),
             (Method::PATCH, "/rest/v1/x", Some("write:tables")),
             (Method::GET, "/rest/v1/rpc/x", Some("execute:queries")),
+            (Method::GET, "/rest/v1/%72pc/x", Some("execute:queries")),
+            (Method::GET, "/rest/v1//rpc//x", Some("execute:queries")),
+            (Method::POST, "/rest/v1/%ff/x", Some("execute:queries")),
+            (Method::GET, "/rest/v1/rpc%2fx", Some("read:tables")),
             (Method::GET, "/api/v1/jobs/1", None),
             (Method::GET, "/api/v1/admin/users/joe", Some("admin:users")),
             (Method::POST, "/api/v1/admin/reload", Some("admin:config")),

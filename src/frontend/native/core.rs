@@ -123,9 +123,9 @@ impl Ids {
         found.is_ok_and(|at| self.0.remove(at).is_some())
     }
 
-    /// Gives the memory back, if there is nothing in it.
+    /// Gives the memory back, if there is nothing in it, but for what one request at a time needs.
     fn detach(&mut self) {
-        if self.0.is_empty() && self.0.capacity() > 0 {
+        if self.0.is_empty() && self.0.capacity() > 4 {
             self.0 = VecDeque::new();
         }
     }
@@ -261,6 +261,13 @@ impl Core {
         let ahead = Ahead { id: request.id, is_sent: false, is_cancelled: false };
         state.ahead.push_back(ahead);
         Some(request)
+    }
+
+    /// The present request is carried out after those that were taken ahead.
+    pub(super) fn put_back(&self, id: u64) {
+        let mut state = self.lock();
+        let is_cancelled = state.current.take().is_some_and(|current| current.is_cancelled);
+        state.ahead.push_back(Ahead { id, is_sent: false, is_cancelled });
     }
 
     /// The first of what was taken ahead becomes the present request. One that was not sent waits

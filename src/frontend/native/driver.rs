@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::Sleep;
 
 use super::core::{Core, State};
@@ -122,6 +123,8 @@ pub(super) struct Driver {
     inbound: Vec<u8>,
     /// What came before the session was open was not looked at yet.
     has_ahead: bool,
+    /// The socket had nothing to read, and the task is written down there.
+    waits: bool,
     scratch: Vec<u8>,
     now: Instant,
     heard: Instant,
@@ -148,6 +151,7 @@ impl Driver {
             told_drain: false,
             share,
             has_ahead: !parts.ahead.is_empty(),
+            waits: false,
             inbound: parts.ahead,
             scratch: Vec::new(),
             now,
@@ -242,12 +246,15 @@ impl Driver {
             core.lock().calls_driver = true;
             return self.take_frames(core);
         }
-        if !self.read_once(core, cx)? {
+        if self.waits && !self.stream.may_have_input() {
             return Ok(());
         }
-        if self.stream.poll_readable(cx).is_ready() {
+        let more = self.read_once(core, cx)? && self.stream.poll_readable(cx).is_ready();
+        if more {
             core.lock().calls_driver = true;
         }
+        // Who has used up its time slice was not written down.
+        self.waits = !more && has_budget_remaining();
         Ok(())
     }
 

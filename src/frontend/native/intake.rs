@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::core::{BulkParts, Core, Request, State, Stored};
+use super::core::{BulkParts, Core, Request, State, Stored, status};
 use super::errors;
 use super::flow::ReceiveWindow;
 use super::queue::{Level, Order};
@@ -219,11 +219,18 @@ impl Intake {
             _ => return Err(errors::violation("a message that only a server sends")),
         }
         let in_transaction = state.tx != crate::proto::backend::TxStatus::Idle;
+        let transaction_status = status(state.tx);
         match &mut state.current {
             Some(current) if current.id == id => {
                 current.wants_end = true;
                 // Within a transaction an error would cost more than the rest of the part.
                 current.is_cancelled |= !in_transaction && current.is_running;
+            }
+            // Within a transaction it ends, as one does that has begun, and the transaction lives.
+            _ if in_transaction => {
+                let end =
+                    Streaming::End { rows: 0, command_tag: String::new(), transaction_status };
+                take_back(core, state, id, &Message::Streaming(end));
             }
             _ => cancel(core, state, id),
         }
@@ -394,13 +401,18 @@ fn cancel(core: &Core, state: &mut State, target: u64) {
                 ahead.is_cancelled = true;
                 return;
             }
-            if let Some(request) = state.queue.remove(|request| request.id == target) {
-                core.metrics.native.queued.dec();
-                state.free(request.payload);
-                state.finish(core, target);
-                state.out.later(target, &Message::Error(errors::cancelled(false)), false);
-            }
+            take_back(core, state, target, &Message::Error(errors::cancelled(false)));
         }
+    }
+}
+
+/// Answers a request that still waits in the queue.
+fn take_back(core: &Core, state: &mut State, target: u64, answer: &Message) {
+    if let Some(request) = state.queue.remove(|request| request.id == target) {
+        core.metrics.native.queued.dec();
+        state.free(request.payload);
+        state.finish(core, target);
+        state.out.later(target, answer, false);
     }
 }
 

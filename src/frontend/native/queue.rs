@@ -153,9 +153,9 @@ impl<T> Queue<T> {
         popped
     }
 
-    /// Gives the memory back, if there is nothing in it.
+    /// Gives the memory back, if there is nothing in it, but for what one request at a time needs.
     pub(super) fn detach(&mut self) {
-        if self.heap.is_empty() && self.heap.capacity() > 0 {
+        if self.heap.is_empty() && self.heap.capacity() > 4 {
             self.heap = BinaryHeap::new();
         }
     }

@@ -39,8 +39,9 @@ pub const MAX_PARAMETER: usize = 64 << 10;
 pub struct Request<'r> {
     /// `GET`, `POST`, …
     pub method: &'r str,
-    /// What follows the prefix, without a slash at either end: ``, `films`, `rpc/add`.
-    pub path: &'r str,
+    /// What follows the prefix, between slashes: ``, `films`, or `rpc` and `add`. Each is decoded
+    /// by itself, so that a slash in a name does not end it.
+    pub path: &'r [&'r str],
     /// The query string's names and values in their order.
     pub query: &'r [(String, String)],
     /// Headers with names in lower case.
@@ -139,7 +140,7 @@ pub fn csv_header(line: &str) -> Result<Vec<String>, Refusal> {
 /// Understands a request.
 pub fn plan(schema: &Schema, options: &Options, request: &Request<'_>) -> Result<Planned, Refusal> {
     check_pairs(request.query)?;
-    if !METHODS.contains(&request.method) && !request.path.starts_with("rpc/") {
+    if !METHODS.contains(&request.method) && !matches!(request.path, ["rpc", _, ..]) {
         return Err(unsupported(request.method));
     }
     let prefer = request.headers.iter().filter(|(name, _)| *name == "prefer");
@@ -147,8 +148,7 @@ pub fn plan(schema: &Schema, options: &Options, request: &Request<'_>) -> Result
     preferences.check()?;
     let profile = profile(options, request)?;
     let planner = Planner { schema, options, request, preferences: &preferences, profile };
-    let path: Vec<&str> = request.path.split('/').collect();
-    let (action, read_only) = match (&path[..], request.method) {
+    let (action, read_only) = match (request.path, request.method) {
         ([""], "GET" | "HEAD") => (Action::Describe, true),
         ([""], "OPTIONS") => (Action::Methods("OPTIONS,GET,HEAD"), true),
         (["rpc", name], method) if !name.is_empty() => planner.function(name, method)?,

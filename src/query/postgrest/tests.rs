@@ -26,7 +26,8 @@ fn ask_in(
     let query: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes())
         .map(|(name, value)| (name.into_owned(), value.into_owned()))
         .collect();
-    let request = Request { method, path, query: &query, headers, body: body.as_bytes() };
+    let path: Vec<&str> = path.split('/').collect();
+    let request = Request { method, path: &path, query: &query, headers, body: body.as_bytes() };
     plan(schema, &options(), &request)
 }
 

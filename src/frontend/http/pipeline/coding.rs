@@ -2,16 +2,20 @@
 
 use std::convert::Infallible;
 use std::future::ready;
+use std::pin::Pin;
 
+use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZstdDecoder};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use http_body::Body as _;
+use http_body_util::BodyExt;
+use tokio::io::AsyncRead;
+use tokio_util::io::{ReaderStream, StreamReader};
 use tower::{ServiceExt, service_fn};
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::compression::{Compression, CompressionLevel};
-use tower_http::decompression::{DecompressionBody, RequestDecompression};
 
 use crate::config::Encodings;
 use crate::error::{Error, ErrorKind, Result};
@@ -57,20 +61,40 @@ pub(super) async fn compress(
     response.map(Body::new)
 }
 
-/// Undoes what the client has done to the body.
-pub(super) async fn decompress(request: Request) -> Result<Request> {
-    let Some(coding) = request.headers().get(header::CONTENT_ENCODING) else { return Ok(request) };
-    if !matches!(coding.as_bytes(), b"gzip" | b"br" | b"zstd" | b"identity") {
+/// Bytes that are decompressed at once.
+const PIECE: usize = 16 << 10;
+
+/// Undoes what the client has done to the body. A body may be of several members or frames; what
+/// follows the last and is none is an error of whoever reads it (RFC 1952, 2.2; RFC 8878, 3.1).
+pub(super) fn decompress(mut request: Request) -> Result<Request> {
+    let Some(coding) = request.headers_mut().remove(header::CONTENT_ENCODING) else {
+        return Ok(request);
+    };
+    let is = |name: &str| coding.as_bytes().eq_ignore_ascii_case(name.as_bytes());
+    if is("identity") {
+        return Ok(request);
+    }
+    let body = std::mem::take(request.body_mut());
+    let packed = StreamReader::new(body.map_err(std::io::Error::other).into_data_stream());
+    let plain: Pin<Box<dyn AsyncRead + Send>> = if is("gzip") || is("x-gzip") {
+        let mut decoder = GzipDecoder::new(packed);
+        decoder.multiple_members(true);
+        Box::pin(decoder)
+    } else if is("zstd") {
+        let mut decoder = ZstdDecoder::new(packed);
+        decoder.multiple_members(true);
+        Box::pin(decoder)
+    } else if is("br") {
+        let mut decoder = BrotliDecoder::new(packed);
+        decoder.multiple_members(true);
+        Box::pin(decoder)
+    } else {
         let text = "the body's Content-Encoding is not one of gzip, br, zstd, identity";
         return Err(Error::new(ErrorKind::UnsupportedMediaType, text));
-    }
-    let mut undone = None;
-    let keep = service_fn(|request: axum::http::Request<DecompressionBody<Body>>| {
-        undone = Some(request.map(Body::new));
-        ready(Ok::<_, Infallible>(Response::<Body>::default()))
-    });
-    let Ok(_) = Box::pin(RequestDecompression::new(keep).oneshot(request)).await;
-    undone.ok_or_else(|| Error::internal("a known Content-Encoding was refused"))
+    };
+    request.headers_mut().remove(header::CONTENT_LENGTH);
+    *request.body_mut() = Body::from_stream(ReaderStream::with_capacity(plain, PIECE));
+    Ok(request)
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ fn admit(door: &HttpDoor, passage: &Passage, request: &Request) -> Result<Option
 /// The stages around a handler that has a body to read and time to spend.
 async fn handle(door: &HttpDoor, passage: &InWork, request: Request, next: Next) -> Response {
     let longest = sizes::longest_body(&door.config.now().api, &request);
-    let request = match coding::decompress(request).await {
+    let request = match coding::decompress(request) {
         Ok(request) => sizes::bound(request, longest),
         Err(error) => return error::response(error),
     };

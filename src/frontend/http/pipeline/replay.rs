@@ -4,7 +4,7 @@
 //! The first request is carried out to its end even when its client leaves: that is why it asks
 //! again. Answers are bounded in number, size and age; the oldest makes room.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::super::extract::{Caller, read_body};
@@ -212,10 +213,33 @@ pub(super) async fn once(
     }
 }
 
-/// Who of those who share a role: the subject of a token; nobody in particular by his address.
+/// Claims that differ between two tokens of one and the same caller.
+const OF_THE_TOKEN: [&str; 5] = ["exp", "iat", "nbf", "jti", "auth_time"];
+
+/// What of a request's headers decides what it does and how it is answered.
+const ASKS: [&str; 10] = [
+    "accept",
+    "accept-profile",
+    "content-profile",
+    "content-type",
+    "if-match",
+    "if-none-match",
+    "prefer",
+    "range",
+    "x-session-id",
+    "x-transaction-id",
+];
+
+/// Who of those who share a role: the claims of a token, which SQL may go by; nobody in particular
+/// by his address.
 fn subject(caller: &Caller) -> String {
     match caller.identity.grant.as_deref() {
-        Some(grant) if grant.kind == GrantKind::Jwt => grant.subject.clone(),
+        Some(grant) if grant.kind == GrantKind::Jwt => {
+            let claims = grant.claims.as_deref().and_then(|text| serde_json::from_str(text).ok());
+            let mut claims: BTreeMap<String, Value> = claims.unwrap_or_default();
+            claims.retain(|name, _| !OF_THE_TOKEN.contains(&name.as_str()));
+            format!("{} {claims:?}", grant.subject)
+        }
         Some(grant) if grant.kind == GrantKind::Anonymous => {
             caller.visit.address.map(|address| address.to_string()).unwrap_or_default()
         }
@@ -244,12 +268,16 @@ async fn keyed(
     let role = caller.identity.role.as_str();
     let key = hash(&[role.as_bytes(), subject.as_bytes(), name.as_bytes()]);
     let bytes = read_body(body, door).await?;
+    let mut headers = Vec::new();
+    for name in ASKS {
+        for value in parts.headers.get_all(name) {
+            headers.extend([name.as_bytes(), b": ", value.as_bytes(), b"\n"].concat());
+        }
+    }
     let asked = hash(&[
         // Over HTTP/2 the whole URI also says how the request came.
         parts.uri.path_and_query().map_or(b"", |target| target.as_str().as_bytes()),
-        parts.headers.get(header::CONTENT_TYPE).map_or(b"", |value| value.as_bytes()),
-        parts.headers.get("x-transaction-id").map_or(b"", |value| value.as_bytes()),
-        parts.headers.get("x-session-id").map_or(b"", |value| value.as_bytes()),
+        &headers,
         &bytes,
     ]);
     let ttl = door.config.now().api.idempotency_ttl_secs.duration();

@@ -16,6 +16,7 @@ pub mod rest;
 mod stream;
 pub mod uri;
 
+use context::CLAIMS;
 pub use context::{Settings, headers_of};
 use stream::first_value;
 pub use stream::{Sink, Stream};
@@ -141,14 +142,18 @@ async fn begin(door: &HttpDoor, hold: &mut Hold, job: &Job<'_>) -> Result<Arc<Kn
     let session = hold.session()?;
     session.ended_by("error");
     let known = ready(door, session, job.statement).await?;
-    let settings = job.settings.pairs();
-    match (is_own, job.in_transaction) {
-        (true, true) => session.begin_with(&settings),
-        (true, false) => session.run_with(&settings),
-        // What lasts to the end of a transaction is its owner's.
-        (false, _) => {}
+    let mut settings = job.settings.pairs();
+    // What lasts to the end of a transaction is its owner's, but for who he is.
+    settings.retain(|(name, _)| is_own || *name == CLAIMS);
+    match is_own && job.in_transaction {
+        true => session.begin_with(&settings),
+        false => session.run_with(&settings),
     }
-    session.execute_params(values(job.statement)).await?;
+    let begun = session.execute_params(values(job.statement)).await;
+    if !is_own {
+        session.run_with(&[]);
+    }
+    begun?;
     session.ended_by("client_gone");
     Ok(known)
 }

@@ -93,6 +93,7 @@ async fn understand(door: &Arc<HttpDoor>, caller: &Caller, parts: &Parts, body: 
     };
     let config = door.config.now();
     let path = segments(parts.uri.path().strip_prefix(PREFIX).unwrap_or(""))?;
+    let path: Vec<&str> = path.iter().map(|part| &**part).collect();
     let query = pairs(parts.uri.query().unwrap_or(""))?;
     let headers: Vec<(&str, &str)> = parts
         .headers
@@ -102,7 +103,7 @@ async fn understand(door: &Arc<HttpDoor>, caller: &Caller, parts: &Parts, body: 
         .collect::<Result<_, Refusal>>()?;
     let request = postgrest::Request {
         method: parts.method.as_str(),
-        path: &path.join("/"),
+        path: &path,
         query: &query,
         headers: &headers,
         body: &body,

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::query::is_outdated;
 use super::{Failure, Translator};
 use crate::frontend::native::core::Request;
 use crate::proto::native::Severity;
@@ -22,14 +23,21 @@ pub(super) enum Turn {
     /// It is to be carried out.
     Request(Request),
     /// It was sent.
-    Sent { id: u64, statement: Arc<str>, began: Instant },
+    Sent { request: Request, statement: Arc<str>, began: Instant },
+}
+
+/// How a request that was sent has ended.
+pub(super) enum Sent {
+    /// It is answered.
+    Answered,
+    /// It has done nothing, and is to be carried out in the usual way.
+    Again,
 }
 
 impl Turn {
     pub(super) fn id(&self) -> u64 {
         match self {
-            Self::Request(request) => request.id,
-            Self::Sent { id, .. } => *id,
+            Self::Request(request) | Self::Sent { request, .. } => request.id,
         }
     }
 }
@@ -82,13 +90,13 @@ impl Translator {
         };
         let body = request.frame.plain_body().filter(|_| is_free && is_execute(&request));
         match body.and_then(|body| self.send_plain(body)) {
-            Some(statement) => Turn::Sent { id: request.id, statement, began },
+            Some(statement) => Turn::Sent { request, statement, began },
             None => Turn::Request(request),
         }
     }
 
     /// Takes the replies to a request that was sent.
-    pub(super) async fn answer_sent(&mut self, id: u64, statement: &str) -> Result<(), Failure> {
+    pub(super) async fn answer_sent(&mut self, id: u64, statement: &str) -> Result<Sent, Failure> {
         (self.is_unsynced, self.is_owed) = (false, true);
         let mut response = self.response(id, 0, false);
         let done = match self.collect(&mut response).await {
@@ -96,10 +104,21 @@ impl Translator {
             Err(failure) => Err(failure),
         };
         match done {
-            Ok(done) => self.conclude_response(response, &done).await,
+            Ok(done) => {
+                if response.rows.has_unknown {
+                    self.forget_formats(statement);
+                }
+                self.conclude_response(response, &done).await.map(|()| Sent::Answered)
+            }
             Err(mut failure) => {
                 // The table may have other columns by now.
                 self.forget_formats(statement);
+                if is_outdated(&failure) && !response.rows.is_bound {
+                    self.settle().await?;
+                    if self.is_free() {
+                        return Ok(Sent::Again);
+                    }
+                }
                 let state = self.core.lock();
                 let met = state.may_have_met && !state.is_cancelled();
                 failure.retryable |=

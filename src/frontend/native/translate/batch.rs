@@ -112,7 +112,7 @@ impl Translator {
         more: bool,
     ) -> Result<(Response, Done), Failure> {
         self.begin_statement(query.options.as_ref()).await?;
-        let was = self.enter_read_only(query.options.as_ref()).await?;
+        let was = self.enter_read_only(&query.sql, query.options.as_ref()).await?;
         let result = self.run_member(id, at, query, more).await;
         self.leave_read_only(was, result).await
     }
@@ -130,6 +130,7 @@ impl Translator {
             types: parameter_types(&query.params, &query.param_types),
             max_rows: query.options.as_ref().map_or(0, |options| options.max_rows),
             is_last: true,
+            is_alone: true,
         };
         let index = u32::try_from(at).unwrap_or(u32::MAX);
         let mut response = self.response(id, index, more);

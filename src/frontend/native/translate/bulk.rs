@@ -180,7 +180,15 @@ impl Translator {
         list: &str,
         in_parentheses: &str,
     ) -> Result<Done, Failure> {
-        let columns = if list.is_empty() { "*" } else { list };
+        let all = match list.is_empty() {
+            true => self.plain_columns(table).await?,
+            false => list.to_owned(),
+        };
+        let columns = if all.is_empty() { "*" } else { &all };
+        let into = match (list.is_empty(), all.is_empty()) {
+            (true, false) => format!(" ({all})"),
+            _ => in_parentheses.to_owned(),
+        };
         let own = format!("pg_temp.rustydb_bulk_{id}");
         self.command(&format!(
             "CREATE TEMPORARY TABLE rustydb_bulk_{id} ON COMMIT DROP AS \
@@ -190,7 +198,7 @@ impl Translator {
         self.copy(&mut Feed::new(id, own.clone())).await?;
         let done = self
             .command(&format!(
-                "INSERT INTO {table}{in_parentheses} OVERRIDING SYSTEM VALUE \
+                "INSERT INTO {table}{into} OVERRIDING SYSTEM VALUE \
                  SELECT * FROM {own} ON CONFLICT DO NOTHING"
             ))
             .await?;

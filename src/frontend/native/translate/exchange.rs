@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use super::{Done, Failure, Translator};
 use crate::frontend::native::errors;
-use crate::proto::backend::{Column, DataRow, TxStatus, row_description, tag};
+use crate::proto::backend::{Column, DataRow, TxStatus, command_complete, row_description, tag};
 use crate::proto::frontend::{self, tag as ask};
 use crate::proto::native::{Reader, Value, Wire};
 use crate::proto::typed::{self, parameter};
@@ -437,9 +437,8 @@ fn is_plain_error(body: &[u8]) -> bool {
 pub(super) fn complete(body: Option<&[u8]>) -> Done {
     let body = body.unwrap_or_default();
     let tag = body.strip_suffix(b"\0").unwrap_or(body);
-    let tag = String::from_utf8_lossy(tag).into_owned();
-    let number = tag.rsplit_once(' ').and_then(|(_, number)| number.parse().ok());
-    Done { rows: number.unwrap_or(0), tag }
+    let rows = command_complete(body).map_or(0, |tag| tag.rows);
+    Done { rows, tag: String::from_utf8_lossy(tag).into_owned() }
 }
 
 fn texts(body: &[u8]) -> Vec<Option<String>> {

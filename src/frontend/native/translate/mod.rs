@@ -34,7 +34,7 @@ use crate::proto::native::{
 use crate::proto::typed::result::Encoder;
 use crate::session::Entry;
 use crate::telemetry::Tally;
-use ahead::Turn;
+use ahead::{Sent, Turn};
 use known::Known;
 use prepared::Statements;
 use response::Columns;
@@ -139,11 +139,20 @@ impl Translator {
             self.trace = None;
             let done = match turn {
                 Turn::Request(request) => Box::pin(self.carry_out(request)).await,
-                Turn::Sent { began, statement, .. } => {
+                Turn::Sent { request, began, statement } => {
                     self.began = began;
                     let answer = Box::pin(self.answer_sent(id, &statement));
                     match answer.await {
-                        Ok(()) => Ok(()),
+                        Ok(Sent::Answered) => Ok(()),
+                        Ok(Sent::Again) if self.ahead.is_empty() => {
+                            Box::pin(self.carry_out(request)).await
+                        }
+                        // What was sent behind it is answered first.
+                        Ok(Sent::Again) => {
+                            self.core.put_back(id);
+                            self.ahead.push_back(Turn::Request(request));
+                            continue;
+                        }
                         Err(failure) => Box::pin(self.report(id, failure)).await,
                     }
                 }

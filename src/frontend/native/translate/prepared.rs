@@ -220,15 +220,24 @@ impl Translator {
             None => self.describe_again(name, &sql, &types).await?,
         };
         let max_rows = options.as_ref().map_or(0, |options| options.max_rows);
-        let run = Run { sql: &sql, params: &params, types, max_rows, is_last: true };
-        let was = self.enter_read_only(options.as_ref()).await?;
+        let is_alone = true;
+        let run = Run { sql: &sql, params: &params, types, max_rows, is_last: true, is_alone };
+        let was = self.enter_read_only(&sql, options.as_ref()).await?;
         let mut response = self.response(id, 0, false);
-        let result = match self.run_with(&run, &parameters, &formats, &mut response).await {
+        let mut result = self.run_with(&run, &parameters, &formats, &mut response).await;
+        if result.is_err() || response.rows.has_unknown {
+            self.forget_formats(name);
+        }
+        if let Err(failure) = &result
+            && self.may_run_again(&run, failure, &response)
+        {
+            self.settle().await?;
+            let formats = self.describe_again(name, &sql, &run.types).await?;
+            result = self.run_with(&run, &parameters, &formats, &mut response).await;
+        }
+        let result = match result {
             Ok(done) => self.settle().await.map(|()| done),
-            Err(failure) => {
-                self.forget_formats(name);
-                Err(failure)
-            }
+            Err(failure) => Err(failure),
         };
         let done = self.leave_read_only(was, result).await?;
         self.conclude_response(response, &done).await

@@ -7,12 +7,20 @@ use super::known::{self, Formats};
 use super::response::Response;
 use super::{Done, Failure, Translator};
 use crate::frontend::native::errors;
+use crate::proto::backend::TxStatus;
 use crate::proto::frontend;
-use crate::proto::native::{Query, Value, Wire, Writer};
+use crate::proto::native::{Query, Severity, Value, Wire, Writer};
 use crate::query::statements;
 
 /// What a SimpleReply with rows begins with.
 const SIMPLE_REPLY: u32 = 28;
+
+/// What PostgreSQL says of a Bind to columns that are others by now: their number is another, a
+/// type has no binary form, or a prepared statement would have to give them.
+pub(super) fn is_outdated(failure: &Failure) -> bool {
+    failure.severity == Severity::Error
+        && matches!(failure.sqlstate.as_str(), "08P01" | "42883" | "0A000")
+}
 
 /// One statement and what it runs with.
 pub(super) struct Run<'a> {
@@ -23,13 +31,15 @@ pub(super) struct Run<'a> {
     pub(super) max_rows: u32,
     /// Nothing else follows before ReadyForQuery.
     pub(super) is_last: bool,
+    /// Nor did anything come before it since then.
+    pub(super) is_alone: bool,
 }
 
 impl Translator {
     pub(super) async fn query(&mut self, id: u64, query: Query) -> Result<(), Failure> {
         self.check_sql(&query.sql)?;
         self.apply(query.options.as_ref());
-        let was = self.enter_read_only(query.options.as_ref()).await?;
+        let was = self.enter_read_only(&query.sql, query.options.as_ref()).await?;
         let result = self.all_statements(id, &query, false).await;
         let (response, done) = self.leave_read_only(was, result).await?;
         self.conclude_response(response, &done).await
@@ -92,6 +102,7 @@ impl Translator {
                 types: Vec::new(),
                 max_rows,
                 is_last: at == last,
+                is_alone: false,
             };
             let index = u32::try_from(at).unwrap_or(u32::MAX);
             let mut response = self.response(id, index, at != last);
@@ -125,7 +136,14 @@ impl Translator {
         whole: bool,
     ) -> Result<(Response, Done), Failure> {
         let types = parameter_types(&query.params, &query.param_types);
-        let run = Run { sql: &query.sql, params: &query.params, types, max_rows, is_last: true };
+        let run = Run {
+            sql: &query.sql,
+            params: &query.params,
+            types,
+            max_rows,
+            is_last: true,
+            is_alone: true,
+        };
         let mut response = self.response(id, 0, false);
         response.set_whole(whole);
         let done = self.run(&run, &mut response).await?;
@@ -141,21 +159,43 @@ impl Translator {
     ) -> Result<Done, Failure> {
         let parameters = parameters(run.params, &run.types)?;
         let key = known::key(run.sql, &run.types);
-        let formats = match self.known.get(key) {
-            Some(formats) => formats.clone(),
-            None => {
-                let described = self.describe(run.sql, &run.types).await?;
-                let formats = self.formats(&described);
-                self.known.learn(key, formats.clone());
-                formats
+        if let Some(formats) = self.known.get(key).cloned() {
+            let result = self.run_with(run, &parameters, &formats, response).await;
+            if result.is_err() || response.rows.has_unknown {
+                // The table may have other columns by now.
+                self.known.forget(key);
             }
-        };
+            match result {
+                Err(failure) if self.may_run_again(run, &failure, response) => {
+                    self.settle().await?
+                }
+                result => return result,
+            }
+        }
+        let described = self.describe(run.sql, &run.types).await?;
+        let formats = self.formats(&described);
+        self.known.learn(key, formats.clone());
         let result = self.run_with(run, &parameters, &formats, response).await;
         if result.is_err() {
-            // The table may have other columns by now.
             self.known.forget(key);
         }
         result
+    }
+
+    /// Whether a statement has failed because its columns are others than those that were known,
+    /// and has done nothing yet.
+    pub(super) fn may_run_again(
+        &self,
+        run: &Run<'_>,
+        failure: &Failure,
+        response: &Response,
+    ) -> bool {
+        run.is_alone && is_outdated(failure) && !response.rows.is_bound && self.is_free()
+    }
+
+    /// Outside of a transaction, which an error would have ended.
+    pub(super) fn is_free(&self) -> bool {
+        self.tx() == TxStatus::Idle
     }
 
     /// Runs one statement whose columns are known.

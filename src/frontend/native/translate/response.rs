@@ -40,6 +40,10 @@ pub(super) struct Rows {
     last: usize,
     /// All rows so far.
     pub(super) total: u64,
+    /// The statement was bound, so that it may have done something.
+    pub(super) is_bound: bool,
+    /// A column has a type that was not looked up yet.
+    pub(super) has_unknown: bool,
 }
 
 impl Rows {
@@ -204,6 +208,10 @@ impl Translator {
                         let full = rows.bytes.len() >= most_bytes || rows.count >= most_rows;
                         full.then_some(Seen::Stop(Stop::Full))
                     }
+                    tag::BIND_COMPLETE => {
+                        rows.is_bound = true;
+                        None
+                    }
                     tag::ROW_DESCRIPTION if body == Some(&last.described[..]) => {
                         Some(Seen::SameColumns)
                     }
@@ -223,8 +231,13 @@ impl Translator {
             match seen {
                 Seen::SameColumns => *columns = self.last_columns.clone(),
                 Seen::Columns(infos, described) => {
-                    self.last_columns = Arc::new(self.columns(&infos, described));
-                    *columns = self.last_columns.clone();
+                    *columns = Arc::new(self.columns(&infos, described));
+                    // There is no asking now: the rows follow. The next time is better.
+                    let oids = infos.iter().map(|column| column.oid);
+                    rows.has_unknown = self.types.missing(oids).is_some();
+                    if !rows.has_unknown {
+                        self.last_columns = columns.clone();
+                    }
                 }
                 Seen::Stop(stop) => return Ok(stop),
                 Seen::Failed(body) => return Err(self.reported(Some(&body))),

@@ -5,22 +5,29 @@ use std::task::Poll;
 use std::time::Instant;
 
 use super::{Failure, Translator};
+use crate::frontend::native::errors;
 use crate::proto::backend::TxStatus;
 use crate::proto::native::{QueryOptions, Severity};
+use crate::query::controls_transaction;
 
 impl Translator {
     /// Begins to run statements that may only read, if the options say so; returns how the session
-    /// stood.
+    /// stood. In a subtransaction, so that they cannot make it one that writes.
     pub(super) async fn enter_read_only(
         &mut self,
+        sql: &str,
         options: Option<&QueryOptions>,
     ) -> Result<Option<TxStatus>, Failure> {
         if !options.is_some_and(|options| options.read_only) {
             return Ok(None);
         }
+        if controls_transaction(sql) {
+            let text = "read_only statements cannot begin, end or divide a transaction";
+            return Err(errors::refusal("25001", "VALIDATION_ERROR", text));
+        }
         let was = self.tx();
         match was {
-            TxStatus::Idle => self.command("BEGIN READ ONLY").await?,
+            TxStatus::Idle => self.command("BEGIN READ ONLY; SAVEPOINT rustydb_read_only").await?,
             _ => self.command("SAVEPOINT rustydb_read_only; SET TRANSACTION READ ONLY").await?,
         };
         Ok(Some(was))

@@ -157,7 +157,14 @@ impl Translator {
 
     async fn show(&mut self, id: u64, name: &str) -> Result<(), Failure> {
         let sql = format!("SHOW {}", setting(name)?);
-        let run = Run { sql: &sql, params: &[], types: Vec::new(), max_rows: 0, is_last: true };
+        let run = Run {
+            sql: &sql,
+            params: &[],
+            types: Vec::new(),
+            max_rows: 0,
+            is_last: true,
+            is_alone: true,
+        };
         let mut response = self.response(id, 0, false);
         let done = self.run(&run, &mut response).await?;
         self.settle().await?;

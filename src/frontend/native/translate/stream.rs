@@ -26,6 +26,10 @@ const MOST_ROWS: u32 = 100_000;
 /// than the part.
 const FETCH: u32 = 1000;
 
+/// Times that it is asked before it has answered the first of them, so that it need not wait while
+/// what it has sent is on its way to the client.
+const ASKED_AHEAD: u32 = 2;
+
 /// Bytes of a large object in one part.
 const OBJECT_PART: u64 = 64 << 10;
 
@@ -43,6 +47,9 @@ struct Stream {
     rows: Rows,
     sequence: u32,
     has_header: bool,
+    /// Rows that PostgreSQL was asked for, all together; and how often it has not answered yet.
+    asked: u64,
+    unanswered: u32,
     chunk_rows: u64,
     chunk_bytes: usize,
     /// What certainly has room in a part, but for a row that is longer by itself.
@@ -80,11 +87,13 @@ impl Translator {
             rows: Rows::default(),
             sequence: 0,
             has_header: false,
+            asked: 0,
+            unanswered: 0,
             chunk_rows: chunk_rows.into(),
             chunk_bytes: native.min(most / 2),
             most_bytes: most / 2,
         };
-        let was = self.enter_read_only(query.options.as_ref()).await?;
+        let was = self.enter_read_only(&query.sql, query.options.as_ref()).await?;
         let result = match self.stream_rows(&query, &mut stream).await {
             Ok(done) => self.settle().await.map(|()| done),
             Err(failure) => Err(failure),
@@ -111,16 +120,16 @@ impl Translator {
             most => most.into(),
         };
         self.check_cancelled()?;
-        let fetch = fetch_size(stream, most_rows);
         self.send_open(|out| {
             put_parse(out, &query.sql, &types);
             put_bind(out, &parameters, &formats);
             put_describe(out, b'P');
-            put_execute(out, fetch);
+            // Once: what has no rows could not be executed again.
+            stream.ask(out, most_rows);
             put_flush(out);
         });
         let result = self.fetch(stream, most_rows).await;
-        if result.is_err() {
+        if result.is_err() || stream.rows.has_unknown {
             self.known.forget(key);
         }
         result
@@ -142,6 +151,7 @@ impl Translator {
                     });
                 }
                 Stop::Suspended => {
+                    stream.unanswered -= 1;
                     let delivered = stream.rows.total + stream.rows.count;
                     if self.wants_end(stream.id) || delivered >= most_rows {
                         self.chunk(stream).await?;
@@ -150,9 +160,10 @@ impl Translator {
                         return Ok(Done { tag, rows: delivered });
                     }
                     self.check_cancelled()?;
-                    let fetch = fetch_size(stream, most_rows - delivered);
                     self.send_open(|out| {
-                        put_execute(out, fetch);
+                        while stream.unanswered < ASKED_AHEAD && stream.asked < most_rows {
+                            stream.ask(out, most_rows);
+                        }
                         put_flush(out);
                     });
                 }
@@ -341,10 +352,15 @@ impl Translator {
     }
 }
 
-/// As many rows as the client has got already: what a client that ends the stream does not take is
-/// then never more than what it took.
-fn fetch_size(stream: &Stream, most: u64) -> u32 {
-    let got = stream.rows.total.min(MOST_ROWS.into());
-    let fetch = stream.chunk_rows.max(FETCH.into()).max(got).min(most);
-    u32::try_from(fetch).unwrap_or(FETCH)
+impl Stream {
+    /// Asks for half as many rows as the client has got already: what a client that ends the
+    /// stream does not take is then never more than what it took.
+    fn ask(&mut self, out: &mut Vec<u8>, most_rows: u64) {
+        let got = (self.rows.total / u64::from(ASKED_AHEAD)).min(MOST_ROWS.into());
+        let left = most_rows - self.asked;
+        let rows = self.chunk_rows.max(FETCH.into()).max(got).min(left);
+        self.asked += rows;
+        self.unanswered += 1;
+        put_execute(out, u32::try_from(rows).unwrap_or(FETCH));
+    }
 }
