@@ -434,3 +434,72 @@ fn a_client_that_found_no_connection_may_try_again() {
     let tags: Vec<u8> = other.until(b'Z').iter().map(|(tag, _)| *tag).collect();
     assert_eq!(tags, b"TDCZ");
 }
+
+#[test]
+fn what_came_behind_a_request_that_found_no_connection_is_carried_out() {
+    let server = Server::builder()
+        .arg("--insecure")
+        .set("pool.max_size=1")
+        .set("pool.acquire_timeout_secs=1")
+        .start();
+    let mut holder = Wire::to(&server).ready();
+    let mut other = Wire::to(&server);
+    other.send(&usual_startup());
+    let greeting = other.until(b'Z');
+    let key = &greeting.iter().find(|m| m.0 == b'K').unwrap().1;
+    let cancel = || {
+        let body = [&80_877_102u32.to_be_bytes(), &key[..]].concat();
+        let mut wire = Wire::to(&server);
+        wire.send(&[&(body.len() as u32 + 4).to_be_bytes()[..], &body].concat());
+        assert_eq!(wire.raw_rest(), b"");
+    };
+    let prepared = |sql: &str| [extended(sql, &[]), sync()].concat();
+    for pair in [
+        [query("select 'first'"), query("select 'second'")],
+        [prepared("select 'first'"), prepared("select 'second'")],
+        [prepared("select 'first'"), query("select 'second'")],
+    ] {
+        for cancels in [false, true] {
+            holder.send(&query("begin"));
+            holder.until(b'Z');
+            other.send(&pair.concat());
+            if cancels {
+                std::thread::sleep(Duration::from_millis(200));
+                cancel();
+            }
+            let answer = other.until(b'Z');
+            let code = field(&answer[0].1, b'C');
+            assert_eq!(code, if cancels { "57014" } else { "53300" }, "{}", render(&answer));
+            holder.send(&query("rollback"));
+            holder.until(b'Z');
+            let answer = render(&other.until(b'Z'));
+            assert!(answer.contains("second") && !answer.contains("first"), "{answer}");
+        }
+    }
+}
+
+#[test]
+fn statements_whose_columns_changed_unseen_are_prepared_anew() {
+    let server = Server::builder().arg("--insecure").set("pool.max_size=1").start();
+    let mut direct = Wire::direct(&server).ready();
+    direct.values("create table unseen (a int)");
+    let mut clients = [Wire::to(&server).ready(), Wire::to(&server).ready()];
+    let select = [extended("select * from unseen", &[]), sync()].concat();
+    let columns = |wire: &mut Wire| {
+        wire.send(&select);
+        let answer = wire.until(b'Z');
+        let described = answer.iter().find(|m| m.0 == b'T');
+        described.map(|m| u16::from_be_bytes([m.1[0], m.1[1]])).ok_or(render(&answer))
+    };
+    for wire in &mut clients {
+        assert_eq!(columns(wire), Ok(1));
+        assert_eq!(columns(wire), Ok(1));
+    }
+    direct.values("alter table unseen add b int");
+    // Nobody has told: the first one meets what was prepared, and then everybody knows.
+    let first = columns(&mut clients[0]);
+    assert!(first.as_ref().is_err_and(|e| e.contains("0A000")) || first == Ok(2), "{first:?}");
+    for wire in &mut clients {
+        assert_eq!(columns(wire), Ok(2));
+    }
+}

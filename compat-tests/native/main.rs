@@ -11,6 +11,7 @@ mod batch;
 mod client;
 mod codecs;
 mod edges;
+mod known;
 mod libraries;
 mod life;
 mod login;

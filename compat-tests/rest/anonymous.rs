@@ -38,6 +38,10 @@ const DEFINITIONS: &str = "
     create policy everybodys on note for select using (owner = 'all');
     create policy own on note to authenticated
         using (owner = current_setting('request.jwt.claims')::json->>'sub');
+    create role direct login;
+    grant select on note to direct;
+    create policy owns on note to direct
+        using (owner = current_setting('request.jwt.claims', true)::json->>'sub');
     create function whoami() returns json stable language sql as
         $$ select json_build_object('current', current_user, 'session', session_user) $$;
     create table signed (at int generated always as identity, who text);
@@ -96,6 +100,20 @@ fn roles_without_log_in_are_taken_on_for_rows_and_for_nothing_else() {
     let who = |token| get(token, "/rest/v1/rpc/whoami").expect(200);
     assert_eq!(who(Some(&ann)), json!({ "current": "authenticated", "session": "authenticator" }));
     assert_eq!(who(None), json!({ "current": "anon", "session": "authenticator" }));
+
+    // Who asks is known in his transaction, too.
+    let direct = token("direct", "bob");
+    let begun = ask(server, Some(&direct), "POST", "/api/v1/transactions", &json!({})).expect(201);
+    let headers = [
+        ("authorization", format!("Bearer {direct}")),
+        ("x-transaction-id", begun["transaction_id"].to_string()),
+    ];
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    for headers in [&headers[..1], &headers] {
+        let path = "/api/v1/tables/note/rows?sort=id";
+        let answer = Api::nobody(server).send("GET", path, headers, b"");
+        assert_eq!(bodies(answer), ["his", "everybody's"]);
+    }
 
     let note = |owner: &str| json!({ "id": 9, "owner": owner, "body": "new" });
     let post = |token, note: &Value| ask(server, token, "POST", "/rest/v1/note", note);

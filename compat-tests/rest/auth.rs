@@ -170,6 +170,12 @@ fn a_key_is_good_for_what_it_says() {
     let narrow = narrow["key"].as_str().unwrap().to_owned();
     use_key(&narrow, "GET", "/api/v1/tables", Value::Null).expect(200);
     use_key(&narrow, "POST", "/api/v1/query", query.clone()).refused(403, "AUTHORIZATION_FAILED");
+    // However the path is written.
+    for path in ["rpc/now", "%72pc/now", "%72%70%63/now"] {
+        let answer = use_key(&narrow, "GET", &format!("/rest/v1/{path}"), Value::Null);
+        assert_eq!(answer.status, 403, "{path}: {}", answer.text);
+    }
+    assert_eq!(use_key(&narrow, "GET", "/rest/v1/rpc%2Fnow", Value::Null).status, 404);
     use_key(&narrow, "POST", "/api/v1/auth/api-keys", json!({ "name": "x" }))
         .refused(403, "AUTHORIZATION_FAILED");
     let elsewhere = json!({ "name": "elsewhere", "addresses": ["10.0.0.0/8"] });

@@ -263,11 +263,21 @@ fn bodies_are_decompressed_within_their_limit() {
         let bomb = packed(coding, body(10_000_000).as_bytes());
         assert!(bomb.len() < 20_000, "{coding} {}", bomb.len());
         send(coding, &bomb).refused(413, "PAYLOAD_TOO_LARGE");
+        // In two parts, each compressed by itself; what follows them is no part of it.
+        let (text, half) = (body(15_000), 7_000);
+        let parts = [&text.as_bytes()[..half], &text.as_bytes()[half..]];
+        let two = parts.map(|part| packed(coding, part)).concat();
+        if coding != "br" {
+            assert_eq!(send(coding, &two).expect(200)["rows"][0]["n"], 15_000, "{coding}");
+        }
+        let more = [packed(coding, text.as_bytes()), b"more of it".to_vec()].concat();
+        send(coding, &more).refused(400, "VALIDATION_ERROR");
         let whole = packed(coding, body(15_000).as_bytes());
         send(coding, &whole[..whole.len() / 2]).refused(400, "VALIDATION_ERROR");
         send(coding, b"this is not compressed").refused(400, "VALIDATION_ERROR");
     }
     assert_eq!(send("identity", body(3).as_bytes()).status, 200);
+    assert_eq!(send("X-GZip", &packed("gzip", body(3).as_bytes())).status, 200);
     for unknown in ["compress", "gzip, br", "x"] {
         send(unknown, body(3).as_bytes()).refused(415, "UNSUPPORTED_MEDIA_TYPE");
     }
@@ -436,6 +446,9 @@ fn a_post_that_comes_again_is_done_once() {
     assert_eq!(again.header("content-type"), first.header("content-type"));
     assert_ne!(again.header("x-request-id"), first.header("x-request-id"));
     insert("one", "b").refused(422, "VALIDATION_ERROR");
+    let other_form = [("idempotency-key", "one"), ("accept", "text/csv")];
+    let sql = "insert into once (what) values ('a') returning id";
+    query(&api, &other_form, sql).refused(422, "VALIDATION_ERROR");
     insert("two", "b").expect(200);
     assert_eq!(count(), 2);
     // An error is an answer, too.

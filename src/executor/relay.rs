@@ -61,6 +61,8 @@ pub enum Pause {
     Released,
     /// The client holds a pooled session and has not asked for anything for too long.
     Thinks,
+    /// A batch that was refused is over: the client is to be told that it may go on.
+    Skipped,
     /// The client said goodbye, and everything before it is done.
     Terminated,
     /// The client is gone without a goodbye.
@@ -122,6 +124,12 @@ impl Client {
                 }
                 Step::Begin { tag: tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL, .. } => {
                     self.discard(HEADER);
+                }
+                Step::Begin { tag: tag::SYNC, body: 0 } if self.skipping => {
+                    self.skipping = false;
+                    self.discard(HEADER);
+                    self.has_ahead = !self.inbound.is_empty();
+                    return Ok(First::Skipped);
                 }
                 Step::Begin { tag, .. } if self.skipping && tag != tag::SYNC => {
                     self.discard(HEADER);
@@ -207,6 +215,8 @@ pub fn leave(lease: &mut Option<Lease>, mux: &mut Mux) {
 enum First {
     Incomplete,
     Request,
+    /// The end of a batch that was refused.
+    Skipped,
     Goodbye,
 }
 
@@ -502,6 +512,7 @@ impl Relay<'_, '_> {
     fn find_backend(&mut self) -> Result<bool, Pause> {
         match self.client.first_request().map_err(Pause::Fatal)? {
             First::Incomplete => return Ok(false),
+            First::Skipped => return Err(Pause::Skipped),
             First::Goodbye => return Err(Pause::Terminated),
             First::Request => {}
         }

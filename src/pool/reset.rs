@@ -83,7 +83,10 @@ impl Pool {
 }
 
 /// Ends the transaction, if there is one, and forgets all session state. Returns when PostgreSQL
-/// has answered exactly this, so that no reply of the session before can be taken for it.
+/// has answered exactly this, so that no reply of the session before can be taken for it. The Sync
+/// brings to light what comes without being asked: a `statement_timeout` of the session that goes
+/// off at the end of DISCARD ALL is reported when PostgreSQL reads the next message
+/// (`ProcessInterrupts`).
 pub(super) async fn discard_all(conn: &mut BackendConn) -> Result<(), Error> {
     let mut batch = bytes::BytesMut::new();
     let mut queries = vec![frontend::tag::QUERY];
@@ -92,6 +95,10 @@ pub(super) async fn discard_all(conn: &mut BackendConn) -> Result<(), Error> {
         queries.push(frontend::tag::QUERY);
     }
     frontend::query("DISCARD ALL", &mut batch).map_err(Error::internal)?;
+    let mut sync = Vec::new();
+    frontend::put_sync(&mut sync);
+    batch.extend_from_slice(&sync);
+    queries.push(frontend::tag::SYNC);
     conn.send(&batch, &queries).await?;
     let mut discarded = false;
     loop {

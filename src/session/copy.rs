@@ -17,11 +17,9 @@ impl Session {
         self.work = Some(admitted);
         self.attach_typed().await?;
         let mut text = String::new();
-        if !self.is_in_transaction() {
-            for (name, value) in settings {
-                let (name, value) = (quote_literal(name), quote_literal(value));
-                text += &format!("SELECT pg_catalog.set_config({name}, {value}, true);");
-            }
+        for (name, value) in settings {
+            let (name, value) = (quote_literal(name), quote_literal(value));
+            text += &format!("SELECT pg_catalog.set_config({name}, {value}, true);");
         }
         // Statements that are sent together are one transaction.
         text += sql;

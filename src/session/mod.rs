@@ -265,6 +265,14 @@ impl Session {
                     }
                 }
                 Pause::Held => continue,
+                Pause::Skipped => {
+                    let mut ready = Vec::new();
+                    put_ready(&mut ready);
+                    match tell(client, &ready).await {
+                        true => continue,
+                        false => ("client_gone", End::Closed),
+                    }
+                }
                 Pause::Released => {
                     self.release_pooled();
                     continue;
@@ -538,7 +546,12 @@ async fn refuse(client: &mut Client, error: &Error) -> bool {
     if relay::drop_request(client) == Dropped::Whole {
         put_ready(&mut answer);
     }
-    let sent = tokio::time::timeout(ANSWER_LIMIT, client.stream.write_all(&answer)).await;
+    tell(client, &answer).await
+}
+
+/// Writes an answer of ours; false = the client does not take it.
+async fn tell(client: &mut Client, answer: &[u8]) -> bool {
+    let sent = tokio::time::timeout(ANSWER_LIMIT, client.stream.write_all(answer)).await;
     sent.is_ok_and(|written| written.is_ok())
 }
 

@@ -185,6 +185,15 @@ impl Mux {
         }
     }
 
+    /// Whether what is on the connection under the client's name is what the client means by it.
+    pub(super) fn is_own(&self, name: &[u8]) -> bool {
+        self.own.contains(name) && !self.is_stand_in(name)
+    }
+
+    fn is_stand_in(&self, name: &[u8]) -> bool {
+        self.stand_ins.iter().any(|one| *one.name == *name)
+    }
+
     /// The connection does not have a statement under the client's name after all.
     pub(super) fn is_not_there(&mut self, name: &[u8]) {
         self.own.remove(name);
@@ -245,21 +254,30 @@ impl Mux {
             }
             conn.statements.clear();
         }
+        let taken_now = self.takes_away == conn.expect.batch();
         for (name, statement) in self.named.iter() {
             let refers = |reference: &&Reference| reference.name().as_bytes() == name;
             let reference = class.refers_to.iter().find(refers);
             // Within a batch a failure of ours is the client's.
-            if self.own.contains(name) || (reference.is_none() && !(lists && between)) {
+            if reference.is_none() && !(lists && between) {
                 continue;
+            }
+            let runs = lists || matches!(reference, Some(Reference::Executes(_)));
+            if self.own.contains(name) {
+                // What was only to be taken away is run after all, if it was not.
+                let is_it = |one: &StandIn| *one.name == *name;
+                let at = self.stand_ins.iter().position(is_it).filter(|_| runs && !taken_now);
+                let Some(at) = at else { continue };
+                self.stand_ins.swap_remove(at);
+                injected.close(name);
             }
             if let Some(at) = conn.leftovers.iter().position(|left| **left == *name) {
                 conn.leftovers.swap_remove(at);
                 injected.close(name);
             }
             // It need only be there, to be taken away or to be in the way.
-            let goes = !lists && !matches!(reference, Some(Reference::Executes(_)));
-            injected.parse(name, if goes { EMPTY_STATEMENT } else { &statement.body });
-            if goes {
+            injected.parse(name, if runs { &statement.body } else { EMPTY_STATEMENT });
+            if !runs {
                 self.stand_ins.push(StandIn { batch: None, name: name.into() });
             }
             self.own.insert(name.into());

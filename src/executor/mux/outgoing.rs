@@ -498,7 +498,10 @@ impl Mux {
             return later(conn);
         }
         let known = if length == 0 { self.unnamed.clone() } else { self.statement(name).cloned() };
-        let is_own = length > 0 && self.own.contains(key(name));
+        // One that this batch takes away is gone, or the batch has failed.
+        let is_own = length > 0
+            && (self.is_own(key(name))
+                || self.own.contains(key(name)) && self.takes_away == conn.expect.batch());
         let Some(statement) = known else {
             if length == 0 && conn.unnamed.take().is_some() {
                 // It is somebody else's; PostgreSQL must find none.
@@ -600,7 +603,7 @@ impl Mux {
             && self.takes_away < conn.expect.batch()
             && conn.expect.pending() > 0
             && self.named.contains(name)
-            && !self.own.contains(name)
+            && !self.is_own(name)
     }
 
     /// Whether SQL must wait for the batches that were sent: the statements that it refers to have
@@ -612,7 +615,7 @@ impl Mux {
         }
         let is_ours = |reference: &Reference| {
             let name = reference.name().as_bytes();
-            let is_there = self.named.contains(name) && !self.own.contains(name);
+            let is_there = self.named.contains(name) && !self.is_own(name);
             is_there || conn.expect.is_in_doubt(|entry| entry.changes(name))
         };
         class.effects.has(Effects::LISTS_STATEMENTS) || class.refers_to.iter().any(is_ours)

@@ -221,7 +221,8 @@ pub fn status_of_sqlstate(state: &str, is_anonymous: bool) -> u16 {
         "PT404" => 404,
         _ if state.starts_with("PT") => {
             let status = state[2..].parse().unwrap_or(500);
-            if (100..600).contains(&status) { status } else { 500 }
+            // What is only informational is no answer.
+            if (200..600).contains(&status) { status } else { 500 }
         }
         _ => match state.get(..2).unwrap_or("") {
             "08" | "53" => 503,

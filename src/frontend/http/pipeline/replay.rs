@@ -270,7 +270,8 @@ async fn keyed(
     let bytes = read_body(body, door).await?;
     let mut headers = Vec::new();
     for name in ASKS {
-        for value in parts.headers.get_all(name) {
+        // `*/*` is what is meant without it (RFC 9110, 12.5.1).
+        for value in parts.headers.get_all(name).iter().filter(|value| *value != "*/*") {
             headers.extend([name.as_bytes(), b": ", value.as_bytes(), b"\n"].concat());
         }
     }

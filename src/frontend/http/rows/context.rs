@@ -25,9 +25,6 @@ const HIDDEN: [&str; 10] = [
     "transfer-encoding",
 ];
 
-/// The setting with the claims of who asks.
-pub const CLAIMS: &str = "request.jwt.claims";
-
 /// Settings of the transaction of a statement.
 #[derive(Debug, Default)]
 pub struct Settings<'a>(Vec<(&'static str, Cow<'a, str>)>);
@@ -41,7 +38,12 @@ impl<'a> Settings<'a> {
             Some(_) => settings.with("role", identity.role.as_str()),
             None => settings,
         };
-        settings.with(CLAIMS, claims_of(identity))
+        settings.with("request.jwt.claims", claims_of(identity))
+    }
+
+    /// Who he is, and nothing else.
+    pub fn claims(identity: &'a Identity) -> Self {
+        Self::default().with("request.jwt.claims", claims_of(identity))
     }
 
     /// One more.

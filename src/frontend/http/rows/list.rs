@@ -121,12 +121,13 @@ pub fn count(parameters: &mut Parameters) -> Result<Count> {
     })
 }
 
-/// The settings of a statement of this API. What lasts to the end of a transaction is its owner's.
+/// The settings of a statement of this API. What lasts to the end of a transaction is its owner's,
+/// but for who asks.
 pub fn settings<'c>(caller: &'c Caller, hold: &Hold) -> Settings<'c> {
-    if !hold.is_own() {
-        return Settings::default();
+    match hold.is_own() {
+        true => Settings::of(&caller.identity),
+        false => Settings::claims(&caller.identity),
     }
-    Settings::of(&caller.identity)
 }
 
 /// Whether there are related rows among the results.

@@ -16,7 +16,6 @@ pub mod rest;
 mod stream;
 pub mod uri;
 
-use context::CLAIMS;
 pub use context::{Settings, headers_of};
 use stream::first_value;
 pub use stream::{Sink, Stream};
@@ -142,15 +141,14 @@ async fn begin(door: &HttpDoor, hold: &mut Hold, job: &Job<'_>) -> Result<Arc<Kn
     let session = hold.session()?;
     session.ended_by("error");
     let known = ready(door, session, job.statement).await?;
-    let mut settings = job.settings.pairs();
-    // What lasts to the end of a transaction is its owner's, but for who he is.
-    settings.retain(|(name, _)| is_own || *name == CLAIMS);
+    let settings = job.settings.pairs();
     match is_own && job.in_transaction {
         true => session.begin_with(&settings),
         false => session.run_with(&settings),
     }
     let begun = session.execute_params(values(job.statement)).await;
     if !is_own {
+        // What its owner runs then begins with nothing of ours.
         session.run_with(&[]);
     }
     begun?;
@@ -171,7 +169,9 @@ async fn value_of(
     session.ended_by("error");
     ready(door, session, statement).await?;
     session.run_with(&settings.pairs());
-    session.execute_params(values(statement)).await?;
+    let begun = session.execute_params(values(statement)).await;
+    session.run_with(&[]);
+    begun?;
     let longest = door.config.now().api.max_row_size.len();
     let mut value = None;
     loop {

@@ -113,7 +113,7 @@ impl Translator {
             Err(mut failure) => {
                 // The table may have other columns by now.
                 self.forget_formats(statement);
-                if is_outdated(&failure) && !response.rows.is_bound {
+                if is_outdated(&failure, &response) {
                     self.settle().await?;
                     if self.is_free() {
                         return Ok(Sent::Again);

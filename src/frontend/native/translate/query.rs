@@ -15,11 +15,16 @@ use crate::query::statements;
 /// What a SimpleReply with rows begins with.
 const SIMPLE_REPLY: u32 = 28;
 
-/// What PostgreSQL says of a Bind to columns that are others by now: their number is another, a
-/// type has no binary form, or a prepared statement would have to give them.
-pub(super) fn is_outdated(failure: &Failure) -> bool {
-    failure.severity == Severity::Error
-        && matches!(failure.sqlstate.as_str(), "08P01" | "42883" | "0A000")
+/// Whether PostgreSQL has refused a Bind because the columns are others by now: their number is
+/// another, or a prepared statement would have to give them. That a type has no binary form it says
+/// with the first row; what was done before is undone then.
+pub(super) fn is_outdated(failure: &Failure, response: &Response) -> bool {
+    let is_refused = match failure.sqlstate.as_str() {
+        "08P01" | "0A000" => !response.rows.is_bound,
+        "42883" => failure.message.starts_with("no binary output function"),
+        _ => false,
+    };
+    is_refused && failure.severity == Severity::Error
 }
 
 /// One statement and what it runs with.
@@ -183,14 +188,14 @@ impl Translator {
     }
 
     /// Whether a statement has failed because its columns are others than those that were known,
-    /// and has done nothing yet.
+    /// and has done nothing.
     pub(super) fn may_run_again(
         &self,
         run: &Run<'_>,
         failure: &Failure,
         response: &Response,
     ) -> bool {
-        run.is_alone && is_outdated(failure) && !response.rows.is_bound && self.is_free()
+        run.is_alone && is_outdated(failure, response) && self.is_free()
     }
 
     /// Outside of a transaction, which an error would have ended.

@@ -195,7 +195,7 @@ impl Translator {
         check_pooling(&class, Some(purity), &tag)
             .map_err(|error| Box::new(errors::of_error(&error, Severity::Error)))?;
         let is_pooled = self.is_pooled();
-        if !is_pooled && purity != "any" {
+        if !is_pooled {
             self.discard_all().await?;
         }
         // In one request, which a session that is held still serves: another connection for it

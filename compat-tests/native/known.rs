@@ -1,0 +1,133 @@
+//! Statements that were known before: what they may do, and tables that are others by now.
+
+use rustydb_client::protocol::frame::flags::MORE;
+use rustydb_client::protocol::*;
+
+use crate::client::{Wire, query};
+use crate::open;
+
+const BEGIN: Message = Message::Begin { isolation: None, read_only: None, deferrable: None };
+const ROLLBACK: Message = Message::Rollback { to_savepoint: None, and_chain: false };
+
+#[test]
+fn what_may_only_read_cannot_leave_that() {
+    let mut wire = Wire::open(open());
+    wire.rows("DROP TABLE IF EXISTS native_escape", vec![]);
+    wire.rows("CREATE TABLE native_escape (a int)", vec![]);
+    let reading = |sql: &str| {
+        let options = QueryOptions {
+            timeout_ms: 0,
+            max_rows: 0,
+            read_only: true,
+            traceparent: None,
+            tracestate: None,
+        };
+        Message::Query(Box::new(Query {
+            sql: sql.into(),
+            params: vec![],
+            param_types: vec![],
+            options: Some(options),
+        }))
+    };
+    let insert = "INSERT INTO native_escape VALUES (1)";
+    for in_transaction in [false, true] {
+        for (before, state) in [
+            ("commit", "25001"),
+            ("/* x */ ROLLBACK; BEGIN", "25001"),
+            ("prepare transaction 'x'", "25001"),
+            ("set transaction read write", "25001"),
+            ("set transaction_read_only = off", "25001"),
+            ("select set_config('transaction_read_only', 'off', true)", "25001"),
+            ("select 1", "25006"),
+        ] {
+            if in_transaction {
+                wire.one(&BEGIN);
+            }
+            let error = wire.refused(&reading(&format!("{before}; {insert}")));
+            assert_eq!(error.sqlstate, state, "{before}: {}", error.message);
+            if in_transaction {
+                wire.one(&ROLLBACK);
+            }
+        }
+    }
+    assert_eq!(wire.rows("SELECT count(*) FROM native_escape", vec![]), [[Value::Int8(0)]]);
+}
+
+#[test]
+fn known_statements_follow_their_tables() {
+    let (mut wire, mut other) = (Wire::open(open()), Wire::open(open()));
+    wire.rows("DROP TABLE IF EXISTS native_follows", vec![]);
+    wire.rows("DROP TYPE IF EXISTS native_mood", vec![]);
+    wire.rows("CREATE TABLE native_follows (a int)", vec![]);
+    wire.rows("INSERT INTO native_follows VALUES (1)", vec![]);
+    let table = "SELECT * FROM native_follows";
+    let name = "follows".to_owned();
+    let prepare =
+        Prepared::Prepare { name: name.clone(), sql: table.into(), param_types: Vec::new() };
+    wire.one(&Message::PreparedStatement(prepare));
+    let execute =
+        Message::PreparedStatement(Prepared::Execute { name, params: vec![], options: None });
+    let names = |reply: &Message| match reply {
+        Message::QueryResponse(response) => {
+            let named = |c: &Column| format!("{} {}", c.name, c.type_name);
+            let values = response.rows[0].iter().map(|value| format!("{value:?}"));
+            response.columns.iter().map(named).chain(values).collect::<Vec<_>>().join(", ")
+        }
+        other => panic!("{other:?}"),
+    };
+    let query = query(table, vec![]);
+    for request in [&query, &execute] {
+        assert_eq!(names(&wire.one(request)), "a int4, Int4(1)");
+    }
+    // No binary form; another number of columns: the first time is as good as any.
+    other.rows("ALTER TABLE native_follows ADD b aclitem", vec![]);
+    for request in [&query, &execute] {
+        assert_eq!(names(&wire.one(request)), "a int4, b aclitem, Int4(1), Null");
+    }
+    other.rows("ALTER TABLE native_follows ADD c int", vec![]);
+    // Behind others that are sent before it is answered.
+    for id in 100..103 {
+        wire.send(id, 0, &execute);
+    }
+    for id in 100..103 {
+        let reply = wire.all_of(id).remove(0);
+        assert_eq!(names(&reply), "a int4, b aclitem, c int4, Int4(1), Null, Null");
+    }
+    other.rows("ALTER TABLE native_follows DROP b, DROP c", vec![]);
+    other.rows("CREATE TYPE native_mood AS ENUM ('x', 'y')", vec![]);
+    other.rows("ALTER TABLE native_follows ADD m native_mood DEFAULT 'y'", vec![]);
+    for request in [&query, &execute] {
+        wire.one(request);
+        let text = "a int4, m native_mood, Int4(1), Text(\"y\")";
+        assert_eq!(names(&wire.one(request)), text);
+    }
+}
+
+#[test]
+fn conflicts_are_skipped_in_a_table_with_generated_columns() {
+    let mut wire = Wire::open(open());
+    wire.rows("DROP TABLE IF EXISTS native_skips", vec![]);
+    let sql = "CREATE TABLE native_skips (a int4 PRIMARY KEY, \
+               twice int4 GENERATED ALWAYS AS (a * 2) STORED, \
+               i int4 GENERATED ALWAYS AS IDENTITY)";
+    wire.rows(sql, vec![]);
+    let start = |on_conflict| {
+        let (schema, table, columns) = (None, "native_skips".into(), Vec::new());
+        Message::BulkInsert(Bulk::Start { schema, table, columns, on_conflict })
+    };
+    let row = |a, i| vec![Value::Int4(a), Value::Int4(i)];
+    for (id, on_conflict, first, added) in
+        [(201, OnConflict::Fail, 1, 2), (202, OnConflict::Skip, 2, 1)]
+    {
+        wire.send(id, MORE, &start(on_conflict));
+        let rows = vec![row(first, 10), row(first + 1, 20)];
+        wire.send(id, MORE, &Message::BulkInsert(Bulk::Rows { sequence: 0, rows }));
+        wire.send(id, 0, &Message::BulkInsert(Bulk::End));
+        match &wire.all_of(id)[0] {
+            Message::Ok { affected_rows, .. } => assert_eq!(*affected_rows, added),
+            other => panic!("{other:?}"),
+        }
+    }
+    let rows = wire.rows("SELECT a, twice, i FROM native_skips WHERE a = 3", vec![]);
+    assert_eq!(rows, [[Value::Int4(3), Value::Int4(6), Value::Int4(20)]]);
+}
