@@ -57,7 +57,7 @@ fn what_may_only_read_cannot_leave_that() {
 fn known_statements_follow_their_tables() {
     let (mut wire, mut other) = (Wire::open(open()), Wire::open(open()));
     wire.rows("DROP TABLE IF EXISTS native_follows", vec![]);
-    wire.rows("DROP TYPE IF EXISTS native_mood", vec![]);
+    wire.rows("DROP TYPE IF EXISTS native_humour", vec![]);
     wire.rows("CREATE TABLE native_follows (a int)", vec![]);
     wire.rows("INSERT INTO native_follows VALUES (1)", vec![]);
     let table = "SELECT * FROM native_follows";
@@ -94,11 +94,11 @@ fn known_statements_follow_their_tables() {
         assert_eq!(names(&reply), "a int4, b aclitem, c int4, Int4(1), Null, Null");
     }
     other.rows("ALTER TABLE native_follows DROP b, DROP c", vec![]);
-    other.rows("CREATE TYPE native_mood AS ENUM ('x', 'y')", vec![]);
-    other.rows("ALTER TABLE native_follows ADD m native_mood DEFAULT 'y'", vec![]);
+    other.rows("CREATE TYPE native_humour AS ENUM ('x', 'y')", vec![]);
+    other.rows("ALTER TABLE native_follows ADD m native_humour DEFAULT 'y'", vec![]);
     for request in [&query, &execute] {
         wire.one(request);
-        let text = "a int4, m native_mood, Int4(1), Text(\"y\")";
+        let text = "a int4, m native_humour, Int4(1), Text(\"y\")";
         assert_eq!(names(&wire.one(request)), text);
     }
 }

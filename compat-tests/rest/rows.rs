@@ -33,6 +33,7 @@ const SCHEMA: &str = r#"
     INSERT INTO lib."odd ""one""" VALUES (1, 'x'), (2, 'y');
     SELECT setval('lib.books_id_seq', 1000);
     CREATE DOMAIN lib.mark AS text DEFAULT 'none' NOT NULL;
+    CREATE TABLE lib.pieces (id int PRIMARY KEY, parts bytea[]);
     CREATE TABLE lib.things (id int PRIMARY KEY, bytes bytea, mark lib.mark, note text DEFAULT 'new');
     CREATE TABLE lib.lines (line text);
     CREATE TABLE lib.moving (id int PRIMARY KEY, first text, second text);
@@ -366,6 +367,17 @@ fn what_is_read_can_be_written_back() {
     api.send("PATCH", one, &other, b"{}").refused(412, "PRECONDITION_FAILED");
     let none = "/api/v1/tables/things/rows/77?schema=lib";
     api.send("PATCH", none, &other[1..], b"{}").refused(404, "NOT_FOUND");
+    let two = [
+        json!({ "id": 1, "parts": ["AP8=", null, ""] }),
+        json!({ "id": 2, "parts": [] }),
+        json!({ "id": 3, "parts": null }),
+    ];
+    let written = api.post(&rows("pieces", "returning=*"), json!(two)).expect(201);
+    assert_eq!(written["items"], json!(two));
+    let seen = guarded().psql("select parts from lib.pieces where id = 1");
+    assert!(seen.stdout.contains(r#"{"\\x00ff",NULL,"\\x"}"#), "{}", seen.stdout);
+    let deep = json!({ "id": 4, "parts": [["AP8="], ["AP8="]] });
+    api.post(&rows("pieces", ""), deep).refused(400, "VALIDATION_ERROR");
     api.post(&rows("things", ""), json!({ "id": 9, "bytes": "#" }))
         .refused(400, "VALIDATION_ERROR");
 }

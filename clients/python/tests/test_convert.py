@@ -112,6 +112,14 @@ class ConvertTest(unittest.TestCase):
             ([1, 0.5], [1.0, 0.5]),
             (rustydb.INFINITY, "infinity"),
             (-rustydb.INFINITY, "-infinity"),
+            (
+                [datetime.date(2026, 1, 1), rustydb.INFINITY, None],
+                [datetime.date(2026, 1, 1), rustydb.INFINITY, None],
+            ),
+            (
+                Range(datetime.datetime(2026, 1, 1, tzinfo=UTC), rustydb.INFINITY),
+                Range(datetime.datetime(2026, 1, 1, tzinfo=UTC), rustydb.INFINITY),
+            ),
             (Range(), "(,)"),
             (Range(empty=True), "empty"),
             (rustydb.Multirange(), "{}"),

@@ -70,6 +70,11 @@ pub(super) struct Injected {
 }
 
 impl Injected {
+    fn new(conn: &ConnState) -> Self {
+        let open = conn.tx != TxStatus::Idle;
+        Self { between: conn.expect.is_between(), open, messages: Vec::new() }
+    }
+
     fn close(&mut self, name: &[u8]) {
         let mut bytes = Vec::new();
         put_close(&mut bytes, name);
@@ -238,22 +243,27 @@ impl Mux {
         Some(all.without(Effects::PREPARE.and(Effects::EXECUTES)))
     }
 
+    /// The messages that take our own statements away, which nobody is to see.
+    pub(super) fn without_ours(conn: &mut ConnState) -> Injected {
+        let mut injected = Injected::new(conn);
+        for name in conn.statements.names() {
+            injected.close(name.as_bytes());
+        }
+        conn.statements.clear();
+        injected
+    }
+
     /// The messages that put the statements to which SQL is about to refer on the connection under
     /// the client's names, and how each is answered. Between two requests one that cannot be
     /// prepared any more does no harm; within a batch only those that are run are prepared.
     pub(super) fn under_own_names(&mut self, conn: &mut ConnState, class: &Class) -> Injected {
         let between = conn.expect.is_between();
-        let open = conn.tx != TxStatus::Idle;
         let lists = class.effects.has(Effects::LISTS_STATEMENTS);
-        let mut injected = Injected { between, open, messages: Vec::new() };
+        let mut injected = match lists {
+            true => Self::without_ours(conn),
+            false => Injected::new(conn),
+        };
         self.native |= class.effects.has(Effects::PREPARE);
-        if lists {
-            // Ours must not be seen.
-            for name in conn.statements.names() {
-                injected.close(name.as_bytes());
-            }
-            conn.statements.clear();
-        }
         let taken_now = self.takes_away == conn.expect.batch();
         for (name, statement) in self.named.iter() {
             let refers = |reference: &&Reference| reference.name().as_bytes() == name;

@@ -18,17 +18,19 @@ pub(super) struct Columns {
     bound: Option<Arc<Statement>>,
     /// A look has shown that this one has other columns now.
     changed: Option<Arc<Statement>>,
-    /// What had been defined when the statement was read that was bound last.
+    /// What had been defined when the statement was read that was last bound or described.
     definitions: u64,
 }
 
 impl Mux {
-    /// A portal is bound to a statement: the unnamed one, or another.
-    pub(super) fn bound(&mut self, statement: &Arc<Statement>, unnamed: bool) {
+    /// The unnamed portal is bound to a statement.
+    pub(super) fn bound(&mut self, statement: &Arc<Statement>) {
+        self.columns.bound = statement.is_undescribed().then(|| statement.clone());
+    }
+
+    /// A statement is bound or described: PostgreSQL may refuse that.
+    pub(super) fn looked_up(&mut self, statement: &Statement) {
         self.columns.definitions = statement.world.definitions;
-        if unnamed {
-            self.columns.bound = statement.is_undescribed().then(|| statement.clone());
-        }
     }
 
     /// PostgreSQL has refused to give a prepared statement other columns. What is known of the

@@ -512,8 +512,11 @@ impl Mux {
             }
             return Goes::Now;
         };
+        self.looked_up(&statement);
         if runs {
-            self.bound(&statement, at == 1);
+            if at == 1 {
+                self.bound(&statement);
+            }
             if statement.class.may_set() {
                 values(&message.body()[at + length + 1..])
                     .filter_map(custom_name)
@@ -623,7 +626,14 @@ impl Mux {
 
     /// Prepares for SQL that refers to prepared statements by the client's names.
     fn refer_by_name(&mut self, conn: &mut ConnState, message: &mut Message<'_>, class: &Class) {
-        if class.effects.has(REFERS) && conn.tx != TxStatus::Failed {
+        let lists = class.effects.has(Effects::LISTS_STATEMENTS);
+        if conn.tx == TxStatus::Failed {
+            // Nothing can be prepared; a ROLLBACK may stand before what lists them.
+            if lists {
+                let batch = Self::without_ours(conn).send(conn);
+                message.put_before(&batch);
+            }
+        } else if class.effects.has(REFERS) {
             let batch = self.under_own_names(conn, class).send(conn);
             message.put_before(&batch);
             self.stand_ins_go_with(conn.expect.batch());

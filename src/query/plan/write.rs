@@ -41,6 +41,8 @@ struct Values {
     partial: Vec<usize>,
     /// Those whose values are bytes in base64.
     base64: Vec<usize>,
+    /// Those whose values are arrays of such.
+    base64_arrays: Vec<usize>,
 }
 
 /// Resolves what is asked to be done to a table.
@@ -120,6 +122,7 @@ fn values(schema: &Schema, table: &Table, payload: &Payload) -> Result<Values, P
         defaults: Vec::new(),
         partial: Vec::new(),
         base64: Vec::new(),
+        base64_arrays: Vec::new(),
     };
     for name in &payload.columns {
         let at = column_at(table, name)?;
@@ -134,8 +137,12 @@ fn values(schema: &Schema, table: &Table, payload: &Payload) -> Result<Values, P
             }
             true => values.defaults.push(at),
         }
-        if payload.base64 && schema.base_type(table.columns[at].type_oid) == oid::BYTEA {
-            values.base64.push(at);
+        if payload.base64 {
+            match schema.base_type(table.columns[at].type_oid) {
+                oid::BYTEA => values.base64.push(at),
+                oid::BYTEA_ARRAY => values.base64_arrays.push(at),
+                _ => {}
+            }
         }
     }
     Ok(values)
@@ -322,11 +329,30 @@ impl WritePlan {
 impl Values {
     /// The value that the body names.
     fn given(&self, out: &mut Statement, table: &Table, at: usize) {
+        if self.base64_arrays.contains(&at) {
+            return array_of_base64(out, &table.columns[at].name);
+        }
         let is_base64 = self.base64.contains(&at);
         out.push(if is_base64 { "pg_catalog.decode(" } else { "" });
         out.column("b", &table.columns[at].name);
         out.push(if is_base64 { ", 'base64')" } else { "" });
     }
+}
+
+/// An array of bytes, in base64 each. One of several dimensions is refused: its text is no base64.
+fn array_of_base64(out: &mut Statement, name: &Name) {
+    let mut part = |before: &str, after: &str| {
+        out.push(before);
+        out.column("b", name);
+        out.push(after);
+    };
+    part("CASE WHEN ", " IS NULL THEN NULL");
+    part(" WHEN pg_catalog.array_ndims(", ") > 1");
+    part(" THEN ARRAY[pg_catalog.decode(", "::pg_catalog.text, 'base64')]");
+    part(
+        " ELSE ARRAY(SELECT pg_catalog.decode(u.v, 'base64') FROM pg_catalog.unnest(",
+        ") WITH ORDINALITY AS u(v, n) ORDER BY u.n) END",
+    );
 }
 
 /// `"a" type, "b" type)`
@@ -338,6 +364,7 @@ fn record(writer: &mut Writer<'_>, table: &Table, values: &Values) -> Result<(),
         writer.out.push(" ");
         let type_oid = match () {
             () if values.base64.contains(at) => oid::TEXT,
+            () if values.base64_arrays.contains(at) => oid::TEXT_ARRAY,
             // A domain may not allow that there is none, before the default takes its place.
             () if values.partial.contains(at) => writer.schema.base_type(column.type_oid),
             () => column.type_oid,

@@ -241,6 +241,8 @@ pub mod oid {
     pub const JSON: u32 = 114;
     /// `xml`.
     pub const XML: u32 = 142;
+    /// `bytea[]`.
+    pub const BYTEA_ARRAY: u32 = 1001;
     /// `text[]`.
     pub const TEXT_ARRAY: u32 = 1009;
     /// `record`.

@@ -72,6 +72,15 @@ _MICROSECOND = datetime.timedelta(microseconds=1)
 _DAY = 86_400_000_000
 _I32 = (-(1 << 31), (1 << 31) - 1)
 _I64 = (-(1 << 63), (1 << 63) - 1)
+# What stands for infinity among values of a kind.
+_INFINITE = {
+    kind: {"-infinity": low, "infinity": high}
+    for kind, (low, high) in (
+        (Kind.DATE, _I32),
+        (Kind.TIMESTAMP, _I64),
+        (Kind.TIMESTAMPTZ, _I64),
+    )
+}
 
 
 def _infinity(number: int, limits: tuple[int, int]) -> Infinity | None:
@@ -331,6 +340,16 @@ def _common(values: list[Value]) -> tuple[int, list[Value]]:
     if len(present) > 1 and present <= set(_NUMBERS):
         widest = max(present, key=_NUMBERS.index)
         values = [_widen(value, widest) for value in values]
+    if len(present) == 2 and Kind.TEXT in present:
+        # An infinity has no type of its own.
+        (kind,) = present - {Kind.TEXT}
+        infinite = _INFINITE.get(kind, {})
+        values = [
+            Value(kind, infinite[value.data])
+            if value.kind == Kind.TEXT and value.data in infinite
+            else value
+            for value in values
+        ]
     oids = {element_oid(value) for value in values if value.kind != Kind.NULL}
     if len(oids) > 1:
         raise TypeError("the elements of an array have different types")
