@@ -24,6 +24,8 @@ pub struct Statement {
     pub raw: bool,
     /// Digest of its columns, as somebody was told of them; 0 = nobody has asked.
     columns: AtomicU64,
+    /// The last version of the names with which it was read again, and does nothing; 0 = none.
+    quiet: AtomicU64,
 }
 
 /// What a text meant when it was read.
@@ -43,13 +45,24 @@ const NO_COLUMNS: u64 = 1;
 impl Statement {
     /// One that sessions may share.
     pub fn new(body: Box<[u8]>, hash: u64, world: World, class: Class) -> Self {
-        Self { body, world, hash, class, raw: false, columns: AtomicU64::new(0) }
+        let (columns, quiet) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { body, world, hash, class, raw: false, columns, quiet }
     }
 
     /// The same, with its hash.
     pub fn shared(hasher: &impl BuildHasher, body: Box<[u8]>, world: World, class: Class) -> Self {
         let hash = hasher.hash_one((&body, world.context));
         Self::new(body, hash, world, class)
+    }
+
+    /// Whether it was found to do nothing to its session with this version of the names.
+    pub fn is_quiet(&self, version: u64) -> bool {
+        self.quiet.load(Ordering::Relaxed) == version
+    }
+
+    /// Notes that it does nothing to its session with this version of the names.
+    pub fn set_quiet(&self, version: u64) {
+        self.quiet.store(version, Ordering::Relaxed);
     }
 
     /// Whether nobody knows its columns.

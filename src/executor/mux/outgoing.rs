@@ -590,12 +590,18 @@ impl Mux {
             return false;
         }
         self.refer_by_name(conn, message, class);
-        if statement.world.version != self.version {
+        let is_quiet = |class: &Class| class.effects.is_none() && class.changes.is_empty();
+        if statement.world.version == self.version {
+            if !is_quiet(class) {
+                self.note(class, bytes, conn);
+            }
+        } else if !statement.is_quiet(self.version) {
             let text = cstr(&statement.body).unwrap_or(&statement.body);
             let class = classify(text, &self.names);
-            self.note(&class, bytes, conn);
-        } else if !class.effects.is_none() || !class.changes.is_empty() {
-            self.note(class, bytes, conn);
+            match is_quiet(&class) {
+                true => statement.set_quiet(self.version),
+                false => self.note(&class, bytes, conn),
+            }
         }
         true
     }
