@@ -26,7 +26,7 @@ const FRESH_FOR: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Shortest time between two definitions that are only inferred.
-const UNSEEN_PAUSE: Duration = Duration::from_secs(1);
+const UNSEEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Rounds until the effects of functions that call each other have spread.
 const MAX_ROUNDS: usize = 12;
@@ -106,14 +106,18 @@ impl DatabaseNames {
     }
 
     /// PostgreSQL has refused to run a statement that was prepared before something was defined of
-    /// which nobody has told: past RustyDB, or by a function. Once a second at most, since a client
-    /// could bring it about again and again.
+    /// which nobody has told: past RustyDB, or by a function. Ten times a second at most, since a
+    /// client could bring it about again and again.
     pub fn defined_unseen(&self) {
         let now = Instant::now();
-        let recent = |at: &Instant| now.saturating_duration_since(*at) < UNSEEN_PAUSE;
-        if self.state.lock().unseen.replace(now).filter(recent).is_none() {
-            self.defined();
+        {
+            let mut state = self.state.lock();
+            if state.unseen.is_some_and(|at| now.saturating_duration_since(at) < UNSEEN_PAUSE) {
+                return;
+            }
+            state.unseen = Some(now);
         }
+        self.defined();
     }
 
     /// Whether the caller should take a look now; then it must call [`DatabaseNames::learn`].

@@ -306,25 +306,40 @@ impl<'a> Reader<'a> {
     pub(super) fn set_config(&mut self) {
         let mut ahead = self.lexer.clone();
         let mut depth = 0;
-        let (mut arguments, mut name, mut last) = (0, None, None);
+        // The arguments that are one token each; of others nothing is known.
+        let (mut arguments, mut tokens) = ([None; 3], [0; 3]);
+        let (mut at, mut is_whole) = (0, false);
         for token in ahead.by_ref().take(64) {
             match token {
                 Token::Symbol(b'(') => depth += 1,
-                Token::Symbol(b')') if depth <= 1 => break,
+                Token::Symbol(b')') if depth <= 1 => {
+                    is_whole = true;
+                    break;
+                }
                 Token::Symbol(b')') => depth -= 1,
-                Token::Symbol(b',') if depth == 1 => arguments += 1,
-                Token::Text(text) if depth == 1 && arguments == 0 => name = Some(text),
+                Token::Symbol(b',') if depth == 1 => {
+                    at += 1;
+                    continue;
+                }
+                // A cast of a constant is that constant.
+                Token::Symbol(b':') if matches!(arguments.get(at), Some(Some(_))) => continue,
+                _ if token.is_word(b"text") => continue,
                 _ => {}
             }
-            last = Some((token, arguments));
+            let is_first = token == Token::Symbol(b'(') && depth == 1;
+            if let Some(count) = tokens.get_mut(at).filter(|_| !is_first) {
+                *count += 1;
+                arguments[at] = Some(token).filter(|_| *count == 1);
+            }
         }
-        let name = name.and_then(|name| std::str::from_utf8(name).ok());
+        let name = match arguments[0] {
+            Some(Token::Text(name)) if is_whole => std::str::from_utf8(name).ok(),
+            _ => None,
+        };
         if let Some(name) = name {
             self.custom(&name.to_ascii_lowercase());
         }
-        if let Some((token, 2)) = last
-            && token.is_word(b"true")
-        {
+        if is_whole && arguments[2].is_some_and(|token| token.is_word(b"true")) {
             return;
         }
         self.add(Effects::SETTING);

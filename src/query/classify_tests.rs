@@ -164,3 +164,23 @@ fn texts_that_mean_something_else_tomorrow() {
         assert_eq!(classify(sql.as_bytes(), &names()).timeless, timeless, "{sql}");
     }
 }
+
+#[test]
+fn only_a_constant_names_a_setting() {
+    for (arguments, name, is_hidden) in [
+        ("'a.b', 'x', false", Some("a.b"), false),
+        ("'a.b'::text, $1::text, false", Some("a.b"), false),
+        ("'a.' || x, 'y', false", None, true),
+        ("x || '.t', 'y', false", None, true),
+        ("lower('A.B'), 'y', false", None, true),
+        ("('a.b'), 'y', false", None, true),
+        ("$1, 'y', true", None, false),
+        ("'a.b', 'y', x = true", Some("a.b"), false),
+    ] {
+        let class = classify(format!("select set_config({arguments})").as_bytes(), &names());
+        let found = class.custom_settings.first().map(|name| &**name);
+        assert_eq!((found, class.effects.has(Effects::HIDDEN)), (name, is_hidden), "{arguments}");
+        let is_local = arguments == "$1, 'y', true";
+        assert_eq!(class.effects.has(Effects::SETTING), !is_local, "{arguments}");
+    }
+}

@@ -475,8 +475,18 @@ impl State {
         self.current.as_ref().is_some_and(|current| current.is_cancelled || current.timed_out)
     }
 
+    /// Sends the final reply to a request, if there is room for it now; false = nothing was sent.
+    pub(super) fn answer(&mut self, id: u64, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if !self.out.has_room(0) {
+            return false;
+        }
+        self.is_blocked = false;
+        self.progress = true;
+        self.out.reply(0, id, 0, write).is_ok()
+    }
+
     /// Passes on what PostgreSQL says without being asked, as far as it is at the front.
-    fn pass_on_asides(&mut self) {
+    pub(super) fn pass_on_asides(&mut self) {
         while let Some(reply) = self.pipe.front().filter(|reply| is_aside(reply.tag)) {
             let (body, whole) = (reply.body.unwrap_or_default(), reply.whole);
             let notification = match reply.tag {
@@ -494,7 +504,7 @@ impl State {
 }
 
 /// Whether PostgreSQL says this without being asked.
-fn is_aside(tag: u8) -> bool {
+pub(super) fn is_aside(tag: u8) -> bool {
     matches!(tag, tag::NOTICE | tag::PARAMETER_STATUS | tag::NOTIFICATION)
 }
 

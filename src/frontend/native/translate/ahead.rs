@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::query::is_outdated;
+use super::response::{Response, Usual};
 use super::{Failure, Translator};
 use crate::frontend::native::core::Request;
+use crate::proto::frame::spare;
 use crate::proto::native::Severity;
 
 /// Requests that are sent ahead.
@@ -99,7 +101,32 @@ impl Translator {
     pub(super) async fn answer_sent(&mut self, id: u64, statement: &str) -> Result<Sent, Failure> {
         (self.is_unsynced, self.is_owed) = (false, true);
         let mut response = self.response(id, 0, false);
-        let done = match self.collect(&mut response).await {
+        let usual = self.take_usual(&mut response).await;
+        if matches!(usual, Usual::Answered) {
+            self.is_owed = false;
+            spare::keep(response.rows.bytes);
+            return Ok(Sent::Answered);
+        }
+        // Boxed: what is seldom needed is not carried by the others.
+        Box::pin(self.answer_rest(statement, response, usual)).await
+    }
+
+    async fn answer_rest(
+        &mut self,
+        statement: &str,
+        mut response: Response,
+        come: Usual,
+    ) -> Result<Sent, Failure> {
+        let done = match come {
+            Usual::Answered => return Ok(Sent::Answered),
+            Usual::Other(None) => self.collect(&mut response).await,
+            Usual::Other(Some(done)) => Ok(done),
+            Usual::Ready(done) => {
+                self.is_owed = false;
+                Ok(done)
+            }
+        };
+        let done = match done {
             Ok(done) => self.settle().await.map(|()| done),
             Err(failure) => Err(failure),
         };

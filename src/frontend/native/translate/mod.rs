@@ -141,8 +141,7 @@ impl Translator {
                 Turn::Request(request) => Box::pin(self.carry_out(request)).await,
                 Turn::Sent { request, began, statement } => {
                     self.began = began;
-                    let answer = Box::pin(self.answer_sent(id, &statement));
-                    match answer.await {
+                    match self.answer_sent(id, &statement).await {
                         Ok(Sent::Answered) => Ok(()),
                         Ok(Sent::Again) if self.ahead.is_empty() => {
                             Box::pin(self.carry_out(request)).await

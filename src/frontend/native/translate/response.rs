@@ -1,9 +1,12 @@
 //! Rows on their way into frames.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::exchange::{ColumnInfo, complete};
 use super::{Done, Failure, Translator};
+use crate::frontend::native::core::is_aside;
 use crate::frontend::native::errors;
 use crate::proto::backend::{TxStatus, tag};
 use crate::proto::frame::spare;
@@ -121,6 +124,44 @@ impl Response {
     fn part_limit(&self) -> usize {
         self.most() / self.expansion
     }
+
+    /// Writes a QueryResponse: rows with their number, and what the statement gave.
+    fn write(
+        &self,
+        out: &mut Vec<u8>,
+        (rows, count): (&[u8], u64),
+        done: &Done,
+        (micros, tx): (u64, TxStatus),
+    ) {
+        let mut w = Writer::new(out);
+        w.variant(QUERY_RESPONSE);
+        w.unsigned(self.index.into());
+        match self.has_begun || self.columns.wire.is_empty() {
+            true => w.unsigned(0),
+            false => w.raw(&self.columns.wire),
+        }
+        w.unsigned(count);
+        w.raw(rows);
+        w.unsigned(done.rows);
+        w.counted(done.tag.as_bytes());
+        w.unsigned(micros);
+        w.variant(match tx {
+            TxStatus::Idle => 0,
+            TxStatus::Open => 1,
+            TxStatus::Failed => 2,
+        });
+    }
+}
+
+/// How far [`Translator::take_usual`] has come.
+pub(super) enum Usual {
+    /// To the end.
+    Answered,
+    /// To something else than usual, which is still to be taken: before the end of the statement,
+    /// or behind it.
+    Other(Option<Done>),
+    /// To ReadyForQuery; there is no room for the answer now.
+    Ready(Done),
 }
 
 impl Translator {
@@ -249,6 +290,68 @@ impl Translator {
         }
     }
 
+    /// Takes the replies to a statement that was sent with its Sync, and answers it, as long as
+    /// they are what nearly all are: rows with the columns of the last result, the end,
+    /// ReadyForQuery. All in one, because it is the way of most requests.
+    pub(super) async fn take_usual(&mut self, response: &mut Response) -> Usual {
+        let Self { core, encoder, types, last_columns: last, began, .. } = self;
+        let (mut done, mut limit) = (None, response.limit());
+        poll_fn(|_| {
+            let mut state = core.lock();
+            let state = &mut *state;
+            while let Some(reply) = state.pipe.front() {
+                let whole = reply.whole;
+                match (reply.tag, reply.body) {
+                    (tag::PARSE_COMPLETE | tag::NO_DATA, _) => {}
+                    (tag::BIND_COMPLETE, _) => response.rows.is_bound = true,
+                    (tag::ROW_DESCRIPTION, Some(body)) if *body == *last.described => {
+                        response.columns = last.clone();
+                        limit = response.limit();
+                    }
+                    (tag::DATA_ROW, Some(body)) => {
+                        let (columns, rows) = (&response.columns.plan, &mut response.rows);
+                        rows.make_room();
+                        rows.last = rows.bytes.len();
+                        if encoder.put_row(&mut rows.bytes, types, columns, body).is_err() {
+                            rows.bytes.truncate(rows.last);
+                            return Poll::Ready(Usual::Other(None));
+                        }
+                        rows.count += 1;
+                        if rows.bytes.len() >= limit {
+                            state.pipe.pop(whole);
+                            state.progress = true;
+                            return Poll::Ready(Usual::Other(None));
+                        }
+                    }
+                    (tag::COMMAND_COMPLETE, body) => done = Some(complete(body)),
+                    (tag::READY_FOR_QUERY, Some(b"I")) if done.is_some() => {
+                        let done = done.take().unwrap_or_default();
+                        state.tx = TxStatus::Idle;
+                        state.pipe.pop(whole);
+                        state.progress = true;
+                        let micros = u64::try_from(began.elapsed().as_micros());
+                        let facts = (micros.unwrap_or(u64::MAX), TxStatus::Idle);
+                        let rows = (&response.rows.bytes[..], response.rows.count);
+                        let write = |out: &mut Vec<u8>| response.write(out, rows, &done, facts);
+                        return Poll::Ready(match state.answer(response.id, write) {
+                            true => Usual::Answered,
+                            false => Usual::Ready(done),
+                        });
+                    }
+                    (tag, _) if is_aside(tag) => {
+                        state.pass_on_asides();
+                        continue;
+                    }
+                    _ => return Poll::Ready(Usual::Other(done.take())),
+                }
+                state.pipe.pop(whole);
+                state.progress = true;
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
     /// What is still to come of a statement is not wanted.
     pub(super) fn stop_statement(&self) {
         let mut state = self.core.lock();
@@ -332,29 +435,8 @@ impl Translator {
         done: &Done,
         more: bool,
     ) -> Result<(), Failure> {
-        let micros = self.micros();
-        let tx = match self.tx() {
-            TxStatus::Idle => 0,
-            TxStatus::Open => 1,
-            TxStatus::Failed => 2,
-        };
-        let (has_begun, columns, index) =
-            (response.has_begun, &response.columns.wire, response.index);
-        let write = |out: &mut Vec<u8>| {
-            let mut w = Writer::new(out);
-            w.variant(QUERY_RESPONSE);
-            w.unsigned(index.into());
-            match has_begun || columns.is_empty() {
-                true => w.unsigned(0),
-                false => w.raw(columns),
-            }
-            w.unsigned(count);
-            w.raw(rows);
-            w.unsigned(done.rows);
-            w.counted(done.tag.as_bytes());
-            w.unsigned(micros);
-            w.variant(tx);
-        };
+        let (micros, tx) = (self.micros(), self.tx());
+        let write = |out: &mut Vec<u8>| response.write(out, (rows, count), done, (micros, tx));
         let sent = self.core.reply(more, response.id, 0, write).await;
         sent.map_err(errors::of_violation)?;
         response.has_begun = true;
