@@ -243,7 +243,11 @@ impl Mux {
                         }
                     }
                     (Some(name), Some(before)) => drop(self.named.insert(name, before)),
-                    (Some(name), None) => drop(self.named.remove(&name)),
+                    (Some(name), None) => {
+                        self.named.remove(&name);
+                        // Nor is it on the connection under the client's name.
+                        self.is_not_there(&name);
+                    }
                     (None, _) => {}
                 }
                 if let (Kind::Parse, Some(statement)) = (entry.kind, &entry.statement) {
