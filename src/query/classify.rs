@@ -333,7 +333,10 @@ impl<'a> Reader<'a> {
             }
         }
         let name = match arguments[0] {
-            Some(Token::Text(name)) if is_whole => std::str::from_utf8(name).ok(),
+            // Not with an escape, which may be anything.
+            Some(Token::Text(name)) if is_whole && !name.contains(&b'\\') => {
+                std::str::from_utf8(name).ok()
+            }
             _ => None,
         };
         if let Some(name) = name {

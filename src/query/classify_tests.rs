@@ -174,6 +174,7 @@ fn only_a_constant_names_a_setting() {
         ("x || '.t', 'y', false", None, true),
         ("lower('A.B'), 'y', false", None, true),
         ("('a.b'), 'y', false", None, true),
+        (r"E'a\x2eb', 'y', false", None, true),
         ("$1, 'y', true", None, false),
         ("'a.b', 'y', x = true", Some("a.b"), false),
     ] {
