@@ -221,6 +221,20 @@ fn set_asks_and_releases_too() {
 }
 
 #[test]
+fn it_is_got_while_the_database_is_read_for_the_first_time() {
+    let server = server(&[]);
+    let lock = "BEGIN; LOCK pg_trigger IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(0.7)";
+    let mut reader = server.direct_psql_command().args(["-qAtc", lock]).spawn().unwrap();
+    let locks = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
+                 AND relation = 'pg_trigger'::regclass";
+    eventually("it is locked", SOON, || server.direct_value(locks) == "1");
+    // What it does first might leave something behind, as nothing is known of its names.
+    let asked = [TABLE, "SET rustydb.purity = 'self'", "SHOW rustydb.tag_match"];
+    assert_eq!(run(&server, "", &asked), ["f", "none"]);
+    assert!(reader.wait().unwrap().success());
+}
+
+#[test]
 fn discard_all_takes_the_tag_with_the_state() {
     let server = server(&[]);
     let options = asks("web", "self", "a=1");

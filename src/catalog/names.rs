@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::Row;
 use crate::query::{Effects, Names, classify_body};
@@ -46,6 +47,8 @@ pub struct DatabaseNames {
     /// Moves whenever something was defined.
     definitions: AtomicU64,
     loading: AtomicBool,
+    /// Told when a look has ended.
+    looked: Notify,
     sequence_uses: AtomicU32,
     sequence_reads: AtomicBool,
 }
@@ -73,6 +76,7 @@ impl DatabaseNames {
             version: AtomicU64::new(1),
             definitions: AtomicU64::new(1),
             loading: AtomicBool::new(false),
+            looked: Notify::new(),
             sequence_uses: AtomicU32::new(0),
             sequence_reads: AtomicBool::new(false),
         }
@@ -133,9 +137,13 @@ impl DatabaseNames {
         due && !self.loading.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether it is being read for the first time.
-    pub fn is_read_first(&self) -> bool {
-        self.loading.load(Ordering::Acquire) && self.state.lock().loaded.is_none()
+    /// Waits for the end of the first look, if that is being taken.
+    pub async fn first_look(&self) {
+        let mut looked = std::pin::pin!(self.looked.notified());
+        looked.as_mut().enable();
+        if self.loading.load(Ordering::Acquire) && self.state.lock().loaded.is_none() {
+            looked.await;
+        }
     }
 
     /// Learns from the answer to [`query`], asked when `definitions` was this.
@@ -150,6 +158,7 @@ impl DatabaseNames {
         };
         self.version.fetch_add(1, Ordering::AcqRel);
         self.loading.store(false, Ordering::Release);
+        self.looked.notify_waiters();
     }
 
     /// A transaction took values from sequences. Says whether they may be asked for later: when

@@ -128,7 +128,8 @@ pub struct MuxSetup {
     pub start: Arc<Settings>,
     /// What is known of the database.
     pub database: Arc<DatabaseNames>,
-    /// The same for all sessions of the server.
+    /// The same for all sessions of the server. It need not withstand who looks for collisions:
+    /// texts that share a hash are compared.
     pub hasher: RandomState,
     /// `pool.statement_cache_size`.
     pub cache_size: usize,
@@ -367,8 +368,7 @@ impl Mux {
     /// Whether a look at the connection may free it.
     pub fn wants_probe(&self) -> bool {
         // Notifications may arrive while one is in work, but a listener must not miss any.
-        // What functions set is not known until the database was read.
-        self.probe_due && !self.is_session_mode() && !self.database.is_read_first()
+        self.probe_due && !self.is_session_mode()
     }
 
     /// The look failed, for instance because the client has set a time limit for statements: the
