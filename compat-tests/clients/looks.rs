@@ -40,7 +40,7 @@ fn hold(server: &Server, client: &mut Wire) -> Wire {
 
 fn cancel(server: &Server, key: &[u8]) {
     let mut canceller = Wire::to(server);
-    canceller.send(&[&16u32.to_be_bytes()[..], &80_877_102u32.to_be_bytes(), key].concat());
+    canceller.send(&cancel_request(key));
     assert_eq!(canceller.raw_rest(), b"");
 }
 

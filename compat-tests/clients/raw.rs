@@ -37,6 +37,12 @@ pub fn usual_startup() -> Vec<u8> {
     startup(V3, &[b"user", b"rustydb", b"database", b"rustydb"])
 }
 
+/// CancelRequest with what BackendKeyData said: process number and key.
+pub fn cancel_request(pid_and_key: &[u8]) -> Vec<u8> {
+    let length = pid_and_key.len() as u32 + 8;
+    [&length.to_be_bytes()[..], &80_877_102u32.to_be_bytes(), pid_and_key].concat()
+}
+
 pub fn query(sql: &str) -> Vec<u8> {
     message(b'Q', &[sql.as_bytes(), b"\0"].concat())
 }

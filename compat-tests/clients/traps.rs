@@ -103,7 +103,7 @@ fn t12_a_cancelled_client_waits_no_longer() {
     client.send(&query("select 'served'"));
     eventually("it waits", Duration::from_secs(5), || waiting(&server) == 1.0);
     let mut canceller = Wire::to(&server);
-    let request = [&16u32.to_be_bytes()[..], &80_877_102u32.to_be_bytes(), key].concat();
+    let request = cancel_request(key);
     canceller.send(&request);
     assert_eq!(canceller.raw_rest(), b"");
     let begun = Instant::now();

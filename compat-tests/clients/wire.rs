@@ -423,9 +423,8 @@ fn cancel_requests_need_the_right_key() {
     let greeting = wire.until(b'Z');
     let key = &greeting.iter().find(|m| m.0 == b'K').unwrap().1;
     let cancel = |pid: &[u8], key: &[u8]| {
-        let body = [&80_877_102u32.to_be_bytes(), pid, key].concat();
         let mut wire = Wire::to(server);
-        wire.send(&[&(body.len() as u32 + 4).to_be_bytes()[..], &body].concat());
+        wire.send(&cancel_request(&[pid, key].concat()));
         assert_eq!(wire.raw_rest(), b"");
     };
     let wrong = [key[4], key[5], key[6], key[7] ^ 1];

@@ -194,9 +194,8 @@ fn a_long_cancel_key_cancels_and_a_part_of_it_does_not() {
     wire.send(&query("select pg_sleep(30) -- long_cancel_key"));
     crate::wait_until_running(server, "long_cancel_key");
     let cancel = |key: &[u8]| {
-        let body = [&80_877_102u32.to_be_bytes()[..], key].concat();
         let mut other = Wire::to(server);
-        other.send(&[&(body.len() as u32 + 4).to_be_bytes()[..], &body].concat());
+        other.send(&cancel_request(key));
         assert_eq!(other.raw_rest(), b"");
     };
     cancel(&key[..8]);
@@ -429,6 +428,13 @@ fn a_client_that_found_no_connection_may_try_again() {
         let error = String::from_utf8_lossy(&answer[0].1).into_owned();
         assert!(error.contains("53300") && error.contains("ERROR"), "{error}");
     }
+    // The end of a batch that was refused needs no connection.
+    other.send(&extended("select 5", &[]));
+    assert_eq!(other.until(b'E').len(), 1);
+    let begun = Instant::now();
+    other.send(&sync());
+    assert_eq!(other.until(b'Z').len(), 1);
+    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
     drop(holder);
     other.send(&query("select 4"));
     let tags: Vec<u8> = other.until(b'Z').iter().map(|(tag, _)| *tag).collect();
@@ -448,9 +454,8 @@ fn what_came_behind_a_request_that_found_no_connection_is_carried_out() {
     let greeting = other.until(b'Z');
     let key = &greeting.iter().find(|m| m.0 == b'K').unwrap().1;
     let cancel = || {
-        let body = [&80_877_102u32.to_be_bytes(), &key[..]].concat();
         let mut wire = Wire::to(&server);
-        wire.send(&[&(body.len() as u32 + 4).to_be_bytes()[..], &body].concat());
+        wire.send(&cancel_request(key));
         assert_eq!(wire.raw_rest(), b"");
     };
     let prepared = |sql: &str| [extended(sql, &[]), sync()].concat();

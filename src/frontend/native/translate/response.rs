@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use super::exchange::{ColumnInfo, complete};
 use super::{Done, Failure, Translator};
-use crate::frontend::native::core::is_aside;
+use crate::frontend::native::core::{is_aside, status};
 use crate::frontend::native::errors;
 use crate::proto::backend::{TxStatus, tag};
 use crate::proto::frame::spare;
@@ -145,11 +145,7 @@ impl Response {
         w.unsigned(done.rows);
         w.counted(done.tag.as_bytes());
         w.unsigned(micros);
-        w.variant(match tx {
-            TxStatus::Idle => 0,
-            TxStatus::Open => 1,
-            TxStatus::Failed => 2,
-        });
+        status(tx).encode(&mut w);
     }
 }
 

@@ -13,10 +13,11 @@ use super::exchange::{
 use super::known::{self, Formats};
 use super::response::{Columns, Rows, Stop, too_large_row};
 use super::{Done, Failure, Translator};
+use crate::frontend::native::core::status;
 use crate::frontend::native::errors;
 use crate::proto::backend::{DataRow, TxStatus, tag};
 use crate::proto::frontend;
-use crate::proto::native::{Query, Severity, Streaming, Value, Writer};
+use crate::proto::native::{Query, Severity, Streaming, Value, Wire, Writer};
 
 /// Rows of a part, unless the client says otherwise, and the most.
 const USUAL_ROWS: u32 = 100;
@@ -231,18 +232,14 @@ impl Translator {
     }
 
     async fn end_stream(&mut self, id: u64, rows: u64, tag: &str) -> Result<(), Failure> {
-        let tx = match self.tx() {
-            TxStatus::Idle => 0,
-            TxStatus::Open => 1,
-            TxStatus::Failed => 2,
-        };
+        let tx = status(self.tx());
         let write = |out: &mut Vec<u8>| {
             let mut w = Writer::new(out);
             w.variant(STREAMING);
             w.variant(END);
             w.unsigned(rows);
             w.counted(tag.as_bytes());
-            w.variant(tx);
+            tx.encode(&mut w);
         };
         self.core.reply(false, id, id, write).await.map_err(errors::of_violation)
     }
