@@ -26,6 +26,8 @@ fn start(limit: u32) -> (Server, Wire, Vec<u8>) {
     let greeting = client.until(b'Z');
     let key = greeting.iter().find(|m| m.0 == b'K').expect("a key").1.clone();
     client.values("select 'what is known of the database is read'");
+    let known = || server.log().contains("the database's names are known");
+    eventually("the database is known", SOON, known);
     (server, client, key)
 }
 

@@ -104,6 +104,85 @@ fn known_statements_follow_their_tables() {
 }
 
 #[test]
+fn a_statement_may_run_again_and_again() {
+    let mut wire = Wire::open(open());
+    wire.rows("DROP TABLE IF EXISTS native_again", vec![]);
+    wire.rows("CREATE TABLE native_again AS SELECT 1 AS a", vec![]);
+    let prepare = |wire: &mut Wire<_>, name: &str, sql: &str| {
+        let (name, sql) = (name.to_owned(), sql.to_owned());
+        let request = Prepared::Prepare { name, sql, param_types: Vec::new() };
+        wire.one(&Message::PreparedStatement(request));
+    };
+    let execute = |name: &str, params: &[i32]| {
+        let params = params.iter().map(|n| Value::Int4(*n)).collect();
+        Message::PreparedStatement(Prepared::Execute { name: name.into(), params, options: None })
+    };
+    let shown = |reply: &Message| match reply {
+        Message::QueryResponse(reply) => {
+            let names: Vec<_> = reply.columns.iter().map(|column| column.name.as_str()).collect();
+            format!("{} {:?} {}", names.join(","), reply.rows, reply.command_tag)
+        }
+        Message::Error(error) => error.sqlstate.clone(),
+        other => panic!("{other:?}"),
+    };
+    prepare(&mut wire, "read", "SELECT a, 10 / $1::int4 AS b FROM native_again");
+    prepare(&mut wire, "other", "SELECT 'x' AS c");
+    prepare(&mut wire, "write", "UPDATE native_again SET a = a + 1");
+    let other = "c [[Text(\"x\")]] SELECT 1";
+    // Each kind of request between two uses of a statement; the same twice in a row.
+    for (request, reply) in [
+        (execute("read", &[5]), "a,b [[Int4(1), Int4(2)]] SELECT 1"),
+        (execute("read", &[2]), "a,b [[Int4(1), Int4(5)]] SELECT 1"),
+        (execute("other", &[]), other),
+        (execute("read", &[0]), "22012"),
+        (execute("read", &[2]), "a,b [[Int4(1), Int4(5)]] SELECT 1"),
+        (execute("write", &[]), " [] UPDATE 1"),
+        (execute("write", &[]), " [] UPDATE 1"),
+        (execute("read", &[2]), "a,b [[Int4(3), Int4(5)]] SELECT 1"),
+        (query("SELECT 'y' AS d", vec![]), "d [[Text(\"y\")]] SELECT 1"),
+        (execute("read", &[10]), "a,b [[Int4(3), Int4(1)]] SELECT 1"),
+        (execute("read", &[10]), "a,b [[Int4(3), Int4(1)]] SELECT 1"),
+        (query("DISCARD ALL", vec![]), " [] DISCARD ALL"),
+        (execute("read", &[10]), "a,b [[Int4(3), Int4(1)]] SELECT 1"),
+    ] {
+        assert_eq!(shown(&wire.one(&request)), reply, "{request:?}");
+    }
+    // Sent before the first is answered: one of them fails.
+    for (id, by) in (300..).zip([1, 2, 0, 5, 0, 10]) {
+        wire.send(id, 0, &execute("read", &[by]));
+    }
+    for (id, by) in (300..).zip([1, 2, 0, 5, 0, 10]) {
+        let reply = match by {
+            0 => "22012".to_owned(),
+            by => format!("a,b [[Int4(3), Int4({})]] SELECT 1", 10 / by),
+        };
+        assert_eq!(shown(&wire.all_of(id)[0]), reply, "{id}");
+    }
+    // A name may stand for something else later, and a table have other columns, of which nobody
+    // tells RustyDB.
+    let gone = Prepared::Deallocate { name: "other".into() };
+    assert_eq!(shown(&wire.one(&execute("other", &[]))), other);
+    wire.one(&Message::PreparedStatement(gone));
+    prepare(&mut wire, "other", "SELECT a FROM native_again");
+    prepare(&mut wire, "all", "SELECT * FROM native_again");
+    for name in ["other", "other", "all", "all"] {
+        assert_eq!(shown(&wire.one(&execute(name, &[]))), "a [[Int4(3)]] SELECT 1");
+    }
+    open().direct_value("ALTER TABLE native_again ADD b text DEFAULT 'new'");
+    for _ in 0..2 {
+        let reply = shown(&wire.one(&execute("all", &[])));
+        assert_eq!(reply, "a,b [[Int4(3), Text(\"new\")]] SELECT 1");
+    }
+    open().direct_value("ALTER TABLE native_again DROP b");
+    for id in 400..404 {
+        wire.send(id, 0, &execute("all", &[]));
+    }
+    for id in 400..404 {
+        assert_eq!(shown(&wire.all_of(id)[0]), "a [[Int4(3)]] SELECT 1");
+    }
+}
+
+#[test]
 fn conflicts_are_skipped_in_a_table_with_generated_columns() {
     let mut wire = Wire::open(open());
     wire.rows("DROP TABLE IF EXISTS native_skips", vec![]);

@@ -34,9 +34,14 @@ impl NameReader {
         runtime.spawn(async move {
             let definitions = names.definitions();
             let rows = reader.read(&names.database, names_query, MAX_ROWS).await;
-            if let Err(error) = &rows {
-                let database = &names.database;
-                tracing::debug!(%database, %error, "the database's names are not known");
+            let database = &names.database;
+            match &rows {
+                Ok(rows) => {
+                    tracing::debug!(%database, rows = rows.len(), "the database's names are known");
+                }
+                Err(error) => {
+                    tracing::debug!(%database, %error, "the database's names are not known");
+                }
             }
             names.learn(definitions, rows.ok().as_deref());
         });

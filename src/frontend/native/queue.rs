@@ -193,8 +193,8 @@ impl<T> Queue<T> {
     }
 
     fn promote(&mut self, now: Instant) {
-        let due = self.ranked.is_some_and(|at| now.saturating_duration_since(at) >= PROMOTION);
-        if !due {
+        let due = |at| now.saturating_duration_since(at) >= PROMOTION;
+        if self.heap.len() < 2 || !self.ranked.is_some_and(due) {
             return;
         }
         self.ranked = Some(now);

@@ -1,5 +1,6 @@
 //! Messages to PostgreSQL and their replies.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 
 use super::{Done, Failure, Translator};
@@ -226,12 +227,14 @@ impl Translator {
     /// Sends something to which a Sync belongs.
     pub(super) fn send_open(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.core.send(write);
+        self.parsed = None;
         self.is_unsynced = true;
     }
 
     /// Sends something that ends with ReadyForQuery.
     pub(super) fn send_closed(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.core.send(write);
+        self.parsed = None;
         (self.is_unsynced, self.is_owed) = (false, true);
     }
 
@@ -435,10 +438,15 @@ fn is_plain_error(body: &[u8]) -> bool {
 
 /// Reads CommandComplete.
 pub(super) fn complete(body: Option<&[u8]>) -> Done {
+    let (rows, tag) = completed(body);
+    Done { rows, tag: tag.into_owned() }
+}
+
+/// The rows and the tag of a CommandComplete.
+pub(super) fn completed(body: Option<&[u8]>) -> (u64, Cow<'_, str>) {
     let body = body.unwrap_or_default();
     let tag = body.strip_suffix(b"\0").unwrap_or(body);
-    let rows = command_complete(body).map_or(0, |tag| tag.rows);
-    Done { rows, tag: String::from_utf8_lossy(tag).into_owned() }
+    (command_complete(body).map_or(0, |tag| tag.rows), String::from_utf8_lossy(tag))
 }
 
 fn texts(body: &[u8]) -> Vec<Option<String>> {

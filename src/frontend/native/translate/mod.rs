@@ -62,11 +62,15 @@ pub(super) struct Translator {
     role: String,
     tally: Arc<Tally>,
     statements: Statements,
+    /// The name of the statement that is PostgreSQL's unnamed one, if it is known.
+    parsed: Option<Arc<str>>,
     known: Known,
     encoder: Encoder,
     ahead: VecDeque<Turn>,
     /// What the last result consisted of.
     last_columns: Arc<Columns>,
+    /// The last command tag that was as usual.
+    last_tag: String,
     /// Sync or Query was sent, and ReadyForQuery is to come.
     is_owed: bool,
     /// Something was sent to which a Sync belongs.
@@ -114,10 +118,12 @@ impl Translator {
             role: entry.role.as_str().to_owned(),
             tally: entry.tally.clone(),
             statements: Statements::default(),
+            parsed: None,
             known: Known::default(),
             encoder: Encoder::default(),
             ahead: VecDeque::new(),
             last_columns: Arc::default(),
+            last_tag: String::new(),
             is_owed: false,
             is_unsynced: false,
             began: Instant::now(),
@@ -139,9 +145,9 @@ impl Translator {
             self.trace = None;
             let done = match turn {
                 Turn::Request(request) => Box::pin(self.carry_out(request)).await,
-                Turn::Sent { request, began, statement } => {
+                Turn::Sent { request, began, plain } => {
                     self.began = began;
-                    match self.answer_sent(id, &statement).await {
+                    match self.answer_sent(id, plain).await {
                         Ok(Sent::Answered) => Ok(()),
                         Ok(Sent::Again) if self.ahead.is_empty() => {
                             Box::pin(self.carry_out(request)).await

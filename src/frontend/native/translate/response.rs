@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::exchange::{ColumnInfo, complete};
+use super::exchange::{ColumnInfo, complete, completed};
 use super::{Done, Failure, Translator};
 use crate::frontend::native::core::{is_aside, status};
 use crate::frontend::native::errors;
@@ -130,7 +130,7 @@ impl Response {
         &self,
         out: &mut Vec<u8>,
         (rows, count): (&[u8], u64),
-        done: &Done,
+        (affected, tag): (u64, &str),
         (micros, tx): (u64, TxStatus),
     ) {
         let mut w = Writer::new(out);
@@ -142,8 +142,8 @@ impl Response {
         }
         w.unsigned(count);
         w.raw(rows);
-        w.unsigned(done.rows);
-        w.counted(done.tag.as_bytes());
+        w.unsigned(affected);
+        w.counted(tag.as_bytes());
         w.unsigned(micros);
         status(tx).encode(&mut w);
     }
@@ -290,8 +290,8 @@ impl Translator {
     /// they are what nearly all are: rows with the columns of the last result, the end,
     /// ReadyForQuery. All in one, because it is the way of most requests.
     pub(super) async fn take_usual(&mut self, response: &mut Response) -> Usual {
-        let Self { core, encoder, types, last_columns: last, began, .. } = self;
-        let (mut done, mut limit) = (None, response.limit());
+        let Self { core, encoder, types, last_columns: last, last_tag, began, .. } = self;
+        let (mut affected, mut limit) = (None, response.limit());
         poll_fn(|_| {
             let mut state = core.lock();
             let state = &mut *state;
@@ -319,26 +319,35 @@ impl Translator {
                             return Poll::Ready(Usual::Other(None));
                         }
                     }
-                    (tag::COMMAND_COMPLETE, body) => done = Some(complete(body)),
-                    (tag::READY_FOR_QUERY, Some(b"I")) if done.is_some() => {
-                        let done = done.take().unwrap_or_default();
+                    (tag::COMMAND_COMPLETE, body) => {
+                        let (rows, text) = completed(body);
+                        affected = Some(rows);
+                        last_tag.clear();
+                        last_tag.push_str(&text);
+                    }
+                    (tag::READY_FOR_QUERY, Some(b"I")) if affected.is_some() => {
+                        let affected = affected.unwrap_or_default();
                         state.tx = TxStatus::Idle;
                         state.pipe.pop(whole);
                         state.progress = true;
                         let micros = u64::try_from(began.elapsed().as_micros());
                         let facts = (micros.unwrap_or(u64::MAX), TxStatus::Idle);
                         let rows = (&response.rows.bytes[..], response.rows.count);
-                        let write = |out: &mut Vec<u8>| response.write(out, rows, &done, facts);
+                        let done = (affected, last_tag.as_str());
+                        let write = |out: &mut Vec<u8>| response.write(out, rows, done, facts);
                         return Poll::Ready(match state.answer(response.id, write) {
                             true => Usual::Answered,
-                            false => Usual::Ready(done),
+                            false => Usual::Ready(Done { rows: affected, tag: last_tag.clone() }),
                         });
                     }
                     (tag, _) if is_aside(tag) => {
                         state.pass_on_asides();
                         continue;
                     }
-                    _ => return Poll::Ready(Usual::Other(done.take())),
+                    _ => {
+                        let done = affected.map(|rows| Done { rows, tag: last_tag.clone() });
+                        return Poll::Ready(Usual::Other(done));
+                    }
                 }
                 state.pipe.pop(whole);
                 state.progress = true;
@@ -432,6 +441,7 @@ impl Translator {
         more: bool,
     ) -> Result<(), Failure> {
         let (micros, tx) = (self.micros(), self.tx());
+        let done = (done.rows, done.tag.as_str());
         let write = |out: &mut Vec<u8>| response.write(out, (rows, count), done, (micros, tx));
         let sent = self.core.reply(more, response.id, 0, write).await;
         sent.map_err(errors::of_violation)?;
