@@ -312,6 +312,13 @@ impl Error {
         self
     }
 
+    /// The same error of a statement that had this many characters of ours before it.
+    pub fn behind(mut self, characters: usize) -> Self {
+        let characters = u32::try_from(characters).unwrap_or(u32::MAX);
+        self.0.position = self.0.position.and_then(|at| at.checked_sub(characters));
+        self
+    }
+
     /// Adds the private cause.
     pub fn with_cause(
         mut self,

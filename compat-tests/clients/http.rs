@@ -188,6 +188,7 @@ fn max_rows_is_exact() {
     let sql = "insert into http_m select generate_series(1, 10) returning i";
     let j = ask(json!({ "sql": sql, "max_rows": 3 })).json;
     assert_eq!((j["rows"].as_array().unwrap().len(), &j["has_more"]), (3, &json!(true)), "{j}");
+    assert_eq!((&j["affected_rows"], &j["command"]), (&json!(10), &json!("INSERT")), "{j}");
     assert_eq!(rows(json!({ "sql": "select count(*) as n from http_m" })), json!([{ "n": 10 }]));
 }
 

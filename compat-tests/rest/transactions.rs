@@ -206,6 +206,8 @@ fn plans() {
     assert_eq!(sql(&api, "select count(*) as n from planned"), json!([{ "n": 0 }]));
     ask(json!({ "sql": "select 1; drop table planned" })).refused(400, "VALIDATION_ERROR");
     ask(json!({ "sql": "select" , "params": [1] })).refused(400, "VALIDATION_ERROR");
+    let failed = ask(json!({ "sql": "select 1 frm planned" }));
+    assert_eq!(failed.json["error"]["position"], 14, "{}", failed.text);
 }
 
 #[test]

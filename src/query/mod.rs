@@ -60,6 +60,13 @@ pub fn changes_database(sql: &[u8]) -> bool {
     is_verb && words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"database"))
 }
 
+/// Whether a statement inserts, changes or deletes rows, and says so with its first word.
+pub fn changes_rows(sql: &str) -> bool {
+    const VERBS: [&[u8]; 4] = [b"insert", b"update", b"delete", b"merge"];
+    let verb = Lexer::new(sql.as_bytes()).next();
+    verb.is_some_and(|verb| VERBS.iter().any(|word| verb.is_word(word)))
+}
+
 /// Whether a statement of a text begins, ends or divides a transaction.
 pub fn controls_transaction(sql: &str) -> bool {
     const VERBS: [&[u8]; 8] =
@@ -89,6 +96,22 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(controls_transaction(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn statements_that_change_rows() {
+        for (sql, expected) in [
+            ("insert into t values (1)", true),
+            (" -- x\n/* y */ Update t set a = 1", true),
+            ("DELETE FROM t", true),
+            ("merge into t using u on true when matched then delete", true),
+            ("select 'insert'", false),
+            ("COPY t FROM STDIN", false),
+            ("/* insert */ copy t from stdin", false),
+            ("", false),
+        ] {
+            assert_eq!(changes_rows(sql), expected, "{sql}");
         }
     }
 

@@ -285,12 +285,14 @@ async fn explain_query(
         PlanFormat::Yaml => "YAML",
     };
     let ExplainRequest { sql, analyze, buffers, .. } = &request;
-    let sql = format!("EXPLAIN (FORMAT {format}, ANALYZE {analyze}, BUFFERS {buffers}) {sql}");
+    let explain = format!("EXPLAIN (FORMAT {format}, ANALYZE {analyze}, BUFFERS {buffers}) ");
+    let sql = format!("{explain}{sql}");
     let mut session = caller.session(&door, request.database.as_deref())?;
     fetch::run(&door, &mut session, "BEGIN", &[]).await?;
     let explained = fetch::run_bound(&door, &mut session, &sql, &request.params).await;
     fetch::run(&door, &mut session, "ROLLBACK", &[]).await?;
-    let plan = plan(&explained?, request.format)?;
+    let explained = explained.map_err(|error| error.behind(explain.len()))?;
+    let plan = plan(&explained, request.format)?;
     Ok(answer(StatusCode::OK, &Plan { plan }))
 }
 

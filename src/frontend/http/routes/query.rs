@@ -24,6 +24,7 @@ use super::super::{HttpDoor, InWork};
 use super::Routes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::Style;
+use crate::query::changes_rows;
 use crate::session::{Known, Notice};
 
 /// Routes of this file.
@@ -270,8 +271,10 @@ async fn begin(door: &HttpDoor, hold: &mut Hold, request: &mut QueryRequest) -> 
     }
     let known = session.prepare(&door.catalog, &request.sql, &types).await?;
     let values = bind(&request.params, &known.described)?;
-    // One more than asked for, which is not returned, tells whether there are more.
-    session.execute(&values, request.max_rows.map_or(0, |n| n.saturating_add(1))).await?;
+    // One more than asked for, which is not returned, tells whether there are more. How many rows
+    // were changed PostgreSQL tells only behind all of them.
+    let limit = request.max_rows.filter(|_| !changes_rows(&request.sql));
+    session.execute(&values, limit.map_or(0, |n| n.saturating_add(1))).await?;
     session.ended_by("client_gone");
     Ok(known)
 }

@@ -13,6 +13,7 @@ use crate::frontend::native::core::status;
 use crate::frontend::native::errors;
 use crate::proto::frontend;
 use crate::proto::native::{Column, Message, Prepared, QueryOptions, Reader, StatementInfo, Value};
+use crate::query::changes_rows;
 
 /// Statements of one session.
 const MOST: usize = 1024;
@@ -64,14 +65,6 @@ impl Statements {
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
-}
-
-/// Whether what is sent behind a statement cannot be taken for a part of it. During COPY it could,
-/// which has no columns.
-fn may_go_ahead(sql: &str, has_columns: bool) -> bool {
-    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next();
-    let changes = ["insert", "update", "delete"];
-    has_columns || word.is_some_and(|word| changes.iter().any(|w| w.eq_ignore_ascii_case(word)))
 }
 
 fn unknown(name: &str) -> Failure {
@@ -181,7 +174,8 @@ impl Translator {
         let described = self.describe(&sql, &types).await?;
         self.settle().await?;
         let statement = Statement {
-            may_go_ahead: may_go_ahead(&sql, !described.columns.is_empty()),
+            // What is sent behind it cannot be taken for data of a COPY, which has no columns.
+            may_go_ahead: changes_rows(&sql) || !described.columns.is_empty(),
             types: described.parameters.clone(),
             formats: Some(self.formats(&described)),
             columns: self.column_list(&described.columns),
@@ -274,19 +268,5 @@ impl Translator {
         };
         let done = self.leave_read_only(was, result).await?;
         self.conclude_response(response, &done).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_may_go_ahead() {
-        assert!(may_go_ahead("SELECT 1", true));
-        assert!(may_go_ahead("  Insert into t values (1)", false));
-        assert!(!may_go_ahead("COPY t FROM STDIN", false));
-        assert!(!may_go_ahead("/* insert */ copy t from stdin", false));
-        assert!(!may_go_ahead("", false));
     }
 }
