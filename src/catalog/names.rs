@@ -23,6 +23,9 @@ pub const MAX_ROWS: usize = 200_000;
 /// How long a look at the catalog is believed in: somebody may define things behind our back.
 const FRESH_FOR: Duration = Duration::from_secs(30);
 
+/// Longest time that the first look is waited for.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
 /// Shortest time between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -57,6 +60,8 @@ pub struct DatabaseNames {
 struct State {
     names: Arc<Names>,
     loaded: Option<Instant>,
+    /// When the first look began.
+    begun: Option<Instant>,
     /// `definitions` when the last look began.
     definitions: u64,
     /// When something was last found to be defined that nobody had told of.
@@ -70,6 +75,7 @@ impl DatabaseNames {
             state: Mutex::new(State {
                 names: Arc::default(),
                 loaded: None,
+                begun: None,
                 definitions: 0,
                 unseen: None,
             }),
@@ -126,23 +132,29 @@ impl DatabaseNames {
 
     /// Whether the caller should take a look now; then it must call [`DatabaseNames::learn`].
     pub fn wants_a_look(&self) -> bool {
-        let due = {
-            let state = self.state.lock();
-            match state.loaded {
-                None => true,
-                Some(at) if state.definitions != self.definitions() => at.elapsed() > PAUSE,
-                Some(at) => at.elapsed() > FRESH_FOR,
-            }
+        let mut state = self.state.lock();
+        let due = match state.loaded {
+            None => true,
+            Some(at) if state.definitions != self.definitions() => at.elapsed() > PAUSE,
+            Some(at) => at.elapsed() > FRESH_FOR,
         };
-        due && !self.loading.swap(true, Ordering::AcqRel)
+        let looks = due && !self.loading.swap(true, Ordering::AcqRel);
+        if looks {
+            state.begun.get_or_insert_with(Instant::now);
+        }
+        looks
     }
 
-    /// Waits for the end of the first look, if that is being taken.
+    /// Waits for the end of the first look, if that is being taken and did not begin long ago.
     pub async fn first_look(&self) {
         let mut looked = std::pin::pin!(self.looked.notified());
         looked.as_mut().enable();
-        if self.loading.load(Ordering::Acquire) && self.state.lock().loaded.is_none() {
-            looked.await;
+        let begun = {
+            let state = self.state.lock();
+            state.begun.filter(|_| state.loaded.is_none())
+        };
+        if let Some(begun) = begun {
+            let _ = tokio::time::timeout_at((begun + FIRST_LOOK).into(), looked).await;
         }
     }
 

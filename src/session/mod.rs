@@ -47,9 +47,6 @@ use crate::types::{Database, Protocol};
 use registry::Newcomer;
 use typed::KnownStatements;
 
-/// Longest wait of a look at a connection for the first one at its database.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-
 /// Time for a client to take the errors of requests that found no connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -360,8 +357,7 @@ impl Session {
         let look = async {
             // What functions may have set is not known before; one that could not be known is taken
             // away with all others when the session leaves.
-            let first = self.mux.database().first_look();
-            let _ = tokio::time::timeout(FIRST_LOOK, first).await;
+            self.mux.database().first_look().await;
             self.entry.slot.quiet().await;
             probe::look(conn, &mut self.mux, self.entry.role.as_str(), wait).await
         };
