@@ -310,11 +310,123 @@ fn who_thinks_for_too_long_loses_it_and_is_told() {
     eventually("nothing is lent", SOON, || lent(&server) == 0.0);
     assert_eq!(figure(&server, "web", "parked"), 0);
     assert_eq!(run(&server, "", &["SELECT count(*) FROM t"]), ["1"]);
-    tell(&mut psql, &format!("COMMIT;\n{TABLE};\nSHOW rustydb.purity;\n"));
+    // What comes next was meant for its transaction.
+    tell(&mut psql, "DELETE FROM t;\nCOMMIT;\n");
+    let said = Psql::from(psql.wait_with_output().unwrap());
+    let text = "FATAL:  25P03: the pooled session was taken away";
+    assert!(said.stderr.contains(text), "{}", said.stderr);
+    assert_eq!(run(&server, "", &["SELECT count(*) FROM t"]), ["1"]);
+    // Outside of a transaction it may go on.
+    let mut psql = staying(&server, &asks("web", "self", ""));
+    tell(&mut psql, "CREATE TEMP TABLE mine (a int);\n");
+    eventually("it is taken away, too", SOON, || figure(&server, "web", "taken_away") == 2);
+    tell(&mut psql, &format!("SELECT 1;\n{TABLE};\nSHOW rustydb.purity;\n"));
     let said = Psql::from(psql.wait_with_output().unwrap());
     assert!(said.stderr.contains("57P05: the pooled session was taken away"), "{}", said.stderr);
     assert_eq!(said.stderr.matches("ERROR").count(), 1, "{}", said.stderr);
     assert!(said.stdout.ends_with("f\nself\n"), "{}", said.stdout);
+}
+
+#[test]
+fn what_is_done_behind_the_end_is_nobodys() {
+    let server = server(&[]);
+    for (at, behind) in [
+        "SET rustydb.connection_class = 'app'; CREATE TEMP TABLE mine (a int)",
+        "BEGIN; SET rustydb.purity = 'any'; CREATE TEMP TABLE mine (a int); COMMIT",
+        "BEGIN; SET rustydb.connection_class = 'app'; SET work_mem = '9MB'; COMMIT",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let class = format!("c{at}");
+        run(&server, &asks(&class, "self", ""), &["SET my.own = 'x'", behind]);
+        eventually("it is over", SOON, || {
+            lent(&server) == 0.0 && figure(&server, &class, "held") == 0
+        });
+        let found = ["SHOW rustydb.tag_match", TABLE, "SHOW work_mem"];
+        assert_eq!(
+            run(&server, &asks(&class, "self", ""), &found),
+            ["none", "f", "4MB"],
+            "{behind}"
+        );
+    }
+    // In one write, before the end is known.
+    let mut wire = Wire::to(&server);
+    let fields: [&[u8]; 6] = [
+        b"user",
+        b"rustydb",
+        b"database",
+        b"rustydb",
+        b"options",
+        b"-c rustydb.purity=self -c rustydb.connection_class=pipe",
+    ];
+    wire.send(&startup(V3, &fields));
+    wire.until(b'Z');
+    wire.values("SET my.own = 'x'");
+    let both = ["SET rustydb.connection_class = 'app'", "CREATE TEMP TABLE mine (a int)"];
+    wire.send(&both.map(query).concat());
+    both.iter().for_each(|_| drop(wire.until(b'Z')));
+    drop(wire);
+    eventually("it is over, too", SOON, || lent(&server) == 0.0);
+    let found = run(&server, &asks("pipe", "self", ""), &["SHOW rustydb.tag_match", TABLE]);
+    assert_eq!(found, ["none", "f"]);
+}
+
+#[test]
+fn what_was_reset_or_taken_back_is_no_class() {
+    let server = server(&[]);
+    for before in [
+        "SET rustydb.connection_class = 'x'; RESET rustydb.connection_class",
+        "BEGIN; SET LOCAL rustydb.connection_class = 'x'; COMMIT",
+        "BEGIN; SET rustydb.connection_class = 'x'; ROLLBACK",
+        "SELECT set_config('rustydb.connection_class', 'x', true)",
+    ] {
+        let said = run(
+            &server,
+            "",
+            &[
+                before,
+                "SET rustydb.purity = 'self'",
+                "SET work_mem = '9MB'",
+                "SET my.s = '1'",
+                "SHOW work_mem",
+            ],
+        );
+        assert_eq!(said.last().map(String::as_str), Some("9MB"), "{before}");
+        let found = ["SET rustydb.purity = 'self'", "SHOW work_mem"];
+        assert_eq!(run(&server, "", &found), ["4MB"], "{before}");
+    }
+    assert!(!table(&server, "CLASSES").iter().any(|row| row["class"] == "default"));
+}
+
+#[test]
+fn what_functions_set_is_found_with_its_tag() {
+    let server = server(&[]);
+    let make = "CREATE FUNCTION make() RETURNS void LANGUAGE plpgsql AS \
+                $$BEGIN SET work_mem = '9MB'; PERFORM set_config('my.lang', 'de', false); END$$";
+    run(&server, "", &[make]);
+    run(&server, &asks("web", "self", "lang=de"), &["SELECT make()"]);
+    until_parked(&server, "web", 1);
+    let found = ["SHOW rustydb.tag_match", "SHOW work_mem", "SHOW my.lang"];
+    assert_eq!(run(&server, &asks("web", "self", "lang=de"), &found), ["exact", "9MB", "de"]);
+    until_parked(&server, "web", 1);
+    // Nobody else.
+    let others = ["SHOW work_mem", "SELECT coalesce(current_setting('my.lang', true), '')"];
+    for _ in 0..3 {
+        assert_eq!(run(&server, "", &others), ["4MB", ""]);
+    }
+}
+
+#[test]
+fn the_last_values_of_sequences_give_way_to_it() {
+    let server = server(&[]);
+    run(&server, "", &["CREATE SEQUENCE sq"]);
+    let mut psql = staying(&server, "");
+    tell(&mut psql, "SELECT nextval('sq'), setseed(0.5);\n");
+    std::thread::sleep(Duration::from_millis(300));
+    tell(&mut psql, "SET rustydb.purity = 'self';\nSHOW rustydb.tag_match;\n");
+    let said = Psql::from(psql.wait_with_output().unwrap());
+    assert!(said.stderr.is_empty() && said.stdout.ends_with("none\n"), "{said:?}");
 }
 
 fn open_table(server: &Server) {

@@ -442,6 +442,30 @@ fn a_client_that_found_no_connection_may_try_again() {
 }
 
 #[test]
+fn a_statement_that_was_refused_leaves_none_that_could_run_in_its_place() {
+    let server = Server::builder()
+        .arg("--insecure")
+        .set("pool.max_size=1")
+        .set("pool.acquire_timeout_secs=1")
+        .start();
+    let mut other = Wire::to(&server).ready();
+    let again = [bind_text(&[]), execute("", 0), sync()].concat();
+    other.send(&[extended("select 'before'", &[]), sync()].concat());
+    other.until(b'Z');
+    other.send(&again);
+    assert_eq!(other.until(b'Z').len(), 4, "it is there until the next Parse");
+    let mut holder = Wire::to(&server).ready();
+    holder.send(&query("begin"));
+    holder.until(b'Z');
+    other.send(&[extended("select 'refused'", &[]), sync(), again].concat());
+    let refused = other.until(b'Z');
+    assert_eq!(field(&refused[0].1, b'C'), "53300");
+    drop(holder);
+    let gone = other.until(b'Z');
+    assert_eq!((gone[0].0, &*field(&gone[0].1, b'C')), (b'E', "26000"));
+}
+
+#[test]
 fn what_came_behind_a_request_that_found_no_connection_is_carried_out() {
     let server = Server::builder()
         .arg("--insecure")

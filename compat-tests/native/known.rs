@@ -158,6 +158,24 @@ fn a_statement_may_run_again_and_again() {
         };
         assert_eq!(shown(&wire.all_of(id)[0]), reply, "{id}");
     }
+    // Another schema's table of that name, which nobody has altered.
+    wire.rows("DROP SCHEMA IF EXISTS native_other CASCADE", vec![]);
+    wire.rows("CREATE SCHEMA native_other", vec![]);
+    wire.rows(
+        "CREATE TABLE native_other.native_again AS SELECT 'word' AS w, 1.5::float8 AS f",
+        vec![],
+    );
+    prepare(&mut wire, "any", "SELECT * FROM native_again");
+    assert_eq!(shown(&wire.one(&execute("any", &[]))), "a [[Int4(3)]] SELECT 1");
+    wire.rows("SET search_path = native_other", vec![]);
+    for id in 320..323 {
+        wire.send(id, 0, &execute("any", &[]));
+    }
+    for id in 320..323 {
+        let reply = "w,f [[Text(\"word\"), Float8(1.5)]] SELECT 1";
+        assert_eq!(shown(&wire.all_of(id)[0]), reply);
+    }
+    wire.rows("RESET search_path", vec![]);
     // A name may stand for something else later, and a table have other columns, of which nobody
     // tells RustyDB.
     let gone = Prepared::Deallocate { name: "other".into() };

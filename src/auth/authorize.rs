@@ -92,9 +92,10 @@ impl Permissions {
             return Ok(names);
         }
         let member = include_str!("../../sql/auth/member_of.sql");
-        let rows = self.tables.read(member, &[Some(role.as_str())]).await?;
+        // Boxed, as what is seldom needed is: every request would carry it.
+        let rows = Box::pin(self.tables.read(member, &[Some(role.as_str())])).await?;
         let granted = "SELECT granted FROM rustydb.role_grants WHERE role_name = $1 LIMIT 1000";
-        let granted = self.tables.ask(granted, &[Some(role.as_str())]).await?;
+        let granted = Box::pin(self.tables.ask(granted, &[Some(role.as_str())])).await?;
         let rows = rows.into_iter().chain(granted.unwrap_or_default());
         let names: Arc<[String]> = rows.filter_map(texts).map(|[name]| name).collect();
         self.members.lock().insert(role.clone(), (Instant::now(), names.clone()));
@@ -108,7 +109,8 @@ impl Permissions {
         {
             return Ok(roles);
         }
-        let rows = self.tables.ask(include_str!("../../sql/auth/roles.sql"), &[]).await?;
+        let asked = self.tables.ask(include_str!("../../sql/auth/roles.sql"), &[]);
+        let rows = Box::pin(asked).await?;
         let mut further: HashMap<String, RoleDefinition> = HashMap::new();
         for [name, kind, value] in rows.unwrap_or_default().into_iter().filter_map(texts) {
             let role = further.entry(name).or_default();

@@ -236,7 +236,8 @@ impl Authenticator {
             Some(_) => (EventType::AuthenticationFailure, Outcome::Denied),
         };
         let event = Event::new(kind, outcome, method).by(role.as_str());
-        self.audit.record(visit.mark(Event { error: why.map(str::to_owned), ..event })).await
+        let event = Event { error: why.map(str::to_owned), ..event };
+        Box::pin(self.audit.record(visit.mark(event))).await
     }
 
     /// Gives tokens, or a browser's session, to somebody who has proved himself with a password.

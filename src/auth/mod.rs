@@ -445,7 +445,8 @@ impl Authenticator {
         {
             return Ok(Some(known.record.clone()));
         }
-        let record = self.roles.role(role).await?;
+        // Boxed: what is seldom needed is not carried by every request.
+        let record = Box::pin(self.roles.role(role)).await?;
         // Unknown names are not kept: anybody can make them up.
         if let Some(record) = &record {
             let mut cache = self.cache.lock();

@@ -40,6 +40,8 @@ pub struct Client {
     goodbye_passed: usize,
     /// An extended batch was refused: what comes before its Sync is passed over.
     skipping: bool,
+    /// A Parse of the unnamed statement was among what was refused: the one before is not meant.
+    lost_unnamed: bool,
     received: u64,
     sent: u64,
 }
@@ -86,6 +88,7 @@ impl Client {
             leaving: false,
             goodbye_passed: 0,
             skipping: false,
+            lost_unnamed: false,
             received: 0,
             sent: 0,
         }
@@ -132,10 +135,11 @@ impl Client {
                     return Ok(First::Skipped);
                 }
                 Step::Begin { tag, .. } if self.skipping && tag != tag::SYNC => {
-                    self.discard(HEADER);
+                    self.discard_request(tag);
                 }
                 Step::Whole { tag, body } if self.skipping && frontend::is_known(tag) => {
-                    self.discard(HEADER + body);
+                    self.discard_request(tag);
+                    self.discard(body);
                 }
                 Step::Begin { tag, .. } | Step::Whole { tag, .. } if frontend::is_known(tag) => {
                     self.skipping = false;
@@ -147,6 +151,19 @@ impl Client {
                 Step::Invalid { tag, length } => return Err(invalid(tag, length)),
             }
         }
+    }
+
+    /// Discards the header of a request that is refused. PostgreSQL drops the unnamed statement
+    /// before it reads the text of the next (`exec_parse_message`).
+    fn discard_request(&mut self, tag: u8) {
+        let is_unnamed = || self.inbound.unscanned().get(HEADER).is_none_or(|byte| *byte == 0);
+        self.lost_unnamed |= tag == tag::QUERY || tag == tag::PARSE && is_unnamed();
+        self.discard(HEADER);
+    }
+
+    /// Whether the unnamed statement is gone with a request that was refused.
+    pub fn has_lost_unnamed(&mut self) -> bool {
+        std::mem::take(&mut self.lost_unnamed)
     }
 
     fn discard(&mut self, bytes: usize) {
@@ -636,7 +653,7 @@ fn drop_first(client: &mut Client) -> Dropped {
             client.scanner = Scanner::default();
             break;
         }
-        client.discard(HEADER);
+        client.discard_request(tag);
         match tag {
             tag::QUERY | tag::FUNCTION_CALL | tag::SYNC => {
                 pass_over(client);

@@ -437,6 +437,9 @@ impl Session {
     /// Borrows a connection for what the client has begun to send, unless it has one that only
     /// lacks its settings; `None` = it did not wait.
     async fn attach(&mut self, client: &mut Client) -> Option<Result<()>> {
+        if client.has_lost_unnamed() {
+            self.mux.forget_unnamed();
+        }
         if let Some(error) = self.lost() {
             return Some(Err(error));
         }

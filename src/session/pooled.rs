@@ -11,6 +11,7 @@ use crate::executor::relay::Pause;
 pub use crate::pool::classes::{CLASS, PURITY, TAG, TAG_FOUND, TAG_MATCH};
 use crate::pool::classes::{Purity, Tag, class};
 use crate::pool::{Hold, Lease};
+use crate::proto::backend::TxStatus;
 use crate::query::SettingValue;
 use crate::telemetry::Tally;
 use crate::types::Protocol;
@@ -233,12 +234,16 @@ impl Session {
             Ok(borrowed) => borrowed,
             Err(error) => return Some(Err(error)),
         };
+        let is_found = borrowed.found.is_some();
         self.mux.take_over_pooled(borrowed.found);
         let think = pool.max_think_time();
         let seen = (self.entry.tally.totals().queries, Instant::now());
         let hold = Some(borrowed.hold);
         self.pooled = Some(Box::new(Holding { hold, think, seen, lost: None }));
-        self.lease = Some(borrowed.lease);
+        let lease = self.lease.insert(borrowed.lease);
+        if is_found {
+            self.mux.inherits_stains(&mut lease.conn().state);
+        }
         self.note_pins();
         Some(Ok(()))
     }
@@ -282,20 +287,23 @@ impl Session {
         if client.has_input() || !self.lease.as_mut().is_some_and(idle) {
             return;
         }
+        let in_transaction =
+            self.lease.as_mut().is_some_and(|lease| lease.conn().state.tx != TxStatus::Idle);
         let Some(holding) = &mut self.pooled else { return };
         let Some(hold) = holding.hold.take() else { return };
         hold.taken_away();
         let secs = holding.think.as_secs();
         let text = format!("the pooled session was taken away after {secs} s without a request");
-        holding.lost = Some(
-            Error::new(ErrorKind::IdleTimeout, text)
-                .with_detail(
-                    "An open transaction was rolled back, and the session's state is gone.",
-                )
-                .with_hint(
-                    "go on with a new transaction; session.drcp.max_think_time_secs is the limit",
-                ),
-        );
+        // Who has begun a transaction would take what comes next for a part of it.
+        let error = match in_transaction {
+            true => Error::sql(b"25P03", text)
+                .with_detail("Its transaction was rolled back, and the session's state is gone.")
+                .with_hint("connect again; session.drcp.max_think_time_secs is the limit"),
+            false => Error::new(ErrorKind::IdleTimeout, text)
+                .with_detail("The session's state is gone.")
+                .with_hint("go on; session.drcp.max_think_time_secs is the limit"),
+        };
+        holding.lost = Some(error);
         let left = self.leave();
         self.entry.tally.transaction_lost();
         // Without the state, it is of use to everybody.

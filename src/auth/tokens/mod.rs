@@ -147,12 +147,13 @@ impl Tokens {
                 grant
             }
             _ => {
-                let grant = Arc::new(self.verify_anew(token).await?);
+                // Boxed: what is seldom needed is not carried by every request.
+                let grant = Arc::new(Box::pin(self.verify_anew(token)).await?);
                 self.verified.lock().insert(tag, (Instant::now(), grant.clone()));
                 grant
             }
         };
-        if grant.kind == GrantKind::Access && self.logins.is_revoked(&grant).await? {
+        if grant.kind == GrantKind::Access && Box::pin(self.logins.is_revoked(&grant)).await? {
             return Err(refused("it was revoked"));
         }
         Ok(grant)

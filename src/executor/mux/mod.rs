@@ -324,6 +324,7 @@ impl Mux {
         if !self.batch.is_none() {
             self.settle_batch();
         }
+        self.settle_behind();
         self.pins.is_none() && !self.is_session_mode() && !self.native
     }
 
@@ -397,11 +398,13 @@ impl Mux {
         let missing = self.start.names().filter(|name| conn.applied.get(name).is_none());
         let missing: Vec<_> =
             missing.filter_map(|name| Some((name.into(), self.start.get(name)?.clone()))).collect();
-        self.settings = match missing.is_empty() {
+        let settings = match missing.is_empty() {
             true => conn.applied.clone(),
             false => Arc::new(conn.applied.with(missing)),
         };
+        let was = std::mem::replace(&mut self.settings, settings);
         self.follow_wish(&[]);
+        self.follow_tag(&was);
         conn.spoiled |= seen.spoiled;
         if seen.too_long {
             self.pins.add(Effects::HIDDEN);
@@ -493,6 +496,11 @@ impl Mux {
             _ => !self.told.values.contains(pair),
         };
         conn.parameters.iter().filter(is_new).collect()
+    }
+
+    /// The unnamed statement is gone: one that was to take its place was refused.
+    pub fn forget_unnamed(&mut self) {
+        self.unnamed = None;
     }
 
     /// The session goes from its connection.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::pooled::is_word;
 use super::{APPLICATION_NAME, MAX_CUSTOM, MAX_JOURNAL, Mux};
 use crate::backend::{ConnState, Expect, Kind};
 use crate::proto::backend::TxStatus;
@@ -13,6 +14,7 @@ impl Mux {
     /// What a statement of this class, of a text so long, will have done.
     pub(super) fn note(&mut self, class: &Class, bytes: usize, conn: &mut ConnState) {
         let batch = conn.expect.batch();
+        self.note_behind(class);
         self.batch.add(class.effects);
         if class.effects.has(Effects::DISCARD_ALL.and(Effects::DEALLOCATE_ALL)) {
             conn.doubt_statements();
@@ -150,7 +152,9 @@ impl Mux {
                 values.push((name.into(), SettingValue::Config(value.into())));
             }
         }
-        let forgotten = self.custom.iter().filter(|name| self.settings.get(name).is_none());
+        // What asks for pooled sessions is RustyDB's own: absent means something there.
+        let is_forgotten = |name: &str| self.settings.get(name).is_none() && !is_word(name);
+        let forgotten = self.custom.iter().filter(|name| is_forgotten(name));
         values.extend(forgotten.map(|name| (name.clone(), SettingValue::Sql("DEFAULT".into()))));
         let differs = |(name, value): &(Box<str>, SettingValue)| {
             self.settings.get(name) != Some(value) || conn.applied.get(name) != Some(value)

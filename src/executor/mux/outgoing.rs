@@ -665,6 +665,8 @@ impl Mux {
                 entry.name = Some(Box::default());
             }
             Some(name) => {
+                // One that was prepared with SQL must not be carried along any more.
+                self.probe_due |= self.carried.iter().any(|one| *one.name == *key(name));
                 self.own.remove(key(name));
                 entry.before = self.named.remove(key(name));
                 entry.name = Some(key(name).into());

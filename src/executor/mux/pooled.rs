@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::named::Named;
 use super::{APPLICATION_NAME, Carried, Mux, SOFT};
+use crate::backend::ConnState;
 use crate::pool::classes::{self, CLASS, PURITY, Purity, TAG, TAG_FOUND, TAG_MATCH, Tag, Wish};
 use crate::pool::{Found, Kept};
-use crate::query::{Change, Effects, SettingValue, Settings};
+use crate::query::{Change, Class, Effects, SettingValue, Settings};
 
 /// What of a session's state is taken off its connection at the release.
 const TIDIED: Effects = Effects::HOLD
@@ -35,6 +36,8 @@ struct State {
     held: Option<Held>,
     /// What is held must be released at the end of the transaction.
     over: bool,
+    /// Something may have been left behind what ended it.
+    mixed: bool,
 }
 
 /// As what the session on the connection will be known.
@@ -138,7 +141,7 @@ impl Mux {
         let (settings, start) = (self.settings.clone(), self.start.clone());
         let state = self.pooled.state();
         state.wish = wish_of(&settings, state.default);
-        let Some(held) = &mut state.held else { return };
+        let Some(held) = &mut state.held else { return self.give_up_for_wish() };
         let mut over = state.wish.as_ref().is_none_or(|wish| wish.class != held.class);
         let mut before = true;
         for change in changes {
@@ -163,6 +166,46 @@ impl Mux {
         }
         over |= !before;
         state.over = over;
+    }
+
+    /// A look has shown the settings, which were these before: a tag that a function has set is
+    /// the name of the state, too.
+    pub(super) fn follow_tag(&mut self, was: &Settings) {
+        let tag = tag_of(self.settings.get(TAG));
+        if let Some(held) = self.pooled.state.as_mut().and_then(|state| state.held.as_mut())
+            && tag != tag_of(was.get(TAG))
+        {
+            held.tag = tag;
+        }
+    }
+
+    /// Something is asked for. What comes behind the end of a pooled session, in the same
+    /// transaction or before that is known, belongs neither to its class nor to the next: nobody
+    /// may find it.
+    pub(super) fn note_behind(&mut self, class: &Class) {
+        let Some(state) = self.pooled.state.as_mut().filter(|state| state.held.is_some()) else {
+            return;
+        };
+        let in_flight = self.pending.iter().map(|(_, change)| change).chain(&self.journal);
+        let ends = state.over
+            || class.changes.iter().chain(in_flight).any(may_end)
+            || class.effects.has(Effects::DISCARD_ALL);
+        let lasts = |change: &Change| !may_end(change) && *change != Change::Local;
+        let leaves = class.effects.has(Effects::HOLDING) || class.changes.iter().any(lasts);
+        state.mixed |= ends && leaves;
+    }
+
+    /// Nothing is in flight: what was to end the pooled session has, or has not.
+    pub(super) fn settle_behind(&mut self) {
+        if let Some(state) = &mut self.pooled.state {
+            state.mixed &= state.over;
+        }
+    }
+
+    /// The connection has what others of the class have set unseen: that is part of what was found,
+    /// and goes with the session.
+    pub fn inherits_stains(&mut self, conn: &mut ConnState) {
+        self.stains |= std::mem::take(&mut conn.stained);
     }
 
     /// The session has got this pooled session: its own settings are laid over those that are
@@ -203,7 +246,7 @@ impl Mux {
             settings = settings.with([config(TAG, tag.to_string())]);
         }
         state.held = Some(Held { class: wish.class.clone(), tag });
-        state.over = false;
+        (state.over, state.mixed) = (false, false);
         self.settings = Arc::new(settings);
     }
 
@@ -211,8 +254,9 @@ impl Mux {
     /// what it asks for. `None` = it held none.
     pub fn leave_pooled(&mut self) -> Option<Left> {
         self.settle();
-        let held = self.pooled.state.as_mut()?.held.take()?;
-        let spoiled = self.spoils();
+        let state = self.pooled.state.as_mut()?;
+        let (held, mixed) = (state.held.take()?, state.mixed);
+        let spoiled = self.spoils() || mixed;
         let kept = Remains {
             settings: to_keep(&self.settings),
             pins: self.pins.without(TIDIED),
@@ -245,7 +289,7 @@ impl Mux {
         (self.failed, self.rolled_back) = (false, false);
         (self.probe_due, self.looked_before, self.settings_moved) = (false, false, false);
         if let Some(state) = &mut self.pooled.state {
-            state.over = false;
+            (state.over, state.mixed) = (false, false);
         }
         self.follow_wish(&[]);
     }
@@ -254,7 +298,13 @@ impl Mux {
 impl Pooled {
     fn state(&mut self) -> &mut State {
         self.state.get_or_insert_with(|| {
-            Box::new(State { default: Purity::Any, wish: None, held: None, over: false })
+            Box::new(State {
+                default: Purity::Any,
+                wish: None,
+                held: None,
+                over: false,
+                mixed: false,
+            })
         })
     }
 }
@@ -293,6 +343,9 @@ fn plain(value: &SettingValue) -> Option<Cow<'_, str>> {
         SettingValue::Config(text) => return Some(Cow::Borrowed(text)),
         SettingValue::Sql(sql) => sql.trim(),
     };
+    // Without a backslash it is a plain constant.
+    let escaped = sql.strip_prefix(['e', 'E']).filter(|text| text.starts_with('\''));
+    let sql = escaped.filter(|text| !text.contains('\\')).unwrap_or(sql);
     let between = |quote: char| sql.strip_prefix(quote)?.strip_suffix(quote);
     if let Some(text) = between('\'') {
         let single = text.replace("''", "");
@@ -306,8 +359,17 @@ fn plain(value: &SettingValue) -> Option<Cow<'_, str>> {
 }
 
 /// Whether a setting says something about pooled sessions.
-fn is_word(name: &str) -> bool {
+pub(super) fn is_word(name: &str) -> bool {
     [CLASS, PURITY, TAG, TAG_MATCH, TAG_FOUND].contains(&name)
+}
+
+/// Whether a change may end the pooled session that is held.
+fn may_end(change: &Change) -> bool {
+    match change {
+        Change::Set(name, _) | Change::Reset(name) => [CLASS, PURITY].contains(&&**name),
+        Change::ResetAll => true,
+        Change::Local => false,
+    }
 }
 
 /// What the next session finds; the name of the application is each client's own.
@@ -334,7 +396,8 @@ mod tests {
             ("SELF", Some("self")),
             ("'a=1,b=2'", Some("a=1,b=2")),
             ("'a' 'b'", None),
-            ("E'a'", None),
+            ("E'a=1'", Some("a=1")),
+            ("E'a\\n'", None),
             ("a, b", None),
             ("''", Some("")),
         ] {

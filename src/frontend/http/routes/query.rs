@@ -102,7 +102,7 @@ struct QueryResult {
     affected_rows: u64,
     /// Whether max_rows left rows out.
     has_more: bool,
-    /// The command; null when max_rows left rows out.
+    /// The command; null when max_rows left rows of a query out.
     #[schema(required)]
     command: Option<String>,
     /// From the request to the end of the result.

@@ -7,9 +7,9 @@
 //! can meet the next, whose error is then marked as worth a retry.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::prepared::Plain;
 use super::query::is_outdated;
 use super::response::{Response, Usual};
 use super::{Failure, Translator};
@@ -25,7 +25,7 @@ pub(super) enum Turn {
     /// It is to be carried out.
     Request(Request),
     /// It was sent.
-    Sent { request: Request, plain: Plain, began: Instant },
+    Sent { request: Request, statement: Arc<str>, began: Instant },
 }
 
 /// How a request that was sent has ended.
@@ -92,29 +92,23 @@ impl Translator {
         };
         let body = request.frame.plain_body().filter(|_| is_free && is_execute(&request));
         match body.and_then(|body| self.send_plain(body)) {
-            Some(plain) => Turn::Sent { request, plain, began },
+            Some(statement) => Turn::Sent { request, statement, began },
             None => Turn::Request(request),
         }
     }
 
     /// Takes the replies to a request that was sent.
-    pub(super) async fn answer_sent(&mut self, id: u64, plain: Plain) -> Result<Sent, Failure> {
+    pub(super) async fn answer_sent(&mut self, id: u64, statement: &str) -> Result<Sent, Failure> {
         (self.is_unsynced, self.is_owed) = (false, true);
-        let Plain { statement, columns } = plain;
         let mut response = self.response(id, 0, false);
-        let is_described = columns.is_none();
-        response.columns = columns.unwrap_or_default();
         let usual = self.take_usual(&mut response).await;
         if matches!(usual, Usual::Answered) {
             self.is_owed = false;
-            if is_described {
-                self.told(&statement, &response.columns);
-            }
             spare::keep(response.rows.bytes);
             return Ok(Sent::Answered);
         }
         // Boxed: what is seldom needed is not carried by the others.
-        Box::pin(self.answer_rest(&statement, response, usual)).await
+        Box::pin(self.answer_rest(statement, response, usual)).await
     }
 
     async fn answer_rest(
@@ -138,9 +132,8 @@ impl Translator {
         };
         match done {
             Ok(done) => {
-                match response.rows.has_unknown {
-                    true => self.forget_formats(statement),
-                    false => self.told(statement, &response.columns),
+                if response.rows.has_unknown {
+                    self.forget_formats(statement);
                 }
                 self.conclude_response(response, &done).await.map(|()| Sent::Answered)
             }

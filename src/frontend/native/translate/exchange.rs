@@ -227,14 +227,12 @@ impl Translator {
     /// Sends something to which a Sync belongs.
     pub(super) fn send_open(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.core.send(write);
-        self.parsed = None;
         self.is_unsynced = true;
     }
 
     /// Sends something that ends with ReadyForQuery.
     pub(super) fn send_closed(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.core.send(write);
-        self.parsed = None;
         (self.is_unsynced, self.is_owed) = (false, true);
     }
 

@@ -62,8 +62,6 @@ pub(super) struct Translator {
     role: String,
     tally: Arc<Tally>,
     statements: Statements,
-    /// The name of the statement that is PostgreSQL's unnamed one, if it is known.
-    parsed: Option<Arc<str>>,
     known: Known,
     encoder: Encoder,
     ahead: VecDeque<Turn>,
@@ -118,7 +116,6 @@ impl Translator {
             role: entry.role.as_str().to_owned(),
             tally: entry.tally.clone(),
             statements: Statements::default(),
-            parsed: None,
             known: Known::default(),
             encoder: Encoder::default(),
             ahead: VecDeque::new(),
@@ -145,9 +142,9 @@ impl Translator {
             self.trace = None;
             let done = match turn {
                 Turn::Request(request) => Box::pin(self.carry_out(request)).await,
-                Turn::Sent { request, began, plain } => {
+                Turn::Sent { request, began, statement } => {
                     self.began = began;
-                    match self.answer_sent(id, plain).await {
+                    match self.answer_sent(id, &statement).await {
                         Ok(Sent::Answered) => Ok(()),
                         Ok(Sent::Again) if self.ahead.is_empty() => {
                             Box::pin(self.carry_out(request)).await

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::exchange::{Unfit, parameters, put_bind_of, put_describe, put_execute, put_parse};
 use super::known::Formats;
 use super::query::Run;
-use super::response::Columns;
 use super::{Failure, Translator};
 use crate::frontend::native::core::status;
 use crate::frontend::native::errors;
@@ -34,17 +33,8 @@ struct Statement {
     /// Nothing after an error: the table may have other columns by now.
     formats: Option<Formats>,
     columns: Vec<Column>,
-    /// What its last result consisted of; nothing after an error.
-    told: Option<Arc<Columns>>,
     /// It can be sent before those in front of it are answered.
     may_go_ahead: bool,
-}
-
-/// An Execute that was sent.
-pub(super) struct Plain {
-    pub(super) statement: Arc<str>,
-    /// What its result consists of; `None` = PostgreSQL is asked.
-    pub(super) columns: Option<Arc<Columns>>,
 }
 
 /// The statements of a session.
@@ -73,13 +63,9 @@ fn unknown(name: &str) -> Failure {
 }
 
 impl Translator {
-    /// Sends the statement of an Execute that needs nothing around it; `None` = it is to be carried
-    /// out in the usual way, where an error of it is told.
-    ///
-    /// PostgreSQL keeps the unnamed statement until the next Parse or simple Query, and never gives
-    /// it other columns (`RevalidateCachedQuery`): what was parsed last is not parsed again, nor
-    /// described, once its columns are known.
-    pub(super) fn send_plain(&mut self, body: &[u8]) -> Option<Plain> {
+    /// Sends the statement of an Execute that needs nothing around it, and returns its name; `None`
+    /// = it is to be carried out in the usual way, where an error of it is told.
+    pub(super) fn send_plain(&mut self, body: &[u8]) -> Option<Arc<str>> {
         let mut input = Reader::new(body);
         let kind = (input.variant().ok()?, input.variant().ok()?);
         if kind != (PREPARED_STATEMENT, EXECUTE) {
@@ -92,30 +78,19 @@ impl Translator {
         if !statement.may_go_ahead {
             return None;
         }
-        let is_parsed = self.parsed.as_ref().is_some_and(|parsed| Arc::ptr_eq(parsed, name));
-        let columns = statement.told.as_ref().filter(|_| is_parsed);
         let sent = self.core.try_send(|out| {
-            if !is_parsed {
-                put_parse(out, &statement.sql, &statement.types);
-            }
+            put_parse(out, &statement.sql, &statement.types);
             put_bind_of(out, &mut input, &statement.types, formats)?;
             // No options, and nothing after that.
             if input.rest() != [0] {
                 return Err(Unfit);
             }
-            if columns.is_none() {
-                put_describe(out, b'P');
-            }
+            put_describe(out, b'P');
             put_execute(out, 0);
             frontend::put_sync(out);
             Ok(())
         });
-        let plain =
-            sent.is_ok().then(|| Plain { statement: name.clone(), columns: columns.cloned() })?;
-        if !is_parsed {
-            self.parsed = Some(name.clone());
-        }
-        Some(plain)
+        sent.is_ok().then(|| name.clone())
     }
 
     pub(super) async fn prepared(&mut self, id: u64, request: Prepared) -> Result<(), Failure> {
@@ -179,7 +154,6 @@ impl Translator {
             types: described.parameters.clone(),
             formats: Some(self.formats(&described)),
             columns: self.column_list(&described.columns),
-            told: None,
             sql,
         };
         let info = StatementInfo {
@@ -194,14 +168,7 @@ impl Translator {
 
     pub(super) fn forget_formats(&mut self, name: &str) {
         if let Some(statement) = self.statements.by_name.get_mut(name) {
-            (statement.formats, statement.told) = (None, None);
-        }
-    }
-
-    /// What the result of a statement consisted of.
-    pub(super) fn told(&mut self, name: &str, columns: &Arc<Columns>) {
-        if let Some(statement) = self.statements.by_name.get_mut(name) {
-            statement.told = Some(columns.clone());
+            statement.formats = None;
         }
     }
 
