@@ -145,10 +145,15 @@ fn what_makes_no_sense_is_refused() {
     wire.one(&release(None));
     assert_eq!(found(wire.one(&acquire("it's", "a=it's", Purity::Own))), pair("exact", "a=it's"));
     // Who thinks for too long is told once, and may go on.
-    wire.one(&Message::Begin { isolation: None, read_only: None, deferrable: None });
     let taken = || server.metric("rustydb_class_taken_away_total{class=\"it's\"}");
     eventually("it is taken away", SOON, || taken() == 1.0);
-    let late = wire.refused(&Message::Commit { and_chain: false });
+    let late = wire.refused(&query("SELECT true", vec![]));
     assert_eq!(late.sqlstate, "57P05", "{late:?}");
     assert_eq!(wire.rows("SELECT true", vec![]), vec![vec![Value::Bool(true)]]);
+    // Within a transaction that would tear it apart.
+    wire.one(&Message::Begin { isolation: None, read_only: None, deferrable: None });
+    eventually("it is taken away again", SOON, || taken() == 2.0);
+    wire.send(999, 0, &Message::Commit { and_chain: false });
+    let over = wire.fatal();
+    assert_eq!(over.sqlstate, "25P03", "{over:?}");
 }

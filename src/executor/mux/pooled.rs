@@ -190,7 +190,10 @@ impl Mux {
         let ends = state.over
             || class.changes.iter().chain(in_flight).any(may_end)
             || class.effects.has(Effects::DISCARD_ALL);
-        let lasts = |change: &Change| !may_end(change) && *change != Change::Local;
+        let lasts = |change: &Change| match change {
+            Change::Set(name, _) | Change::Reset(name) => !is_word(name),
+            Change::ResetAll | Change::Local => false,
+        };
         let leaves = class.effects.has(Effects::HOLDING) || class.changes.iter().any(lasts);
         state.mixed |= ends && leaves;
     }
