@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+pub use crate::harness::SOON;
 use crate::harness::{Psql, Server, eventually, feed, piped};
 use crate::raw::{
     Wire, about, bind, execute, extended, field, parse, query, render, startup, sync,
@@ -15,8 +16,6 @@ use crate::{guarded, open};
 
 /// A row of a table of the console, by column.
 pub type Row = HashMap<String, String>;
-
-pub const SOON: Duration = Duration::from_secs(20);
 
 /// Runs commands in the console as somebody.
 pub fn console_as(server: &Server, role: &str, password: &str, commands: &[&str]) -> Psql {
@@ -297,7 +296,7 @@ fn the_console_works_when_nothing_is_free_and_names_who_holds_it() {
     assert!(waited.parse::<u64>().unwrap() > 1_000_000, "{waited}");
     leave(waiting);
     let ended = "rustydb_session_terminated_total{protocol=\"postgres\",reason=\"killed\"}";
-    assert_eq!(server.metric(ended), 1.0);
+    server.expect_metric(ended, 1.0);
 }
 
 #[test]
@@ -395,7 +394,7 @@ fn what_keeps_a_session_on_its_connection_is_shown() {
     assert_eq!(line(&mut child), "CREATE TABLE");
     eventually("the reason is shown", SOON, || seen("pinned") == "temporary objects");
     assert_eq!(seen("state"), "active");
-    assert!(server.metric(counted) > before);
+    server.expect_metric_of_at_least(counted, before + 1.0);
     say(&mut child, "drop table pinning;\n");
     assert_eq!(line(&mut child), "DROP TABLE");
     eventually("it is free again", SOON, || seen("pinned").is_empty() && seen("state") == "idle");
@@ -453,15 +452,14 @@ fn what_sessions_do_is_counted() {
     assert!(after.2 - before.2 >= 200_000 && after.3 - before.3 >= 200_000, "{after:?}");
     // Two commits and two single statements that worked; ROLLBACK, a failed COMMIT and an error.
     eventually("metrics", SOON, || published(committed + 3.0, rolled_back + 3.0));
-    assert_eq!(server.metric("rustydb_query_slow_total"), slow + 1.0);
-    assert!(server.log().contains("slow request"), "{}", server.log());
+    server.expect_metric("rustydb_query_slow_total", slow + 1.0);
+    server.log_line(&["slow request"]);
     let lives = "rustydb_session_lifetime_seconds_count{protocol=\"postgres\"}";
-    assert!(server.metric(lives) >= 2.0);
+    server.expect_metric_of_at_least(lives, 2.0);
     eventually("the peak is known", SOON, || server.metric("rustydb_session_peak") >= 1.0);
-    let log = server.log();
-    let is_it = |line: &&str| line.contains("ended") && line.contains("database=rustydb ");
-    let end = log.lines().rfind(is_it).unwrap();
-    for word in ["transactions=6", "queries=12", "wait_ms=0", "reason=\"closed\"", "peer="] {
+    let end = ["session ended", "database=rustydb ", "transactions=6", "queries=12"];
+    let end = server.log_line(&end);
+    for word in ["wait_ms=0", "reason=\"closed\"", "peer="] {
         assert!(end.contains(word), "{word} is not in: {end}");
     }
 

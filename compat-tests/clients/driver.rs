@@ -10,7 +10,7 @@ use tokio_postgres::error::{ErrorPosition, SqlState};
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-use crate::harness::{Server, eventually};
+use crate::harness::{SOON, Server, eventually};
 use crate::{guarded, lent, wait_until_running};
 
 fn run<T>(test: impl Future<Output = T>) -> T {
@@ -221,8 +221,7 @@ fn notifications_reach_another_client() {
         }
         for n in 0..3 {
             // The listener is idle: nothing of its own makes them arrive.
-            let message =
-                tokio::time::timeout(Duration::from_secs(2), messages.recv()).await.unwrap();
+            let message = tokio::time::timeout(SOON, messages.recv()).await.unwrap();
             let Some(AsyncMessage::Notification(note)) = message else { panic!("{message:?}") };
             assert_eq!(
                 (note.channel(), note.payload()),
@@ -305,6 +304,6 @@ fn fifty_clients_at_once() {
         });
         try_join_all(clients).await.unwrap();
     });
-    eventually("every connection is back", Duration::from_secs(5), || lent(&server) == 0.0);
+    eventually("every connection is back", SOON, || lent(&server) == 0.0);
     assert!(server.metric("rustydb_pool_total_connections{pool=\"main\"}") <= 60.0);
 }

@@ -37,7 +37,7 @@ fn without_a_rule_nobody_comes_in() {
          encryption",
     );
     let rejected = "rustydb_network_connections_rejected_total{reason=\"hba\"}";
-    assert!(secured.server.metric(rejected) >= 3.0);
+    secured.server.expect_metric_of_at_least(rejected, 3.0);
 }
 
 fn port(server: &crate::harness::Server) -> String {
@@ -200,5 +200,5 @@ fn a_pattern_that_means_nothing_lets_nobody_in() {
     };
     comes_in(enters("postgres"), "rustydb");
     is_told(enters("rustydb"), "a regular expression in security.hba is not valid");
-    assert!(server.log().contains("brackets [] not balanced"), "{}", server.log());
+    server.log_line(&["brackets [] not balanced"]);
 }

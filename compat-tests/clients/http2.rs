@@ -218,7 +218,7 @@ fn many_streams_share_a_connection() {
     assert!(lines == expected);
     drop(body);
     assert!(client.end().is_ok());
-    assert!(guarded().metric("rustydb_api_http2_connections_total") >= 1.0);
+    guarded().expect_metric_of_at_least("rustydb_api_http2_connections_total", 1.0);
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn a_reader_that_stops_harms_nobody_else() {
     let begun = Instant::now();
     client.eventually("they are given up", 20, || lent(&server) == 0.0);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    assert!(server.metric("rustydb_api_http2_streams_stalled_total") >= 9.0);
+    server.expect_metric_of_at_least("rustydb_api_http2_streams_stalled_total", 9.0);
     // Such a connection ends; what comes next needs another one.
     drop((stopped, kept));
     assert!(client.end().is_ok());
@@ -375,7 +375,7 @@ fn a_slow_reader_gets_everything() {
     }
     let answer: Value = serde_json::from_slice(&bytes).unwrap();
     assert_eq!(answer["rows"][0]["t"].as_str().unwrap().len(), 400_000);
-    assert_eq!(server.metric("rustydb_api_http2_streams_stalled_total"), 0.0);
+    server.expect_metric("rustydb_api_http2_streams_stalled_total", 0.0);
 }
 
 #[test]

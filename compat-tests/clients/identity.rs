@@ -1,9 +1,8 @@
 //! A client is its role and nobody else, and nothing of a client reaches the next one.
 
 use std::io::Write;
-use std::time::Duration;
 
-use crate::harness::{Psql, Server, eventually, feed, piped};
+use crate::harness::{Psql, SOON, Server, eventually, feed, piped};
 use crate::http::{Client, post};
 use crate::{guarded, lent};
 
@@ -114,9 +113,7 @@ fn nothing_leaks_from_one_client_to_the_next() {
                 "select count(*) from pg_stat_activity where state = '{held}' \
                  and (query like '{last}' or query like '%pg_my_temp_schema%')"
             );
-            eventually("the mess is made", Duration::from_secs(10), || {
-                server.direct_value(&sql) == "1"
-            });
+            eventually("the mess is made", SOON, || server.direct_value(&sql) == "1");
             child.kill().unwrap();
             child.wait().unwrap();
         } else {
@@ -144,7 +141,7 @@ fn nothing_leaks_from_one_client_to_the_next() {
     );
     let expected = serde_json::json!({ "w": "4MB", "locks": 0, "channels": 0, "open": 0 });
     assert_eq!(answer.json["rows"][0], expected);
-    assert_eq!(server.metric(made), made_before + 1.0, "all requests shared one connection");
+    server.expect_metric(made, made_before + 1.0);
     assert_eq!(look(), clean);
-    eventually("the connection is back", Duration::from_secs(5), || lent(&server) == 0.0);
+    eventually("the connection is back", SOON, || lent(&server) == 0.0);
 }

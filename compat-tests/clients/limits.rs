@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use crate::harness::Server;
+use crate::harness::{SOON, Server};
 use crate::raw::{V3, Wire, field, startup};
 
 fn hello(role: &str, database: &str) -> Vec<u8> {
@@ -74,11 +74,11 @@ fn each_limit_is_named_and_given_back() {
     for limit in ["per_address", "per_user", "per_database"] {
         let name = format!("{{reason=\"max_connections_{limit}\"}}");
         let name = format!("rustydb_network_connections_rejected_total{name}");
-        assert_eq!(server.metric(&name), 1.0, "{limit}");
+        server.expect_metric(&name, 1.0);
     }
     // Whoever leaves makes room.
     drop(a);
-    crate::eventually("there is room again", std::time::Duration::from_secs(5), || {
+    crate::eventually("there is room again", SOON, || {
         let mut again = from(&server, "10.0.0.1");
         enter(&mut again, &rustydb) == entered()
     });
@@ -93,9 +93,7 @@ fn a_known_proxy_tells_who_the_client_is() {
     wire.send(&v2);
     assert_eq!(enter(&mut wire, &hello("rustydb", "rustydb")), entered());
     assert_eq!(wire.values("select 'here'"), ["here"]);
-    let log = server.log();
-    let line = log.lines().find(|line| line.contains("logged in") && line.contains("192.0.2.7"));
-    assert!(line.is_some(), "{log}");
+    server.log_line(&["logged in", "192.0.2.7"]);
     // It must tell, in whole and in words that are known.
     for wrong in [
         &hello("rustydb", "rustydb")[..],

@@ -4,13 +4,13 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Server, eventually, signal_process};
+use crate::harness::{SOON, Server, eventually, signal_process};
 use crate::lent;
 use crate::raw::*;
 
-const SOON: Duration = Duration::from_secs(5);
-
 /// Time after which a held connection is looked at, and after which that is certain to be under way.
+/// Far less than what a client that hangs would wait.
+const AT_ONCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(200);
 const LOOKED: Duration = Duration::from_millis(900);
 
@@ -59,7 +59,7 @@ fn a_look_that_takes_too_long_ends_the_session_and_its_connection() {
     let (severity, code, text) = error(&client.rest());
     assert_eq!((&*severity, &*code), ("FATAL", "08006"), "{text}");
     assert!(text.contains("did not answer within 1 s"), "{text}");
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     eventually("the connection is closed", SOON, || lent(&server) == 0.0);
     blocker.values("rollback");
     assert_eq!(Wire::to(&server).ready().values("select 'served'"), ["served"]);
@@ -84,7 +84,7 @@ fn a_look_that_the_clients_own_time_limit_ends_does_no_harm() {
     let mut blocker = hold(&server, &mut client);
     sleep(LOOKED);
     blocker.values("rollback");
-    assert!(server.log().contains("a look at a session's connection failed"), "{}", server.log());
+    server.log_line(&["a look at a session's connection failed"]);
     client.values("reset statement_timeout");
     client.values("insert into held values (7)");
     assert_eq!(client.values("select a from held"), ["7"]);
@@ -101,7 +101,7 @@ fn a_cancel_request_during_a_look_stops_the_statement_that_waits() {
     let begun = Instant::now();
     blocker.values("rollback");
     assert_eq!(error(&client.until(b'Z')).1, "57014");
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     assert_eq!(client.values("select count(*) from held"), ["0"]);
 }
 
@@ -135,7 +135,7 @@ fn settings_that_take_too_long_cost_one_request() {
     let (severity, code, text) = error(&client.until(b'Z'));
     signal_process(pid, "CONT");
     assert_eq!((&*severity, &*code), ("ERROR", "57P03"), "{text}");
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     let shown = client.values("show default_text_search_config");
     assert_eq!(shown, ["pg_catalog.simple"]);
 }

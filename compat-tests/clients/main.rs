@@ -59,7 +59,7 @@ fn wait_until_running(server: &Server, marker: &str) {
 
 fn wait_until_gone(server: &Server, marker: &str) {
     let what = format!("{marker} is gone from PostgreSQL");
-    eventually(&what, Duration::from_secs(2), || running(server, marker) == 0);
+    eventually(&what, harness::SOON, || running(server, marker) == 0);
 }
 
 /// Connections lent out; `main` is the clients' pool.

@@ -99,8 +99,8 @@ fn self_finds_what_the_same_class_has_left() {
     let web = class(&server, "web");
     let counted = ["requests", "hits", "misses", "tag_hits"].map(|column| web[column].as_str());
     assert_eq!(counted, ["3", "2", "1", "2"]);
-    assert_eq!(server.metric("rustydb_class_sessions{class=\"web\",state=\"parked\"}"), 1.0);
-    assert_eq!(server.metric("rustydb_class_hits_total{class=\"web\"}"), 2.0);
+    server.expect_metric("rustydb_class_sessions{class=\"web\",state=\"parked\"}", 1.0);
+    server.expect_metric("rustydb_class_hits_total{class=\"web\"}", 2.0);
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn ctrl_c_cancels_the_statement_and_the_session_goes_on() {
     let begun = Instant::now();
     stdin.write_all(b"\x03").unwrap();
     wait_until_gone(server, "ctrl_c_one");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     // Idle now: an interrupt must not reach the next statement.
     stdin.write_all(b"select 'still ' || count(*) || ' here' from kept;\n").unwrap();
     stdin.write_all(b"\\q\n").unwrap();
@@ -128,7 +128,7 @@ fn an_interrupted_script_is_told_so() {
     signal_process(child.id() as i32, "INT");
     let begun = Instant::now();
     let psql = Psql::from(child.wait_with_output().unwrap());
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(psql.stderr.contains("canceling statement due to user request"), "{psql:?}");
 }
 

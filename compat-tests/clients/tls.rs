@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::pki::Authority;
-use crate::harness::{Server, command, eventually, temp_dir};
+use crate::harness::{SOON, Server, command, eventually, temp_dir};
 use crate::raw::{V3, Wire, field, message, query, startup};
 use crate::secured::{client_config, direct_tls, run, secured, tls_socket, with_tls};
 
@@ -29,12 +29,10 @@ fn libpq_verifies_the_server_and_is_encrypted() {
     psql.env("PGPASSWORD", &secured.server.password);
     let info = conninfo(&mut psql);
     assert!(info.contains("protocol: TLSv1.3, cipher: TLS_AES_256_GCM_SHA384"), "{info}");
-    let log = secured.server.log();
-    let logged_in = |line: &&str| line.contains("logged in") && line.contains("TLSv1.3");
-    assert!(log.lines().any(|line| logged_in(&line) && line.contains("SCRAM-SHA-256")), "{log}");
-    assert!(!log.contains(&secured.server.password));
+    secured.server.log_line(&["logged in", "TLSv1.3", "SCRAM-SHA-256"]);
+    assert!(!secured.server.log().contains(&secured.server.password));
     let name = "rustydb_network_tls_handshakes_total{result=\"success\",version=\"TLSv1.3\"}";
-    assert!(secured.server.metric(name) >= 1.0);
+    secured.server.expect_metric_of_at_least(name, 1.0);
     assert!(secured.server.metric("rustydb_network_tls_cert_expiry_seconds") > 86_400.0);
     // Plain connections are still taken.
     let mut plain = secured.server.psql_command();
@@ -47,7 +45,7 @@ fn libpq_notices_a_certificate_of_somebody_else() {
     let other = Authority::new("another").write(&secured.folder, "another");
     let psql = run(secured.psql("free").env("PGSSLROOTCERT", other));
     assert!(psql.stderr.contains("certificate verify failed"), "{psql:?}");
-    eventually("the failure is counted", Duration::from_secs(5), || {
+    eventually("the failure is counted", SOON, || {
         let name = "rustydb_network_tls_handshakes_total{result=\"failure\",version=\"none\"}";
         secured.server.metric(name) >= 1.0
     });
@@ -297,18 +295,16 @@ fn a_revoked_certificate_does_not_come_in() {
     // A new list counts from the next reload on.
     ca.revoke(&lists, &[&lost, &kept], 2999);
     server.signal("HUP");
-    eventually("the list is read", Duration::from_secs(10), || come(&kept).code == Some(2));
+    eventually("the list is read", SOON, || come(&kept).code == Some(2));
     refused(&kept, "certificate revoked");
     // One that is too old says nothing about anybody.
     ca.revoke(&lists, &[&lost], 2021);
     server.signal("HUP");
-    eventually("it is noted", Duration::from_secs(10), || {
-        server.log().contains("past its next update")
-    });
+    eventually("it is noted", SOON, || server.log().contains("past its next update"));
     refused(&kept, "alert");
     ca.revoke(&lists, &[], 2999);
     server.signal("HUP");
-    eventually("everybody is back", Duration::from_secs(10), || {
+    eventually("everybody is back", SOON, || {
         come(&kept).code == Some(0) && come(&lost).code == Some(0)
     });
 }

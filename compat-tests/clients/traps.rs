@@ -20,7 +20,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Server, eventually};
+use crate::harness::{SOON, Server, eventually};
 use crate::lent;
 use crate::raw::*;
 use crate::script::{Script, Way, difference};
@@ -101,7 +101,7 @@ fn t12_a_cancelled_client_waits_no_longer() {
     let greeting = client.until(b'Z');
     let key = &greeting.iter().find(|m| m.0 == b'K').expect("a key").1;
     client.send(&query("select 'served'"));
-    eventually("it waits", Duration::from_secs(5), || waiting(&server) == 1.0);
+    eventually("it waits", SOON, || waiting(&server) == 1.0);
     let mut canceller = Wire::to(&server);
     let request = cancel_request(key);
     canceller.send(&request);
@@ -109,7 +109,7 @@ fn t12_a_cancelled_client_waits_no_longer() {
     let begun = Instant::now();
     let messages = client.until(b'Z');
     assert_eq!(error(&messages).0, "57014", "{}", render(&messages));
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     assert_eq!(waiting(&server), 0.0);
     holder.values("rollback");
     drop(holder);
@@ -130,11 +130,11 @@ fn t14_a_connection_that_died_between_transactions_is_not_lent() {
     for _ in 0..10 {
         server.direct_value(kill);
         let gone = || server.direct_value(left) == "0";
-        eventually("the backends are gone", Duration::from_secs(5), gone);
+        eventually("the backends are gone", SOON, gone);
         assert_eq!(client.values("select 'served'"), ["served"]);
         client = Wire::to(&server).ready();
     }
-    eventually("nothing is lent", Duration::from_secs(5), || lent(&server) == 0.0);
+    eventually("nothing is lent", SOON, || lent(&server) == 0.0);
 }
 
 /// A client that writes for long before it reads; PostgreSQL stops reading when nobody takes its
@@ -172,7 +172,7 @@ fn t21_a_full_queue_says_so_and_serves_in_order() {
             let mut wire = Wire::to(&server).ready();
             wire.send(&query(&format!("select to_char(clock_timestamp(), 'HH24:MI:SS.US'), {n}")));
             let queued = || waiting(&server) == f64::from(n) + 1.0;
-            eventually("it waits", Duration::from_secs(5), queued);
+            eventually("it waits", SOON, queued);
             wire
         })
         .collect();

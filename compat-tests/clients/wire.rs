@@ -1,8 +1,6 @@
 //! Scripts of protocol messages: RustyDB answers what PostgreSQL answers, message by message.
 
-use std::time::Duration;
-
-use crate::harness::eventually;
+use crate::harness::{SOON, eventually};
 use crate::raw::*;
 use crate::{open, wait_until_gone};
 
@@ -377,9 +375,7 @@ fn goodbyes_answer_alike() {
     wire.send(&[query(&slow), bye()].concat());
     drop(wire);
     let count = format!("select count(*) from {table}");
-    eventually("the last statement is carried out", Duration::from_secs(5), || {
-        server.direct_value(&count) == "1"
-    });
+    eventually("the last statement is carried out", SOON, || server.direct_value(&count) == "1");
 }
 
 #[test]

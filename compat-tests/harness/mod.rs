@@ -19,6 +19,8 @@ use tempfile::TempDir;
 
 /// Longest wait for a server to be ready or gone.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long [`eventually`] waits for what comes in a moment on an idle machine.
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// How a server is to be started.
 pub struct Builder {
@@ -282,6 +284,19 @@ impl Server {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The first line of the log that has all of these words. The log is written by a thread of
+    /// its own: what has happened may be told a moment later.
+    pub fn log_line(&self, words: &[&str]) -> String {
+        let mut found = None;
+        eventually(&format!("a line of the log with {words:?}"), SOON, || {
+            let log = self.log();
+            let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
+            found = log.lines().find(has_all).map(str::to_owned);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
     /// `psql` through RustyDB as the administrator, without a start-up file.
     pub fn psql_command(&self) -> Command {
         let mut psql = command("psql");
@@ -334,6 +349,16 @@ impl Server {
         let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits for a metric: some are counted a moment after the client has its answer.
+    pub fn expect_metric(&self, name: &str, value: f64) {
+        eventually(&format!("{name} is {value}"), SOON, || self.metric(name) == value);
+    }
+
+    /// The same, of one that may be more.
+    pub fn expect_metric_of_at_least(&self, name: &str, value: f64) {
+        eventually(&format!("{name} is {value} or more"), SOON, || self.metric(name) >= value);
     }
 
     /// Process number of the embedded postmaster.

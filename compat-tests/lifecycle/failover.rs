@@ -110,7 +110,7 @@ fn new_transactions_wait_for_a_new_primary_and_none_fails() {
         assert!(promoted.elapsed() < Duration::from_secs(10), "{:?}", promoted.elapsed());
     });
     assert_eq!(standby.connect().value("select count(*) from kept").unwrap(), "16");
-    assert_eq!(server.metric("rustydb_backend_primary_changes_total"), 1.0);
+    server.expect_metric("rustydb_backend_primary_changes_total", 1.0);
     // Who held a connection to the old primary is told, and may come again.
     let error = client.value("select 1").unwrap_err();
     let code = error.code().map(|code| code.code().to_owned());
@@ -137,7 +137,7 @@ fn while_there_is_no_primary_the_wait_has_an_end() {
     assert_eq!(status, 503, "{body}");
     primary.launch("");
     eventually("the old primary", SOON, || client.value("select 1").is_ok_and(|one| one == "1"));
-    assert_eq!(server.metric("rustydb_backend_primary_changes_total"), 0.0);
+    server.expect_metric("rustydb_backend_primary_changes_total", 0.0);
 }
 
 #[test]

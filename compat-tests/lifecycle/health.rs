@@ -81,9 +81,9 @@ fn metrics_can_be_turned_off() {
 fn the_metrics_port_counts_what_happens() {
     let server = Server::start();
     let name = "rustydb_auth_attempts_total{method=\"scram\",result=\"failure\"}";
-    assert!(server.metric(name) == 0.0);
+    server.expect_metric(name, 0.0);
     let mut psql = server.psql_command();
     psql.env("PGPASSWORD", "wrong");
     assert_ne!(harness::feed(&mut psql, "select 1;").status.code(), Some(0));
-    assert!(server.metric(name) == 1.0, "{}", server.metric(name));
+    server.expect_metric(name, 1.0);
 }

@@ -25,10 +25,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
-use harness::{Failure, Psql, Server, eventually};
-
-/// Longest wait for something that takes a second or two on a quiet machine.
-const SOON: Duration = Duration::from_secs(30);
+use harness::{Failure, Psql, SOON, Server, eventually};
 
 fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()

@@ -180,7 +180,7 @@ fn a_signal_during_the_start_ends_it() {
     let begun = Instant::now();
     harness::signal_process(child.id() as i32, "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::harness::{self, Server, eventually, is_alive};
 use crate::{Client, Running, SOON, executing, get, postgres_processes, stdout};
 
 /// Time for the end of everything.
-const AT_ONCE: Duration = Duration::from_secs(5);
+const AT_ONCE: Duration = Duration::from_secs(15);
 
 #[test]
 fn sigterm_ends_everything_and_keeps_the_data() {

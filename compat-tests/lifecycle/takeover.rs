@@ -105,7 +105,7 @@ fn three_restarts_in_the_middle_of_work_lose_nobody() {
     eventually("clients of the others", SOON, || {
         last.metric("rustydb_takeover_clients_left") >= 2.0
     });
-    assert_eq!(last.metric("rustydb_takeovers_total{result=\"done\"}"), 1.0);
+    last.expect_metric("rustydb_takeovers_total{result=\"done\"}", 1.0);
     let written = crowd.end();
     assert_eq!(plain.connect().value("select count(*) from kept").unwrap(), written.to_string());
     assert!(written > 100, "{written}");
@@ -138,7 +138,7 @@ fn a_new_process_that_does_not_start_changes_nothing() {
     eventually("it is noted", SOON, || {
         old.metric("rustydb_takeovers_total{result=\"failed\"}") == 1.0
     });
-    assert!(old.log().contains("goes on serving"), "{}", old.log());
+    old.log_line(&["goes on serving"]);
     // One that is killed while it waits for its PostgreSQL.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mute = format!("postgresql://me@{}/app?sslmode=disable", silent.local_addr().unwrap());
@@ -278,7 +278,7 @@ fn another_user_cannot_take_over() {
     std::fs::set_permissions(&socket, everybody).unwrap();
     let told = foreign();
     assert!(told.contains("may not take over"), "{told}");
-    assert_eq!(old.metric("rustydb_takeovers_total{result=\"refused\"}"), 1.0);
+    old.expect_metric("rustydb_takeovers_total{result=\"refused\"}", 1.0);
     assert_eq!(client(&old).value("select 1").unwrap(), "1");
 }
 

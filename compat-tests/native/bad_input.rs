@@ -178,8 +178,8 @@ fn too_many_queued_and_pending() {
     for id in 1..=10_000 {
         assert!(matches!(wire.read_of(id).message, Message::QueryResponse(_)), "{id}");
     }
-    assert_eq!(server.metric("rustydb_native_pending_requests"), 0.0);
-    assert_eq!(server.metric("rustydb_native_queued_requests"), 0.0);
+    server.expect_metric("rustydb_native_pending_requests", 0.0);
+    server.expect_metric("rustydb_native_queued_requests", 0.0);
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn who_says_nothing_is_given_up() {
     }
     assert!(silent.try_read().is_none());
     let took = begun.elapsed();
-    assert!(took > Duration::from_millis(1900) && took < Duration::from_secs(5), "{took:?}");
+    assert!(took > Duration::from_millis(1900) && took < Duration::from_secs(15), "{took:?}");
     // Who answers stays.
     let mut polite = Wire::open(&server);
     for _ in 0..4 {
@@ -373,7 +373,7 @@ fn who_grants_no_credit_stops_its_stream_and_is_given_up() {
     let grown = server.memory_kib().0.saturating_sub(before);
     assert!(grown < 4 << 10, "{grown} KiB");
     let given_up = "rustydb_network_connections_rejected_total{reason=\"slow_consumer\"}";
-    assert_eq!(server.metric(given_up), 1.0);
+    server.expect_metric(given_up, 1.0);
 }
 
 #[test]

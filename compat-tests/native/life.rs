@@ -6,7 +6,7 @@ use rustydb_client::protocol::frame::flags;
 use rustydb_client::protocol::*;
 
 use crate::client::{Wire, hello, query};
-use crate::harness::{Server, eventually};
+use crate::harness::{SOON, Server, eventually};
 use crate::open;
 
 #[test]
@@ -84,9 +84,7 @@ fn a_client_that_leaves_has_its_work_undone() {
     drop(wire);
     let sql = "select count(*) from pg_stat_activity where state <> 'idle' \
                and query like '%native_gone%' and pid <> pg_backend_pid()";
-    eventually("its statement is cancelled", Duration::from_secs(5), || {
-        server.direct_value(sql) == "0"
-    });
+    eventually("its statement is cancelled", SOON, || server.direct_value(sql) == "0");
 }
 
 #[test]

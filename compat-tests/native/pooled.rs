@@ -1,13 +1,9 @@
 //! Pooled sessions of native clients.
 
-use std::time::Duration;
-
 use rustydb_client::protocol::*;
 
 use crate::client::{Wire, hello, query, start};
-use crate::harness::{Server, eventually};
-
-const SOON: Duration = Duration::from_secs(20);
+use crate::harness::{SOON, Server, eventually};
 
 fn server(settings: &[&str]) -> Server {
     settings.iter().fold(Server::builder().arg("--insecure"), |b, pair| b.set(pair)).start()

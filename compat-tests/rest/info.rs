@@ -1,11 +1,9 @@
 //! What the server says of itself: features, configuration, how transactions fare.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::api::{Api, admin, role};
-use crate::harness::{Server, eventually, temp_dir};
+use crate::harness::{SOON, Server, eventually, temp_dir};
 
 fn begin(api: &Api<'_>) -> Value {
     api.post("/api/v1/transactions", json!({})).expect(201)["transaction_id"].clone()
@@ -101,7 +99,7 @@ fn deadlocks_are_remembered() {
 /// The lock that a filter finds, when there is one.
 fn lock(api: &Api<'_>, is_it: impl Fn(&Value) -> bool) -> Value {
     let mut found = Value::Null;
-    eventually("there is a lock", Duration::from_secs(10), || {
+    eventually("there is a lock", SOON, || {
         let list = api.get("/api/v1/transactions/locks?limit=1000").expect(200);
         let one = list["items"].as_array().unwrap().iter().find(|lock| is_it(lock)).cloned();
         found = one.unwrap_or_default();

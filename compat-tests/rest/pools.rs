@@ -1,11 +1,9 @@
 //! Pools and their connections: seen, changed, drained, cleared.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::api::{Api, role};
-use crate::harness::{Server, eventually, temp_dir};
+use crate::harness::{SOON, Server, eventually, temp_dir};
 
 fn as_admin(server: &Server) -> Api<'_> {
     Api::of(server, "rustydb", &server.password)
@@ -122,14 +120,14 @@ fn a_pool_is_drained_and_resumed() {
     within(&api, &id, "select 1").expect(200);
     let waiter = std::thread::scope(|scope| {
         let waiter = scope.spawn(|| as_admin(&server).sql("select 1 as one"));
-        eventually("it waits", Duration::from_secs(10), || {
+        eventually("it waits", SOON, || {
             let queue = api.get("/api/v1/pools/main/wait-queue").expect(200);
             queue["waiters"]["total"] == 1
         });
         let list = api.get("/api/v1/connections?pool_id=main&state=active").expect(200);
         assert_eq!(list["total"], 1);
         api.post(&format!("/api/v1/transactions/{id}/rollback"), json!(null)).expect(200);
-        eventually("it is drained", Duration::from_secs(10), || {
+        eventually("it is drained", SOON, || {
             drain(json!({ "timeout_secs": 0 })).expect(200)["state"] == "drained"
         });
         let resumed = drain(json!({ "resume": true })).expect(200);
@@ -150,7 +148,7 @@ fn who_waits_is_seen_and_sent_away() {
         let waiter =
             scope.spawn(|| as_admin(&server).post("/api/v1/query", json!({ "sql": "select 1" })));
         let queue = "/api/v1/pools/main/wait-queue";
-        eventually("it waits", Duration::from_secs(10), || {
+        eventually("it waits", SOON, || {
             let queue = api.get(queue).expect(200);
             let first = &queue["waiters"]["items"][0];
             (first["position"] == 1 && first["user"] == "rustydb") && queue["mode"] == "fair"
@@ -189,9 +187,7 @@ fn a_connection_is_closed_with_its_session() {
 
     assert_eq!(api.delete(&path).expect(200)["status"], "closed");
     api.get(&path).refused(404, "NOT_FOUND");
-    eventually("its transaction is over", Duration::from_secs(10), || {
-        within(&api, &id, "select 1").status == 404
-    });
+    eventually("its transaction is over", SOON, || within(&api, &id, "select 1").status == 404);
     // One that nobody uses.
     api.sql("select 1");
     let idle = api.get("/api/v1/connections?state=idle&pool_id=main").expect(200);
@@ -213,16 +209,14 @@ fn forgotten_transactions_are_seen_and_ended() {
     let path = "/api/v1/pools/main/leaks";
     let leaks = || api.get(path).expect(200)["items"].as_array().unwrap().clone();
     let clear = |body: Value| api.post(&format!("{path}/clear"), body).expect(200);
-    eventually("it is a leak", Duration::from_secs(10), || leaks().len() == 1);
+    eventually("it is a leak", SOON, || leaks().len() == 1);
     let leak = leaks()[0].clone();
     assert!(leak["held_ms"].as_i64() >= Some(1000) && leak["acquired_at"].is_string(), "{leak}");
     assert!(leak["connection_id"].as_str().unwrap().starts_with("main-"), "{leak}");
     assert_eq!(clear(json!({})), json!({ "cleared": 1, "reclaimed": 0 }));
     assert!(leaks().is_empty());
     within(&api, &id, "select 1").expect(200);
-    eventually("it is one again", Duration::from_secs(10), || leaks().len() == 1);
+    eventually("it is one again", SOON, || leaks().len() == 1);
     assert_eq!(clear(json!({ "reclaim": true })), json!({ "cleared": 1, "reclaimed": 1 }));
-    eventually("its transaction is over", Duration::from_secs(10), || {
-        within(&api, &id, "select 1").status == 404
-    });
+    eventually("its transaction is over", SOON, || within(&api, &id, "select 1").status == 404);
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Answer, Api, admin, role};
 use crate::harness::shared::guarded;
-use crate::harness::{Server, eventually};
+use crate::harness::{SOON, Server, eventually};
 
 fn open(api: &Api<'_>, body: Value) -> Value {
     let made = api.post("/api/v1/sessions", body).expect(201);
@@ -58,9 +58,7 @@ fn a_session_is_opened_looked_at_and_ended() {
 
     let ended = api.delete(&at(&session, "")).expect(200);
     assert_eq!(ended, json!({ "session_id": session, "state": "terminated" }));
-    eventually("it has ended", Duration::from_secs(10), || {
-        api.get(&at(&session, "")).status == 404
-    });
+    eventually("it has ended", SOON, || api.get(&at(&session, "")).status == 404);
     query(&api, &session, "select 1").refused(404, "NOT_FOUND");
     for (body, status) in [
         (json!({ "settings": { "no_such_setting": "1" } }), 400),
@@ -103,9 +101,7 @@ fn a_session_is_its_owners() {
     owner.get(&at(&session, "/callbacks")).refused(501, "NOT_SUPPORTED");
     trigger(&owner, "party").refused(400, "VALIDATION_ERROR");
     assert_eq!(trigger(&api, "kill").expect(200)["state"], "killed");
-    eventually("it has ended", Duration::from_secs(10), || {
-        query(&owner, &session, "select 1").status == 404
-    });
+    eventually("it has ended", SOON, || query(&owner, &session, "select 1").status == 404);
 }
 
 #[test]
@@ -232,7 +228,7 @@ fn one_role_does_not_take_all_the_sessions() {
     open(&api).expect(201);
     let refused = open(&api);
     assert_eq!(refused.json["error"]["details"]["limit"], "api.max_open_sessions");
-    assert_eq!(server.metric("rustydb_api_open{what=\"session\"}"), 4.0);
+    server.expect_metric("rustydb_api_open{what=\"session\"}", 4.0);
     let count = |limit: &str| {
         let labels = format!("limit=\"{limit}\",what=\"session\"");
         server.metric(&format!("rustydb_api_open_refused_total{{{labels}}}"))
@@ -240,5 +236,5 @@ fn one_role_does_not_take_all_the_sessions() {
     assert_eq!(count("api.max_open_sessions_per_role"), 1.0);
     assert_eq!(count("api.max_open_sessions"), 1.0);
     many.delete(&at(&first, "")).expect(200);
-    eventually("there is room", Duration::from_secs(10), || open(&many).status == 201);
+    eventually("there is room", SOON, || open(&many).status == 201);
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, admin};
 use crate::harness::shared::guarded;
-use crate::harness::{Server, eventually};
+use crate::harness::{SOON, Server, eventually};
 
 fn sql(api: &Api<'_>, sql: &str) -> Value {
     api.sql(sql)
@@ -217,7 +217,7 @@ fn locks_are_seen() {
     let id = begin(&api, json!({}));
     within(&api, &id, "lock table locked in access exclusive mode").expect(200);
     let waiter = std::thread::spawn(|| sql(&admin(), "select * from locked"));
-    eventually("somebody waits", Duration::from_secs(10), || {
+    eventually("somebody waits", SOON, || {
         let waits = admin().get("/api/v1/transactions/locks/waits").expect(200);
         let here = |edge: &Value| {
             edge["waiting_query"].as_str().is_some_and(|query| query.contains("from locked"))
@@ -269,9 +269,7 @@ fn a_transaction_ends_when_it_is_told_to() {
     let killed = console.args(["-d", "rustydb_admin", "-c", &format!("KILL_CLIENT {session}")]);
     let killed = killed.output().unwrap();
     assert!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
-    eventually("it is gone", Duration::from_secs(5), || {
-        api.get(&format!("/api/v1/transactions/{id}")).status == 404
-    });
+    eventually("it is gone", SOON, || api.get(&format!("/api/v1/transactions/{id}")).status == 404);
     begin(&api, json!({}));
     let begun = std::time::Instant::now();
     assert_eq!(server.stop(), Some(0));
