@@ -144,6 +144,16 @@ fn a_statement_may_run_again_and_again() {
         (execute("read", &[10]), "a,b [[Int4(3), Int4(1)]] SELECT 1"),
         (query("DISCARD ALL", vec![]), " [] DISCARD ALL"),
         (execute("read", &[10]), "a,b [[Int4(3), Int4(1)]] SELECT 1"),
+        (execute("read", &[5]), "a,b [[Int4(3), Int4(2)]] SELECT 1"),
+        (query("DEALLOCATE ALL", vec![]), " [] DEALLOCATE ALL"),
+        (execute("read", &[10]), "a,b [[Int4(3), Int4(1)]] SELECT 1"),
+        (query("DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$", vec![]), " [] DO"),
+        (execute("read", &[5]), "a,b [[Int4(3), Int4(2)]] SELECT 1"),
+        (query("PREPARE read AS SELECT 'sql' AS e", vec![]), " [] PREPARE"),
+        (execute("read", &[10]), "a,b [[Int4(3), Int4(1)]] SELECT 1"),
+        (query("EXECUTE read", vec![]), "e [[Text(\"sql\")]] SELECT 1"),
+        (query("DEALLOCATE read", vec![]), " [] DEALLOCATE"),
+        (execute("read", &[5]), "a,b [[Int4(3), Int4(2)]] SELECT 1"),
     ] {
         assert_eq!(shown(&wire.one(&request)), reply, "{request:?}");
     }
@@ -197,6 +207,25 @@ fn a_statement_may_run_again_and_again() {
     }
     for id in 400..404 {
         assert_eq!(shown(&wire.all_of(id)[0]), "a [[Int4(3)]] SELECT 1");
+    }
+}
+
+#[test]
+fn what_is_deallocated_is_not_kept() {
+    let mut wire = Wire::open(open());
+    let message = |request| Message::PreparedStatement(request);
+    let kept = "SELECT count(*)::int4 FROM pg_prepared_statements WHERE name LIKE 'native_%'";
+    for round in 0..20 {
+        let (name, sql) = ("short".to_owned(), format!("SELECT {round} AS n"));
+        wire.one(&message(Prepared::Prepare { name, sql, param_types: Vec::new() }));
+        for _ in 0..2 {
+            let (name, params) = ("short".into(), vec![]);
+            let reply = wire.one(&message(Prepared::Execute { name, params, options: None }));
+            let Message::QueryResponse(reply) = reply else { panic!("{reply:?}") };
+            assert_eq!(reply.rows, [[Value::Int4(round)]]);
+        }
+        assert_eq!(wire.rows(kept, vec![]), [[Value::Int4(1)]], "{round}");
+        wire.one(&message(Prepared::Deallocate { name: "short".into() }));
     }
 }
 

@@ -153,3 +153,50 @@ fn what_makes_no_sense_is_refused() {
     let over = wire.fatal();
     assert_eq!(over.sqlstate, "25P03", "{over:?}");
 }
+
+#[test]
+fn a_statement_of_somebody_else_is_not_taken_for_ones_own() {
+    let server = server(&["pool.max_size=1"]);
+    let prepare = |wire: &mut Wire, sql: &str| {
+        let (name, sql) = ("mine".to_owned(), sql.to_owned());
+        let request = Prepared::Prepare { name, sql, param_types: Vec::new() };
+        wire.one(&Message::PreparedStatement(request));
+    };
+    let run = |wire: &mut Wire| {
+        let (name, params) = ("mine".to_owned(), vec![]);
+        let request = Prepared::Execute { name, params, options: None };
+        match wire.one(&Message::PreparedStatement(request)) {
+            Message::QueryResponse(reply) => reply.rows,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (mut one, mut two) = (Wire::open(&server), Wire::open(&server));
+    let wires = [(&mut one, 1), (&mut two, 2)];
+    // In SQL: the native statements of before are known by the same names as before.
+    for (wire, value) in wires {
+        prepare(wire, &format!("SELECT {value}"));
+        assert_eq!(run(wire), [[Value::Int4(value)]]);
+        wire.rows("SET rustydb.connection_class TO web", vec![]);
+        wire.rows("SET rustydb.purity TO 'self'", vec![]);
+        for _ in 0..3 {
+            assert_eq!(run(wire), [[Value::Int4(value)]]);
+        }
+        wire.rows("SET rustydb.purity TO 'any'", vec![]);
+        for _ in 0..3 {
+            assert_eq!(run(wire), [[Value::Int4(value)]]);
+        }
+    }
+    // And with messages, which forget them.
+    for (wire, value) in [(&mut one, 3), (&mut two, 4)] {
+        for _ in 0..2 {
+            wire.one(&acquire("app", "", Purity::Own));
+            prepare(wire, &format!("SELECT {value}"));
+            for _ in 0..3 {
+                assert_eq!(run(wire), [[Value::Int4(value)]]);
+            }
+            let sql = "SELECT count(*)::int4 FROM pg_prepared_statements WHERE name LIKE 'native%'";
+            assert_eq!(wire.rows(sql, vec![]), [[Value::Int4(0)]]);
+            wire.one(&release(None));
+        }
+    }
+}

@@ -11,6 +11,7 @@ use crate::proto::native::{Reader, Value, Wire};
 use crate::proto::typed::{self, parameter};
 
 use super::known::Formats;
+use super::prepared::WireName;
 
 /// Rounds of questions for types within types.
 const MAX_ROUNDS: usize = 16;
@@ -79,8 +80,13 @@ fn try_put<E>(
 
 /// Writes Parse of the unnamed statement.
 pub(super) fn put_parse(out: &mut Vec<u8>, sql: &str, types: &[u32]) {
+    put_parse_as(out, "", sql, types);
+}
+
+/// Writes Parse of the statement of this name.
+fn put_parse_as(out: &mut Vec<u8>, name: &str, sql: &str, types: &[u32]) {
     put(out, ask::PARSE, |out| {
-        out.push(0);
+        put_name(out, name);
         out.extend_from_slice(sql.as_bytes());
         out.push(0);
         out.extend_from_slice(&u16::try_from(types.len()).unwrap_or(u16::MAX).to_be_bytes());
@@ -97,18 +103,26 @@ pub(super) fn put_bind(out: &mut Vec<u8>, parameters: &[u8], formats: &Formats) 
     });
 }
 
-/// Writes the same with values that are read from a frame one by one: as many as there are types.
+fn put_name(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.push(0);
+}
+
+/// Writes Bind of the statement of this name to the unnamed portal, with values that are read from
+/// a frame one by one: as many as there are types.
 ///
 /// # Errors
 /// There is another number of values, or one cannot be read or has no form for PostgreSQL.
 pub(super) fn put_bind_of(
     out: &mut Vec<u8>,
+    name: &str,
     values: &mut Reader<'_>,
     types: &[u32],
     formats: &Formats,
 ) -> Result<(), Unfit> {
     try_put(out, ask::BIND, |out| {
-        out.extend_from_slice(&[0, 0]);
+        out.push(0);
+        put_name(out, name);
         let given = values.count(size_of::<Value>()).map_err(|_| Unfit)?;
         let count = u16::try_from(types.len()).map_err(|_| Unfit)?;
         if given != types.len() {
@@ -139,9 +153,9 @@ pub(super) fn put_execute(out: &mut Vec<u8>, rows: u32) {
     });
 }
 
-/// Writes Describe of the unnamed statement (`S`) or portal (`P`).
-pub(super) fn put_describe(out: &mut Vec<u8>, kind: u8) {
-    put(out, ask::DESCRIBE, |out| out.extend_from_slice(&[kind, 0]));
+/// Writes Describe of the unnamed portal.
+pub(super) fn put_describe(out: &mut Vec<u8>) {
+    put(out, ask::DESCRIBE, |out| out.extend_from_slice(b"P\0"));
 }
 
 /// Writes Close of the unnamed portal.
@@ -341,9 +355,22 @@ impl Translator {
         sql: &str,
         types: &[u32],
     ) -> Result<Description, Failure> {
+        self.describe_as("", &[], sql, types).await
+    }
+
+    /// The same under a name, by which it can be bound then; `closed` are names that are not
+    /// needed any more.
+    pub(super) async fn describe_as(
+        &mut self,
+        name: &str,
+        closed: &[WireName],
+        sql: &str,
+        types: &[u32],
+    ) -> Result<Description, Failure> {
         self.send_open(|out| {
-            put_parse(out, sql, types);
-            put_describe(out, b'S');
+            closed.iter().for_each(|name| frontend::put_close(out, name.as_bytes()));
+            put_parse_as(out, name, sql, types);
+            frontend::put_describe(out, name.as_bytes());
             put_flush(out);
         });
         let mut described = Description::default();
@@ -467,7 +494,7 @@ mod tests {
         values.encode(&mut Writer::new(&mut frame));
         let (mut direct, mut decoded) = (Vec::new(), Vec::new());
         let bind = |out: &mut Vec<u8>, frame: &[u8], types: &[u32]| {
-            put_bind_of(out, &mut Reader::new(frame), types, &Formats::Binary)
+            put_bind_of(out, "", &mut Reader::new(frame), types, &Formats::Binary)
         };
         bind(&mut direct, &frame, &types).unwrap();
         put_bind(&mut decoded, &parameters(&values, &types).unwrap(), &Formats::Binary);

@@ -1,10 +1,13 @@
-//! Statements with a name. The name belongs to the session and stands for text and types; the relay
-//! sees to it that the statement is prepared on whichever connection it runs.
+//! Statements with a name. The name belongs to the session and stands for text and types. The relay
+//! knows each by a [`WireName`], as it knows those of PostgreSQL's clients, and sees to it that the
+//! statement is prepared on whichever connection it runs.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::exchange::{Unfit, parameters, put_bind_of, put_describe, put_execute, put_parse};
+use super::exchange::{Description, Unfit, parameters, put_bind_of, put_describe, put_execute};
 use super::known::Formats;
 use super::query::Run;
 use super::{Failure, Translator};
@@ -20,6 +23,9 @@ const MOST: usize = 1024;
 /// Bytes of their texts, together.
 const MOST_BYTES: usize = 16 << 20;
 
+/// Longest text that the relay knows by a name; a longer one it does not read.
+const LONGEST_NAMED: usize = 1 << 20;
+
 /// Longest name, in bytes, as PostgreSQL has it.
 const LONGEST_NAME: usize = 63;
 
@@ -27,9 +33,30 @@ const LONGEST_NAME: usize = 63;
 const PREPARED_STATEMENT: u32 = 5;
 const EXECUTE: u32 = 1;
 
+/// The name of a statement in the relay. No two of one process are the same: what a pooled session
+/// has kept of somebody else's is never taken for another statement.
+pub(super) struct WireName(String);
+
+impl WireName {
+    fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(format!("native_{}", LAST.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+impl std::ops::Deref for WireName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 struct Statement {
     sql: String,
     types: Vec<u32>,
+    /// `None` = the relay has none for it.
+    wire_name: Option<WireName>,
     /// Nothing after an error: the table may have other columns by now.
     formats: Option<Formats>,
     columns: Vec<Column>,
@@ -42,12 +69,15 @@ struct Statement {
 pub(super) struct Statements {
     by_name: HashMap<Arc<str>, Statement>,
     bytes: usize,
+    /// What the relay can forget with the next that is prepared.
+    unused: Vec<WireName>,
 }
 
 impl Statements {
     fn forget(&mut self, name: &str) -> bool {
         let Some(statement) = self.by_name.remove(name) else { return false };
         self.bytes -= statement.sql.len();
+        self.unused.extend(statement.wire_name);
         true
     }
 
@@ -75,17 +105,17 @@ impl Translator {
         let (name, statement) = self.statements.by_name.get_key_value(name)?;
         // After an error the columns are asked for anew, in the usual way.
         let formats = statement.formats.as_ref()?;
+        let wire_name = statement.wire_name.as_ref()?;
         if !statement.may_go_ahead {
             return None;
         }
         let sent = self.core.try_send(|out| {
-            put_parse(out, &statement.sql, &statement.types);
-            put_bind_of(out, &mut input, &statement.types, formats)?;
+            put_bind_of(out, wire_name, &mut input, &statement.types, formats)?;
             // No options, and nothing after that.
             if input.rest() != [0] {
                 return Err(Unfit);
             }
-            put_describe(out, b'P');
+            put_describe(out);
             put_execute(out, 0);
             frontend::put_sync(out);
             Ok(())
@@ -146,9 +176,9 @@ impl Translator {
             let text = "too many prepared statements, or too much text in them";
             return Err(errors::too_large(text, "deallocate those that are not used"));
         }
-        let described = self.describe(&sql, &types).await?;
-        self.settle().await?;
+        let (described, wire_name) = self.describe_named(&sql, &types).await?;
         let statement = Statement {
+            wire_name,
             // What is sent behind it cannot be taken for data of a COPY, which has no columns.
             may_go_ahead: changes_rows(&sql) || !described.columns.is_empty(),
             types: described.parameters.clone(),
@@ -178,15 +208,37 @@ impl Translator {
         sql: &str,
         types: &[u32],
     ) -> Result<Formats, Failure> {
-        let described = self.describe(sql, types).await?;
-        self.settle().await?;
+        let old = self.statements.by_name.get_mut(name).and_then(|one| one.wire_name.take());
+        self.statements.unused.extend(old);
+        let (described, wire_name) = self.describe_named(sql, types).await?;
         let formats = self.formats(&described);
         let columns = self.column_list(&described.columns);
         if let Some(statement) = self.statements.by_name.get_mut(name) {
             statement.formats = Some(formats.clone());
             statement.columns = columns;
+            statement.wire_name = wire_name;
         }
         Ok(formats)
+    }
+
+    /// Asks what a statement takes and gives, and has the relay know it by a name. In a pooled
+    /// session it has none: the next client of the class would find it there.
+    async fn describe_named(
+        &mut self,
+        sql: &str,
+        types: &[u32],
+    ) -> Result<(Description, Option<WireName>), Failure> {
+        let has_name = !self.is_pooled() && sql.len() < LONGEST_NAMED;
+        let name = has_name.then(WireName::new);
+        let unused = mem::take(&mut self.statements.unused);
+        let described = self.describe_as(name.as_deref().unwrap_or(""), &unused, sql, types).await;
+        if described.is_err() {
+            // It may not have come to that.
+            self.statements.unused = unused;
+        }
+        let described = described?;
+        self.settle().await?;
+        Ok((described, name))
     }
 
     async fn execute(

@@ -16,11 +16,12 @@ use crate::query::statements;
 const SIMPLE_REPLY: u32 = 28;
 
 /// Whether PostgreSQL has refused a Bind because the columns are others by now: their number is
-/// another, or a prepared statement would have to give them. That a type has no binary form it says
+/// another, or a prepared statement would have to give them; or because the statement was
+/// deallocated. That a type has no binary form it says
 /// with the first row; what was done before is undone then.
 pub(super) fn is_outdated(failure: &Failure, response: &Response) -> bool {
     let is_refused = match failure.sqlstate.as_str() {
-        "08P01" | "0A000" => !response.rows.is_bound,
+        "08P01" | "0A000" | "26000" => !response.rows.is_bound,
         "42883" => failure.message.starts_with("no binary output function"),
         _ => false,
     };
@@ -215,7 +216,7 @@ impl Translator {
         let write = |out: &mut Vec<u8>| {
             put_parse(out, run.sql, &run.types);
             put_bind(out, parameters, formats);
-            put_describe(out, b'P');
+            put_describe(out);
             put_execute(out, run.max_rows);
             match run.is_last {
                 true => frontend::put_sync(out),

@@ -238,7 +238,7 @@ impl Translator {
         Ok(vec![value(TAG_MATCH), value(TAG_FOUND)])
     }
 
-    fn is_pooled(&self) -> bool {
+    pub(super) fn is_pooled(&self) -> bool {
         Effects::from_bits(self.tally.pinned()).has(Effects::POOLED)
     }
 

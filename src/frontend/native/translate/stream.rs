@@ -124,7 +124,7 @@ impl Translator {
         self.send_open(|out| {
             put_parse(out, &query.sql, &types);
             put_bind(out, &parameters, &formats);
-            put_describe(out, b'P');
+            put_describe(out);
             // Once: what has no rows could not be executed again.
             stream.ask(out, most_rows);
             put_flush(out);
