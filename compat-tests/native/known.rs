@@ -211,6 +211,55 @@ fn a_statement_may_run_again_and_again() {
 }
 
 #[test]
+fn what_is_written_is_written_in_order() {
+    let mut wire = Wire::open(open());
+    wire.rows("DROP TABLE IF EXISTS native_order", vec![]);
+    wire.rows("CREATE TABLE native_order AS SELECT 0 AS n", vec![]);
+    for (name, to) in [("add", "n + 1"), ("double", "n * 2")] {
+        let sql = format!("UPDATE native_order SET n = {to} RETURNING *");
+        let request = Prepared::Prepare { name: name.into(), sql, param_types: Vec::new() };
+        wire.one(&Message::PreparedStatement(request));
+    }
+    let mut value = 0;
+    let mut id = 500;
+    // Returns how many were refused: those say that they were not carried out.
+    let mut run = |wire: &mut Wire<_>, names: [&str; 6]| {
+        let first = id;
+        for name in names {
+            let (name, params) = (name.into(), vec![]);
+            let request = Prepared::Execute { name, params, options: None };
+            wire.send(id, 0, &Message::PreparedStatement(request));
+            id += 1;
+        }
+        let mut refused = 0;
+        for (id, name) in (first..).zip(names) {
+            match wire.all_of(id).remove(0) {
+                Message::QueryResponse(reply) => {
+                    value = if name == "add" { value + 1 } else { value * 2 };
+                    assert_eq!(reply.rows[0][0], Value::Int4(value), "{id}: {name}");
+                }
+                Message::Error(error) => {
+                    assert!(error.sqlstate == "0A000" && error.retryable, "{error:?}");
+                    refused += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        refused
+    };
+    let names = ["add", "double", "add", "add", "double", "double"];
+    assert_eq!(run(&mut wire, names), 0);
+    for sql in ["DEALLOCATE ALL", "DISCARD ALL", "ALTER TABLE native_order ADD b int"] {
+        wire.rows(sql, vec![]);
+        assert_eq!(run(&mut wire, names), 0, "{sql}");
+    }
+    // Of this, nobody tells RustyDB.
+    open().direct_value("ALTER TABLE native_order ADD c int");
+    run(&mut wire, names);
+    assert_eq!(run(&mut wire, names), 0);
+}
+
+#[test]
 fn what_is_deallocated_is_not_kept() {
     let mut wire = Wire::open(open());
     let message = |request| Message::PreparedStatement(request);

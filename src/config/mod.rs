@@ -373,7 +373,9 @@ config! {
         reserved_size: usize = 5;
         /// Seconds a client waits for a connection before it gets 53300.
         acquire_timeout_secs: Secs = Secs(30), env "RUSTYDB_POOL_TIMEOUT" => live;
-        /// Clients that may wait at once; the next one gets 53300 at once.
+        /// Clients that may wait at once; the next one gets 53300 at once. Those of a role or
+        /// database with a max_size of its own are counted apart; while PostgreSQL is out of
+        /// reach, everybody waits.
         max_wait_queue_size: usize = 1000 => live;
         /// Seconds of waiting after which a client counts as starved in the metrics.
         starvation_threshold_secs: Secs = Secs(10) => live;

@@ -47,6 +47,11 @@ impl Gate {
         self.inside.load(Ordering::Acquire)
     }
 
+    /// How many more can go in now.
+    pub fn room(&self) -> usize {
+        self.most().saturating_sub(self.inside())
+    }
+
     /// How many may be inside.
     pub fn most(&self) -> usize {
         self.most.load(Ordering::Relaxed)

@@ -111,30 +111,33 @@ impl Pool {
         self.0.inner.lock().creations.outage().is_some()
     }
 
-    pub(super) fn queue_full(&self) -> Error {
+    pub(super) fn queue_full(&self, lane: &LaneKey) -> Error {
         let waiting = self.0.config().pool.max_wait_queue_size;
-        let (limit, size) = (self.size_key(), self.0.inner.lock().policy.max_size);
-        Error::new(
-            ErrorKind::PoolExhausted,
-            format!(
-                "all connections are in use ({limit} is {size}) and {waiting} sessions wait \
-                 already (pool.max_wait_queue_size)"
-            ),
-        )
-        .with_hint(format!("raise {limit} or pool.max_wait_queue_size, or try again later"))
+        let (limit, hint) = self.exhausted(lane);
+        let text = format!(
+            "all connections are in use ({limit}), and {waiting} sessions wait already \
+             (pool.max_wait_queue_size)"
+        );
+        Error::new(ErrorKind::PoolExhausted, text)
+            .with_hint(format!("{hint} or pool.max_wait_queue_size, or try again later"))
     }
 
-    fn waited_too_long(&self, lane: &LaneKey) -> Error {
-        let secs = self.0.config().pool.acquire_timeout_secs.0;
+    /// The limit that keeps this lane from getting one more connection, and what to do.
+    fn exhausted(&self, lane: &LaneKey) -> (String, &'static str) {
         let inner = self.0.inner.lock();
         let theirs = inner.creations.ceilings.words(lane, Instant::now());
-        let (limit, hint) = match (inner.gates.shut(lane), theirs) {
+        match (inner.gates.shut(lane), theirs) {
             (Some(shut), _) => (shut, "raise it"),
             (None, Some((words, hint))) => (words.to_owned(), hint),
             (None, None) => {
                 (format!("{} is {}", self.size_key(), inner.policy.max_size), "raise it")
             }
-        };
+        }
+    }
+
+    fn waited_too_long(&self, lane: &LaneKey) -> Error {
+        let secs = self.0.config().pool.acquire_timeout_secs.0;
+        let (limit, hint) = self.exhausted(lane);
         let text = format!("no connection was free within {secs} s: {limit}");
         Error::new(ErrorKind::PoolExhausted, text)
             .with_detail("acquire timeout")

@@ -21,8 +21,16 @@ use crate::limits::{Gate, Permit};
 /// The room of single roles and databases.
 #[derive(Default)]
 pub(super) struct Gates {
-    users: HashMap<String, Arc<Gate>>,
-    databases: HashMap<String, Arc<Gate>>,
+    users: HashMap<String, Own>,
+    databases: HashMap<String, Own>,
+    /// Who waits before one of them.
+    waiting: usize,
+}
+
+/// The room of a role or database, and how many wait before it.
+struct Own {
+    gate: Arc<Gate>,
+    waiting: usize,
 }
 
 impl Gates {
@@ -30,9 +38,43 @@ impl Gates {
         let gates = |overrides: &PoolOverrides| {
             let limited =
                 overrides.iter().filter_map(|(name, o)| Some((name.clone(), o.max_size?)));
-            limited.map(|(name, most)| (name, Gate::new(most))).collect()
+            limited.map(|(name, most)| (name, Own { gate: Gate::new(most), waiting: 0 })).collect()
         };
-        Self { users: gates(&pool.users), databases: gates(&pool.databases) }
+        Self { users: gates(&pool.users), databases: gates(&pool.databases), waiting: 0 }
+    }
+
+    /// Counts waiters that have come, or gone.
+    pub(super) fn waits(&mut self, key: &LaneKey, delta: isize) {
+        let user = self.users.get_mut(key.role());
+        let own = user.into_iter().chain(self.databases.get_mut(key.database()));
+        let mut is_limited = false;
+        for own in own {
+            own.waiting = own.waiting.saturating_add_signed(delta);
+            is_limited = true;
+        }
+        if is_limited {
+            self.waiting = self.waiting.saturating_add_signed(delta);
+        }
+    }
+
+    /// Counts them all anew.
+    pub(super) fn recount<'a>(&mut self, waiters: impl Iterator<Item = &'a LaneKey>) {
+        self.waiting = 0;
+        self.users.values_mut().chain(self.databases.values_mut()).for_each(|own| own.waiting = 0);
+        waiters.for_each(|key| self.waits(key, 1));
+    }
+
+    /// How many wait before a limit of their own.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// How many wait before the limit of this lane with the longest queue, and for how many of
+    /// them there is room; `None` = it has none.
+    pub(super) fn places(&self, key: &LaneKey) -> Option<(usize, usize)> {
+        let own = [self.users.get(key.role()), self.databases.get(key.database())];
+        let places = own.into_iter().flatten().map(|own| (own.waiting, own.gate.room()));
+        places.max_by_key(|(waiting, room)| waiting.saturating_sub(*room))
     }
 
     /// Takes over other limits. Who is inside of a gate that stays is counted on.
@@ -45,6 +87,7 @@ impl Gates {
 
     fn of(&self, key: &LaneKey) -> [Option<&Arc<Gate>>; 2] {
         [self.users.get(key.role()), self.databases.get(key.database())]
+            .map(|own| own.map(|own| &own.gate))
     }
 
     /// The limit that keeps this lane from growing, as its key in the configuration.
@@ -64,22 +107,19 @@ impl Gates {
 
 /// Changes gates into others, and names those that let fewer in than before, or are new: what is
 /// inside already was not counted.
-fn change(
-    gates: &mut HashMap<String, Arc<Gate>>,
-    newer: HashMap<String, Arc<Gate>>,
-) -> Vec<String> {
+fn change(gates: &mut HashMap<String, Own>, newer: HashMap<String, Own>) -> Vec<String> {
     let mut narrowed = Vec::new();
     gates.retain(|name, _| newer.contains_key(name));
-    for (name, gate) in newer {
-        let most = gate.most();
-        match gates.get(&name) {
+    for (name, own) in newer {
+        let most = own.gate.most();
+        match gates.get(&name).map(|own| &own.gate) {
             Some(old) if old.most() <= most => old.set_most(most),
             Some(old) => {
                 old.set_most(most);
                 narrowed.push(name);
             }
             None => {
-                gates.insert(name.clone(), gate);
+                gates.insert(name.clone(), own);
                 narrowed.push(name);
             }
         }

@@ -198,6 +198,8 @@ pub(super) struct Inner {
     pub(super) parking: Parking,
     next_ticket: u64,
     most_waiting: usize,
+    /// More may wait than otherwise: PostgreSQL was out of reach a moment ago.
+    after_outage: bool,
     shrunk: Option<Instant>,
     paused: Paused,
     /// Nobody will end a pause any more.
@@ -223,6 +225,7 @@ impl Inner {
             parking: Parking::default(),
             next_ticket: 0,
             most_waiting: 0,
+            after_outage: false,
             shrunk: None,
             paused: Paused::default(),
             draining: false,
@@ -285,9 +288,10 @@ impl Inner {
         if let Some(lent) = self.pop_idle(&demand.lane, worker, |_| true) {
             return Turn::Now(lent);
         }
-        if self.waiting() >= self.max_waiters {
+        if !self.may_wait(&demand.lane) {
             return Turn::Full;
         }
+        self.gates.waits(&demand.lane, 1);
         let (grant, receiver) = oneshot::channel();
         self.waiters.push_back(Waiter {
             ticket: self.next_ticket,
@@ -299,6 +303,20 @@ impl Inner {
         });
         self.most_waiting = self.most_waiting.max(self.waiting());
         Turn::Wait(self.next_ticket, receiver)
+    }
+
+    /// Whether there is a place in the queue. Who has a limit of his own waits among those whom it
+    /// concerns, and takes no place from the others; a connection that can still be made is not
+    /// waited for. While PostgreSQL is out of reach, and until those who came meanwhile are served,
+    /// everybody waits: there are no more of them than clients.
+    fn may_wait(&mut self, key: &LaneKey) -> bool {
+        let own = self.gates.places(key);
+        let waiting = self.waiting().saturating_sub(self.gates.waiting());
+        let room = self.policy.max_size.saturating_sub(self.total);
+        let is_long = waiting >= self.max_waiters + room;
+        self.after_outage = self.creations.outage().is_some() || self.after_outage && is_long;
+        self.after_outage
+            || own.map_or(!is_long, |(waiting, room)| waiting < self.max_waiters + room)
     }
 
     fn touch(&mut self, key: &Arc<LaneKey>, now: u64) {
@@ -371,6 +389,7 @@ impl Inner {
 
     fn remove_waiter(&mut self, at: usize) -> Option<Waiter> {
         let waiter = self.waiters.remove(at)?;
+        self.gates.waits(&waiter.demand.lane, -1);
         self.creations.served -= usize::from(waiter.is_served);
         Some(waiter)
     }
@@ -532,6 +551,7 @@ impl Inner {
         (self.policy, self.max_waiters) = (policy, pool.max_wait_queue_size);
         self.skip_recent = skip_recent(pool);
         let narrowed = self.gates.change(gates);
+        self.gates.recount(self.waiters.iter().map(|waiter| &*waiter.demand.lane));
         let mut taken = self.take_idle_in(|key| narrowed.concerns(key.role(), key.database()));
         while taken.len() < surplus {
             let Some(conn) = self.pop_any() else { break };
@@ -670,6 +690,7 @@ impl Inner {
     pub(super) fn close(&mut self) -> Vec<BackendConn> {
         self.closed = true;
         self.waiters.clear();
+        self.gates.recount([].into_iter());
         self.creations.served = 0;
         self.take_idle()
     }

@@ -215,7 +215,7 @@ impl Pool {
             let turn = self.0.inner.lock().turn(demand, worker);
             let lent = match turn {
                 Turn::Now(lent) => lent,
-                Turn::Full => return Err(self.queue_full()),
+                Turn::Full => return Err(self.queue_full(&demand.lane)),
                 Turn::Paused => {
                     let _wait = slot.waits.begin();
                     self.0.until_resumed(demand.lane.database()).await;

@@ -263,11 +263,11 @@ impl Core {
         Some(request)
     }
 
-    /// The present request is carried out after those that were taken ahead.
-    pub(super) fn put_back(&self, id: u64) {
+    /// The present request is carried out after the first `behind` of those taken ahead.
+    pub(super) fn put_back(&self, id: u64, behind: usize) {
         let mut state = self.lock();
         let is_cancelled = state.current.take().is_some_and(|current| current.is_cancelled);
-        state.ahead.push_back(Ahead { id, is_sent: false, is_cancelled });
+        state.ahead.insert(behind, Ahead { id, is_sent: false, is_cancelled });
     }
 
     /// The first of what was taken ahead becomes the present request. One that was not sent waits

@@ -1,9 +1,25 @@
 //! Errors as the native protocol says them.
 
+use std::borrow::Cow;
+
 use crate::error::{Error, ErrorKind, SqlState};
 use crate::proto::native::{ErrorBody, Severity, Violation};
 use crate::proto::typed::text::BadValue;
 use crate::proto::{Cursor, backend};
+
+/// Longest field of PostgreSQL's errors, in bytes: all of them fit into the shortest message that
+/// can be agreed on. PostgreSQL quotes values that are as long as they like.
+const LONGEST_FIELD: usize = 4 << 10;
+
+/// A field of PostgreSQL's, cut if need be.
+fn field(bytes: &[u8]) -> String {
+    let mut text: Cow<'_, str> = String::from_utf8_lossy(bytes);
+    if text.len() > LONGEST_FIELD {
+        let end = text.floor_char_boundary(LONGEST_FIELD);
+        text = format!("{}…", &text[..end]).into();
+    }
+    text.into_owned()
+}
 
 /// An error of the server itself.
 pub(super) fn of_error(error: &Error, severity: Severity) -> ErrorBody {
@@ -68,7 +84,11 @@ pub(super) fn too_large(text: impl Into<String>, hint: &str) -> Box<ErrorBody> {
 /// A value that contradicts itself.
 pub(super) fn of_value(bad: BadValue) -> Box<ErrorBody> {
     let state = String::from_utf8_lossy(bad.sqlstate);
-    refusal(&state, ErrorKind::ValidationError.code(), bad.text)
+    let kind = match bad.sqlstate {
+        b"54000" => ErrorKind::PayloadTooLarge,
+        _ => ErrorKind::ValidationError,
+    };
+    refusal(&state, kind.code(), bad.text)
 }
 
 /// The request was cancelled before PostgreSQL had anything to do with it.
@@ -89,7 +109,6 @@ pub(super) fn of_postgres(body: &[u8], timed_out: bool, in_transaction: bool) ->
         let text = "PostgreSQL reported an error that cannot be read";
         return refusal("XX000", ErrorKind::InternalError.code(), text);
     };
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let state = SqlState::parse(report.sqlstate);
     let kind = ErrorKind::of_sqlstate(state);
     let severity = match report.severity {
@@ -97,7 +116,7 @@ pub(super) fn of_postgres(body: &[u8], timed_out: bool, in_transaction: bool) ->
         b"PANIC" => Severity::Panic,
         _ => Severity::Error,
     };
-    let message = text(report.message);
+    let message = field(report.message);
     let is_timeout = timed_out || message == TIMED_OUT;
     let code = match state.as_str() {
         "57014" if is_timeout => ErrorKind::Timeout.code(),
@@ -111,8 +130,8 @@ pub(super) fn of_postgres(body: &[u8], timed_out: bool, in_transaction: bool) ->
         _ => message,
     };
     let mut error = Box::new(ErrorBody::new(severity, state.as_str(), code, message));
-    error.detail = report.detail.map(text);
-    error.hint = report.hint.map(text);
+    error.detail = report.detail.map(field);
+    error.hint = report.hint.map(field);
     error.position = report.position;
     error.retryable = match state.as_str() {
         "08006" => !in_transaction,
@@ -145,8 +164,8 @@ pub(super) fn of_error_text(cause: &'static str) -> Box<ErrorBody> {
 /// The fields that say where it happened, each a type, a text and a NUL.
 fn add_fields(error: &mut ErrorBody, fields: &[u8]) {
     let mut cursor = Cursor(fields);
-    while let (Ok(field), Ok(value)) = (cursor.u8(), cursor.cstr()) {
-        let place = match field {
+    while let (Ok(kind), Ok(value)) = (cursor.u8(), cursor.cstr()) {
+        let place = match kind {
             b'W' => &mut error.context,
             b's' => &mut error.schema,
             b't' => &mut error.table,
@@ -155,7 +174,7 @@ fn add_fields(error: &mut ErrorBody, fields: &[u8]) {
             b'n' => &mut error.constraint,
             _ => continue,
         };
-        *place = Some(String::from_utf8_lossy(value).into_owned());
+        *place = Some(field(value));
     }
 }
 
@@ -171,6 +190,17 @@ mod tests {
         assert_eq!((error.position, error.constraint.as_deref()), (Some(7), Some("k")));
         assert_eq!((error.schema.as_deref(), error.context.as_deref()), (Some("s"), Some("c")));
         assert!(!error.retryable);
+    }
+
+    #[test]
+    fn long_fields_are_cut() {
+        let long = "ä".repeat(100_000);
+        let report = format!("SERROR\0VERROR\0C22P02\0M{long}\0D{long}\0W{long}\0\0");
+        let error = of_postgres(report.as_bytes(), false, false);
+        for text in [Some(&error.message), error.detail.as_ref(), error.context.as_ref()] {
+            let text = text.unwrap();
+            assert!(text.len() < LONGEST_FIELD + 4 && text.ends_with("ä…"), "{}", text.len());
+        }
     }
 
     #[test]

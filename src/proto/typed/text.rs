@@ -7,10 +7,14 @@ use crate::proto::native::{Bound, RangeValue, Value};
 
 const DAY: i64 = 86_400_000_000;
 
+/// Bytes that the escaping of a value within another may add. Each level doubles what the one
+/// below it has added, so that a few nested values would become gigabytes.
+const MOST_ESCAPES: usize = 16 << 20;
+
 /// A value that contradicts itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadValue {
-    /// The SQLSTATE: `22P02` malformed, `22003` out of range.
+    /// The SQLSTATE: `22P02` malformed, `22003` out of range, `54000` too long.
     pub sqlstate: &'static [u8; 5],
     /// What is wrong.
     pub text: &'static str,
@@ -252,7 +256,12 @@ fn put_quoted(
     let start = out.len();
     put(out)?;
     let special = |byte: &&u8| matches!(byte, b'"' | b'\\');
-    if out[start..].iter().any(|byte| special(&byte)) {
+    let escapes = out[start..].iter().filter(special).count();
+    if escapes > MOST_ESCAPES {
+        let text = "values within each other become too long as text";
+        return Err(BadValue { sqlstate: b"54000", text });
+    }
+    if escapes > 0 {
         let plain = out.split_off(start);
         for byte in plain {
             if special(&&byte) {
@@ -393,6 +402,24 @@ mod tests {
         let mut out = Vec::new();
         put(&mut out, value).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn values_within_each_other_cannot_become_gigabytes() {
+        let dims = vec![Dimension { len: 1, lower: 1 }];
+        let nested = |value: Value, depth: usize| {
+            (0..depth).fold(value, |value, _| Value::Array {
+                element_oid: 23,
+                dims: dims.clone(),
+                values: vec![value],
+            })
+        };
+        let written = |depth| {
+            let mut out = Vec::new();
+            put(&mut out, &nested(Value::Int4(1), depth)).map(|()| out.len())
+        };
+        assert!(written(8).is_ok_and(|length| length < 4096));
+        assert_eq!(written(32).map_err(|bad| bad.sqlstate), Err(b"54000"));
     }
 
     #[test]

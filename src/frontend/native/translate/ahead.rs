@@ -24,6 +24,8 @@ const MOST: usize = 32;
 pub(super) enum Turn {
     /// It is to be carried out.
     Request(Request),
+    /// It was sent, has done nothing, and is to be carried out.
+    Again(Request),
     /// It was sent.
     Sent { request: Request, statement: Arc<str>, began: Instant },
 }
@@ -39,7 +41,9 @@ pub(super) enum Sent {
 impl Turn {
     pub(super) fn id(&self) -> u64 {
         match self {
-            Self::Request(request) | Self::Sent { request, .. } => request.id,
+            Self::Request(request) | Self::Again(request) | Self::Sent { request, .. } => {
+                request.id
+            }
         }
     }
 }
@@ -111,6 +115,25 @@ impl Translator {
         Box::pin(self.answer_rest(statement, response, usual)).await
     }
 
+    /// How many requests were sent before those that were not.
+    pub(super) fn were_sent(&self) -> usize {
+        self.ahead.iter().take_while(|turn| !matches!(turn, Turn::Request(_))).count()
+    }
+
+    /// Whether a statement can still be carried out after those that were sent behind it: if
+    /// nobody can tell, because all of them only read.
+    fn may_follow(&self, statement: &str) -> bool {
+        let only_reads = |name: &str| self.statements.only_reads(name);
+        let mut behind = self.ahead.iter().filter_map(|turn| match turn {
+            Turn::Sent { statement, .. } => Some(&**statement),
+            Turn::Request(_) | Turn::Again(_) => None,
+        });
+        match behind.next() {
+            None => true,
+            Some(next) => only_reads(statement) && only_reads(next) && behind.all(only_reads),
+        }
+    }
+
     async fn answer_rest(
         &mut self,
         statement: &str,
@@ -142,9 +165,11 @@ impl Translator {
                 self.forget_formats(statement);
                 if is_outdated(&failure, &response) {
                     self.settle().await?;
-                    if self.is_free() {
+                    if self.is_free() && self.may_follow(statement) {
                         return Ok(Sent::Again);
                     }
+                    // Those behind it were carried out: it has to say that it was not.
+                    failure.retryable = true;
                 }
                 let state = self.core.lock();
                 let met = state.may_have_met && !state.is_cancelled();

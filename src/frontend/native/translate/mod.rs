@@ -141,20 +141,22 @@ impl Translator {
             let id = turn.id();
             self.trace = None;
             let done = match turn {
-                Turn::Request(request) => Box::pin(self.carry_out(request)).await,
+                Turn::Request(request) | Turn::Again(request) => {
+                    Box::pin(self.carry_out(request)).await
+                }
                 Turn::Sent { request, began, statement } => {
                     self.began = began;
                     match self.answer_sent(id, &statement).await {
                         Ok(Sent::Answered) => Ok(()),
-                        Ok(Sent::Again) if self.ahead.is_empty() => {
-                            Box::pin(self.carry_out(request)).await
-                        }
-                        // What was sent behind it is answered first.
-                        Ok(Sent::Again) => {
-                            self.core.put_back(id);
-                            self.ahead.push_back(Turn::Request(request));
-                            continue;
-                        }
+                        Ok(Sent::Again) => match self.were_sent() {
+                            0 => Box::pin(self.carry_out(request)).await,
+                            // What was sent behind it is answered first.
+                            behind => {
+                                self.core.put_back(id, behind);
+                                self.ahead.insert(behind, Turn::Again(request));
+                                continue;
+                            }
+                        },
                         Err(failure) => Box::pin(self.report(id, failure)).await,
                     }
                 }

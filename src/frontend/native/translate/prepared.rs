@@ -62,6 +62,8 @@ struct Statement {
     columns: Vec<Column>,
     /// It can be sent before those in front of it are answered.
     may_go_ahead: bool,
+    /// As far as its text tells: whether it only reads.
+    only_reads: bool,
 }
 
 /// The statements of a session.
@@ -79,6 +81,26 @@ impl Statements {
         self.bytes -= statement.sql.len();
         self.unused.extend(statement.wire_name);
         true
+    }
+
+    /// A command of this tag was carried out. The relay has forgotten the names of what was
+    /// deallocated, and what is altered may have other columns.
+    pub(super) fn follow(&mut self, tag: &str) {
+        match tag {
+            "DISCARD ALL" | "DEALLOCATE ALL" => {
+                self.by_name.values_mut().for_each(|statement| statement.wire_name = None);
+                self.unused.clear();
+            }
+            tag if tag.starts_with("ALTER ") || tag.starts_with("DROP ") => {
+                self.by_name.values_mut().for_each(|statement| statement.formats = None);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a statement only reads; one that is not there does nothing.
+    pub(super) fn only_reads(&self, name: &str) -> bool {
+        self.by_name.get(name).is_none_or(|statement| statement.only_reads)
     }
 
     /// Forgets all of them.
@@ -177,10 +199,12 @@ impl Translator {
             return Err(errors::too_large(text, "deallocate those that are not used"));
         }
         let (described, wire_name) = self.describe_named(&sql, &types).await?;
+        let writes = changes_rows(&sql);
         let statement = Statement {
             wire_name,
+            only_reads: !writes,
             // What is sent behind it cannot be taken for data of a COPY, which has no columns.
-            may_go_ahead: changes_rows(&sql) || !described.columns.is_empty(),
+            may_go_ahead: writes || !described.columns.is_empty(),
             types: described.parameters.clone(),
             formats: Some(self.formats(&described)),
             columns: self.column_list(&described.columns),
@@ -221,15 +245,19 @@ impl Translator {
         Ok(formats)
     }
 
-    /// Asks what a statement takes and gives, and has the relay know it by a name. In a pooled
-    /// session it has none: the next client of the class would find it there.
+    /// Whether the relay is to know a statement by a name. Not in a pooled session: the next client
+    /// of the class would find it there.
+    fn may_name(&self, sql: &str) -> bool {
+        !self.is_pooled() && sql.len() < LONGEST_NAMED
+    }
+
+    /// Asks what a statement takes and gives, and has the relay know it by a name.
     async fn describe_named(
         &mut self,
         sql: &str,
         types: &[u32],
     ) -> Result<(Description, Option<WireName>), Failure> {
-        let has_name = !self.is_pooled() && sql.len() < LONGEST_NAMED;
-        let name = has_name.then(WireName::new);
+        let name = self.may_name(sql).then(WireName::new);
         let unused = mem::take(&mut self.statements.unused);
         let described = self.describe_as(name.as_deref().unwrap_or(""), &unused, sql, types).await;
         if described.is_err() {
@@ -250,7 +278,8 @@ impl Translator {
     ) -> Result<(), Failure> {
         let Some(statement) = self.statements.by_name.get(name) else { return Err(unknown(name)) };
         let (sql, types) = (statement.sql.clone(), statement.types.clone());
-        let known = statement.formats.clone();
+        let has_name = statement.wire_name.is_some() || !self.may_name(&sql);
+        let known = statement.formats.clone().filter(|_| has_name);
         if params.len() != types.len() {
             let text = format!(
                 "{} parameters for prepared statement \"{name}\", which has {}",

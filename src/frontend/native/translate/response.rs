@@ -426,6 +426,7 @@ impl Translator {
             let text = "the result is longer than the longest message";
             return Err(errors::too_large(text, "use Streaming"));
         }
+        self.statements.follow(&done.tag);
         let more = response.more;
         self.put(&mut response, &bytes, count, done, more).await?;
         spare::keep(bytes);
