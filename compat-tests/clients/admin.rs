@@ -240,6 +240,13 @@ fn unknown_commands_are_told_the_known_ones() {
     assert!(said("KILL_CLIENT 999999999").starts_with("ERROR:  42704: there is no client"));
     assert!(said("KILL").contains("DRAIN and SHUTDOWN end everybody"));
     assert!(said("RESUME").starts_with("ERROR:  55000: nothing is paused"));
+    for command in ["PAUSE nosuch", "RECONNECT nosuch", "KILL nosuch"] {
+        let missing = said(command);
+        assert!(missing.starts_with("ERROR:  3D000: database \"nosuch\" does not"), "{missing}");
+    }
+    assert!(said("SET max_client_conn = 5").starts_with("ERROR:  42704: unrecognized"));
+    let known = console(server, "SHOW DATABASES");
+    assert!(!known.contains("nosuch"), "{known}");
     // Several at once: what comes before the error is done, what comes after is not.
     let psql = console_as(server, "rustydb", &server.password, &["show version; x; show version"]);
     assert_eq!(psql.stdout.lines().count(), 1, "{}", psql.stdout);
@@ -412,7 +419,7 @@ fn reconnect_replaces_idle_and_lent_connections() {
     eventually("the other is idle again", SOON, || {
         row_of(&table(&server, "SERVERS"), "remote_pid", idle.trim())["state"] == "idle"
     });
-    assert_eq!(console(&server, "RECONNECT other"), "RECONNECT\n");
+    assert_eq!(console(&server, "RECONNECT postgres"), "RECONNECT\n");
     assert!(pids().contains(&idle.trim().to_owned()), "another database");
     assert_eq!(console(&server, "RECONNECT rustydb"), "RECONNECT\n");
     eventually("the idle one is closed", SOON, || pids() == [lent.clone()]);
@@ -452,11 +459,14 @@ fn what_sessions_do_is_counted() {
     assert!(after.2 - before.2 >= 200_000 && after.3 - before.3 >= 200_000, "{after:?}");
     // Two commits and two single statements that worked; ROLLBACK, a failed COMMIT and an error.
     eventually("metrics", SOON, || published(committed + 3.0, rolled_back + 3.0));
+    server.expect_metric_of_at_least("rustydb_transactions_duration_seconds_count", 6.0);
     server.expect_metric("rustydb_query_slow_total", slow + 1.0);
     server.log_line(&["slow request"]);
     let lives = "rustydb_session_lifetime_seconds_count{protocol=\"postgres\"}";
     server.expect_metric_of_at_least(lives, 2.0);
-    eventually("the peak is known", SOON, || server.metric("rustydb_session_peak") >= 1.0);
+    eventually("the peak is known", SOON, || {
+        server.metric("rustydb_session_peak{protocol=\"postgres\"}") >= 1.0
+    });
     let end = ["session ended", "database=rustydb ", "transactions=6", "queries=12"];
     let end = server.log_line(&end);
     for word in ["wait_ms=0", "reason=\"closed\"", "peer="] {

@@ -100,7 +100,7 @@ fn self_finds_what_the_same_class_has_left() {
     let counted = ["requests", "hits", "misses", "tag_hits"].map(|column| web[column].as_str());
     assert_eq!(counted, ["3", "2", "1", "2"]);
     server.expect_metric("rustydb_class_sessions{class=\"web\",state=\"parked\"}", 1.0);
-    server.expect_metric("rustydb_class_hits_total{class=\"web\"}", 2.0);
+    server.expect_metric("rustydb_drcp_requests_total{class=\"web\",result=\"hit\"}", 2.0);
 }
 
 #[test]

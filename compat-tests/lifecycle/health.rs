@@ -40,6 +40,11 @@ fn the_metrics_listener_serves_metrics_and_probes_and_nothing_else() {
     assert_eq!(status, 200);
     assert!(text.contains("rustydb_backend_up 1"), "{text}");
     assert!(text.contains("process_resident_memory_bytes"), "{text}");
+    let open = ureq::get(&at("/metrics")).header("accept", "application/openmetrics-text");
+    let mut open = open.call().unwrap();
+    let kind = open.headers()["content-type"].to_str().unwrap().to_owned();
+    assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{kind}");
+    assert!(open.body_mut().read_to_string().unwrap().ends_with("# EOF\n"));
     for path in ["/api/v1/query", "/api/v1/metrics", "/"] {
         assert_eq!(get(&at(path), None).0, 404, "{path}");
     }

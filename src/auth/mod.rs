@@ -280,7 +280,8 @@ impl Authenticator {
         self.metrics.auth_attempt(method.word(), false);
         let event = Event::new(EventType::AuthenticationFailure, Outcome::Denied, method.word());
         self.audit.note(visit.mark(Event { error: Some(error.to_string()), ..event.by(role) }));
-        tracing::info!(role, method = method.word(), reason = %error, "log-in refused");
+        let (method, address) = (method.word(), visit.address.map(tracing::field::display));
+        tracing::info!(role, method, address, reason = %error, "log-in refused");
         error
     }
 
@@ -427,7 +428,9 @@ impl Authenticator {
                 if keys.is_none() && self.guard.failed(&role, visit.address) {
                     tracing::warn!(%role, address = ?visit.address, "locked after failed log-ins");
                 }
-                tracing::info!(%role, method, reason = reason(record, &keys), "log-in refused");
+                let (why, address) =
+                    (reason(record, &keys), visit.address.map(tracing::field::display));
+                tracing::info!(%role, method, address, reason = why, "log-in refused");
                 // A new password must work at once, so a failure is never remembered.
                 self.cache.lock().roles.remove(&role);
                 Err(error)

@@ -6,8 +6,11 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prometheus::IntCounter;
+
 use crate::proto::backend::row_description;
 use crate::query::{Class, NameHasher};
+use crate::telemetry::pool::StatementCacheMetrics;
 
 /// A statement as a client wrote it.
 #[derive(Debug)]
@@ -114,6 +117,8 @@ const MAX_BYTES: usize = 4 << 20;
 /// The statements that the connection has, least recently used first out.
 #[derive(Debug, Default)]
 pub struct Statements {
+    /// Counts what is found; nobody, before the connection is the pool's.
+    metrics: Option<Arc<StatementCacheMetrics>>,
     kept: HashMap<u64, Kept, BuildHasherDefault<NameHasher>>,
     /// Bytes of all of them.
     bytes: usize,
@@ -154,10 +159,29 @@ impl ServerName {
 }
 
 impl Statements {
-    /// Finds a statement by its text and context.
+    /// From now on what is found is counted.
+    pub fn count_with(&mut self, metrics: Arc<StatementCacheMetrics>) {
+        self.metrics = Some(metrics);
+    }
+
+    /// Finds a statement that was parsed before, by its text and context.
     pub fn find(&mut self, hash: u64, body: &[u8], context: u64) -> Option<Arc<Statement>> {
-        let kept = self.kept.get(&hash)?;
-        kept.statement.is(body, context).then(|| kept.statement.clone())
+        let kept = self.kept.get(&hash).filter(|kept| kept.statement.is(body, context))?;
+        self.count(|metrics| &metrics.hits);
+        Some(kept.statement.clone())
+    }
+
+    fn count(&self, which: impl Fn(&StatementCacheMetrics) -> &IntCounter) {
+        if let Some(metrics) = &self.metrics {
+            which(metrics).inc();
+        }
+    }
+
+    /// [`Self::name_of`], for a statement that is run.
+    pub fn name_to_run(&mut self, statement: &Statement) -> Option<ServerName> {
+        let name = self.name_of(statement)?;
+        self.count(|metrics| &metrics.hits);
+        Some(name)
     }
 
     /// The server's name of a statement, if the connection has it.
@@ -194,6 +218,7 @@ impl Statements {
             false => *self.kept.iter().min_by_key(|(_, kept)| kept.used)?.0,
         };
         let kept = self.kept.remove(&victim)?;
+        self.count(|metrics| &metrics.evictions);
         self.bytes -= kept.statement.body.len();
         Some((kept.statement, ServerName::new(kept.number)))
     }
@@ -204,6 +229,7 @@ impl Statements {
 
     /// Adds a statement; returns the name to prepare it under.
     pub fn insert(&mut self, statement: Arc<Statement>) -> ServerName {
+        self.count(|metrics| &metrics.misses);
         self.next = self.next.wrapping_add(1);
         self.uses += 1;
         let (number, used) = (self.next, self.uses);

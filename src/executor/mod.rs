@@ -170,10 +170,13 @@ impl Drop for Work {
         let protocol = self.metrics.protocol(self.protocol);
         let took = self.begun.elapsed();
         protocol.duration(self.kind).observe(took.as_secs_f64());
-        self.tally.request_ends(took, (!self.in_transaction).then_some(self.committed));
+        let ended = (!self.in_transaction).then_some(self.committed);
+        if let Some(transaction) = self.tally.request_ends(took, ended) {
+            self.metrics.transactions_duration.observe(transaction.as_secs_f64());
+        }
         if took >= self.metrics.slow_query.limit() {
             let (door, kind) = (self.protocol.as_str(), self.kind.as_str());
-            self.metrics.slow_query.note(took, self.tally.session(), door, kind);
+            self.metrics.slow_query.note(took, &self.tally, door, kind);
         }
         protocol.sessions_active.dec();
         self.metrics.query_active.dec();

@@ -188,7 +188,7 @@ impl<'a> Batch<'a> {
     /// The name of a statement, which is prepared if the connection does not have it.
     fn name(&mut self, statement: &Arc<Statement>) -> ServerName {
         let kept = &mut self.conn.state.statements;
-        if let Some(name) = kept.name_of(statement) {
+        if let Some(name) = kept.name_to_run(statement) {
             return name;
         }
         let mut out = Vec::with_capacity(statement.body.len() + 64);

@@ -222,6 +222,7 @@ impl Creating {
                 self.ended = true;
                 conn.changes = changes;
                 ticket.logged_in(conn.cancel.pid, conn.stream.describe_tls());
+                conn.state.statements.count_with(shared.metrics().statement_cache.clone());
                 conn.ticket = Some(ticket);
                 conn.permits = std::mem::take(&mut self.order.permits);
                 shared.metrics().created.inc();

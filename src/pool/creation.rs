@@ -27,7 +27,8 @@ pub(super) struct Gates {
     waiting: usize,
 }
 
-/// The room of a role or database, and how many wait before it.
+/// The room of a role or database, and how many wait before it, apart from those for whom a
+/// connection is being made.
 struct Own {
     gate: Arc<Gate>,
     waiting: usize,
@@ -370,10 +371,12 @@ impl Inner {
             && self.waiters[at].is_served != is_served
         {
             self.waiters[at].is_served = is_served;
+            let lane = &self.waiters[at].demand.lane;
             match is_served {
                 true => self.creations.served += 1,
                 false => self.creations.served -= 1,
             }
+            self.gates.waits(lane, if is_served { -1 } else { 1 });
         }
     }
 

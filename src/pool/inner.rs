@@ -389,7 +389,9 @@ impl Inner {
 
     fn remove_waiter(&mut self, at: usize) -> Option<Waiter> {
         let waiter = self.waiters.remove(at)?;
-        self.gates.waits(&waiter.demand.lane, -1);
+        if !waiter.is_served {
+            self.gates.waits(&waiter.demand.lane, -1);
+        }
         self.creations.served -= usize::from(waiter.is_served);
         Some(waiter)
     }
@@ -551,7 +553,8 @@ impl Inner {
         (self.policy, self.max_waiters) = (policy, pool.max_wait_queue_size);
         self.skip_recent = skip_recent(pool);
         let narrowed = self.gates.change(gates);
-        self.gates.recount(self.waiters.iter().map(|waiter| &*waiter.demand.lane));
+        let unserved = self.waiters.iter().filter(|waiter| !waiter.is_served);
+        self.gates.recount(unserved.map(|waiter| &*waiter.demand.lane));
         let mut taken = self.take_idle_in(|key| narrowed.concerns(key.role(), key.database()));
         while taken.len() < surplus {
             let Some(conn) = self.pop_any() else { break };

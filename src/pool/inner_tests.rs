@@ -93,6 +93,58 @@ fn back(inner: &mut Inner, demand: &Demand, pid: u32) -> Option<BackendConn> {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_limit_of_his_own_takes_no_place_from_others() {
+    let mut config = config(3, 2);
+    let own = PoolOverride { max_size: Some(1), pooling_mode: None };
+    config.pool.users.insert("alice".into(), own);
+    let mut inner = inner(&config);
+    let (alice, bob) = (of("alice", "db"), of("bob", "db"));
+    let _first = wait(&mut inner, &alice);
+    let begun = order(&mut inner);
+    let _more = [wait(&mut inner, &alice), wait(&mut inner, &alice)];
+    assert!(matches!(inner.turn(&alice, me()), Turn::Full));
+    // Two can be made for others, and two may wait.
+    let mut others: Vec<_> = (0..4).map(|_| wait(&mut inner, &bob)).collect();
+    assert!(matches!(inner.turn(&bob, me()), Turn::Full));
+    assert!(matches!(inner.turn(&alice, me()), Turn::Full));
+    let (ticket, _) = others.remove(0);
+    assert!(inner.leave(ticket).is_some());
+    others.push(wait(&mut inner, &bob));
+    // Without the limit they are counted together.
+    config.pool.users.clear();
+    change(&mut inner, &config);
+    assert!(matches!(inner.turn(&bob, me()), Turn::Full));
+    drop(begun);
+}
+
+#[tokio::test]
+async fn everybody_waits_while_postgresql_is_away_and_until_that_is_over() {
+    let (mut inner, a) = (inner(&config(1, 1)), of("a", "db"));
+    let mut all = vec![wait(&mut inner, &a)];
+    let begun = order(&mut inner);
+    all.push(wait(&mut inner, &a));
+    assert!(matches!(inner.turn(&a, me()), Turn::Full));
+    failed(&mut inner, begun, Failure::Unavailable);
+    all.extend((0..10).map(|_| wait(&mut inner, &a)));
+    let begun = match inner.next_creation(Instant::now() + Duration::from_secs(60), 0) {
+        Next::Create(order) => *order,
+        _ => panic!("nothing is to be made"),
+    };
+    assert!(made(&mut inner, begun, 1).is_none());
+    // It is there again, and those who came meanwhile are served first.
+    for _ in 0..10 {
+        all.push(wait(&mut inner, &a));
+        all.remove(0);
+        assert!(back(&mut inner, &a, 1).is_none());
+    }
+    for (ticket, _) in all {
+        inner.leave(ticket);
+    }
+    let _one = wait(&mut inner, &a);
+    assert!(matches!(inner.turn(&a, me()), Turn::Full));
+}
+
+#[tokio::test]
 async fn room_is_bounded_and_goes_to_waiters_in_order() {
     let (mut inner, a) = (inner(&config(1, 2)), of("a", "db"));
     let (_, mut first) = wait(&mut inner, &a);

@@ -35,7 +35,7 @@ use crate::backend::{BackendConn, CancelKey, Credentials, Roster, Servers, Told}
 use crate::config::{self, Config, Live};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::PoolMetrics;
+use crate::telemetry::pool::PoolMetrics;
 use creation::Gates;
 pub use inner::LaneKey;
 use inner::{Grant, Inner, Turn};

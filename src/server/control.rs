@@ -98,8 +98,13 @@ impl Control {
 
 impl Reload {
     fn carry_out(&mut self, shared: &Shared) -> Result<Changes> {
+        let result = self.reload(shared);
+        shared.metrics.config_reload(result.is_ok());
+        result
+    }
+
+    fn reload(&mut self, shared: &Shared) -> Result<Changes> {
         let reloaded = self.reloader.reload();
-        shared.metrics.config_reload(reloaded.is_ok());
         let changes = match reloaded {
             Ok(changes) => changes,
             Err(errors) => {

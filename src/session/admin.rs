@@ -20,6 +20,7 @@ use crate::config::{Changes, Live, PoolOverrides, PoolingMode, Reloader, Setting
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::Pool;
 pub use crate::pool::{ClassView, Counts, Paused, PoolKind, ServerView};
+use crate::query::quote_literal;
 pub use crate::supervisor::backups::{Backup, BackupKind, Backups};
 use crate::telemetry::health::Phase;
 use crate::telemetry::{Health, Totals};
@@ -34,6 +35,9 @@ pub const ORDERS: usize = 16;
 
 /// How often a pause looks whether the connections are back.
 const REST_CHECK: Duration = Duration::from_millis(20);
+
+/// Time for PostgreSQL to say whether a database exists.
+const EXISTS_LIMIT: Duration = Duration::from_secs(1);
 
 /// Without a connection that was ever made, a version that every driver can work with.
 const SOME_VERSION: &str = "17.0";
@@ -319,6 +323,23 @@ impl Admin {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a name that no database has. Any may be one while PostgreSQL does not answer.
+    ///
+    /// # Errors
+    /// `3D000`.
+    pub async fn must_exist(&self, database: &Database) -> Result<()> {
+        let name = quote_literal(database.as_str());
+        let sql = format!("SELECT 1 FROM pg_catalog.pg_database WHERE datname = {name}");
+        let asked = tokio::time::timeout(EXISTS_LIMIT, self.0.sql.run(sql)).await;
+        match asked {
+            Ok(Ok(rows)) if rows.is_empty() => {
+                let text = format!("database \"{database}\" does not exist");
+                Err(Error::sql(b"3D000", text).with_hint("SHOW DATABASES tells those in use"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Ends a pause; without a name, every pause.

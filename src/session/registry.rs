@@ -256,8 +256,6 @@ pub struct CancelElsewhere {
 pub struct Sessions {
     pub(super) by_pid: Mutex<HashMap<u32, Arc<Entry>>>,
     next_id: Mutex<u64>,
-    /// Most sessions at once so far.
-    pub(super) peak: AtomicUsize,
     /// Consoles among them.
     consoles: AtomicUsize,
     /// When the registry was made, by both clocks; all times of sessions count from here.
@@ -278,7 +276,6 @@ impl Sessions {
         Arc::new(Self {
             by_pid: Mutex::default(),
             next_id: Mutex::new(0),
-            peak: AtomicUsize::new(0),
             consoles: AtomicUsize::new(0),
             epoch: (Instant::now(), SystemTime::now()),
             statistics: Mutex::default(),
@@ -330,10 +327,11 @@ impl Sessions {
             waker: AtomicWaker::new(),
         });
         by_pid.insert(pid, entry.clone());
-        self.peak.fetch_max(by_pid.len(), Ordering::Relaxed);
         self.consoles.fetch_add(usize::from(is_console), Ordering::AcqRel);
         let metrics = self.metrics.protocol(protocol);
         metrics.sessions.inc();
+        // Under the lock, so that nobody else raises it meanwhile.
+        metrics.sessions_peak.set(metrics.sessions_peak.get().max(metrics.sessions.get()));
         metrics.sessions_created.inc();
         entry
     }
@@ -352,6 +350,9 @@ impl Sessions {
         metrics.sessions.dec();
         metrics.session_lifetime.observe(life.as_secs_f64());
         self.metrics.session_terminated(entry.protocol, ended);
+        if ended == Stop::Idle.reason() {
+            metrics.session_timeouts.inc();
+        }
         self.log_end(entry, ended, life);
     }
 
@@ -426,7 +427,8 @@ impl Sessions {
                 Protocol::Native => entry.pinned().is_none(),
                 Protocol::Http => false,
             };
-            if is_client && since != 0 && idle_for >= limit {
+            // Both are whole seconds: a second more, and nobody is sent away early.
+            if is_client && since != 0 && idle_for > limit {
                 entry.order(Stop::Idle);
             }
         }
@@ -487,6 +489,8 @@ mod tests {
         sessions.sweep(9, Some(10));
         assert!(!must_stop(&sessions, &entry, true));
         sessions.sweep(11, Some(10));
+        assert!(!must_stop(&sessions, &entry, true));
+        sessions.sweep(12, Some(10));
         assert!(!must_stop(&sessions, &entry, false));
         assert!(!must_stop(&sessions, &entry, true));
         sessions.sweep(30, Some(10));

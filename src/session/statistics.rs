@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::{Builder, Uuid};
@@ -98,10 +97,15 @@ fn query_id(began: SystemTime, session: SessionId) -> Uuid {
 impl Statistics {
     /// Adds a session that ends.
     pub(super) fn retire(&mut self, entry: &Entry) {
+        let done = totals(entry);
+        if done.queries == 0 && done.transactions() == 0 {
+            // Who was refused says nothing of the database, which need not exist.
+            return;
+        }
         let known = self.ended.contains_key(&entry.database);
         let full = !known && self.ended.len() >= MAX_DATABASES;
         let name = if full { OTHERS.into() } else { entry.database.clone() };
-        *self.ended.entry(name).or_default() += totals(entry);
+        *self.ended.entry(name).or_default() += done;
     }
 }
 
@@ -185,8 +189,6 @@ impl Sessions {
         self.metrics.transactions_committed.inc_by(grown.committed);
         self.metrics.transactions_rolled_back.inc_by(grown.rolled_back);
         statistics.published = sum;
-        let peak = self.peak.load(Ordering::Relaxed);
-        self.metrics.sessions_peak.set(i64::try_from(peak).unwrap_or(i64::MAX));
         if now_secs.saturating_sub(statistics.period_began) >= AVERAGE_SECS {
             statistics.period_began = now_secs;
             statistics.periods.swap(0, 1);

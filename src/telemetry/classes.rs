@@ -11,6 +11,9 @@ use super::metrics::Maker;
 /// Classes that are known at once; the longest unused one without sessions goes first.
 pub const MAX_CLASSES: usize = 1000;
 
+/// What can come of asking for a pooled session.
+const RESULTS: [&str; 5] = ["hit", "miss", "tag_hit", "wait", "timeout"];
+
 /// The figures of one class.
 #[derive(Debug)]
 pub struct ClassFigures {
@@ -53,7 +56,9 @@ struct Names {
 
 /// The figures of all classes.
 pub struct ClassMetrics {
-    counters: [IntCounterVec; 7],
+    asked: IntCounterVec,
+    taken_away: IntCounterVec,
+    results: IntCounterVec,
     sessions: IntGaugeVec,
     names: Mutex<Names>,
 }
@@ -62,18 +67,17 @@ impl ClassMetrics {
     pub(super) fn new(make: &Maker<'_>) -> Self {
         let counter = |name: &str, help: &str| make.counters(name, help, &["class"]);
         Self {
-            counters: [
-                counter("rustydb_class_requests_total", "Pooled sessions asked for"),
-                counter("rustydb_class_hits_total", "Pooled sessions found with their state"),
-                counter("rustydb_class_misses_total", "Pooled sessions that had to be made"),
-                counter("rustydb_class_tag_hits_total", "Pooled sessions found with their tag"),
-                counter("rustydb_class_waits_total", "Pooled sessions that were waited for"),
-                counter("rustydb_class_timeouts_total", "Pooled sessions waited for in vain"),
-                counter(
-                    "rustydb_class_taken_away_total",
-                    "Pooled sessions whose clients did nothing for too long",
-                ),
-            ],
+            asked: counter("rustydb_class_requests_total", "Pooled sessions asked for"),
+            taken_away: counter(
+                "rustydb_class_taken_away_total",
+                "Pooled sessions whose clients did nothing for too long",
+            ),
+            results: make.counters(
+                "rustydb_drcp_requests_total",
+                "What came of asking for a pooled session: found with its state (hit), with its \
+                 very tag too (tag_hit), made (miss), waited for (wait), in vain (timeout)",
+                &["class", "result"],
+            ),
             sessions: make.gauges(
                 "rustydb_class_sessions",
                 "Pooled sessions by state",
@@ -109,16 +113,21 @@ impl ClassMetrics {
     }
 
     fn figures(&self, class: &str) -> ClassFigures {
-        let [requests, hits, misses, tag_hits, waits, timeouts, taken_away] =
-            self.counters.each_ref().map(|counter| counter.with_label_values(&[class]));
+        let [hits, misses, tag_hits, waits, timeouts] =
+            RESULTS.map(|result| self.results.with_label_values(&[class, result]));
+        let requests = self.asked.with_label_values(&[class]);
+        let taken_away = self.taken_away.with_label_values(&[class]);
         let gauge = |state| self.sessions.with_label_values(&[class, state]);
         let (held, parked) = (gauge("held"), gauge("parked"));
         ClassFigures { requests, hits, misses, tag_hits, waits, timeouts, taken_away, held, parked }
     }
 
     fn forget(&self, class: &str) {
-        for counter in &self.counters {
+        for counter in [&self.asked, &self.taken_away] {
             let _ = counter.remove_label_values(&[class]);
+        }
+        for result in RESULTS {
+            let _ = self.results.remove_label_values(&[class, result]);
         }
         for state in ["held", "parked"] {
             let _ = self.sessions.remove_label_values(&[class, state]);

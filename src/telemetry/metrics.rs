@@ -1,8 +1,6 @@
 //! The metrics registry. Every metric of the server is a field here, so a name exists once;
 //! handles with labels are resolved at construction and not looked up on the hot paths.
 
-use std::time::Duration;
-
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
@@ -15,11 +13,10 @@ use super::classes::ClassMetrics;
 use super::http::HttpMetrics;
 use super::jobs::JobMetrics;
 use super::native::NativeMetrics;
+use super::openmetrics::open_metrics;
+use super::pool::{PoolMetrics, pool_metrics};
 use super::{Deadlocks, SlowQuery};
 use crate::types::Protocol;
-
-/// Seconds; the life of a connection.
-const LIFETIMES: [f64; 9] = [0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0];
 
 /// Seconds; the spread of a statement's life.
 const BUCKETS: [f64; 14] =
@@ -114,6 +111,10 @@ pub struct ProtocolMetrics {
     pub sessions_idle: IntGauge,
     /// Sessions that hold no backend.
     pub sessions_pooled: IntGauge,
+    /// Most sessions at once.
+    pub sessions_peak: IntGauge,
+    /// Sessions that ended because of a time limit.
+    pub session_timeouts: IntCounter,
     /// Life of a session.
     pub session_lifetime: Histogram,
     /// Sessions opened.
@@ -125,57 +126,6 @@ impl ProtocolMetrics {
     /// Time from the first message of a request to its last.
     pub fn duration(&self, kind: StatementKind) -> &Histogram {
         &self.durations[kind as usize]
-    }
-}
-
-/// Metrics of one pool.
-pub struct PoolMetrics {
-    /// Connections, those being made or cleaned included.
-    pub total: IntGauge,
-    /// Connections that wait for work.
-    pub idle: IntGauge,
-    /// Connections lent to sessions.
-    pub active: IntGauge,
-    /// Sessions that wait for a connection.
-    pub waiters: IntGauge,
-    /// The most that ever waited.
-    pub max_waiters: IntGauge,
-    /// Sessions that waited for longer than the threshold.
-    pub starved: IntCounter,
-    /// Time in the wait queue.
-    pub wait_duration: Histogram,
-    /// Acquisitions by result.
-    pub acquired: IntCounter,
-    /// Acquisitions that found the backend out of reach or refusing.
-    pub acquire_failed: IntCounter,
-    /// Acquisitions that waited too long.
-    pub acquire_timeout: IntCounter,
-    /// Acquisitions that found the wait queue full.
-    pub acquire_rejected: IntCounter,
-    /// Time from asking for a connection to having it.
-    pub acquire_duration: Histogram,
-    /// Connections made.
-    pub created: IntCounter,
-    /// Creations that had to wait for their rate.
-    pub creation_throttled: IntCounter,
-    /// Attempts to make a connection that failed.
-    pub connection_errors: IntCounter,
-    /// Idle connections that did not pass their check.
-    pub validation_failures: IntCounter,
-    /// Sessions that hold a connection for long and do nothing.
-    pub leaked: IntCounter,
-    /// Connections cleaned for the next session.
-    pub recycled: IntCounter,
-    pub(super) lifetime: Histogram,
-    pub(super) destroyed: IntCounterVec,
-    pub(super) name: &'static str,
-}
-
-impl PoolMetrics {
-    /// Counts a closed connection.
-    pub fn destroyed(&self, reason: &str, age: Duration) {
-        self.lifetime.observe(age.as_secs_f64());
-        self.destroyed.with_label_values(&[self.name, reason]).inc();
     }
 }
 
@@ -205,8 +155,6 @@ pub struct Metrics {
     pub query_active: IntGauge,
     rows_returned: Vec<IntCounter>,
     query_errors: IntCounterVec,
-    /// Most sessions at once since the start.
-    pub sessions_peak: IntGauge,
     sessions_pinned: IntCounterVec,
     statements_refused: IntCounterVec,
     /// Sessions that ended because notifications could not be kept for them.
@@ -223,6 +171,8 @@ pub struct Metrics {
     pub serialization_failures: IntCounter,
     /// Requests that took long.
     pub slow_query: SlowQuery,
+    /// Length of transactions, single statements included.
+    pub transactions_duration: Histogram,
     config_reloads: IntCounterVec,
     takeovers: IntCounterVec,
     /// Clients that are left in the processes that were taken over.
@@ -275,11 +225,22 @@ impl Maker<'_> {
         self.keep(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
+    fn histogram(&self, name: &str, help: &str) -> Histogram {
+        let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+        self.keep(Histogram::with_opts(opts))
+    }
+
     pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
         self.spread(name, help, labels, &BUCKETS)
     }
 
-    fn spread(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+    pub(super) fn spread(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> HistogramVec {
         let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.keep(HistogramVec::new(opts, labels))
     }
@@ -338,7 +299,6 @@ impl Metrics {
                 "Errors that PostgreSQL reported",
                 &["sqlstate_class"],
             ),
-            sessions_peak: make.gauge("rustydb_session_peak", "Most sessions at once"),
             sessions_pinned: make.counters(
                 "rustydb_session_pinned_total",
                 "Times that a session had to keep its backend",
@@ -365,6 +325,10 @@ impl Metrics {
             serialization_failures: make.counter(
                 "rustydb_transactions_serialization_failures_total",
                 "Transactions that failed because others ran at the same time",
+            ),
+            transactions_duration: make.histogram(
+                "rustydb_transactions_duration_seconds",
+                "Time from the first request of a transaction to the end of its last",
             ),
             slow_query: SlowQuery::new(make.counter(
                 "rustydb_query_slow_total",
@@ -531,6 +495,12 @@ impl Metrics {
         self.refresh.lock().push(Box::new(refresh));
     }
 
+    /// The same in the text format of OpenMetrics.
+    pub fn render_open(&self, uptime_secs: u64) -> Vec<u8> {
+        let text = String::from_utf8(self.render(uptime_secs)).unwrap_or_default();
+        open_metrics(&text).into_bytes()
+    }
+
     /// Everything in Prometheus' text format 0.0.4.
     pub fn render(&self, uptime_secs: u64) -> Vec<u8> {
         self.refresh.lock().iter().for_each(|refresh| refresh());
@@ -554,6 +524,12 @@ fn protocol_metrics(make: &Maker<'_>) -> Vec<ProtocolMetrics> {
     let created = make.counters("rustydb_session_created_total", "Sessions opened", P);
     let idle = make.gauges("rustydb_session_idle", "Sessions without a request or transaction", P);
     let pooled = make.gauges("rustydb_session_pooled", "Sessions that hold no backend", P);
+    let peak = make.gauges("rustydb_session_peak", "Most sessions at once", P);
+    let timeouts = make.counters(
+        "rustydb_session_timeouts_total",
+        "Sessions that ended because of a time limit of RustyDB",
+        P,
+    );
     let opts = HistogramOpts::new("rustydb_session_lifetime_seconds", "Life of a session");
     let lives = make.keep(HistogramVec::new(opts.buckets(LIVES.to_vec()), P));
     let durations = make.histograms(
@@ -572,6 +548,8 @@ fn protocol_metrics(make: &Maker<'_>) -> Vec<ProtocolMetrics> {
             sessions_active: active.with_label_values(l),
             sessions_idle: idle.with_label_values(l),
             sessions_pooled: pooled.with_label_values(l),
+            sessions_peak: peak.with_label_values(l),
+            session_timeouts: timeouts.with_label_values(l),
             session_lifetime: lives.with_label_values(l),
             sessions_created: created.with_label_values(l),
             durations: StatementKind::ALL
@@ -581,94 +559,6 @@ fn protocol_metrics(make: &Maker<'_>) -> Vec<ProtocolMetrics> {
         }
     };
     Protocol::ALL.into_iter().map(of).collect()
-}
-
-fn pool_metrics(make: &Maker<'_>) -> [PoolMetrics; 2] {
-    const P: &[&str] = &["pool"];
-    let total = make.gauges("rustydb_pool_total_connections", "Connections to PostgreSQL", P);
-    let idle = make.gauges("rustydb_pool_idle_connections", "Connections without work", P);
-    let active = make.gauges("rustydb_pool_active_connections", "Connections lent out", P);
-    let waiters = make.gauges("rustydb_pool_wait_queue_size", "Sessions that wait", P);
-    let max_waiters = make.gauges("rustydb_pool_max_waiters", "Most sessions that ever waited", P);
-    let starved = make.counters(
-        "rustydb_pool_starved_total",
-        "Sessions that waited for longer than pool.starvation_threshold_secs",
-        P,
-    );
-    let wait = make.histograms("rustydb_pool_wait_duration_seconds", "Time in the queue", P);
-    let lifetime = make.spread(
-        "rustydb_pool_connection_lifetime_seconds",
-        "Age of connections when they were closed",
-        P,
-        &LIFETIMES,
-    );
-    let errors = make.counters(
-        "rustydb_pool_connection_errors_total",
-        "Attempts to make a connection that failed",
-        P,
-    );
-    let invalid = make.counters(
-        "rustydb_pool_validation_failures_total",
-        "Idle connections that did not pass their check",
-        P,
-    );
-    let leaked = make.counters(
-        "rustydb_pool_leaked_connections_total",
-        "Connections held for longer than pool.leak_threshold_secs without work",
-        P,
-    );
-    let throttled = make.counters(
-        "rustydb_pool_creation_throttled_total",
-        "Creations that had to wait for pool.creation_throttle",
-        P,
-    );
-    let acquisitions = make.counters(
-        "rustydb_pool_acquisitions_total",
-        "Acquisitions by result",
-        &["pool", "result"],
-    );
-    let acquire = make.histograms(
-        "rustydb_pool_acquire_duration_seconds",
-        "Time from asking for a connection to having it",
-        P,
-    );
-    let created = make.counters("rustydb_pool_connections_created_total", "Connections made", P);
-    let recycled = make.counters(
-        "rustydb_pool_connections_recycled_total",
-        "Connections cleaned for the next session",
-        &["pool", "strategy"],
-    );
-    let destroyed = make.counters(
-        "rustydb_pool_connections_destroyed_total",
-        "Connections closed",
-        &["pool", "reason"],
-    );
-    ["main", "system"].map(|name| {
-        let l = &[name];
-        PoolMetrics {
-            total: total.with_label_values(l),
-            idle: idle.with_label_values(l),
-            active: active.with_label_values(l),
-            waiters: waiters.with_label_values(l),
-            max_waiters: max_waiters.with_label_values(l),
-            starved: starved.with_label_values(l),
-            wait_duration: wait.with_label_values(l),
-            creation_throttled: throttled.with_label_values(l),
-            connection_errors: errors.with_label_values(l),
-            validation_failures: invalid.with_label_values(l),
-            leaked: leaked.with_label_values(l),
-            lifetime: lifetime.with_label_values(l),
-            acquired: acquisitions.with_label_values(&[name, "success"]),
-            acquire_failed: acquisitions.with_label_values(&[name, "failed"]),
-            acquire_timeout: acquisitions.with_label_values(&[name, "timeout"]),
-            acquire_rejected: acquisitions.with_label_values(&[name, "rejected"]),
-            acquire_duration: acquire.with_label_values(l),
-            created: created.with_label_values(l),
-            recycled: recycled.with_label_values(&[name, "discard_all"]),
-            destroyed: destroyed.clone(),
-            name,
-        }
-    })
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ mod jobs;
 pub mod log;
 pub mod metrics;
 pub mod native;
+mod openmetrics;
+pub mod pool;
 mod process;
 mod seldom;
 mod slow;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
-use super::Seldom;
+use super::{Seldom, Tally};
 
 /// Records of slow requests come at most this often.
 const EVERY: Duration = Duration::from_millis(100);
@@ -39,11 +39,12 @@ impl SlowQuery {
     }
 
     /// Counts a slow request.
-    pub fn note(&self, took: Duration, session: u64, protocol: &str, kind: &str) {
+    pub fn note(&self, took: Duration, tally: &Tally, protocol: &str, kind: &str) {
         self.total.inc();
         if self.logged.may(self.made.elapsed()) {
             let ms = took.as_secs_f64() * 1000.0;
-            tracing::info!(session, protocol, r#type = kind, ms, "slow request");
+            let (session, (role, database)) = (tally.session(), tally.whose());
+            tracing::info!(session, %role, %database, protocol, r#type = kind, ms, "slow request");
         }
     }
 }

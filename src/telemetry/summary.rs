@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use prometheus::Histogram;
 use prometheus::core::{Collector, Metric};
 
-use super::metrics::PoolMetrics;
+use super::pool::PoolMetrics;
 
 /// What a spread of durations says.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

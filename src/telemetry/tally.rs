@@ -138,16 +138,18 @@ impl Tally {
     }
 
     /// The request took this long; `ended` = it left no transaction open, and whether that was
-    /// committed.
-    pub fn request_ends(&self, took: Duration, ended: Option<bool>) {
+    /// committed. Returns how long a transaction took that has ended.
+    pub fn request_ends(&self, took: Duration, ended: Option<bool>) -> Option<Duration> {
         let begun = self.request_since.swap_plain(0);
         let took = micros(took);
         add(&self.queries, 1);
         add(&self.query_us, took);
-        let Some(committed) = ended else { return };
+        let committed = ended?;
         let since = self.transaction_since.swap_plain(0);
-        add(&self.transaction_us, (begun + took).saturating_sub(since));
+        let transaction = (begun + took).saturating_sub(since);
+        add(&self.transaction_us, transaction);
         add(if committed { &self.committed } else { &self.rolled_back }, 1);
+        Some(Duration::from_micros(transaction))
     }
 
     /// The session gave up its transaction without a request, for instance by leaving.

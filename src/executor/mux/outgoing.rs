@@ -551,7 +551,8 @@ impl Mux {
             }
             return Goes::Now;
         }
-        let server_name = self.ensure(conn, message, &statement);
+        let known = if runs && length > 0 { conn.statements.name_to_run(&statement) } else { None };
+        let server_name = known.unwrap_or_else(|| self.ensure(conn, message, &statement));
         message.rename(at, length, server_name.as_bytes());
         Goes::Now
     }

@@ -172,6 +172,7 @@ async fn start_console(
 
 pub(in crate::frontend) fn too_many(door: &PgDoor, limit: &str, text: String) -> Error {
     door.metrics.connection_rejected(limit);
+    tracing::info!(limit, reason = text, "connection refused");
     Error::new(ErrorKind::TooManyConnections, text)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::get;
 use utoipa_axum::routes;
@@ -14,6 +14,9 @@ use super::super::error::ApiResult;
 use super::super::extract::Caller;
 use super::Routes;
 use crate::error::{Error, ErrorKind};
+
+/// The other format.
+const OPEN_METRICS: &str = "application/openmetrics-text";
 
 /// Routes that ask for a password.
 pub fn routes() -> Routes {
@@ -27,25 +30,38 @@ pub fn open_routes() -> Routes {
 
 /// Get metrics
 ///
-/// Every metric of the server in Prometheus' text format.
+/// Every metric of the server in Prometheus' text format, or in that of OpenMetrics for who
+/// accepts it.
 #[utoipa::path(
     get, path = "/api/v1/metrics", tag = "server",
     responses((status = 200, description = "The metrics.", body = String,
         content_type = "text/plain"))
 )]
-async fn get_metrics(State(door): State<Arc<HttpDoor>>, _caller: Caller) -> ApiResult {
+async fn get_metrics(
+    State(door): State<Arc<HttpDoor>>,
+    _caller: Caller,
+    headers: HeaderMap,
+) -> ApiResult {
     if !door.config.now().monitoring.enable_metrics {
         let text = "metrics are off";
         return Err(Error::new(ErrorKind::NotFound, text)
             .with_hint("monitoring.enable_metrics turns them on")
             .into());
     }
-    Ok(open(State(door)).await)
+    Ok(open(State(door), headers).await)
 }
 
-async fn open(State(door): State<Arc<HttpDoor>>) -> Response {
-    let mut response = Response::new(Body::from(door.metrics.render(door.health.uptime_secs())));
-    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, text);
+async fn open(State(door): State<Arc<HttpDoor>>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let uptime = door.health.uptime_secs();
+    let (text, kind) = match accepted.is_some_and(|kinds| kinds.contains(OPEN_METRICS)) {
+        true => (
+            door.metrics.render_open(uptime),
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+        false => (door.metrics.render(uptime), "text/plain; version=0.0.4; charset=utf-8"),
+    };
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }

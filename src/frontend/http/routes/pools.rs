@@ -24,7 +24,7 @@ use crate::config::Wishes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::admin::PoolKind;
 use crate::telemetry::Spread;
-use crate::telemetry::metrics::PoolMetrics;
+use crate::telemetry::pool::PoolMetrics;
 
 /// Both pools.
 pub const KINDS: [PoolKind; 2] = [PoolKind::Main, PoolKind::System];

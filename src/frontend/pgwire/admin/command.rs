@@ -75,6 +75,49 @@ pub(super) enum Command {
     Transaction(bool, &'static str),
 }
 
+impl Command {
+    /// What the log says of a command that changes something. Values may be secrets.
+    pub(super) fn to_log(&self) -> Option<String> {
+        let of = |verb: &str, database: &Option<Database>| match database {
+            Some(name) => format!("{verb} {name}"),
+            None => verb.to_owned(),
+        };
+        Some(match self {
+            Self::Empty | Self::Show(_) | Self::Ignored(_) | Self::Transaction(..) => return None,
+            Self::Pause(database) => of("PAUSE", database),
+            Self::Resume(database) => of("RESUME", database),
+            Self::Reconnect(database) => of("RECONNECT", database),
+            Self::Kill(Victim::Client(id)) => format!("KILL {id}"),
+            Self::Kill(Victim::Database(name)) => format!("KILL {name}"),
+            Self::Set(key, _) => format!("SET {key}"),
+            Self::Reload => "RELOAD".to_owned(),
+            Self::Drain => "DRAIN".to_owned(),
+            Self::Shutdown { at_once: false } => "SHUTDOWN".to_owned(),
+            Self::Shutdown { at_once: true } => "SHUTDOWN IMMEDIATE".to_owned(),
+        })
+    }
+}
+
+/// What drivers and psql set of themselves when they connect; it means nothing here.
+const SET_BY_DRIVERS: [&str; 16] = [
+    "application_name",
+    "bytea_output",
+    "client_encoding",
+    "client_min_messages",
+    "datestyle",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "intervalstyle",
+    "lock_timeout",
+    "names",
+    "search_path",
+    "session",
+    "standard_conforming_strings",
+    "statement_timeout",
+    "time",
+    "timezone",
+];
+
 /// Every command with what it does, for HELP.
 pub(super) const HELP: [(&str, &str); 13] = [
     ("SHOW what", "clients, config, databases, help, lists, pools, servers, state, …"),
@@ -164,8 +207,12 @@ fn set(text: &str) -> Result<Command> {
     let is_ours = |(table, _): &(&str, &str)| {
         key.strip_prefix(table).is_some_and(|name| name.starts_with('.'))
     };
-    if !Config::sections().iter().any(is_ours) {
+    if SET_BY_DRIVERS.contains(&&*key) {
         return Ok(Command::Ignored("SET"));
+    }
+    if !Config::sections().iter().any(is_ours) {
+        let text = format!("unrecognized configuration parameter \"{key}\"");
+        return Err(Error::sql(b"42704", text).with_hint("SHOW CONFIG tells the keys"));
     }
     let to = rest.get(..3).is_some_and(|word| word.trim_end().eq_ignore_ascii_case("to"));
     let value = match rest.strip_prefix('=') {
@@ -257,7 +304,6 @@ mod tests {
             ("SHUTDOWN immediate", Command::Shutdown { at_once: true }),
             ("SET extra_float_digits = 3", Command::Ignored("SET")),
             ("SET search_path to a.b", Command::Ignored("SET")),
-            ("SET pool_x.y = 1", Command::Ignored("SET")),
             ("set Pool.Max_Size=7", Command::Set("pool.max_size".into(), "7".into())),
             ("SET pool.max_size TO 7", Command::Set("pool.max_size".into(), "7".into())),
             (
@@ -289,5 +335,16 @@ mod tests {
             assert_eq!(error.sqlstate().as_str(), "42601", "{text}");
             assert!(error.hint().unwrap().contains(word), "{text}: {:?}", error.hint());
         }
+        for text in ["SET pool_x.y = 1", "SET max_client_conn TO 5"] {
+            assert_eq!(parse(text).unwrap_err().sqlstate().as_str(), "42704", "{text}");
+        }
+    }
+
+    #[test]
+    fn what_changes_something_is_logged_without_values() {
+        let logged = |text| parse(text).unwrap().to_log();
+        assert_eq!(logged("set security.jwt_secret = 'x'").unwrap(), "SET security.jwt_secret");
+        assert_eq!(logged("pause \"a\"").unwrap(), "PAUSE a");
+        assert_eq!(logged("show pools"), None);
     }
 }

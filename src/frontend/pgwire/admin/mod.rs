@@ -199,6 +199,10 @@ impl Console {
             self.in_transaction = *open;
         }
         let Self { admin, place, stream, .. } = self;
+        if let Some(command) = command.to_log() {
+            let Entry { id, role, .. } = place.entry();
+            tracing::info!(session = %id, %role, command, "an administrator's command");
+        }
         tokio::select! {
             biased;
             outcome = carry_out(admin, place.entry(), command) => outcome,
@@ -236,6 +240,9 @@ async fn carry_out(admin: &Admin, own: &Entry, command: &Command) -> Result<Outc
             Outcome { table: Some((show.columns(), show.rows(admin))), tag: "SHOW".to_owned() }
         }
         Command::Pause(database) => {
+            if let Some(database) = database {
+                admin.must_exist(database).await?;
+            }
             admin.pause(database.as_ref()).await?;
             done("PAUSE")
         }
@@ -244,6 +251,9 @@ async fn carry_out(admin: &Admin, own: &Entry, command: &Command) -> Result<Outc
             done("RESUME")
         }
         Command::Reconnect(database) => {
+            if let Some(database) = database {
+                admin.must_exist(database).await?;
+            }
             admin.reconnect(database.as_ref());
             done("RECONNECT")
         }
@@ -254,9 +264,13 @@ async fn carry_out(admin: &Admin, own: &Entry, command: &Command) -> Result<Outc
                     admin.kill(|entry| entry.database == *name && entry.id != own.id)
                 }
             };
-            if let (0, Victim::Client(id)) = (killed, victim) {
-                return Err(Error::sql(b"42704", format!("there is no client {id}"))
-                    .with_hint("SHOW CLIENTS tells the id of each"));
+            match (killed, victim) {
+                (0, Victim::Client(id)) => {
+                    return Err(Error::sql(b"42704", format!("there is no client {id}"))
+                        .with_hint("SHOW CLIENTS tells the id of each"));
+                }
+                (0, Victim::Database(name)) => admin.must_exist(name).await?,
+                _ => {}
             }
             done(&format!("KILL {killed}"))
         }
