@@ -171,12 +171,22 @@ fn list(text: &str) -> Option<Vec<Word>> {
 }
 
 impl Fields {
-    /// `host all all 10.0.0.0/8 scram-sha-256 clientcert=verify-ca`
+    /// `host all all 10.0.0.0/8 scram-sha-256 clientcert=verify-ca`, or with a mask as a word of
+    /// its own, and a comment at the end.
     fn of_line(line: &str) -> Option<Self> {
-        let mut words = divide(line, char::is_whitespace).into_iter();
-        let kind = words.next()?.to_owned();
+        let words = divide(line, char::is_whitespace).into_iter();
+        let mut words = words.take_while(|word| !word.starts_with('#')).peekable();
+        let kind = match words.next()? {
+            // Nobody is encrypted by GSSAPI here.
+            "hostnogssenc" => "host".to_owned(),
+            kind => kind.to_owned(),
+        };
         let (database, role) = (list(words.next()?)?, list(words.next()?)?);
-        let address = if kind == "local" { None } else { Some(words.next()?.to_owned()) };
+        let mut address = if kind == "local" { None } else { Some(words.next()?.to_owned()) };
+        if let (Some(address), Some(Ok(mask))) = (&mut address, words.peek().map(|w| w.parse())) {
+            *address = IpNet::with_netmask(address.parse().ok()?, mask).ok()?.to_string();
+            words.next();
+        }
         let method = words.next()?.to_owned();
         let options = words.map(|word| {
             word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -346,7 +356,7 @@ impl HbaRule {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(line: &str) -> Result<Self, String> {
-        let shape = "expected: type database role [address] method [options]";
+        let shape = "expected: type database role [address [mask]] method [options]";
         Fields::of_line(line).ok_or_else(|| shape.to_owned())?.check()
     }
 
@@ -460,6 +470,13 @@ mod tests {
             assert_eq!(HbaRule::parse(line).unwrap().to_string(), line);
         }
         assert_eq!(HbaRule::defaults().len(), 4);
+        for (line, same) in [
+            ("host all all 10.1.2.3 255.0.0.0 trust # all of us", "host all all 10.0.0.0/8 trust"),
+            ("hostnogssenc all all fe80:: ffff:: reject", "host all all fe80::/16 reject"),
+            ("local all all peer #", "local all all peer"),
+        ] {
+            assert_eq!(HbaRule::parse(line).unwrap().to_string(), same);
+        }
     }
 
     #[test]
@@ -491,6 +508,9 @@ mod tests {
             "",
             "host all all scram-sha-256",
             "host all all 10.0.0.0/33 trust",
+            "host all all 10.0.0.0 255.0.255.0 trust",
+            "host all all all 255.0.0.0 trust",
+            "hostgssenc all all all trust",
             "host all all db.example trust",
             "host all + all trust",
             "host @databases all all trust",

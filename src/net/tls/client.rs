@@ -61,6 +61,22 @@ impl ClientTls {
     }
 }
 
+/// A server's certificate that libpq would take and this library does not, in words that tell what
+/// to do.
+pub(super) fn explained(error: io::Error) -> io::Error {
+    let cause = error.to_string();
+    let text = if cause.contains("UnsupportedCertVersion") {
+        "the server's certificate is of X.509 version 1, which is not taken: make one of version 3 \
+         (openssl req -x509, or openssl x509 -extfile with a subjectAltName)"
+    } else if cause.contains("CaUsedAsEndEntity") {
+        "the server shows the certificate of an authority (CA:TRUE), which is not taken: sign one \
+         for the server with it"
+    } else {
+        return error;
+    };
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
 /// How documents are fetched from other servers: their certificates must fit their names.
 pub(in crate::net) fn https_config() -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(provider())
@@ -79,5 +95,22 @@ fn system_authorities() -> Result<RootCertStore, String> {
                      sslrootcert, or choose another sslmode"
             .into()),
         false => Ok(roots),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_of_another_kind_are_explained() {
+        for (cause, words) in [
+            ("invalid peer certificate: Other(OtherError(UnsupportedCertVersion))", "version 3"),
+            ("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "an authority"),
+            ("invalid peer certificate: Expired", "Expired"),
+        ] {
+            let text = explained(io::Error::other(cause)).to_string();
+            assert!(text.contains(words), "{text}");
+        }
     }
 }

@@ -136,7 +136,7 @@ impl TlsStream {
     ) -> io::Result<(Self, Option<Vec<u8>>)> {
         let session = Connection::Client(tls.begin(host)?);
         let mut stream = Self { socket, session, promised: 0 };
-        stream.handshake().await?;
+        stream.handshake().await.map_err(client::explained)?;
         let peer = stream.session.peer_certificates().and_then(<[_]>::first);
         let binding = peer.and_then(|der| certificate::end_point_binding(der));
         Ok((stream, binding))
