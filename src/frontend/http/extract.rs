@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::error::ApiError;
 use super::formats::{MSGPACK, unpack};
 use super::rows::uri::segments;
-use super::{HttpDoor, Peer, RequestId, Way, pipeline};
+use super::{HttpDoor, Peer, RequestId, Way, pipeline, within};
 use crate::auth::rbac::Permission;
 use crate::auth::{Credential, Identity, Visit};
 use crate::error::{Error, ErrorKind};
@@ -170,6 +170,7 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
             door.auth.authorize(&identity, &Permission::parse(needed)?, &visit).await?;
         }
         pipeline::proven(door, parts, &identity, &visit, begun)?;
+        within::check(parts)?;
         Ok(Self { identity, peer, id, visit, cookie, application })
     }
 }
@@ -354,7 +355,12 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
 
     async fn from_request(request: Request, door: &Arc<HttpDoor>) -> Result<Self, Self::Rejection> {
         let (parts, body) = request.into_parts();
-        let json = json_body(&parts.headers, body, door).await?;
+        let json = match parts.headers.contains_key(header::CONTENT_TYPE) {
+            true => json_body(&parts.headers, body, door).await?,
+            // Who sends nothing at all gives no field.
+            false if read_body(body, door).await?.is_empty() => Bytes::from_static(b"{}"),
+            false => return Err(wrong_type("").into()),
+        };
         if json.trim_ascii_start().first() == Some(&b'[') {
             // Its items would be taken for the fields in the order of their declaration.
             return Err(invalid(&"it is an array, not an object").into());
@@ -381,11 +387,15 @@ pub async fn json_body(headers: &HeaderMap, body: Body, door: &HttpDoor) -> Resu
         check_depth(&json)?;
         return Ok(json);
     }
+    Err(wrong_type(essence))
+}
+
+fn wrong_type(essence: &str) -> Error {
     let text = format!(
         "the body's content type is \"{essence}\", neither application/json nor application/msgpack"
     );
-    Err(Error::new(ErrorKind::UnsupportedMediaType, text)
-        .with_hint("send the header Content-Type: application/json"))
+    Error::new(ErrorKind::UnsupportedMediaType, text)
+        .with_hint("send the header Content-Type: application/json")
 }
 
 fn invalid(why: &dyn std::fmt::Display) -> Error {

@@ -20,6 +20,7 @@ mod rows;
 mod running;
 mod shelf;
 mod values;
+mod within;
 
 use std::net::IpAddr;
 use std::sync::Arc;

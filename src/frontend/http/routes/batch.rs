@@ -122,8 +122,6 @@ struct BatchAnswer {
 /// status is 200 all the same.
 #[utoipa::path(
     post, path = "/api/v1/batch", tag = "query", request_body = BatchRequest,
-    params(("x-session-id" = Option<u64>, Header,
-        description = "Number of an open session to run in.")),
     responses((status = 200, description = "What each statement gave.", body = BatchAnswer))
 )]
 async fn execute_batch(
