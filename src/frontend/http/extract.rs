@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use super::error::ApiError;
 use super::formats::{MSGPACK, unpack};
 use super::rows::uri::segments;
-use super::{HttpDoor, Peer, RequestId, Way, pipeline, within};
-use crate::auth::rbac::Permission;
+use super::{HttpDoor, Peer, RequestId, Way, pipeline, tables, within};
+use crate::auth::rbac::{OfTable, Permission};
 use crate::auth::{Credential, Identity, Visit};
 use crate::error::{Error, ErrorKind};
 use crate::session::{Opening, Session};
@@ -115,6 +115,24 @@ impl Caller {
         })))
     }
 
+    /// Checks that the caller may read tables that a statement reads besides.
+    ///
+    /// # Errors
+    /// One of them is not for him.
+    pub async fn may_read(
+        &self,
+        door: &HttpDoor,
+        tables: &[(String, String)],
+    ) -> Result<(), Error> {
+        for (schema, name) in tables {
+            let of_all = Permission::parse("read:tables")?;
+            let (schema, name) = (schema.clone(), name.clone());
+            let wanted = OfTable { of_all, actions: &[], schema, name };
+            door.auth.authorize(&self.identity, &wanted, &self.visit).await?;
+        }
+        Ok(())
+    }
+
     /// Whether the caller may do something besides; asked without a word in the audit log.
     pub async fn may(&self, door: &HttpDoor, permission: &str) -> Result<bool, Error> {
         door.auth.allows(&self.identity, &Permission::parse(permission)?).await
@@ -167,7 +185,14 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
             door.auth.check_csrf(cookie, token)?;
         }
         if let Some(needed) = needed(&parts.method, parts.uri.path()) {
-            door.auth.authorize(&identity, &Permission::parse(needed)?, &visit).await?;
+            let of_all = Permission::parse(needed)?;
+            match tables::named(parts, &door.config.now().api)? {
+                None => door.auth.authorize(&identity, &of_all, &visit).await?,
+                Some((schema, name, actions)) => {
+                    let wanted = OfTable { of_all, actions, schema, name };
+                    door.auth.authorize(&identity, &wanted, &visit).await?;
+                }
+            }
         }
         pipeline::proven(door, parts, &identity, &visit, begun)?;
         within::check(parts)?;

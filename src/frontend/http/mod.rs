@@ -19,6 +19,7 @@ mod routes;
 mod rows;
 mod running;
 mod shelf;
+mod tables;
 mod values;
 mod within;
 

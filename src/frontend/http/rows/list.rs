@@ -176,6 +176,7 @@ pub async fn answer(
     let statement = plan.written(&schema, with_total);
     let sink = Sink::Rows(Form { format, rows_as_arrays: false, style });
     let job = Job {
+        caller,
         statement: &statement,
         settings: &settings,
         in_transaction: false,
