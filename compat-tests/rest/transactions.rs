@@ -171,7 +171,8 @@ fn one_role_does_not_take_all_the_connections() {
     let first = begin(&holder, json!({}));
     // One that waits for a connection counts; there is none for it now.
     let waiter = {
-        let (url, authorization) = (server.url("/api/v1/transactions"), holder.authorization().to_owned());
+        let (url, authorization) =
+            (server.url("/api/v1/transactions"), holder.authorization().to_owned());
         std::thread::spawn(move || begin_at(&url, &authorization))
     };
     let full = || {

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use super::formats::{MSGPACK, unpack};
+use super::routes::is_absent;
 use super::rows::uri::segments;
 use super::{HttpDoor, Peer, RequestId, Way, pipeline, tables, within};
 use crate::auth::rbac::{OfTable, Permission};
@@ -242,7 +243,7 @@ fn needed(method: &Method, path: &str) -> Option<&'static str> {
             (true, false) => "write:tables",
         });
     }
-    let rest = path.strip_prefix("/api/v1/")?;
+    let rest = path.strip_prefix("/api/v1/").filter(|_| !is_absent(path))?;
     // Names from before.
     let rest = rest.strip_prefix("pool/").unwrap_or(rest);
     let mut parts = rest.split('/');
@@ -255,7 +256,7 @@ fn needed(method: &Method, path: &str) -> Option<&'static str> {
         ("tables" | "schema" | "schemas" | "sql", "POST") => Some("create:tables"),
         ("tables" | "schema" | "schemas" | "sql", "DELETE") => Some("delete:tables"),
         ("tables" | "schema" | "schemas" | "sql", _) => Some("update:tables"),
-        ("metrics" | "config", _) => Some("read:monitoring"),
+        ("metrics" | "monitoring" | "config", _) => Some("read:monitoring"),
         ("pools" | "connections", "GET" | "HEAD") => Some("read:monitoring"),
         ("pools" | "connections", _) => Some("admin:pools"),
         // His own he may always see; those of others need more, which each route says.
@@ -509,6 +510,8 @@ mod tests {
             (Method::PUT, "/api/v1/tables/x", Some("update:tables")),
             (Method::DELETE, "/api/v1/sql/views/x", Some("delete:tables")),
             (Method::GET, "/api/v1/metrics", Some("read:monitoring")),
+            (Method::GET, "/api/v1/monitoring/prometheus", Some("read:monitoring")),
+            (Method::GET, "/api/v1/transactions/wal/status", None),
             (Method::GET, "/api/v1/what/comes", Some("admin:other")),
             (Method::GET, "/api/v1/auth/me", None),
             (Method::POST, "/api/v1/sql/procedures/x/call", Some("execute:queries")),

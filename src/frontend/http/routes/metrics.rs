@@ -12,12 +12,13 @@ use utoipa_axum::routes;
 use super::super::HttpDoor;
 use super::super::error::ApiResult;
 use super::super::extract::Caller;
-use super::Routes;
+use super::{Routes, aliased};
 use crate::error::{Error, ErrorKind};
 
 /// Routes that ask for a password.
 pub fn routes() -> Routes {
-    Routes::new().routes(routes!(get_metrics))
+    let alias = aliased("/api/v1/monitoring/prometheus", get(get_metrics));
+    Routes::new().routes(routes!(get_metrics)).route("/api/v1/metrics", alias)
 }
 
 /// Routes of the metrics listener.
@@ -29,7 +30,7 @@ pub fn open_routes() -> Routes {
 ///
 /// Every metric of the server in Prometheus' text format.
 #[utoipa::path(
-    get, path = "/api/v1/metrics", tag = "server",
+    get, path = "/api/v1/monitoring/prometheus", tag = "server",
     responses((status = 200, description = "The metrics.", body = String,
         content_type = "text/plain"))
 )]
