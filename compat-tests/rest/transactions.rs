@@ -335,9 +335,8 @@ fn locks_are_seen() {
 
 #[test]
 fn two_phases() {
-    let server =
-        Server::builder().arg("--set=backend.embedded.extra_conf=max_prepared_transactions=2");
-    let server = server.start();
+    // As it is without a word about it; nobody else prepares transactions here.
+    let server = Server::builder().start();
     let api = Api::of(&server, "rustydb", &server.password);
     sql(&api, "create table phased (a int)");
     for (a, end, rows) in [(1, "commit", 1), (2, "rollback", 1)] {
@@ -354,6 +353,11 @@ fn two_phases() {
         api.post(&path, json!(null)).refused(404, "NOT_FOUND");
         assert_eq!(sql(&api, "select count(*) as n from phased"), json!([{ "n": rows }]));
     }
+    drop(server);
+    let off = "--set=backend.embedded.extra_conf=max_prepared_transactions=0";
+    let server = Server::builder().arg(off).start();
+    let api = Api::of(&server, "rustydb", &server.password);
+    assert_eq!(api.sql("show max_prepared_transactions")[0]["max_prepared_transactions"], "0");
 }
 
 /// An administrator ends one; a shutdown does not wait for those that nobody uses.

@@ -582,8 +582,8 @@ struct PrepareTransaction {
 
 /// Prepare a transaction
 ///
-/// `PREPARE TRANSACTION`: the first phase of a two-phase commit. PostgreSQL must be configured with
-/// `max_prepared_transactions`.
+/// `PREPARE TRANSACTION`: the first phase of a two-phase commit. An external PostgreSQL must be
+/// configured with `max_prepared_transactions`; the embedded one is.
 #[utoipa::path(
     post, path = "/api/v1/transactions/{id}/prepare", tag = "transactions",
     params(("id" = u64, Path, description = "Its number.")), request_body = PrepareTransaction,
