@@ -44,7 +44,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::metrics::Raised;
 
 pub use headers::usual as usual_headers;
-pub use rates::proven;
+pub use rates::{charge, proven};
 pub use replay::{Replays, known_caller};
 pub use sizes::unreadable;
 pub use work::{InWork, RequestId};
