@@ -184,6 +184,7 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         if let Some(cookie) = cookie.as_ref().filter(|_| !is_safe) {
             let token = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok());
             door.auth.check_csrf(cookie, token)?;
+            pipeline::check_origin(&door.config.now().api, &parts.headers, &parts.uri)?;
         }
         if let Some(needed) = needed(&parts.method, parts.uri.path()) {
             let of_all = Permission::parse(needed)?;
