@@ -709,7 +709,8 @@ fn pages_by_cursor_have_every_row_once() {
                 let Some(row) = rows.into_iter().next() else { break };
                 let (own, values) = row.split_at(row.len() - statement.layout.cursor_values);
                 found.push(own.to_vec());
-                let position = Position { order: plan.order_hash(), values: values.to_vec() };
+                let position =
+                    Position { order: plan.order_hash().unwrap(), values: values.to_vec() };
                 cursor = position.encode(b"key").unwrap();
             }
             assert_eq!(found, expected, "{order}");

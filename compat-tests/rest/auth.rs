@@ -148,6 +148,18 @@ fn a_browser_has_a_cookie_and_must_show_that_it_asks_itself() {
     ask("POST", "/api/v1/query", None, query.as_bytes()).refused(403, "CSRF_FAILED");
     ask("POST", "/api/v1/query", Some("other"), query.as_bytes()).refused(403, "CSRF_FAILED");
     assert_eq!(who(ask("POST", "/api/v1/query", Some(&csrf), query.as_bytes())), "ursula");
+    let own = guarded().url("");
+    for (origin, status) in [("https://evil.test", 403), ("null", 403), (&*own, 200)] {
+        let headers = [
+            ("cookie", cookie.as_str()),
+            ("content-type", "application/json"),
+            ("x-csrf-token", csrf.as_str()),
+            ("origin", origin.trim_end_matches('/')),
+        ];
+        let answer =
+            Api::nobody(guarded()).send("POST", "/api/v1/query", &headers, query.as_bytes());
+        assert_eq!(answer.status, status, "{origin} {}", answer.text);
+    }
     let out = ask("POST", "/api/v1/auth/logout", Some(&csrf), b"");
     assert_eq!(out.status, 204);
     assert!(out.header("set-cookie").contains("Max-Age=0"));

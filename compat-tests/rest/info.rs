@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::api::{Api, admin, role};
+use crate::harness::shared::guarded;
 use crate::harness::{SOON, Server, eventually, temp_dir};
 
 fn begin(api: &Api<'_>) -> Value {
@@ -32,6 +33,39 @@ fn the_server_says_what_it_is_and_can() {
     let refused = admin().get("/api/v1/pools/main/partitions");
     assert_eq!(refused.json["error"]["message"], info["features"]["pool_partitions"]);
     assert_eq!(refused.json["error"]["details"]["feature"], "pool_partitions");
+}
+
+/// What later versions will have says that it is not there yet, whoever asks.
+#[test]
+fn whole_parts_answer_why_not() {
+    let reader = role("parts_reader");
+    let info = reader.get("/api/v1/info").expect(200);
+    for (method, path, feature) in [
+        ("GET", "/api/v1/stream", "websocket"),
+        ("GET", "/ws", "websocket"),
+        ("GET", "/api/v1/ws/query", "websocket"),
+        ("POST", "/graphql", "graphql"),
+        ("GET", "/graphql", "graphql"),
+        ("GET", "/graphql/ws", "graphql"),
+        ("POST", "/api/v1/graphql/persisted-queries", "graphql"),
+        ("DELETE", "/api/v1/graphql/persisted-queries/x", "graphql"),
+        ("GET", "/api/v1/transactions/mvcc/snapshots", "mvcc"),
+        ("POST", "/api/v1/transactions/wal/checkpoint", "wal"),
+        ("GET", "/api/v1/monitoring/alerts", "monitoring"),
+        ("PUT", "/api/v1/cluster/nodes/1", "cluster"),
+        ("POST", "/api/v1/backup/full", "backups_api"),
+    ] {
+        let answer = reader.send(method, path, &[], b"");
+        let error = &answer.json["error"];
+        assert_eq!(error["details"]["feature"], feature, "{method} {path} {}", answer.text);
+        assert_eq!(error["message"], info["features"][feature]);
+        answer.refused(501, "NOT_SUPPORTED");
+        assert_eq!(Api::nobody(guarded()).send(method, path, &[], b"").status, 401, "{path}");
+    }
+    let metrics = admin().get("/api/v1/monitoring/prometheus");
+    assert!(metrics.text.contains("rustydb_api_requests_total"));
+    let alias = admin().get("/api/v1/metrics");
+    assert_eq!((alias.status, alias.header("deprecation")), (200, "true"));
 }
 
 #[test]

@@ -847,7 +847,12 @@ fn server() -> Vec<Operation> {
         op("GET", "/api/v1/config", |_| Ask::at("/api/v1/config"), NOTHING),
         op("GET", "/api/v1/info", |_| Ask::at("/api/v1/info"), NOTHING),
         op("GET", "/api/v1/health", |_| Ask::at("/api/v1/health"), NOTHING).open(),
-        op("GET", "/api/v1/metrics", |_| Ask::at("/api/v1/metrics"), NOTHING),
+        op(
+            "GET",
+            "/api/v1/monitoring/prometheus",
+            |_| Ask::at("/api/v1/monitoring/prometheus"),
+            NOTHING,
+        ),
         op("GET", "/api/v1/openapi.json", |_| Ask::at("/api/v1/openapi.json"), NOTHING).open(),
         op("GET", "/swagger-ui/", |_| Ask::at("/swagger-ui/"), NOTHING).open(),
         op("GET", "/redoc/", |_| Ask::at("/redoc/"), NOTHING).open(),
@@ -1170,7 +1175,7 @@ POST /api/v1/sql/procedures
 POST /api/v1/sql/procedures/{name}/call
 GET /api/v1/config
 GET /api/v1/health
-GET /api/v1/metrics
+GET /api/v1/monitoring/prometheus
 GET /api/v1/info
 GET /api/v1/openapi.json
 GET /swagger-ui/

@@ -427,6 +427,27 @@ fn requests_come_only_so_often() {
 }
 
 #[test]
+fn a_batch_costs_what_its_statements_cost() {
+    let server = Server::builder()
+        .set("rate_limit.enabled=true")
+        .set("rate_limit.requests=1")
+        .set("rate_limit.window_secs=3600")
+        .set("rate_limit.burst=8")
+        .start();
+    let api = administrator(&server);
+    let batch = |statements: usize| {
+        api.post("/api/v1/batch", json!({ "statements": vec!["select 1"; statements] }))
+    };
+    let answer = batch(5);
+    assert_eq!((answer.status, answer.header("ratelimit-remaining")), (200, "3"));
+    let refused = batch(5);
+    assert!(!refused.header("retry-after").is_empty());
+    refused.refused(429, "RATE_LIMIT_EXCEEDED");
+    // What was refused has cost the request alone.
+    assert_eq!(api.get("/api/v1/auth/me").header("ratelimit-remaining"), "1");
+}
+
+#[test]
 fn a_post_that_comes_again_is_done_once() {
     let api = admin();
     let run = |sql: &str| query(&admin(), &[], sql).expect(200);

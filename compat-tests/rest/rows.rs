@@ -73,10 +73,12 @@ fn a_page_of_rows() {
     assert_eq!(page.header("x-total-count"), "50");
     let row =
         |id: i32| json!({ "id": id, "price": format!("{id}.00"), "added": "2026-01-02T03:04:05Z" });
+    let page = page.expect(200);
+    assert!(page["next_cursor"].is_string());
     assert_eq!(
-        page.expect(200),
+        page,
         json!({ "items": [row(50), row(49)], "total": 50, "limit": 2, "offset": 0,
-            "has_more": true, "next_cursor": null })
+            "has_more": true, "next_cursor": page["next_cursor"] })
     );
     assert_eq!(ids(api.get(&rows("books", "page=3&page_size=2&order_by=id.asc"))), json!([5, 6]));
     let clause = r#"{"and":[{"field":"price","op":"GREATER_THAN","value":47},
@@ -96,6 +98,29 @@ fn a_page_of_rows() {
     let odd = api.get(&rows("odd \"one\"", &format!("where={clause}"))).expect(200);
     assert_eq!(odd["items"], json!([{ "limit": 2, "a.b": "y" }]));
     assert_eq!(api.get(&rows("books", "offset=500")).expect(200)["items"], json!([]));
+}
+
+/// The first page says where the next one begins, whether it was asked or not.
+#[test]
+fn every_page_has_a_cursor_that_can_have_one() {
+    let api = library();
+    let get = |query: &str| api.get(&rows("books", query)).expect(200);
+    for order in ["", "&sort=-author"] {
+        let first = get(&format!("limit=30{order}"));
+        let cursor = first["next_cursor"].as_str().unwrap();
+        let second = get(&format!("limit=30{order}&cursor={cursor}"));
+        assert_eq!((&second["has_more"], &second["next_cursor"]), (&json!(false), &Value::Null));
+        let by_offset = get(&format!("limit=30&offset=30{order}"));
+        assert_eq!(by_offset["items"], second["items"]);
+        assert_eq!(second["items"].as_array().unwrap().len(), 20);
+    }
+    let middle = get("limit=30&offset=10&sort=id");
+    let cursor = middle["next_cursor"].as_str().unwrap();
+    assert_eq!(get(&format!("limit=1&sort=id&cursor={cursor}"))["items"][0]["id"], 41);
+    // No column is read for it that nobody has asked for.
+    assert_eq!(get("limit=1&columns=title")["next_cursor"], Value::Null);
+    let odd = api.get(&rows("odd \"one\"", "page_size=1")).expect(200);
+    assert_eq!((&odd["has_more"], &odd["next_cursor"]), (&json!(true), &Value::Null));
 }
 
 #[test]

@@ -156,6 +156,104 @@ fn nobody_holds_a_transaction_for_ever() {
 }
 
 #[test]
+fn one_role_does_not_take_all_the_connections() {
+    let server = Server::builder()
+        .arg("--set=api.max_open_transactions_per_role=2")
+        .arg("--set=pool.max_size=2")
+        .start();
+    let api = Api::of(&server, "rustydb", &server.password);
+    for name in ["holder", "other"] {
+        sql(&api, &format!("create role {name} login password '{name}-pass'"));
+    }
+    let holder = Api::of(&server, "holder", "holder-pass");
+    let other = Api::of(&server, "other", "other-pass");
+    let held = begin(&other, json!({}));
+    let first = begin(&holder, json!({}));
+    // One that waits for a connection counts; there is none for it now.
+    let waiter = {
+        let (url, authorization) =
+            (server.url("/api/v1/transactions"), holder.authorization().to_owned());
+        std::thread::spawn(move || begin_at(&url, &authorization))
+    };
+    let full = || {
+        let refused = holder.post("/api/v1/transactions", json!({}));
+        let limit = refused.json["error"]["details"]["limit"].clone();
+        refused.status == 409 && limit == "api.max_open_transactions_per_role"
+    };
+    eventually("the one that waits is known", SOON, || {
+        server.metric("rustydb_pool_wait_queue_size{pool=\"main\"}") > 0.0 || waiter.is_finished()
+    });
+    assert!(full());
+    other.post(&format!("/api/v1/transactions/{held}/rollback"), json!(null)).expect(200);
+    assert_eq!(waiter.join().unwrap(), 201);
+    assert!(full());
+    holder.post(&format!("/api/v1/transactions/{first}/rollback"), json!(null)).expect(200);
+    begin(&holder, json!({}));
+}
+
+/// The status of a request that begins a transaction.
+fn begin_at(url: &str, authorization: &str) -> u16 {
+    let config = ureq::Agent::config_builder().http_status_as_error(false);
+    let agent: ureq::Agent = config.build().into();
+    agent.post(url).header("authorization", authorization).send_empty().unwrap().status().as_u16()
+}
+
+#[test]
+fn a_transaction_is_not_ignored() {
+    let api = admin();
+    sql(&api, "create table not_ignored (a int primary key)");
+    // Nothing has to be said of how it begins.
+    let begun = api.send("POST", "/api/v1/transactions", &[], b"").expect(201);
+    let id = begun["transaction_id"].to_string();
+    let session = api.send("POST", "/api/v1/sessions", &[], b"").expect(201);
+    let session = session["session_id"].to_string();
+    for header in [("x-transaction-id", id.as_str()), ("x-session-id", session.as_str())] {
+        for (method, path, body) in [
+            ("POST", "/api/v1/tables", r#"{"name":"t","columns":[{"name":"a","type":"int"}]}"#),
+            ("GET", "/api/v1/tables/not_ignored", ""),
+            ("POST", "/api/v1/sql/indexes", r#"{"table":"not_ignored","columns":["a"]}"#),
+            ("POST", "/api/v1/query/explain", r#"{"sql":"select 1"}"#),
+            ("GET", "/api/v1/transactions", ""),
+        ] {
+            let headers = [header, ("content-type", "application/json")];
+            let answer = api.send(method, path, &headers, body.as_bytes());
+            let hint = answer.json["error"]["hint"].as_str().unwrap_or("").to_owned();
+            assert!(hint.contains("/api/v1/query"), "{method} {path} {}", answer.text);
+            answer.refused(400, "VALIDATION_ERROR");
+        }
+        for (method, path) in [("GET", "/rest/v1/not_ignored"), ("POST", "/rest/v1/not_ignored")] {
+            let headers = [header, ("content-type", "application/json")];
+            let answer = api.send(method, path, &headers, br#"{"a":1}"#);
+            assert_eq!((answer.status, answer.json["code"].is_string()), (400, true));
+        }
+    }
+    assert_eq!(sql(&api, "select a from not_ignored"), json!([]));
+    // Whom the path names may be named once more.
+    let path = format!("/api/v1/transactions/{id}/rollback");
+    let other = [("x-transaction-id", session.as_str())];
+    api.send("POST", &path, &other, b"").refused(400, "VALIDATION_ERROR");
+    api.send("POST", &path, &[("x-transaction-id", id.as_str())], b"").expect(200);
+}
+
+#[test]
+fn who_sends_nothing_gives_no_field() {
+    let api = admin();
+    let post =
+        |path: &str, headers: &[(&str, &str)], body: &[u8]| api.send("POST", path, headers, body);
+    let id = post("/api/v1/transactions", &[], b"").expect(201)["transaction_id"].to_string();
+    post(&format!("/api/v1/transactions/{id}/rollback"), &[], b"").expect(200);
+    let missing = post("/api/v1/query", &[], b"");
+    assert!(missing.text.contains("sql"), "{}", missing.text);
+    missing.refused(400, "VALIDATION_ERROR");
+    // Rows are not made of nothing, and something is of a kind.
+    sql(&api, "create table of_nothing (a int default 1)");
+    post("/api/v1/tables/of_nothing/rows", &[], b"").refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    let plain = [("content-type", "text/plain")];
+    post("/api/v1/transactions", &plain, b"{}").refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    assert_eq!(sql(&api, "select a from of_nothing"), json!([]));
+}
+
+#[test]
 fn a_batch_is_done_or_not() {
     let api = admin();
     sql(&api, "create table batched (a int primary key)");
@@ -237,9 +335,8 @@ fn locks_are_seen() {
 
 #[test]
 fn two_phases() {
-    let server =
-        Server::builder().arg("--set=backend.embedded.extra_conf=max_prepared_transactions=2");
-    let server = server.start();
+    // As it is without a word about it; nobody else prepares transactions here.
+    let server = Server::builder().start();
     let api = Api::of(&server, "rustydb", &server.password);
     sql(&api, "create table phased (a int)");
     for (a, end, rows) in [(1, "commit", 1), (2, "rollback", 1)] {
@@ -256,6 +353,11 @@ fn two_phases() {
         api.post(&path, json!(null)).refused(404, "NOT_FOUND");
         assert_eq!(sql(&api, "select count(*) as n from phased"), json!([{ "n": rows }]));
     }
+    drop(server);
+    let off = "--set=backend.embedded.extra_conf=max_prepared_transactions=0";
+    let server = Server::builder().arg(off).start();
+    let api = Api::of(&server, "rustydb", &server.password);
+    assert_eq!(api.sql("show max_prepared_transactions")[0]["max_prepared_transactions"], "0");
 }
 
 /// An administrator ends one; a shutdown does not wait for those that nobody uses.

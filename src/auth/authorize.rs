@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Identity;
-use super::rbac::{self, Permission, RoleDefinition, Roles, Verdict};
+use super::rbac::{self, Permission, RoleDefinition, Roles, Verdict, Wanted};
 use super::tables::Tables;
 use super::tokens::logins::texts;
 use crate::config::Live;
@@ -39,12 +39,12 @@ impl Permissions {
         Self { tables, live, roles: Mutex::default(), members }
     }
 
-    pub(super) async fn check(&self, identity: &Identity, wanted: &Permission) -> Result<()> {
+    pub(super) async fn check(&self, identity: &Identity, wanted: &dyn Wanted) -> Result<()> {
         let missing = |why: String| {
             Err(Error::new(ErrorKind::AuthorizationFailed, format!("permission denied: {why}")))
         };
         let scopes = identity.grant.as_ref().and_then(|grant| grant.permissions.as_ref());
-        if scopes.is_some_and(|scopes| !scopes.iter().any(|scope| scope.covers(wanted))) {
+        if scopes.is_some_and(|scopes| !scopes.iter().any(|scope| wanted.is_allowed_by(scope))) {
             return missing(format!("the key is not for {wanted}"));
         }
         let (roles, names) = self.names(identity).await?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::api_keys::{ApiKeys, KeyInfo, NewKey};
-use super::rbac::{Permission, RoleDefinition, Roles};
+use super::rbac::{Permission, RoleDefinition, Roles, Wanted};
 use super::tokens::logins::{
     BrowserSession, REFRESH_PREFIX, Refreshed, SESSION_PREFIX, TokenPair, csrf_fits, csrf_of,
 };
@@ -412,7 +412,7 @@ impl Authenticator {
     pub async fn authorize(
         &self,
         identity: &Identity,
-        wanted: &Permission,
+        wanted: &dyn Wanted,
         visit: &Visit,
     ) -> Result<()> {
         let Err(error) = self.permissions.check(identity, wanted).await else { return Ok(()) };

@@ -108,6 +108,19 @@ impl Permission {
         same(&self.action, &other.action) && meet(&self.resource, &other.resource)
     }
 
+    /// Schema and name of the one table that it is about, as in `read:tables:users`,
+    /// `read:tables:app.users` or `read:tables:app:users`; one of them may be `*`.
+    pub fn table(&self) -> Option<(&str, &str)> {
+        let is_tables = |part: &String| part == "tables" || part == "*";
+        let (_, named) = self.resource.split_first().filter(|(first, _)| is_tables(first))?;
+        match named {
+            [table] if table == "*" => None,
+            [table] => Some(table.split_once('.').unwrap_or(("public", table))),
+            [schema, table] => Some((schema, table)),
+            _ => None,
+        }
+    }
+
     /// As a structure.
     pub fn to_object(&self) -> PermissionObject {
         PermissionObject { resource: self.resource.join(":"), action: self.action.clone() }
@@ -140,6 +153,67 @@ impl TryFrom<PermissionObject> for Permission {
 impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.action, self.resource.join(":"))
+    }
+}
+
+/// Something that may be allowed, and forbidden.
+pub trait Wanted: fmt::Display + Sync {
+    /// Whether a permission that somebody has is enough.
+    fn is_allowed_by(&self, permission: &Permission) -> bool;
+    /// Whether a permission that somebody must not use is too much.
+    fn is_denied_by(&self, permission: &Permission) -> bool;
+}
+
+impl Wanted for Permission {
+    fn is_allowed_by(&self, permission: &Permission) -> bool {
+        permission.covers(self)
+    }
+
+    fn is_denied_by(&self, permission: &Permission) -> bool {
+        permission.meets(self)
+    }
+}
+
+/// Something that is done with one table: a permission for all tables is enough, as is one for this
+/// table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfTable {
+    /// What it is for all tables, for instance `read:tables`.
+    pub of_all: Permission,
+    /// Further words for it where the table is named: to `write` may be to `delete`. One of them
+    /// is enough to forbid it, and to allow it if there is no other.
+    pub actions: &'static [&'static str],
+    /// Schema of the table.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl OfTable {
+    fn is_named_by(&self, permission: &Permission, actions: &[&str]) -> bool {
+        let action = permission.action.as_str();
+        let is_done = ["*", &self.of_all.action].contains(&action) || actions.contains(&action);
+        let is_it = |(schema, name): (&str, &str)| {
+            ["*", &self.schema].contains(&schema) && ["*", &self.name].contains(&name)
+        };
+        is_done && permission.table().is_some_and(is_it)
+    }
+}
+
+impl Wanted for OfTable {
+    fn is_allowed_by(&self, permission: &Permission) -> bool {
+        let actions = if self.actions.len() == 1 { self.actions } else { &[] };
+        permission.covers(&self.of_all) || self.is_named_by(permission, actions)
+    }
+
+    fn is_denied_by(&self, permission: &Permission) -> bool {
+        permission.meets(&self.of_all) || self.is_named_by(permission, self.actions)
+    }
+}
+
+impl fmt::Display for OfTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.of_all, self.schema, self.name)
     }
 }
 
@@ -309,17 +383,17 @@ impl Roles {
     pub fn decide<'a>(
         &'a self,
         names: impl IntoIterator<Item = &'a str>,
-        wanted: &Permission,
+        wanted: &dyn Wanted,
     ) -> Verdict {
         let roles = self.closure(names);
         let roles: Vec<&RoleDefinition> =
             roles.into_iter().filter_map(|name| self.0.get(name)).collect();
         let mut denies = roles.iter().flat_map(|role| &role.denies);
-        if let Some(denied) = denies.find(|denied| denied.meets(wanted)) {
+        if let Some(denied) = denies.find(|denied| wanted.is_denied_by(denied)) {
             return Verdict::Denied(denied.clone());
         }
         let mut allows = roles.iter().flat_map(|role| &role.allows);
-        match allows.any(|allowed| allowed.covers(wanted)) {
+        match allows.any(|allowed| wanted.is_allowed_by(allowed)) {
             true => Verdict::Allowed,
             false => Verdict::NotAllowed,
         }
@@ -427,6 +501,53 @@ mod tests {
             (&[], "read:tables", Verdict::NotAllowed),
         ] {
             assert_eq!(decide(names, wanted), verdict, "{names:?} {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_table_has_permissions_of_its_own() {
+        let mut roles = Roles::default();
+        for (name, allows, denies) in [
+            ("some", &["read:tables:films", "delete:tables:app:*"][..], &[][..]),
+            ("no_films", &[], &["read:tables:public.films"]),
+            ("no_app", &[], &["*:tables:app:*"]),
+            ("no_delete", &[], &["delete:tables:films"]),
+        ] {
+            roles.put(name, role(allows, denies, &[])).unwrap();
+        }
+        type Asked = (&'static str, &'static [&'static str], &'static str);
+        let decide = |names: &[&'static str], (all, actions, table): Asked| {
+            let (schema, name) = table.split_once('.').unwrap();
+            let (schema, name) = (schema.to_owned(), name.to_owned());
+            let wanted = OfTable { of_all: p(all), actions, schema, name };
+            match roles.decide(names.to_vec(), &wanted) {
+                Verdict::Allowed => "yes",
+                Verdict::Denied(_) => "denied",
+                Verdict::NotAllowed => "no",
+            }
+        };
+        let (read, write) = ("read:tables", "write:tables");
+        const NONE: &[&str] = &[];
+        let (delete, upsert): (&[&str], &[&str]) = (&["delete"], &["delete", "create"]);
+        for (names, wanted, expected) in [
+            (&["some"][..], (read, NONE, "public.films"), "yes"),
+            (&["some"], (read, NONE, "app.films"), "no"),
+            (&["some"], (read, NONE, "public.people"), "no"),
+            (&["some"], (write, NONE, "public.films"), "no"),
+            (&["some"], (write, delete, "app.films"), "yes"),
+            (&["some"], (write, upsert, "app.films"), "no"),
+            (&["user", "no_delete"], (write, upsert, "public.films"), "denied"),
+            (&["user"], (read, NONE, "public.films"), "yes"),
+            (&["user", "no_films"], (read, NONE, "public.films"), "denied"),
+            (&["admin", "no_films"], (read, NONE, "public.films"), "denied"),
+            (&["user", "no_films"], (read, NONE, "app.films"), "yes"),
+            (&["user", "no_films"], (write, delete, "public.films"), "yes"),
+            (&["user", "no_app"], (read, NONE, "app.films"), "denied"),
+            (&["some", "no_app"], (write, delete, "app.films"), "denied"),
+            (&["user", "no_delete"], (write, delete, "public.films"), "denied"),
+            (&["user", "no_delete"], (write, NONE, "public.films"), "yes"),
+        ] {
+            assert_eq!(decide(names, wanted), expected, "{names:?} {wanted:?}");
         }
     }
 

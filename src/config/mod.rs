@@ -289,6 +289,8 @@ config! {
         anonymous_role: Option<String> = None => live;
         /// Transactions over several HTTP requests that may be open at once.
         max_open_transactions: usize = 1000 => live;
+        /// Those of one role, which wait for a connection or have one of the pool's each.
+        max_open_transactions_per_role: usize = 20 => live;
         /// Seconds after which such a transaction is rolled back when nobody uses it.
         transaction_idle_timeout_secs: Secs = Secs(60) => live;
         /// Sessions that clients of the API may have open at once, for the header X-Session-Id.

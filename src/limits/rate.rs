@@ -225,6 +225,14 @@ impl RateLimiter {
 }
 
 impl Rate {
+    /// What can be spent at once at most.
+    pub fn most(&self) -> u64 {
+        match self.algorithm {
+            RateAlgorithm::TokenBucket => self.burst.max(1),
+            _ => self.requests.max(1),
+        }
+    }
+
     fn window_nanos(&self) -> u64 {
         nanos(self.window).max(1_000_000)
     }

@@ -43,7 +43,8 @@ pub struct Limits {
 }
 
 /// Spends `cost` under every rate that a request falls under, or under none if one of them says no;
-/// `None` = there is no limit.
+/// `None` = there is no limit. More than can ever be there beside the request itself costs as much
+/// as that, so that it is possible.
 pub fn admit(
     limiter: &RateLimiter,
     config: &RateLimit,
@@ -55,20 +56,21 @@ pub fn admit(
         return None;
     }
     let rates = rates(config, asked);
+    let cost_of = |rate: &Rate| cost.min(rate.most().saturating_sub(1)).max(1);
     if let [(scope, number, rate, subject)] = rates.as_slice() {
-        let tightest = limiter.take((*number, *rate), subject, cost, now);
+        let tightest = limiter.take((*number, *rate), subject, cost_of(rate), now);
         let refused = (!tightest.allowed).then_some(*scope);
         return Some(Limits { tightest, refused });
     }
     let look = |(scope, number, rate, subject): &(RateScope, u32, Rate, Subject)| {
-        (*scope, limiter.look((*number, *rate), subject, cost, now))
+        (*scope, limiter.look((*number, *rate), subject, cost_of(rate), now))
     };
     let refused = rates.iter().map(look).find(|(_, decision)| !decision.allowed);
     if let Some((scope, decision)) = refused {
         return Some(Limits { tightest: decision, refused: Some(scope) });
     }
     let taken = rates.iter().map(|(scope, number, rate, subject)| {
-        (*scope, limiter.take((*number, *rate), subject, cost, now))
+        (*scope, limiter.take((*number, *rate), subject, cost_of(rate), now))
     });
     // Between the look and now another request may have been faster.
     let tightest = taken.min_by_key(|(_, decision)| (decision.allowed, decision.remaining));
@@ -189,6 +191,11 @@ mod tests {
         assert_eq!(ask(&ann, "/q", 1), (None, 0));
         assert_eq!(ask(&ann, "/other", 1), (None, 198));
         assert_eq!(ask(&joe, "/other", 3), (Some(RateScope::User), 2));
+        // What costs more than there can ever be is possible when there is everything.
+        let tim = Role::from("tim");
+        assert_eq!(ask(&tim, "/other", 1), (None, 199));
+        assert_eq!(ask(&tim, "/other", 999), (None, 0));
+        assert_eq!(ask(&tim, "/other", 999), (Some(RateScope::User), 0));
     }
 
     #[test]

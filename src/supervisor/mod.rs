@@ -158,6 +158,9 @@ fn settings(config: &Config, run_dir: &Path, has_statistics: bool) -> BTreeMap<S
     set("log_destination", "stderr");
     set("log_line_prefix", "");
     set("log_min_error_statement", "panic");
+    // Everybody who has a connection may prepare a transaction.
+    let prepared = config.pool.max_size.to_string();
+    settings.entry("max_prepared_transactions".into()).or_insert(prepared);
     if has_statistics && !settings.contains_key("shared_preload_libraries") {
         settings.insert("shared_preload_libraries".into(), "pg_stat_statements".into());
     }
@@ -186,6 +189,7 @@ mod tests {
         assert_eq!(settings["fsync"], "on");
         assert_eq!(settings["work_mem"], "16MB");
         assert_eq!(settings["max_connections"], "115");
+        assert_eq!(settings["max_prepared_transactions"], "100");
         assert_eq!(settings["shared_preload_libraries"], "pg_stat_statements");
     }
 }

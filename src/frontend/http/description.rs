@@ -5,18 +5,21 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::tag::TagBuilder;
 
-use super::extract::SESSION_COOKIE;
 use utoipa::openapi::{
-    ComponentsBuilder, ContactBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi,
-    OpenApiBuilder, PathItem, Ref, RefOr, Response, ResponseBuilder, ServerBuilder,
+    ComponentsBuilder, ContactBuilder, ContentBuilder, InfoBuilder, KnownFormat, LicenseBuilder,
+    ObjectBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Required, Response,
+    ResponseBuilder, SchemaFormat, ServerBuilder, Type,
 };
+
+use super::extract::SESSION_COOKIE;
+use super::within;
 
 /// A group of operations.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +144,12 @@ pub fn base() -> OpenApi {
 pub fn finish(mut api: OpenApi) -> OpenApi {
     for (path, item) in &mut api.paths.paths {
         let is_open = is_open(path);
-        for operation in operations(item) {
+        for (method, operation) in operations(item) {
+            for (header, about) in HEADERS {
+                if within::takes(header, method, path) {
+                    also_takes(operation, header, about);
+                }
+            }
             complete(&mut operation.responses.responses);
             // The dialect below /rest/v1 reads its bodies itself.
             let body = operation.request_body.as_mut().filter(|_| !path.starts_with("/rest/"));
@@ -274,7 +282,40 @@ fn failure() -> Response {
         .build()
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+/// What the headers of [`within`] are.
+const HEADERS: [(&str, &str); 2] = [
+    (within::SESSION, "Number of an open session to run in."),
+    (within::TRANSACTION, "Number of an open transaction to run in."),
+];
+
+fn also_takes(operation: &mut Operation, header: &str, about: &str) {
+    let parameters = operation.parameters.get_or_insert_default();
+    if parameters.iter().any(|parameter| parameter.name == header) {
+        return;
+    }
+    let kind = SchemaFormat::KnownFormat(KnownFormat::Int64);
+    let number = ObjectBuilder::new().schema_type(Type::Integer).format(Some(kind));
+    let parameter = ParameterBuilder::new()
+        .name(header)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(about))
+        .schema(Some(number.minimum(Some(0)).build()));
+    parameters.push(parameter.build());
+}
+
+/// The operations of a path with their methods.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
     let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
-    [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+    let all = [
+        ("GET", get),
+        ("PUT", put),
+        ("POST", post),
+        ("DELETE", delete),
+        ("OPTIONS", options),
+        ("HEAD", head),
+        ("PATCH", patch),
+        ("TRACE", trace),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }

@@ -15,9 +15,10 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use super::formats::{MSGPACK, unpack};
+use super::routes::is_absent;
 use super::rows::uri::segments;
-use super::{HttpDoor, Peer, RequestId, Way, pipeline};
-use crate::auth::rbac::Permission;
+use super::{HttpDoor, Peer, RequestId, Way, pipeline, tables, within};
+use crate::auth::rbac::{OfTable, Permission};
 use crate::auth::{Credential, Identity, Visit};
 use crate::error::{Error, ErrorKind};
 use crate::session::{Opening, Session};
@@ -115,6 +116,24 @@ impl Caller {
         })))
     }
 
+    /// Checks that the caller may read tables that a statement reads besides.
+    ///
+    /// # Errors
+    /// One of them is not for him.
+    pub async fn may_read(
+        &self,
+        door: &HttpDoor,
+        tables: &[(String, String)],
+    ) -> Result<(), Error> {
+        for (schema, name) in tables {
+            let of_all = Permission::parse("read:tables")?;
+            let (schema, name) = (schema.clone(), name.clone());
+            let wanted = OfTable { of_all, actions: &[], schema, name };
+            door.auth.authorize(&self.identity, &wanted, &self.visit).await?;
+        }
+        Ok(())
+    }
+
     /// Whether the caller may do something besides; asked without a word in the audit log.
     pub async fn may(&self, door: &HttpDoor, permission: &str) -> Result<bool, Error> {
         door.auth.allows(&self.identity, &Permission::parse(permission)?).await
@@ -165,11 +184,20 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         if let Some(cookie) = cookie.as_ref().filter(|_| !is_safe) {
             let token = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok());
             door.auth.check_csrf(cookie, token)?;
+            pipeline::check_origin(&door.config.now().api, &parts.headers, &parts.uri)?;
         }
         if let Some(needed) = needed(&parts.method, parts.uri.path()) {
-            door.auth.authorize(&identity, &Permission::parse(needed)?, &visit).await?;
+            let of_all = Permission::parse(needed)?;
+            match tables::named(parts, &door.config.now().api)? {
+                None => door.auth.authorize(&identity, &of_all, &visit).await?,
+                Some((schema, name, actions)) => {
+                    let wanted = OfTable { of_all, actions, schema, name };
+                    door.auth.authorize(&identity, &wanted, &visit).await?;
+                }
+            }
         }
         pipeline::proven(door, parts, &identity, &visit, begun)?;
+        within::check(parts)?;
         Ok(Self { identity, peer, id, visit, cookie, application })
     }
 }
@@ -216,7 +244,7 @@ fn needed(method: &Method, path: &str) -> Option<&'static str> {
             (true, false) => "write:tables",
         });
     }
-    let rest = path.strip_prefix("/api/v1/")?;
+    let rest = path.strip_prefix("/api/v1/").filter(|_| !is_absent(path))?;
     // Names from before.
     let rest = rest.strip_prefix("pool/").unwrap_or(rest);
     let mut parts = rest.split('/');
@@ -229,7 +257,7 @@ fn needed(method: &Method, path: &str) -> Option<&'static str> {
         ("tables" | "schema" | "schemas" | "sql", "POST") => Some("create:tables"),
         ("tables" | "schema" | "schemas" | "sql", "DELETE") => Some("delete:tables"),
         ("tables" | "schema" | "schemas" | "sql", _) => Some("update:tables"),
-        ("metrics" | "config", _) => Some("read:monitoring"),
+        ("metrics" | "monitoring" | "config", _) => Some("read:monitoring"),
         ("pools" | "connections", "GET" | "HEAD") => Some("read:monitoring"),
         ("pools" | "connections", _) => Some("admin:pools"),
         // His own he may always see; those of others need more, which each route says.
@@ -354,7 +382,12 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
 
     async fn from_request(request: Request, door: &Arc<HttpDoor>) -> Result<Self, Self::Rejection> {
         let (parts, body) = request.into_parts();
-        let json = json_body(&parts.headers, body, door).await?;
+        let json = match parts.headers.contains_key(header::CONTENT_TYPE) {
+            true => json_body(&parts.headers, body, door).await?,
+            // Who sends nothing at all gives no field.
+            false if read_body(body, door).await?.is_empty() => Bytes::from_static(b"{}"),
+            false => return Err(wrong_type("").into()),
+        };
         if json.trim_ascii_start().first() == Some(&b'[') {
             // Its items would be taken for the fields in the order of their declaration.
             return Err(invalid(&"it is an array, not an object").into());
@@ -381,11 +414,15 @@ pub async fn json_body(headers: &HeaderMap, body: Body, door: &HttpDoor) -> Resu
         check_depth(&json)?;
         return Ok(json);
     }
+    Err(wrong_type(essence))
+}
+
+fn wrong_type(essence: &str) -> Error {
     let text = format!(
         "the body's content type is \"{essence}\", neither application/json nor application/msgpack"
     );
-    Err(Error::new(ErrorKind::UnsupportedMediaType, text)
-        .with_hint("send the header Content-Type: application/json"))
+    Error::new(ErrorKind::UnsupportedMediaType, text)
+        .with_hint("send the header Content-Type: application/json")
 }
 
 fn invalid(why: &dyn std::fmt::Display) -> Error {
@@ -474,6 +511,8 @@ mod tests {
             (Method::PUT, "/api/v1/tables/x", Some("update:tables")),
             (Method::DELETE, "/api/v1/sql/views/x", Some("delete:tables")),
             (Method::GET, "/api/v1/metrics", Some("read:monitoring")),
+            (Method::GET, "/api/v1/monitoring/prometheus", Some("read:monitoring")),
+            (Method::GET, "/api/v1/transactions/wal/status", None),
             (Method::GET, "/api/v1/what/comes", Some("admin:other")),
             (Method::GET, "/api/v1/auth/me", None),
             (Method::POST, "/api/v1/sql/procedures/x/call", Some("execute:queries")),

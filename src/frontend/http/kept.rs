@@ -218,7 +218,7 @@ impl KeptSessions {
     ) -> Result<Arc<Kept<Client>>> {
         let database = session.entry().database.to_string();
         let client = Client { database, name, state: Mutex::default() };
-        self.shelf.keep(door, &caller.identity, || Ok((client, session)))
+        self.shelf.room(door, &caller.identity)?.keep(door, client, session)
     }
 
     /// Borrows a caller's session for one request.

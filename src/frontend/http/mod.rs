@@ -19,7 +19,9 @@ mod routes;
 mod rows;
 mod running;
 mod shelf;
+mod tables;
 mod values;
+mod within;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::extract::Caller;
 use super::kept::Client;
 use super::shelf::{Borrowed, Kept, Limits, Purpose, Shelf};
-use super::{HttpDoor, fetch};
+use super::{HttpDoor, fetch, within};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
@@ -66,13 +66,13 @@ pub type Open = Kept<Transaction>;
 impl Purpose for Transaction {
     const WHAT: &'static str = "transaction";
     const BOUND: &'static str = "api.max_open_transactions";
-    const BOUND_OF_ROLE: &'static str = Self::BOUND;
+    const BOUND_OF_ROLE: &'static str = "api.max_open_transactions_per_role";
     const FATE: &'static str = "it is over, or was rolled back because it was not used";
 
     fn limits(config: &Config) -> Limits {
         Limits {
             most: config.api.max_open_transactions,
-            most_of_role: config.api.max_open_transactions,
+            most_of_role: config.api.max_open_transactions_per_role,
             unused: config.api.transaction_idle_timeout_secs.duration(),
         }
     }
@@ -133,7 +133,7 @@ impl Hold {
     ) -> Result<Self> {
         let invalid = |text: &'static str| Err(Error::new(ErrorKind::ValidationError, text));
         let transaction = transaction_of(headers, transaction)?;
-        let session = number_in(headers, "x-session-id")?;
+        let session = number_in(headers, within::SESSION)?;
         match (transaction, session) {
             (Some(id), Some(session))
                 if door.transactions.find(id, &caller.identity.role)?.entry.id.0 != session =>
@@ -189,7 +189,7 @@ pub fn number_in(headers: &HeaderMap, name: &str) -> Result<Option<u64>> {
 
 /// The transaction that a request names, in its body or in a header.
 fn transaction_of(headers: &HeaderMap, in_body: Option<u64>) -> Result<Option<u64>> {
-    match (number_in(headers, "x-transaction-id")?, in_body) {
+    match (number_in(headers, within::TRANSACTION)?, in_body) {
         (Some(number), Some(other)) if number != other => {
             let text = "X-Transaction-Id and transaction_id name two transactions";
             Err(Error::new(ErrorKind::ValidationError, text))

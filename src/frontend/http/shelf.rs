@@ -56,11 +56,17 @@ pub struct Limits {
 }
 
 /// All of one purpose.
-pub struct Shelf<P>(Mutex<HashMap<u64, Arc<Kept<P>>>>);
+pub struct Shelf<P>(Mutex<All<P>>);
+
+struct All<P> {
+    kept: HashMap<u64, Arc<Kept<P>>>,
+    /// Owners of those that are being made.
+    coming: Vec<Role>,
+}
 
 impl<P> Default for Shelf<P> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Mutex::new(All { kept: HashMap::new(), coming: Vec::new() }))
     }
 }
 
@@ -110,25 +116,22 @@ fn gone<P: Purpose>(id: u64) -> Error {
 }
 
 impl<P: Purpose> Shelf<P> {
-    /// Keeps the session that `make` gives, which is asked for it when there is room.
+    /// Room for one of an owner's, which counts while it is being made.
     ///
     /// # Errors
     /// There are too many already.
-    pub fn keep(
-        self: &Arc<Self>,
-        door: &Arc<HttpDoor>,
-        owner: &Identity,
-        make: impl FnOnce() -> Result<(P, Session)>,
-    ) -> Result<Arc<Kept<P>>> {
+    pub fn room(self: &Arc<Self>, door: &HttpDoor, owner: &Identity) -> Result<Room<P>> {
         let limits = P::limits(&door.config.now());
+        let owner = owner.role.clone();
         let mut all = self.0.lock();
-        let of_role = all.values().filter(|kept| kept.owner == owner.role).count();
+        let of_role = all.kept.values().filter(|kept| kept.owner == owner).count();
+        let of_role = of_role + all.coming.iter().filter(|other| **other == owner).count();
         let full = |text: String, bound: &'static str| {
             door.metrics.http.refused_to_keep(P::WHAT, bound);
             let error = Error::new(ErrorKind::LimitReached, text);
             error.with_named("limit", bound).with_hint(format!("{bound} bounds them"))
         };
-        if all.len() >= limits.most {
+        if all.kept.len() + all.coming.len() >= limits.most {
             let text = format!("{} {}s are open already", limits.most, P::WHAT);
             return Err(full(text, P::BOUND));
         }
@@ -136,28 +139,9 @@ impl<P: Purpose> Shelf<P> {
             let text = format!("{of_role} {}s of this role are open already", P::WHAT);
             return Err(full(text, P::BOUND_OF_ROLE));
         }
-        let (about, session) = make()?;
-        let id = loop {
-            let id = P::number(&session)?;
-            if !all.contains_key(&id) {
-                break id;
-            }
-        };
-        let now = Instant::now();
-        let kept = Arc::new(Kept {
-            id,
-            owner: owner.role.clone(),
-            about,
-            started_at: OffsetDateTime::now_utc(),
-            begun: now,
-            entry: session.entry_handle(),
-            state: Mutex::new(State { session: Some(session), used: now, requests: 0 }),
-        });
-        all.insert(id, kept.clone());
-        door.metrics.http.kept(P::WHAT, all.len());
+        all.coming.push(owner.clone());
         drop(all);
-        tokio::spawn(self.clone().watch(door.clone(), kept.clone()));
-        Ok(kept)
+        Ok(Room { shelf: self.clone(), owner })
     }
 
     /// Ends one that nobody uses, that has had its time, or that is to end.
@@ -172,14 +156,14 @@ impl<P: Purpose> Shelf<P> {
             let late = kept.about.longest().map(|longest| kept.begun + longest);
             let at = late.map_or(used + unused, |late| late.min(used + unused));
             if !self.has(kept.id) {
-                door.metrics.http.kept(P::WHAT, self.0.lock().len());
+                door.metrics.http.kept(P::WHAT, self.0.lock().kept.len());
                 return;
             }
             if !busy && (ordered || Instant::now() >= at) {
                 let why = if ordered { "ended by an administrator" } else { "not used" };
                 tracing::info!(number = kept.id, role = %kept.owner, why, "a {} ended", P::WHAT);
                 self.remove(kept.id);
-                door.metrics.http.kept(P::WHAT, self.0.lock().len());
+                door.metrics.http.kept(P::WHAT, self.0.lock().kept.len());
                 return;
             }
             let wait = at.saturating_duration_since(Instant::now());
@@ -188,12 +172,12 @@ impl<P: Purpose> Shelf<P> {
     }
 
     fn has(&self, id: u64) -> bool {
-        self.0.lock().contains_key(&id)
+        self.0.lock().kept.contains_key(&id)
     }
 
     /// Ends one; a request that uses it finishes first.
     pub fn remove(&self, id: u64) {
-        let removed = self.0.lock().remove(&id);
+        let removed = self.0.lock().kept.remove(&id);
         // Outside of the lock: the session's end does more than to free memory.
         if let Some(kept) = removed {
             let session = kept.state.lock().session.take();
@@ -210,13 +194,13 @@ impl<P: Purpose> Shelf<P> {
 
     /// One, whoever's it is.
     pub fn look(&self, id: u64) -> Option<Arc<Kept<P>>> {
-        self.0.lock().get(&id).cloned()
+        self.0.lock().kept.get(&id).cloned()
     }
 
     /// Those that are visible, the oldest first.
     pub fn list(&self, is_visible: impl Fn(&Kept<P>) -> bool) -> Vec<Arc<Kept<P>>> {
         let all = self.0.lock();
-        let mut list: Vec<_> = all.values().filter(|kept| is_visible(kept)).cloned().collect();
+        let mut list: Vec<_> = all.kept.values().filter(|kept| is_visible(kept)).cloned().collect();
         drop(all);
         list.sort_by_key(|kept| kept.begun);
         list
@@ -239,6 +223,53 @@ impl<P: Purpose> Shelf<P> {
         state.used = Instant::now();
         drop(state);
         Ok(Borrowed { session: Some(session), kept, shelf: self.clone() })
+    }
+}
+
+/// Room for one that is being made.
+pub struct Room<P> {
+    shelf: Arc<Shelf<P>>,
+    owner: Role,
+}
+
+impl<P> Drop for Room<P> {
+    fn drop(&mut self) {
+        let coming = &mut self.shelf.0.lock().coming;
+        if let Some(at) = coming.iter().position(|owner| *owner == self.owner) {
+            coming.swap_remove(at);
+        }
+    }
+}
+
+impl<P: Purpose> Room<P> {
+    /// Keeps what was made.
+    ///
+    /// # Errors
+    /// It gets no number.
+    pub fn keep(self, door: &Arc<HttpDoor>, about: P, session: Session) -> Result<Arc<Kept<P>>> {
+        let shelf = self.shelf.clone();
+        let mut all = shelf.0.lock();
+        let id = loop {
+            let id = P::number(&session)?;
+            if !all.kept.contains_key(&id) {
+                break id;
+            }
+        };
+        let now = Instant::now();
+        let kept = Arc::new(Kept {
+            id,
+            owner: self.owner.clone(),
+            about,
+            started_at: OffsetDateTime::now_utc(),
+            begun: now,
+            entry: session.entry_handle(),
+            state: Mutex::new(State { session: Some(session), used: now, requests: 0 }),
+        });
+        all.kept.insert(id, kept.clone());
+        door.metrics.http.kept(P::WHAT, all.kept.len());
+        drop(all);
+        tokio::spawn(shelf.watch(door.clone(), kept.clone()));
+        Ok(kept)
     }
 }
 

@@ -349,6 +349,9 @@ pub struct Read {
 /// Where a page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keyset {
+    /// At the first row, or where its offset says, if there can be a cursor for the next page and
+    /// the rows show what is needed for it; else there is none.
+    Offered,
     /// At the first row.
     Start,
     /// After the row with these values.

@@ -10,10 +10,10 @@ use std::hash::Hasher;
 use super::ask::{Count, Keyset, Read};
 use super::cursor::Position;
 use super::error::PlanError;
-use super::resolve::{Base, Expr, Level, Limits, OrderBy, Resolver, Scope};
+use super::resolve::{Base, Expr, Level, Limits, OrderBy, Out, Resolver, Scope};
 use super::rows::{Page, Source, Writer};
 use super::sql::Statement;
-use crate::query::schema::{Schema, oid};
+use crate::query::schema::{Name, Schema, oid};
 
 /// A statement that reads, and what counts its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,7 @@ pub fn plan_read(schema: &Schema, limits: Limits, asked: &Read) -> Result<ReadPl
     let mut order_hash = 0;
     let keyset = match &asked.keyset {
         None => None,
+        Some(Keyset::Offered) => offered(schema, at, &mut level, &mut order_hash),
         Some(keyset) => {
             complete_order(schema, at, &mut level)?;
             order_hash = hash_of_order(schema, at, &level.order);
@@ -39,6 +40,31 @@ pub fn plan_read(schema: &Schema, limits: Limits, asked: &Read) -> Result<ReadPl
         }
     };
     Ok(ReadPlan { level, keyset, order_hash, count: asked.count })
+}
+
+/// Completes the order if it can be, and no column is needed for it that is not read anyway: that
+/// may be one which the role must not read.
+fn offered(
+    schema: &Schema,
+    at: usize,
+    level: &mut Level,
+    hash: &mut u64,
+) -> Option<Option<Position>> {
+    let is_read = |name: &Name| {
+        let is_it = |expr: &Expr| expr.path.is_empty() && expr.base == Base::Column(name.clone());
+        level.order.iter().any(|term| is_it(&term.expr))
+            || level.items.iter().any(|item| match item {
+                Out::All => true,
+                Out::Expr { expr, .. } => is_it(expr),
+                Out::Count { .. } | Out::Embed(_) | Out::Version => false,
+            })
+    };
+    if !schema.tables[at].key_names().all(is_read) {
+        return None;
+    }
+    complete_order(schema, at, level).ok()?;
+    *hash = hash_of_order(schema, at, &level.order);
+    Some(None)
 }
 
 /// Adds the primary key, so that no two rows are the same in the order.
@@ -102,8 +128,8 @@ fn hash_of_order(schema: &Schema, at: usize, order: &[OrderBy]) -> u64 {
 
 impl ReadPlan {
     /// What a [`Position`] of this order is marked with; only with a keyset.
-    pub fn order_hash(&self) -> u64 {
-        self.order_hash
+    pub fn order_hash(&self) -> Option<u64> {
+        self.keyset.as_ref().map(|_| self.order_hash)
     }
 
     /// Whether the number of all rows is wanted, and how.

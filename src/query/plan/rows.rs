@@ -11,7 +11,7 @@ use super::condition::Row;
 use super::cursor::Position;
 use super::resolve::{Base, Cond, Embedded, Expr, Level, OrderBy, Out, Scope, needed};
 use super::sql::{Layout, Statement};
-use crate::query::schema::{Schema, oid};
+use crate::query::schema::{Relation, Schema, oid};
 
 /// Name of the result that is a row's version.
 const VERSION: &str = "rustydb.version";
@@ -448,6 +448,7 @@ impl Writer<'_> {
     /// How a row is connected with the row of the level above.
     fn connection(&mut self, level: &Level, parent: Parent<'_>) {
         let relation = &parent.embed.relation;
+        self.note(relation);
         let (above, own) = (format!("t{}", parent.number), alias(level));
         let origin = &self.schema.tables[relation.origin];
         let (inside, table, pairs) = match &relation.junction {
@@ -464,6 +465,18 @@ impl Writer<'_> {
             self.out.column(&inside, &table.columns[ours].name);
             self.push(" = ");
             self.out.column(&above, &origin.columns[theirs].name);
+        }
+    }
+
+    /// Writes down which tables are read besides.
+    fn note(&mut self, relation: &Relation) {
+        let between = relation.junction.as_ref().map(|junction| junction.table);
+        for at in between.into_iter().chain([relation.target]) {
+            let table = &self.schema.tables[at];
+            let named = (table.schema.to_string(), table.name.to_string());
+            if !self.out.related.contains(&named) {
+                self.out.related.push(named);
+            }
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Statement {
     pub params: Vec<Param>,
     /// What its columns are.
     pub layout: Layout,
+    /// Schemas and names of the tables whose rows are within those of another.
+    pub related: Vec<(String, String)>,
 }
 
 impl Statement {

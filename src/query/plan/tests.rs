@@ -28,7 +28,7 @@ fn a_page_begins_after_the_last_row() {
     let statement = first.statement(&schema);
     assert_eq!(statement.layout.cursor_values, 2);
     assert!(!statement.sql.contains("WHERE"), "{}", statement.sql);
-    let order = first.order_hash();
+    let order = first.order_hash().unwrap();
     let after = |order, values| Some(Keyset::After(Position { order, values }));
     asked.keyset = after(order, vec![Some("x".into()), Some("7".into())]);
     let sql = plan_read(&schema, Limits::default(), &asked).unwrap().statement(&schema).sql;
@@ -39,13 +39,31 @@ fn a_page_begins_after_the_last_row() {
     // NULLs cannot be compared, so the terms are looked at one by one.
     asked.level.order = vec![by("mood")];
     asked.keyset = Some(Keyset::Start);
-    let order = plan_read(&schema, Limits::default(), &asked).unwrap().order_hash();
+    let order = plan_read(&schema, Limits::default(), &asked).unwrap().order_hash().unwrap();
     asked.keyset = after(order, vec![None, Some("7".into())]);
     let sql = plan_read(&schema, Limits::default(), &asked).unwrap().statement(&schema).sql;
     assert!(sql.contains(r#"(FALSE) OR (t0."mood" IS NULL AND (t0."id" > $1))"#), "{sql}");
     let mut keyless = read("odd \"table\"", level.clone());
     keyless.keyset = Some(Keyset::Start);
     assert!(plan_read(&schema, Limits::default(), &keyless).is_err());
+    // Where no cursor can be, none is offered.
+    let offered = |mut asked: Read| {
+        asked.keyset = Some(Keyset::Offered);
+        let plan = plan_read(&schema, Limits::default(), &asked).unwrap();
+        (plan.order_hash().is_some(), plan.statement(&schema).layout.cursor_values)
+    };
+    assert_eq!(offered(keyless), (false, 0));
+    assert_eq!(offered(read("authors", level.clone())), (true, 1));
+    let name = |name: &str| Item::Field {
+        field: Field::column(name),
+        alias: None,
+        cast: None,
+        aggregate: None,
+        aggregate_cast: None,
+    };
+    let only = |items: Vec<Item>| read("authors", Level { items, ..level.clone() });
+    assert_eq!(offered(only(vec![name("name")])), (false, 0));
+    assert_eq!(offered(only(vec![name("name"), name("id")])), (true, 1));
 }
 
 #[test]

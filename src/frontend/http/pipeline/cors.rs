@@ -78,6 +78,26 @@ pub(super) fn preflight(api: &Api, request: &Request) -> Result<Option<Response>
     Ok(Some(response))
 }
 
+/// Checks that a request that a browser's cookie vouches for was not made by a foreign page.
+///
+/// # Errors
+/// It was, or by a page that is only trusted as everybody is.
+pub fn check_origin(api: &Api, headers: &HeaderMap, uri: &Uri) -> Result<()> {
+    let is_foreign = match headers.get(header::ORIGIN) {
+        Some(origin) => {
+            let page = page(api, origin, host(headers.get(header::HOST), uri));
+            matches!(page, Page::Foreign | Page::Any)
+        }
+        None => headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site"),
+    };
+    if is_foreign {
+        let text = "pages of this origin may not use a session of the browser's";
+        return Err(Error::new(ErrorKind::CsrfFailed, text)
+            .with_hint("api.cors_origins names those that may"));
+    }
+    Ok(())
+}
+
 /// Tells the browser whether the page may read the answer.
 pub(super) fn complete(
     api: &Api,
@@ -129,5 +149,14 @@ mod tests {
         assert_eq!(of(&off, "https://app.test", "db.test"), Page::Foreign);
         let any = Api { cors_origins: vec!["*".into()], ..Api::default() };
         assert_eq!(of(&any, "null", "db.test"), Page::Any);
+        let check = |name: &'static str, value: &'static str| {
+            let headers = [("host", "db.test"), (name, value)];
+            let headers = headers.map(|(name, value)| {
+                (header::HeaderName::from_static(name), HeaderValue::from_static(value))
+            });
+            check_origin(&any, &HeaderMap::from_iter(headers), &Uri::from_static("/x")).is_ok()
+        };
+        assert!(check("origin", "http://db.test") && check("sec-fetch-site", "same-origin"));
+        assert!(!check("origin", "http://app.test") && !check("sec-fetch-site", "cross-site"));
     }
 }

@@ -43,8 +43,9 @@ use super::{HttpDoor, error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::metrics::Raised;
 
+pub use cors::check_origin;
 pub use headers::usual as usual_headers;
-pub use rates::proven;
+pub use rates::{charge, proven};
 pub use replay::{Replays, known_caller};
 pub use sizes::unreadable;
 pub use work::{InWork, RequestId};

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use axum::extract::MatchedPath;
 use axum::http::request::Parts;
 
+use super::super::extract::Caller;
 use super::super::{HttpDoor, Way, description};
 use super::work::{InWork, Passage};
 use crate::audit::{Event, EventType, Outcome};
@@ -55,12 +56,41 @@ pub fn proven(
     if config.rules.is_empty() {
         in_work.unlimited();
     }
-    let grant = identity.grant.as_deref().filter(|grant| grant.kind == GrantKind::ApiKey);
-    let key = grant.and_then(|grant| Some((grant.id.as_deref()?, grant.rate_limit)));
     let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-    let asked = Asked { user: user.as_deref(), api_key: key, route, ..Asked::default() };
+    let asked = Asked { user: user.as_deref(), api_key: key(identity), route, ..Asked::default() };
     let decided = decide(door, in_work, ask(door, config, &asked));
     noted(door, decided, visit, Some(&identity.role), parts.uri.path())
+}
+
+/// What a request at a route costs beside the one that it is.
+///
+/// # Errors
+/// That is too much now.
+pub fn charge(
+    door: &HttpDoor,
+    caller: &Caller,
+    in_work: &InWork,
+    route: &str,
+    cost: usize,
+) -> Result<()> {
+    if cost == 0 {
+        return Ok(());
+    }
+    let identity = &caller.identity;
+    let user = principal(identity);
+    let config = &door.config.now().rate_limit;
+    let (user, api_key, route_of) = (user.as_deref(), key(identity), Some(route));
+    let asked = Asked { user, api_key, route: route_of, ..Asked::default() };
+    let cost = u64::try_from(cost).unwrap_or(u64::MAX);
+    let limits = admit(&door.limiter, config, &asked, cost, door.limiter.now());
+    let decided = decide(door, in_work, limits);
+    noted(door, decided, &caller.visit, Some(&identity.role), route)
+}
+
+/// The API key that was shown, and how often it may be.
+fn key(identity: &Identity) -> Option<(&str, Option<u32>)> {
+    let grant = identity.grant.as_deref().filter(|grant| grant.kind == GrantKind::ApiKey)?;
+    Some((grant.id.as_deref()?, grant.rate_limit))
 }
 
 /// Who is counted. Many people share the role of an issuer's tokens; those who show nothing are

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use super::super::error::{self, ApiResult};
 use super::super::extract::{Caller, JsonBody};
 use super::super::fetch::{self, Fetched};
 use super::super::open::Hold;
-use super::super::{HttpDoor, answer};
+use super::super::{HttpDoor, InWork, answer, pipeline};
 use super::Routes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
@@ -119,15 +120,14 @@ struct BatchAnswer {
 /// Run many statements
 ///
 /// In one transaction unless said otherwise. A statement that fails is told in its place; the
-/// status is 200 all the same.
+/// status is 200 all the same. Each statement counts as a request for the rate limits.
 #[utoipa::path(
     post, path = "/api/v1/batch", tag = "query", request_body = BatchRequest,
-    params(("x-session-id" = Option<u64>, Header,
-        description = "Number of an open session to run in.")),
     responses((status = 200, description = "What each statement gave.", body = BatchAnswer))
 )]
 async fn execute_batch(
     State(door): State<Arc<HttpDoor>>,
+    Extension(in_work): Extension<InWork>,
     caller: Caller,
     headers: HeaderMap,
     JsonBody(batch): JsonBody<BatchRequest>,
@@ -138,6 +138,7 @@ async fn execute_batch(
         let text = format!("a batch has 1 to {MAX_STATEMENTS} statements");
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
+    pipeline::charge(&door, &caller, &in_work, "/api/v1/batch", count - 1)?;
     let database = batch.database.as_deref();
     let mut hold = Hold::of(&door, &caller, &headers, batch.transaction_id, database)?;
     // A transaction that is open already, also in a session of the client's, stays his.

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::super::HttpDoor;
 use super::super::error::ApiResult;
 use super::super::extract::Caller;
-use super::Routes;
+use super::{Routes, aliased};
 use crate::error::{Error, ErrorKind};
 
 /// The other format.
@@ -20,7 +20,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text";
 
 /// Routes that ask for a password.
 pub fn routes() -> Routes {
-    Routes::new().routes(routes!(get_metrics))
+    let alias = aliased("/api/v1/monitoring/prometheus", get(get_metrics));
+    Routes::new().routes(routes!(get_metrics)).route("/api/v1/metrics", alias)
 }
 
 /// Routes of the metrics listener.
@@ -33,7 +34,7 @@ pub fn open_routes() -> Routes {
 /// Every metric of the server in Prometheus' text format, or in that of OpenMetrics for who
 /// accepts it.
 #[utoipa::path(
-    get, path = "/api/v1/metrics", tag = "server",
+    get, path = "/api/v1/monitoring/prometheus", tag = "server",
     responses((status = 200, description = "The metrics.", body = String,
         content_type = "text/plain"))
 )]

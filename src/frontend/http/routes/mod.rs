@@ -44,6 +44,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use openapi::document;
+pub use unsupported::is_absent;
 
 use super::{HttpDoor, description};
 

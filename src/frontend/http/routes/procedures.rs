@@ -393,10 +393,7 @@ fn arguments(given: Option<&RawValue>) -> Result<(String, Vec<Box<RawValue>>)> {
 /// same name.
 #[utoipa::path(
     post, path = "/api/v1/sql/procedures/{name}/call", tag = "schema",
-    params(
-        ("name" = String, Path, description = "Its name."),
-        ("x-session-id" = Option<u64>, Header, description = "Open session to run in."),
-    ),
+    params(("name" = String, Path, description = "Its name.")),
     request_body = CallRoutine,
     responses((status = 200, description = "What it gave.", body = Called))
 )]

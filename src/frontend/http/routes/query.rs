@@ -166,8 +166,6 @@ impl QueryRequest {
 /// form can say it, and its connection is broken in any case.
 #[utoipa::path(
     post, path = "/api/v1/query", tag = "query", request_body = QueryRequest,
-    params(("x-session-id" = Option<u64>, Header,
-        description = "Number of an open session to run in.")),
     responses((status = 200, description = "The result.",
         content(
             (QueryResult = "application/json"),

@@ -164,11 +164,14 @@ struct RoleBody {
     /// Its name: letters, digits, `_`, `-` and dots; where the path has it, not needed.
     #[schema(min_length = 1, max_length = 63)]
     name: Option<String>,
-    /// What it allows. One that names a table, such as `read:tables:public:users`, is a privilege
-    /// in PostgreSQL too: read, create, update and delete are SELECT, INSERT, UPDATE, DELETE.
+    /// What it allows. One that names a table, such as `read:tables:users`,
+    /// `read:tables:app.users` or `read:tables:app:*`, is for this one below `/api/v1/tables` and
+    /// `/rest/v1`, and a privilege in PostgreSQL too, unless it has a `*`: read, create, update
+    /// and delete are SELECT, INSERT, UPDATE, DELETE; write is the last three.
     #[serde(default)]
     permissions: Vec<GivenPermission>,
-    /// What it forbids, whoever else allows it; only over HTTP.
+    /// What it forbids, whoever else allows it; only over HTTP. SQL of a role's own
+    /// (`execute:queries`) can reach every table that PostgreSQL lets it reach.
     #[serde(default)]
     denied_permissions: Vec<GivenPermission>,
     /// Roles whose permissions it has too.
@@ -282,13 +285,8 @@ fn changes(
 
 /// What a permission on one table is in PostgreSQL.
 fn privilege(permission: &Permission) -> Result<Option<(&'static str, String)>> {
-    let PermissionObject { resource, action } = permission.to_object();
-    let parts: Vec<&str> = resource.split(':').collect();
-    let (schema, table) = match parts[..] {
-        ["tables", table] => ("public", table),
-        ["tables", schema, table] => (schema, table),
-        _ => return Ok(None),
-    };
+    let Some((schema, table)) = permission.table() else { return Ok(None) };
+    let PermissionObject { action, .. } = permission.to_object();
     let privilege = match action.as_str() {
         "read" => "SELECT",
         "create" => "INSERT",
@@ -396,6 +394,7 @@ mod tests {
     fn permissions_on_one_table_are_privileges() {
         for (permission, expected) in [
             ("read:tables:users", Some("SELECT TABLE \"public\".\"users\"")),
+            ("read:tables:app.users", Some("SELECT TABLE \"app\".\"users\"")),
             ("write:tables:App:a b", Some("INSERT, UPDATE, DELETE TABLE \"App\".\"a b\"")),
             ("create:tables:x", Some("INSERT TABLE \"public\".\"x\"")),
             ("read:tables", None),

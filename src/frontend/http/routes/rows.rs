@@ -68,8 +68,9 @@ struct RowsQuery {
     order_by: Option<String>,
     /// Order: `name,-age`.
     sort: Option<String>,
-    /// Paging by the values of the last row; empty = from the beginning. Then next_cursor tells
-    /// where the next page begins.
+    /// Paging by the values of the last row: the next_cursor of the page before. There is one if
+    /// there are more rows, and the primary key is among the columns or the order; empty = from
+    /// the beginning, and an error where there can be none.
     cursor: Option<String>,
     /// How all rows are counted.
     #[param(pattern = "^(none|exact|planned|estimated)$", default = "none")]

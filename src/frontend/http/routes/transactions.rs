@@ -174,8 +174,6 @@ async fn command(
 /// `X-Session-Id` names, which does nothing else until the end; without that header in a new one.
 #[utoipa::path(
     post, path = "/api/v1/transactions", tag = "transactions", request_body = BeginTransaction,
-    params(("x-session-id" = Option<u64>, Header,
-        description = "Number of an open session to begin it in.")),
     responses((status = 201, description = "It has begun.", body = Transaction))
 )]
 async fn begin_transaction(
@@ -192,16 +190,20 @@ async fn begin_transaction(
         let text = "name must have 1 to 128 bytes";
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
-    if headers.contains_key("x-transaction-id") {
-        let text = "a transaction does not begin in another: X-Transaction-Id is not for this";
-        return Err(Error::new(ErrorKind::ValidationError, text).into());
-    }
     let mut hold = Hold::of(&door, &caller, &headers, None, begin.database.as_deref())?;
     if hold.session()?.is_in_transaction() {
         hold.finish();
         let text = "the session is in a transaction that was begun by SQL";
         return Err(Error::new(ErrorKind::Conflict, text).into());
     }
+    // Who waits for a connection has begun one, too.
+    let room = match door.transactions.room(&door, &caller.identity) {
+        Ok(room) => room,
+        Err(error) => {
+            hold.finish();
+            return Err(error.into());
+        }
+    };
     let begun = begin_in(&door, hold.session()?, &begin).await;
     let Effective { isolation, read_only } = match begun {
         Ok(effective) => effective,
@@ -210,31 +212,25 @@ async fn begin_transaction(
             return Err(error.into());
         }
     };
-    let mut hold = Some(hold);
-    let kept = door.transactions.keep(&door, &caller.identity, || {
-        let (session, home) = match hold.take() {
-            Some(Hold::Own(session)) => (*session, None),
-            Some(Hold::Bound(mut place)) => {
-                let session = place.detach()?;
-                (session, Some(open::Home { door: door.clone(), place }))
-            }
-            Some(Hold::Lent(_)) | None => return Err(Error::internal("no session to begin in")),
-        };
-        let about = open::Transaction {
-            isolation: Mutex::new(isolation),
-            read_only,
-            name: begin.name,
-            database: session.entry().database.to_string(),
-            limit: begin.timeout_secs.map(|secs| Duration::from_secs(secs.into())),
-            savepoints: Mutex::default(),
-            home: Mutex::new(home),
-        };
-        Ok((about, session))
-    });
-    if let Some(hold) = hold {
-        undo(&door, hold).await?;
-    }
-    Ok(answer(StatusCode::CREATED, &Transaction::from(&*kept?)))
+    let (session, home) = match hold {
+        Hold::Own(session) => (*session, None),
+        Hold::Bound(mut place) => {
+            let session = place.detach()?;
+            (session, Some(open::Home { door: door.clone(), place }))
+        }
+        Hold::Lent(_) => return Err(Error::internal("no session to begin in").into()),
+    };
+    let about = open::Transaction {
+        isolation: Mutex::new(isolation),
+        read_only,
+        name: begin.name,
+        database: session.entry().database.to_string(),
+        limit: begin.timeout_secs.map(|secs| Duration::from_secs(secs.into())),
+        savepoints: Mutex::default(),
+        home: Mutex::new(home),
+    };
+    let kept = room.keep(&door, about, session)?;
+    Ok(answer(StatusCode::CREATED, &Transaction::from(&*kept)))
 }
 
 /// A transaction that does not stay: its session is as it was before.
@@ -586,8 +582,8 @@ struct PrepareTransaction {
 
 /// Prepare a transaction
 ///
-/// `PREPARE TRANSACTION`: the first phase of a two-phase commit. PostgreSQL must be configured with
-/// `max_prepared_transactions`.
+/// `PREPARE TRANSACTION`: the first phase of a two-phase commit. An external PostgreSQL must be
+/// configured with `max_prepared_transactions`; the embedded one is.
 #[utoipa::path(
     post, path = "/api/v1/transactions/{id}/prepare", tag = "transactions",
     params(("id" = u64, Path, description = "Its number.")), request_body = PrepareTransaction,

@@ -2,7 +2,7 @@
 //! every 501 take their words. An operation that is not possible at all is a line of it, too.
 
 use axum::response::Response;
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, any, on};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{ObjectBuilder, Required, ResponseBuilder, Type};
 
@@ -43,6 +43,8 @@ pub struct Feature {
     pub standing: Standing,
     /// Operations that it alone is for; each of them answers 501.
     operations: &'static [Operation],
+    /// Paths at and below which everything answers 501; they are not described.
+    below: &'static [&'static str],
 }
 
 /// An operation that is not possible.
@@ -66,7 +68,7 @@ impl Operation {
 }
 
 const fn supported(name: &'static str) -> Feature {
-    Feature { name, standing: Standing::Supported, operations: &[] }
+    Feature { name, standing: Standing::Supported, operations: &[], below: &[] }
 }
 
 const fn absent(
@@ -74,7 +76,16 @@ const fn absent(
     reason: &'static str,
     operations: &'static [Operation],
 ) -> Feature {
-    Feature { name, standing: Standing::Absent(reason), operations }
+    Feature { name, standing: Standing::Absent(reason), operations, below: &[] }
+}
+
+/// A part of the API that is not there.
+const fn family(
+    name: &'static str,
+    reason: &'static str,
+    below: &'static [&'static str],
+) -> Feature {
+    Feature { name, standing: Standing::Absent(reason), operations: &[], below }
 }
 
 const ONE_POOL: &str = "one pool serves everybody; pool.users and pool.databases bound the share \
@@ -85,6 +96,9 @@ const PUT: MethodFilter = MethodFilter::PUT;
 const POST: MethodFilter = MethodFilter::POST;
 const DELETE: MethodFilter = MethodFilter::DELETE;
 
+/// What is there in a family that is not.
+const PROMETHEUS: &str = "/api/v1/monitoring/prometheus";
+
 /// Names of operations before the present ones.
 const ALIASES: [(&str, &str); 3] = [
     ("/api/v1/auth/ldap/config", "/api/v1/auth/ldap"),
@@ -94,7 +108,17 @@ const ALIASES: [(&str, &str); 3] = [
 
 /// Every feature, by name.
 pub const FEATURES: &[Feature] = &[
+    family(
+        "analytics",
+        "cubes, profiles and workload reports are not part of this version",
+        &["/api/v1/analytics"],
+    ),
     supported("api_keys"),
+    family(
+        "autonomous",
+        "this server does not tune itself beyond its pool",
+        &["/api/v1/autonomous"],
+    ),
     absent("backup_encryption", "backups are not encrypted in this version", &[]),
     absent(
         "backup_incremental",
@@ -106,13 +130,36 @@ pub const FEATURES: &[Feature] = &[
         "an external PostgreSQL is saved where it runs; this server saves the embedded one",
         &[],
     ),
+    family(
+        "backups_api",
+        "backups are made by POST /api/v1/admin/backup; more is not part of this version",
+        &["/api/v1/backups", "/api/v1/backup"],
+    ),
     supported("batch"),
-    absent("cluster", "this server is a single node", &[]),
+    family(
+        "blockchain",
+        "tables that prove their history are not part of this version",
+        &["/api/v1/blockchain"],
+    ),
+    family("cep", "patterns among events are not part of this version", &["/api/v1/cep"]),
+    family("cluster", "this server is a single node", &["/api/v1/cluster"]),
     supported("connections"),
     supported("databases"),
     supported("deadlock_history"),
+    family(
+        "documents",
+        "collections are not part of this version; tables have jsonb",
+        &["/api/v1/documents"],
+    ),
     supported("explain"),
-    absent("graphql", "GraphQL is not part of this version", &[]),
+    family(
+        "flashback",
+        "earlier states of tables are not part of this version",
+        &["/api/v1/flashback"],
+    ),
+    family("gateway", "this server passes requests on to PostgreSQL alone", &["/api/v1/gateway"]),
+    family("graph", "graphs are not part of this version", &["/api/v1/graph"]),
+    family("graphql", "GraphQL is not part of this version", &["/graphql", "/api/v1/graphql"]),
     supported("indexes"),
     supported("jwt"),
     absent("kerberos", "log-ins over Kerberos are not part of this version", &[]),
@@ -130,8 +177,23 @@ pub const FEATURES: &[Feature] = &[
         "log-ins have one factor in this version",
         &[Operation::new(POST, "/api/v1/auth/mfa/verify", "verify_mfa", "Show a second factor")],
     ),
-    absent("mvcc", "rows' versions and snapshots are not part of this version", &[]),
+    family("ml", "models are not part of this version", &["/api/v1/ml"]),
+    family(
+        "monitoring",
+        "GET /api/v1/monitoring/prometheus has every metric; more is not part of this version",
+        &["/api/v1/monitoring"],
+    ),
+    family(
+        "mvcc",
+        "rows' versions and snapshots are not part of this version",
+        &["/api/v1/transactions/mvcc"],
+    ),
     supported("ndjson"),
+    family(
+        "network",
+        "peers, ports and balancers are not part of this version: this server is a single node",
+        &["/api/v1/network"],
+    ),
     absent(
         "oauth_login",
         "this server is no OAuth client; it takes the tokens of issuers",
@@ -156,6 +218,11 @@ pub const FEATURES: &[Feature] = &[
                 "End a log-in over OAuth",
             ),
         ],
+    ),
+    family(
+        "optimizer",
+        "plans are PostgreSQL's own; POST /api/v1/query/explain shows them",
+        &["/api/v1/optimizer", "/api/v1/simd"],
     ),
     absent("pool_aging_policies", "connections age by time (time_based) and nothing else", &[]),
     absent(
@@ -220,6 +287,11 @@ pub const FEATURES: &[Feature] = &[
     supported("procedures"),
     supported("query"),
     supported("rbac"),
+    family(
+        "replication",
+        "replication is set up with SQL and the replication protocol, not over HTTP",
+        &["/api/v1/replication", "/api/v1/rac"],
+    ),
     absent(
         "saml",
         "log-ins over SAML are not part of this version",
@@ -231,6 +303,11 @@ pub const FEATURES: &[Feature] = &[
     ),
     supported("savepoints"),
     supported("schemas"),
+    family(
+        "security",
+        "encryption, masking, labels and audit policies are not part of this version",
+        &["/api/v1/security"],
+    ),
     absent(
         "session_callbacks",
         "nothing is called when something happens to a session; the audit log and the metrics tell",
@@ -264,12 +341,30 @@ pub const FEATURES: &[Feature] = &[
         &[],
     ),
     supported("sessions"),
+    family("spatial", "spatial queries are not part of this version", &["/api/v1/spatial"]),
+    family(
+        "storage",
+        "what PostgreSQL keeps on disk and in memory is its own; SQL shows it",
+        &[
+            "/api/v1/storage",
+            "/api/v1/buffer-pool",
+            "/api/v1/memory",
+            "/api/v1/inmemory",
+            "/api/v1/indexes",
+        ],
+    ),
+    family("streams", "streams of changes are not part of this version", &["/api/v1/streams"]),
     supported("tables"),
+    family("tenants", "tenants are not part of this version", &["/api/v1/tenants"]),
     supported("transactions"),
     supported("two_phase_commit"),
     supported("views"),
-    absent("wal", "the write-ahead log is not part of this version", &[]),
-    absent("websocket", "WebSockets are not part of this version", &[]),
+    family("wal", "the write-ahead log is not part of this version", &["/api/v1/transactions/wal"]),
+    family(
+        "websocket",
+        "WebSockets are not part of this version",
+        &["/ws", "/api/v1/ws", "/api/v1/stream", "/api/v1/websocket"],
+    ),
 ];
 
 /// The feature of this name.
@@ -295,8 +390,25 @@ pub fn unsupported(name: &'static str) -> Error {
     }
 }
 
-/// The operations of absent features.
+/// Whether nothing but 501 is at a path: then nobody needs a permission to be told so.
+pub fn is_absent(path: &str) -> bool {
+    let holds = |below: &&str| {
+        path.strip_prefix(*below).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    path != PROMETHEUS && FEATURES.iter().flat_map(|feature| feature.below).any(holds)
+}
+
+/// The operations of absent features, and whatever is asked of those that have none.
 pub fn routes() -> Routes {
+    let families = FEATURES.iter().flat_map(|f| f.below.iter().map(move |path| (f.name, path)));
+    families.fold(operations(), |routes, (name, path)| {
+        let refusal =
+            move |_: Caller| async move { Err::<Response, _>(ApiError(unsupported(name))) };
+        routes.route(path, any(refusal)).route(&format!("{path}/{{*rest}}"), any(refusal))
+    })
+}
+
+fn operations() -> Routes {
     let each = FEATURES.iter().flat_map(|f| f.operations.iter().map(move |o| (f, o)));
     each.fold(Routes::new(), |mut routes, (feature, operation)| {
         let methods = match operation.method {
@@ -357,8 +469,20 @@ mod tests {
     #[test]
     fn features_are_listed_once_by_name() {
         assert!(FEATURES.windows(2).all(|pair| pair[0].name < pair[1].name));
-        let idle = |f: &Feature| f.operations.is_empty() || f.standing != Standing::Supported;
+        let idle = |f: &Feature| {
+            f.operations.is_empty() && f.below.is_empty() || f.standing != Standing::Supported
+        };
         assert!(FEATURES.iter().all(idle), "what is supported is served by its own route");
+    }
+
+    #[test]
+    fn whole_parts_are_absent() {
+        for path in ["/graphql", "/graphql/ws", "/api/v1/transactions/mvcc/status", "/ws"] {
+            assert!(is_absent(path), "{path}");
+        }
+        for path in ["/graphqlx", "/api/v1/transactions/1", PROMETHEUS, "/api/v1/query"] {
+            assert!(!is_absent(path), "{path}");
+        }
     }
 
     #[test]

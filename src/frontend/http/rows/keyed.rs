@@ -151,6 +151,7 @@ async fn run(
     let settings = settings.read_only(read_only);
     let deadline = Instant::now() + door.config.now().api.request_timeout_secs.duration();
     let job = Job {
+        caller,
         statement,
         settings: &settings,
         in_transaction: false,

@@ -148,6 +148,7 @@ pub async fn answer(
 ) -> Result<Response> {
     let Listing { target, mut level, count, cursor, limit, offset, format, style } = asked;
     let keyset = match cursor.as_deref() {
+        None if format == Format::Json && limit.is_some() => Some(Keyset::Offered),
         None => None,
         Some(_) if offset > 0 => {
             let text = "cursor and offset say the same in two ways: send one of them";
@@ -176,6 +177,7 @@ pub async fn answer(
     let statement = plan.written(&schema, with_total);
     let sink = Sink::Rows(Form { format, rows_as_arrays: false, style });
     let job = Job {
+        caller,
         statement: &statement,
         settings: &settings,
         in_transaction: false,
@@ -186,7 +188,7 @@ pub async fn answer(
     };
     let mut stream = start(door, hold, job).await?;
     if format == Format::Json {
-        let order = read.keyset.is_some().then(|| (plan.order_hash(), door.cursor_key));
+        let order = plan.order_hash().map(|order| (order, door.cursor_key));
         let tail = move |stream: &Stream| envelope(stream, (limit, offset), total, order);
         stream.enclose("{\"items\":", tail);
     }

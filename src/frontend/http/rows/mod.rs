@@ -26,6 +26,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use tokio::time::Instant;
 
+use super::extract::Caller;
 use super::fetch::check_size;
 use super::open::Hold;
 use super::running::{ChunkedBody, Chunks, Fill, Running, timed_out};
@@ -82,6 +83,8 @@ pub async fn planned_in<T>(
 
 /// How a statement is run.
 pub struct Job<'a> {
+    /// Who asks.
+    pub caller: &'a Caller,
     /// The statement.
     pub statement: &'a Statement,
     /// What it runs with, until the end of its transaction.
@@ -137,6 +140,7 @@ fn values(statement: &Statement) -> impl Iterator<Item = Option<&[u8]>> {
 }
 
 async fn begin(door: &HttpDoor, hold: &mut Hold, job: &Job<'_>) -> Result<Arc<Known>> {
+    job.caller.may_read(door, &job.statement.related).await?;
     let is_own = hold.is_own();
     let session = hold.session()?;
     session.ended_by("error");

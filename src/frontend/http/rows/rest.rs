@@ -194,6 +194,7 @@ impl Asked<'_> {
         in_transaction: bool,
     ) -> Result<Stream, Failure> {
         let job = Job {
+            caller: self.caller,
             statement,
             settings: &self.settings,
             in_transaction,

@@ -1,0 +1,106 @@
+//! Which table a request's path is about, for permissions that name one.
+
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method};
+
+use super::rows::uri::{Parameters, pairs, segments};
+use crate::config::Api;
+use crate::error::Result;
+
+/// Schema and name of the table, and what writing its rows is more exactly.
+type Named = (String, String, &'static [&'static str]);
+
+/// The table of a request, read as its handler will.
+///
+/// # Errors
+/// The path or the query string is not UTF-8, or names two schemas.
+pub fn named(parts: &Parts, api: &Api) -> Result<Option<Named>> {
+    let path = parts.uri.path();
+    if let Some(rest) = path.strip_prefix("/rest/v1") {
+        let schema = profile(parts, api);
+        return Ok(match &*segments(rest)? {
+            [name] if !name.is_empty() => Some((schema, name.to_string(), actions(parts, true))),
+            _ => None,
+        });
+    }
+    let Some(rest) = path.strip_prefix("/api/v1/tables/") else { return Ok(None) };
+    let schema = Parameters::of(parts.uri.query())?.take("schema")?;
+    let schema = schema.unwrap_or_else(|| "public".into());
+    Ok(match &*segments(rest)? {
+        [name, more @ ..] if !name.is_empty() => {
+            let is_rows = more.first().is_some_and(|part| part == "rows");
+            Some((schema, name.to_string(), actions(parts, is_rows)))
+        }
+        _ => None,
+    })
+}
+
+/// The schema that the headers name below `/rest/v1`.
+fn profile(parts: &Parts, api: &Api) -> String {
+    let header = match parts.method {
+        Method::GET | Method::HEAD | Method::OPTIONS => "accept-profile",
+        _ => "content-profile",
+    };
+    let named = parts.headers.get(header).and_then(|value| value.to_str().ok());
+    let named = named.filter(|schema| !schema.is_empty());
+    let usual = || api.rest_schemas.first().map_or("public", String::as_str);
+    named.unwrap_or_else(usual).to_owned()
+}
+
+/// What writing rows is, more exactly.
+fn actions(parts: &Parts, is_rows: bool) -> &'static [&'static str] {
+    let is_rest = parts.uri.path().starts_with("/rest/");
+    match parts.method {
+        _ if !is_rows => &[],
+        Method::POST if changes_what_is_there(parts) => &["create", "update"],
+        Method::POST => &["create"],
+        Method::PUT if is_rest => &["create", "update"],
+        Method::PATCH | Method::PUT => &["update"],
+        Method::DELETE => &["delete"],
+        _ => &[],
+    }
+}
+
+/// Whether rows that are inserted may be there already.
+fn changes_what_is_there(parts: &Parts) -> bool {
+    let is_preferred = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("resolution"))
+    };
+    parts.headers.get_all("prefer").iter().any(is_preferred)
+        || parts.uri.query().is_some_and(|query| {
+            pairs(query)
+                .is_ok_and(|all| all.iter().any(|(name, _)| name.starts_with("on_conflict")))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::Request;
+
+    #[test]
+    fn which_table() {
+        let api = Api { rest_schemas: vec!["api".into(), "app".into()], ..Api::default() };
+        for (method, uri, profile, expected) in [
+            ("GET", "/rest/v1/films?id=eq.1", "", Some(("api", "films", &[][..]))),
+            ("GET", "/rest/v1/%66ilms/", "app", Some(("app", "films", &[][..]))),
+            ("POST", "/rest/v1/films", "app", Some(("app", "films", &["create"][..]))),
+            ("GET", "/rest/v1/rpc/films", "", None),
+            ("GET", "/rest/v1/", "", None),
+            ("GET", "/api/v1/tables/films", "", Some(("public", "films", &[][..]))),
+            ("DELETE", "/api/v1/tables/f%2Eg?schema=%61", "", Some(("a", "f.g", &[][..]))),
+            ("DELETE", "/api/v1/tables/f/rows/1?schema=a", "", Some(("a", "f", &["delete"][..]))),
+            ("GET", "/api/v1/tables", "", None),
+            ("GET", "/api/v1/query", "", None),
+        ] {
+            let request = Request::builder().method(method).uri(uri);
+            let request = request.header("accept-profile", profile);
+            let request = request.header("content-profile", profile).body(()).unwrap();
+            let found = named(&request.into_parts().0, &api).unwrap();
+            let found = found.as_ref().map(|(schema, name, how)| (&**schema, &**name, *how));
+            assert_eq!(found, expected, "{method} {uri}");
+        }
+        let twice = Request::get("/api/v1/tables/f?schema=a&schema=b").body(()).unwrap();
+        assert!(named(&twice.into_parts().0, &api).is_err());
+    }
+}
