@@ -15,7 +15,7 @@ const LONGEST_FIELD: usize = 4 << 10;
 fn field(bytes: &[u8]) -> String {
     let mut text: Cow<'_, str> = String::from_utf8_lossy(bytes);
     if text.len() > LONGEST_FIELD {
-        let end = text.floor_char_boundary(LONGEST_FIELD);
+        let end = (0..=LONGEST_FIELD).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text = format!("{}…", &text[..end]).into();
     }
     text.into_owned()
