@@ -255,6 +255,8 @@ fn who_sends_nothing_gives_no_field() {
     // Rows are not made of nothing, and something is of a kind.
     sql(&api, "create table of_nothing (a int default 1)");
     post("/api/v1/tables/of_nothing/rows", &[], b"").refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    let put = api.send("PUT", "/api/v1/tables/of_nothing", &[], b"");
+    put.refused(415, "UNSUPPORTED_MEDIA_TYPE");
     let plain = [("content-type", "text/plain")];
     post("/api/v1/transactions", &plain, b"{}").refused(415, "UNSUPPORTED_MEDIA_TYPE");
     assert_eq!(sql(&api, "select a from of_nothing"), json!([]));

@@ -383,7 +383,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
 
     async fn from_request(request: Request, door: &Arc<HttpDoor>) -> Result<Self, Self::Rejection> {
         let (parts, body) = request.into_parts();
-        let json = match parts.headers.contains_key(header::CONTENT_TYPE) {
+        // A PUT of nothing would take everything away.
+        let is_post = parts.method == Method::POST;
+        let json = match parts.headers.contains_key(header::CONTENT_TYPE) || !is_post {
             true => json_body(&parts.headers, body, door).await?,
             // Who sends nothing at all gives no field.
             false if read_body(body, door).await?.is_empty() => Bytes::from_static(b"{}"),
