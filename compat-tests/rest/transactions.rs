@@ -38,7 +38,7 @@ fn a_transaction_goes_on_from_request_to_request() {
     let headers = [("x-transaction-id", header.as_str()), ("content-type", "application/json")];
     let count = br#"{"sql":"select count(*) as n from over_requests"}"#;
     let answer = api.send("POST", "/api/v1/query", &headers, count).expect(200);
-    assert_eq!(answer["rows"], json!([{ "n": 1 }]));
+    assert_eq!((&answer["rows"], &answer["transaction_id"]), (&json!([{ "n": 1 }]), &id));
 
     let path = |rest: &str| format!("/api/v1/transactions/{id}{rest}");
     api.post(&path("/savepoints"), json!({ "name": "one" })).expect(201);
@@ -46,6 +46,7 @@ fn a_transaction_goes_on_from_request_to_request() {
     let made = api.post(&path("/savepoints"), json!({ "name": "two" })).expect(201);
     assert_eq!(made["savepoints"], json!(["one", "two"]));
     within(&api, &id, "insert into nowhere values (3)").refused(404, "NOT_FOUND");
+    assert_eq!(api.get(&path("")).expect(200)["state"], "failed");
     within(&api, &id, "select 1").refused(409, "TRANSACTION_FAILED");
     let back = api.post(&path("/savepoints/one/rollback"), json!(null)).expect(200);
     assert_eq!(back["savepoints"], json!(["one"]));
@@ -54,6 +55,7 @@ fn a_transaction_goes_on_from_request_to_request() {
     api.post(&path("/savepoints/one/rollback"), json!(null)).expect(200);
     assert_eq!(api.delete(&path("/savepoints/one")).expect(200)["savepoints"], json!([]));
     let seen = api.get(&path("")).expect(200);
+    assert_eq!(seen["state"], "open");
     assert!(seen["backend_pid"].is_number() && seen["queries_executed"].as_u64() > Some(5));
     let all = api.get("/api/v1/transactions").expect(200);
     assert!(all["items"].as_array().unwrap().iter().any(|t| t["transaction_id"] == id));
@@ -93,6 +95,11 @@ fn a_transaction_is_of_one_kind_and_of_one_role() {
     );
     let id = begin(&api, json!({}));
     let path = format!("/api/v1/transactions/{id}");
+    let weak = api.post("/api/v1/transactions", json!({ "isolation_level": "read_uncommitted" }));
+    let weak = weak.expect(201);
+    assert_eq!(weak["isolation_level"], "read_committed", "as PostgreSQL takes it");
+    let end = format!("/api/v1/transactions/{}/rollback", weak["transaction_id"]);
+    api.post(&end, json!(null)).expect(200);
     let level = json!({ "isolation_level": "serializable" });
     let set = api.put(&format!("{path}/isolation"), level.clone()).expect(200);
     assert_eq!(set["isolation_level"], "serializable");
@@ -248,6 +255,8 @@ fn who_sends_nothing_gives_no_field() {
     // Rows are not made of nothing, and something is of a kind.
     sql(&api, "create table of_nothing (a int default 1)");
     post("/api/v1/tables/of_nothing/rows", &[], b"").refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    let put = api.send("PUT", "/api/v1/tables/of_nothing", &[], b"");
+    put.refused(415, "UNSUPPORTED_MEDIA_TYPE");
     let plain = [("content-type", "text/plain")];
     post("/api/v1/transactions", &plain, b"{}").refused(415, "UNSUPPORTED_MEDIA_TYPE");
     assert_eq!(sql(&api, "select a from of_nothing"), json!([]));
@@ -267,6 +276,9 @@ fn a_batch_is_done_or_not() {
     assert_eq!((&failed["succeeded"], &failed["failed"]), (&0.into(), &3.into()));
     assert_eq!(failed["results"].as_array().unwrap().len(), 2);
     assert_eq!(failed["results"][1]["error"]["sqlstate"], "23505");
+    let undone = &failed["results"][0];
+    assert_eq!((&undone["success"], &undone["affected_rows"]), (&false.into(), &0.into()));
+    assert_eq!(undone["error"]["code"], "TRANSACTION_FAILED");
     let loose = json!({ "statements": [insert(2), insert(1), insert(3)], "atomic": false,
         "stop_on_error": false });
     let loose = batch(loose);
@@ -287,7 +299,9 @@ fn a_batch_is_done_or_not() {
         json!({ "statements": [7] }),
         json!({ "statements": ["select 1"], "atomik": true }),
     ] {
-        api.post("/api/v1/batch", bad).refused(400, "VALIDATION_ERROR");
+        let answer = api.post("/api/v1/batch", bad);
+        assert!(!answer.text.contains("BatchStatement"), "{}", answer.text);
+        answer.refused(400, "VALIDATION_ERROR");
     }
 }
 

@@ -383,6 +383,12 @@ impl Session {
         })
     }
 
+    /// Whether a statement has failed in a transaction that is open.
+    pub fn is_in_failed_transaction(&mut self) -> bool {
+        self.is_in_transaction()
+            && self.lease.as_mut().is_some_and(|l| l.conn().state.tx == TxStatus::Failed)
+    }
+
     /// Whether a transaction is open, failed or not, and can be gone on with.
     pub fn is_in_transaction(&mut self) -> bool {
         self.lease.as_mut().is_some_and(|lease| {

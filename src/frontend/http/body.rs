@@ -36,6 +36,8 @@ pub struct Rows {
     command: Option<String>,
     affected: u64,
     has_more: bool,
+    /// The transaction that it runs in, if the client has named one.
+    transaction: Option<u64>,
     begun: Instant,
 }
 
@@ -57,6 +59,7 @@ pub struct Run {
 impl Rows {
     /// For a session that executes.
     pub fn new(mut hold: Hold, run: Run, columns: &[Column]) -> Result<Self> {
+        let transaction = hold.transaction();
         let known = hold.session().ok().and_then(|session| session.query_id());
         let query_id = known.unwrap_or_else(uuid::Uuid::now_v7).to_string();
         let format = run.layout.format;
@@ -76,6 +79,7 @@ impl Rows {
             command: None,
             affected: 0,
             has_more: false,
+            transaction,
             begun: run.begun,
         })
     }
@@ -103,13 +107,14 @@ impl Rows {
     fn end_document(&mut self) {
         let tail = format!(
             ",\"row_count\":{},\"affected_rows\":{},\"has_more\":{},\"command\":{},\
-             \"execution_time_ms\":{:.3},\"notices\":{}}}",
+             \"execution_time_ms\":{:.3},\"notices\":{}{}}}",
             self.encoder.rows(),
             self.affected,
             self.has_more,
             json!(self.command),
             self.begun.elapsed().as_secs_f64() * 1000.0,
             json!(self.notices),
+            self.transaction.map(|id| format!(",\"transaction_id\":{id}")).unwrap_or_default(),
         );
         self.out.extend_from_slice(tail.as_bytes());
     }

@@ -15,7 +15,7 @@ use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     ComponentsBuilder, ContactBuilder, ContentBuilder, InfoBuilder, KnownFormat, LicenseBuilder,
     ObjectBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Required, Response,
-    ResponseBuilder, SchemaFormat, ServerBuilder, Type,
+    ResponseBuilder, Schema, SchemaFormat, ServerBuilder, Type,
 };
 
 use super::extract::SESSION_COOKIE;
@@ -142,6 +142,7 @@ pub fn base() -> OpenApi {
 
 /// Adds to every operation what is true of all of them.
 pub fn finish(mut api: OpenApi) -> OpenApi {
+    let optional = all_optional(&api);
     for (path, item) in &mut api.paths.paths {
         let is_open = is_open(path);
         for (method, operation) in operations(item) {
@@ -154,6 +155,9 @@ pub fn finish(mut api: OpenApi) -> OpenApi {
             // The dialect below /rest/v1 reads its bodies itself.
             let body = operation.request_body.as_mut().filter(|_| !path.starts_with("/rest/"));
             if let Some(body) = body {
+                if method == "POST" && is_any_of(body, &optional) {
+                    body.required = Some(Required::False);
+                }
                 also_in_msgpack(body);
             }
             operation.security = Some(match is_open {
@@ -166,6 +170,22 @@ pub fn finish(mut api: OpenApi) -> OpenApi {
     }
     forget_unused(&mut api);
     api
+}
+
+/// Schemas of objects of which no field has to be there.
+fn all_optional(api: &OpenApi) -> Vec<String> {
+    let schemas = api.components.iter().flat_map(|components| &components.schemas);
+    let is_optional = |schema: &RefOr<Schema>| match schema {
+        RefOr::T(Schema::Object(object)) => object.required.is_empty(),
+        _ => false,
+    };
+    let names = schemas.filter(|(_, schema)| is_optional(schema));
+    names.map(|(name, _)| format!("#/components/schemas/{name}")).collect()
+}
+
+fn is_any_of(body: &RequestBody, names: &[String]) -> bool {
+    let content = body.content.get("application/json").and_then(|json| json.schema.as_ref());
+    matches!(content, Some(RefOr::Ref(named)) if names.contains(&named.ref_location))
 }
 
 /// Every operation can fail, and says what it gives when it does not.

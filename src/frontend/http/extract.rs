@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::formats::{MSGPACK, unpack};
 use super::routes::is_absent;
 use super::rows::uri::segments;
+use super::words::plain;
 use super::{HttpDoor, Peer, RequestId, Way, pipeline, tables, within};
 use crate::auth::rbac::{OfTable, Permission};
 use crate::auth::{Credential, Identity, Visit};
@@ -346,7 +347,7 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<HttpDoor>> for Params<T> {
         match Query::<T>::try_from_uri(&parts.uri) {
             Ok(Query(params)) => Ok(Self(params)),
             Err(e) => {
-                let text = format!("the query string is not valid: {}", e.body_text());
+                let text = format!("the query string is not valid: {}", plain(&e.body_text()));
                 Err(Error::new(ErrorKind::ValidationError, text).into())
             }
         }
@@ -366,7 +367,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<HttpDoor>> for InPath<T> {
         match Path::<T>::from_request_parts(parts, door).await {
             Ok(Path(params)) => Ok(Self(params)),
             Err(e) => {
-                let text = format!("the path is not valid: {}", e.body_text());
+                let text = format!("the path is not valid: {}", plain(&e.body_text()));
                 Err(Error::new(ErrorKind::ValidationError, text).into())
             }
         }
@@ -382,7 +383,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpDoor>> for JsonBody<T> {
 
     async fn from_request(request: Request, door: &Arc<HttpDoor>) -> Result<Self, Self::Rejection> {
         let (parts, body) = request.into_parts();
-        let json = match parts.headers.contains_key(header::CONTENT_TYPE) {
+        // A PUT of nothing would take everything away.
+        let is_post = parts.method == Method::POST;
+        let json = match parts.headers.contains_key(header::CONTENT_TYPE) || !is_post {
             true => json_body(&parts.headers, body, door).await?,
             // Who sends nothing at all gives no field.
             false if read_body(body, door).await?.is_empty() => Bytes::from_static(b"{}"),
@@ -426,6 +429,7 @@ fn wrong_type(essence: &str) -> Error {
 }
 
 fn invalid(why: &dyn std::fmt::Display) -> Error {
+    let why = plain(&why.to_string());
     Error::new(ErrorKind::ValidationError, format!("the body is not valid: {why}"))
 }
 

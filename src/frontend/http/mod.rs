@@ -22,6 +22,7 @@ mod shelf;
 mod tables;
 mod values;
 mod within;
+mod words;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -161,6 +161,14 @@ impl Hold {
         }
     }
 
+    /// The transaction that the client has named.
+    pub fn transaction(&self) -> Option<u64> {
+        match self {
+            Hold::Lent(borrowed) => Some(borrowed.kept().id),
+            Hold::Own(_) | Hold::Bound(_) => None,
+        }
+    }
+
     /// Whether it is the request's own, so that what runs in it is nobody else's.
     pub fn is_own(&self) -> bool {
         matches!(self, Hold::Own(_))

@@ -92,6 +92,8 @@ struct State {
     session: Option<Session>,
     used: Instant,
     requests: u64,
+    /// Whether it is in a transaction in which a statement has failed.
+    has_failed: bool,
 }
 
 impl<P> Kept<P> {
@@ -103,6 +105,11 @@ impl<P> Kept<P> {
     /// Whether a request uses it now.
     pub fn is_busy(&self) -> bool {
         self.state.lock().session.is_none()
+    }
+
+    /// Whether the last request has left a transaction that can only be rolled back.
+    pub fn has_failed(&self) -> bool {
+        self.state.lock().has_failed
     }
 
     /// How long it was not used.
@@ -263,7 +270,12 @@ impl<P: Purpose> Room<P> {
             started_at: OffsetDateTime::now_utc(),
             begun: now,
             entry: session.entry_handle(),
-            state: Mutex::new(State { session: Some(session), used: now, requests: 0 }),
+            state: Mutex::new(State {
+                session: Some(session),
+                used: now,
+                requests: 0,
+                has_failed: false,
+            }),
         });
         all.kept.insert(id, kept.clone());
         door.metrics.http.kept(P::WHAT, all.kept.len());
@@ -314,8 +326,10 @@ impl<P: Purpose> Borrowed<P> {
         if let Some(session) = &mut self.session {
             session.rest();
         }
-        if let Some(session) = self.session.take_if(stays) {
+        if let Some(mut session) = self.session.take_if(stays) {
+            let has_failed = session.is_in_failed_transaction();
             let mut state = self.kept.state.lock();
+            state.has_failed = has_failed;
             state.used = Instant::now();
             state.session = Some(session);
             drop(state);

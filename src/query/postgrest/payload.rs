@@ -23,10 +23,12 @@ struct Keys {
     /// Members of any of them.
     any: BTreeSet<String>,
     is_uniform: bool,
+    /// A member that an object has twice.
+    repeated: Option<String>,
 }
 
-/// The names of one object's members, in their order.
-struct Names(Vec<String>);
+/// The names of one object's members, in their order, and one that is there twice.
+struct Names(Vec<String>, Option<String>);
 
 impl<'de> Deserialize<'de> for Names {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -37,17 +39,18 @@ impl<'de> Deserialize<'de> for Names {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
-                let mut names: Vec<String> = Vec::new();
+                let (mut names, mut repeated): (Vec<String>, _) = (Vec::new(), None);
                 let mut seen = BTreeSet::new();
                 while let Some((name, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
-                    if seen.insert(name.clone()) {
-                        names.push(name);
+                    match seen.insert(name.clone()) {
+                        true => names.push(name),
+                        false => repeated = Some(name),
                     }
                     if names.len() > MAX_ITEMS {
                         return Err(serde::de::Error::custom("too many members in an object"));
                     }
                 }
-                Ok(Names(names))
+                Ok(Names(names, repeated))
             }
         }
         from.deserialize_map(Object)
@@ -64,14 +67,16 @@ impl<'de> Deserialize<'de> for Keys {
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Keys, A::Error> {
                 let object = serde::de::value::MapAccessDeserializer::new(map);
-                let Names(first) = Names::deserialize(object)?;
+                let Names(first, repeated) = Names::deserialize(object)?;
                 let common: BTreeSet<String> = first.iter().cloned().collect();
                 let any = common.clone();
-                Ok(Keys { is_array: false, count: 1, first, common, any, is_uniform: true })
+                let is_uniform = true;
+                Ok(Keys { is_array: false, count: 1, first, common, any, is_uniform, repeated })
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Keys, A::Error> {
                 let mut keys = Keys { is_array: true, is_uniform: true, ..Keys::default() };
-                while let Some(Names(names)) = seq.next_element()? {
+                while let Some(Names(names, repeated)) = seq.next_element()? {
+                    keys.repeated = keys.repeated.or(repeated);
                     let names_set: BTreeSet<String> = names.iter().cloned().collect();
                     if keys.count == 0 {
                         keys.first = names;
@@ -124,6 +129,9 @@ pub(super) fn uneven(body: &[u8]) -> Result<Payload, Refusal> {
     let text = utf8(body)?;
     let keys: Keys = serde_json::from_str(text)
         .map_err(|error| Refusal::body(format!("Empty or invalid json: {error}")))?;
+    if let Some(name) = keys.repeated {
+        return Err(Refusal::body(format!("an object has the member \"{name}\" twice")));
+    }
     let columns = match keys.is_uniform {
         true => keys.first,
         false => keys.any.into_iter().collect(),

@@ -54,7 +54,7 @@ fn yes() -> bool {
 
 /// A statement of a batch.
 #[derive(Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a statement is a string, or an object with sql and params")]
 enum BatchStatement {
     /// The statement alone.
     Text(String),
@@ -88,7 +88,7 @@ impl BatchStatement {
 struct BatchResult {
     /// Its place, from 0.
     index: usize,
-    /// Whether it succeeded.
+    /// Whether it succeeded, and was not rolled back with an atomic batch.
     success: bool,
     /// Rows that were inserted, changed or deleted.
     affected_rows: u64,
@@ -182,6 +182,7 @@ async fn run_all(
         results.push(result(caller, index, ran));
         if failed && own {
             fetch::run(door, session, "ROLLBACK", &[]).await?;
+            results.iter_mut().take(index).for_each(|result| result.undone_by(caller, index));
             return Ok(true);
         }
         if failed && batch.stop_on_error {
@@ -223,6 +224,15 @@ fn result(caller: &Caller, index: usize, ran: Result<Fetched>) -> BatchResult {
             rows: None,
             error: Some(error::body(&failure, &caller.id)["error"].take()),
         },
+    }
+}
+
+impl BatchResult {
+    /// What it gave is not there any more.
+    fn undone_by(&mut self, caller: &Caller, failed: usize) {
+        let text = format!("it was rolled back, because statement {failed} failed");
+        let error = Error::new(ErrorKind::TransactionFailed, text);
+        *self = result(caller, self.index, Err(error));
     }
 }
 

@@ -29,12 +29,12 @@ const LOOK: Duration = Duration::from_secs(2);
 pub fn routes() -> Routes {
     let one = |path: &str| path.replacen("/pool/", "/", 1);
     Routes::new()
-        .routes(routes!(list_connections))
-        .routes(routes!(get_connection, delete_connection))
-        .route("/api/v1/pool/connections", aliased("/api/v1/connections", get(list_connections)))
+        .routes(routes!(get_connections))
+        .routes(routes!(get_connection, kill_connection))
+        .route("/api/v1/pool/connections", aliased("/api/v1/connections", get(get_connections)))
         .route(
             "/api/v1/pool/connections/{id}",
-            aliased_to(get(get_connection).delete(delete_connection), one),
+            aliased_to(get(get_connection).delete(kill_connection), one),
         )
 }
 
@@ -155,7 +155,7 @@ struct ConnectionQuery {
     get, path = "/api/v1/connections", tag = "pools", params(ConnectionQuery, Page),
     responses((status = 200, description = "A page of them.", body = List<Connection>))
 )]
-async fn list_connections(
+async fn get_connections(
     State(door): State<Arc<HttpDoor>>,
     caller: Caller,
     Params(query): Params<ConnectionQuery>,
@@ -220,7 +220,7 @@ struct ClosedConnection {
     params(("id" = String, Path, description = "Its number.", example = "main-7")),
     responses((status = 200, description = "It is closed.", body = ClosedConnection))
 )]
-async fn delete_connection(
+async fn kill_connection(
     State(door): State<Arc<HttpDoor>>,
     caller: Caller,
     InPath(id): InPath<String>,

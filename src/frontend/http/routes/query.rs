@@ -109,6 +109,9 @@ struct QueryResult {
     execution_time_ms: f64,
     /// Warnings and notices of PostgreSQL, 100 at most.
     notices: Vec<Notice>,
+    /// The transaction that it ran in, if the request has named one.
+    #[schema(required = false, nullable = false)]
+    transaction_id: Option<u64>,
 }
 
 /// A column of a result.

@@ -116,7 +116,7 @@ async fn get_role(
 
 /// A permission, in either form.
 #[derive(Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a permission is a string, or an object with action and resource")]
 enum GivenPermission {
     /// `action:resource`.
     #[schema(examples("read:tables:users"))]

@@ -103,7 +103,8 @@ struct Transaction {
     name: Option<String>,
     /// The database.
     database: String,
-    /// busy: a request uses it; open: none does.
+    /// busy: a request uses it; open: none does; failed: none does, and after a statement that has
+    /// failed nothing but going back is possible.
     state: &'static str,
     /// read_committed, repeatable_read, serializable.
     isolation_level: String,
@@ -132,7 +133,11 @@ impl From<&Open> for Transaction {
             user: open.owner.to_string(),
             name: open.about.name.clone(),
             database: open.about.database.clone(),
-            state: if open.is_busy() { "busy" } else { "open" },
+            state: match (open.is_busy(), open.has_failed()) {
+                (true, _) => "busy",
+                (false, true) => "failed",
+                (false, false) => "open",
+            },
             isolation_level: open.about.isolation.lock().clone(),
             read_only: open.about.read_only,
             started_at: open.started_at.format(&Rfc3339).unwrap_or_default(),
@@ -270,6 +275,8 @@ struct Effective {
 /// Asked with SHOW: a SELECT would be the first query, after which the level cannot be set.
 async fn effective(door: &HttpDoor, session: &mut Session) -> Result<Effective> {
     let isolation = show(door, session, "transaction_isolation").await?.replace(' ', "_");
+    // PostgreSQL knows the name, and keeps transactions no less apart.
+    let isolation = isolation.replace("read_uncommitted", "read_committed");
     let read_only = show(door, session, "transaction_read_only").await? == "on";
     Ok(Effective { isolation, read_only })
 }
