@@ -160,7 +160,8 @@ fn psql_transactions_are_alike() {
          select 1 \\; select 2 \\; select 1/0 \\; select 3;
          insert into t values (3) \\; insert into t values (3); select count(*) from t;
          begin \\; insert into t values (4) \\; commit \\; select 1/0; select count(*) from t;
-         start transaction; prepare transaction 'x'; rollback; begin; begin; rollback and chain;
+         start transaction; prepare transaction 'x'; rollback prepared 'x'; begin; begin;
+         rollback and chain;
          savepoint s; release s; release s; rollback; rollback;
          create procedure pg_temp.p() language plpgsql as $$ begin commit; end $$; call pg_temp.p();
          \\set AUTOCOMMIT off\n insert into t values (5); rollback; select count(*) from t;
