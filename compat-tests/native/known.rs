@@ -1,5 +1,7 @@
 //! Statements that were known before: what they may do, and tables that are others by now.
 
+use std::collections::HashSet;
+
 use rustydb_client::protocol::frame::flags::MORE;
 use rustydb_client::protocol::*;
 
@@ -257,6 +259,45 @@ fn what_is_written_is_written_in_order() {
     open().direct_value("ALTER TABLE native_order ADD c int");
     run(&mut wire, names);
     assert_eq!(run(&mut wire, names), 0);
+}
+
+#[test]
+fn each_of_many_gets_its_own_rows_while_a_statement_is_prepared_anew() {
+    let mut wire = Wire::open(open());
+    wire.rows("DROP TABLE IF EXISTS native_many", vec![]);
+    wire.rows("CREATE TABLE native_many AS SELECT 1 AS a", vec![]);
+    let statements =
+        [("many", "SELECT $1::int4 AS k, m.* FROM native_many m"), ("other", "SELECT $1::int4")];
+    for (name, sql) in statements {
+        let (name, sql) = (name.to_owned(), sql.to_owned());
+        let request = Prepared::Prepare { name, sql, param_types: Vec::new() };
+        wire.one(&Message::PreparedStatement(request));
+    }
+    for round in 0..3 {
+        let first = 1000 * (round + 1);
+        for id in first..first + 100 {
+            let name = if id % 3 == 0 { "many" } else { "other" }.to_owned();
+            let params = vec![Value::Int4(id as i32)];
+            let request = Prepared::Execute { name, params, options: None };
+            wire.send(id, 0, &Message::PreparedStatement(request));
+        }
+        // What is prepared anew is answered later.
+        let mut answered = HashSet::new();
+        while answered.len() < 100 {
+            let reply = wire.read();
+            let id = reply.header.message_id;
+            if id == 0 {
+                continue;
+            }
+            let Message::QueryResponse(reply) = reply.message else { panic!("{reply:?}") };
+            assert!((first..first + 100).contains(&id) && answered.insert(id), "{id}");
+            assert_eq!(reply.rows[0][0], Value::Int4(id as i32), "{round}");
+            let columns = if id % 3 == 0 { 2 + round as usize } else { 1 };
+            assert_eq!(reply.rows[0].len(), columns, "{round}");
+        }
+        // Of this, nobody tells RustyDB.
+        open().direct_value(&format!("ALTER TABLE native_many ADD b{round} int"));
+    }
 }
 
 #[test]

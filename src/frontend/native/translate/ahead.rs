@@ -75,7 +75,10 @@ impl Translator {
     }
 
     fn look_ahead(&mut self) {
-        while self.ahead.len() < MOST && !matches!(self.ahead.back(), Some(Turn::Request(_))) {
+        // Nothing is sent behind what is still to be carried out: its replies would be taken for
+        // those.
+        let is_sent = |turn: Option<&Turn>| turn.is_none_or(|t| matches!(t, Turn::Sent { .. }));
+        while self.ahead.len() < MOST && is_sent(self.ahead.back()) {
             let Some(request) = self.core.take_ahead(is_execute) else { return };
             let turn = self.send_request(request);
             if matches!(turn, Turn::Sent { .. })
