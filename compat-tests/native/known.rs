@@ -276,7 +276,7 @@ fn each_of_many_gets_its_own_rows_while_a_statement_is_prepared_anew() {
     for round in 0..3 {
         let first = 1000 * (round + 1);
         for id in first..first + 100 {
-            let name = if id % 3 == 0 { "many" } else { "other" }.to_owned();
+            let name = if id.is_multiple_of(3) { "many" } else { "other" }.to_owned();
             let params = vec![Value::Int4(id as i32)];
             let request = Prepared::Execute { name, params, options: None };
             wire.send(id, 0, &Message::PreparedStatement(request));
@@ -292,7 +292,7 @@ fn each_of_many_gets_its_own_rows_while_a_statement_is_prepared_anew() {
             let Message::QueryResponse(reply) = reply.message else { panic!("{reply:?}") };
             assert!((first..first + 100).contains(&id) && answered.insert(id), "{id}");
             assert_eq!(reply.rows[0][0], Value::Int4(id as i32), "{round}");
-            let columns = if id % 3 == 0 { 2 + round as usize } else { 1 };
+            let columns = if id.is_multiple_of(3) { 2 + round as usize } else { 1 };
             assert_eq!(reply.rows[0].len(), columns, "{round}");
         }
         // Of this, nobody tells RustyDB.
