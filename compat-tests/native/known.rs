@@ -273,7 +273,7 @@ fn each_of_many_gets_its_own_rows_while_a_statement_is_prepared_anew() {
         let request = Prepared::Prepare { name, sql, param_types: Vec::new() };
         wire.one(&Message::PreparedStatement(request));
     }
-    for round in 0..3 {
+    for round in 0..3_u64 {
         let first = 1000 * (round + 1);
         for id in first..first + 100 {
             let name = if id.is_multiple_of(3) { "many" } else { "other" }.to_owned();
