@@ -73,8 +73,7 @@ impl Gates {
     /// How many wait before the limit of this lane with the longest queue, and for how many of
     /// them there is room; `None` = it has none.
     pub(super) fn places(&self, key: &LaneKey) -> Option<(usize, usize)> {
-        let own = [self.users.get(key.role()), self.databases.get(key.database())];
-        let places = own.into_iter().flatten().map(|own| (own.waiting, own.gate.room()));
+        let places = self.own(key).into_iter().flatten().map(|own| (own.waiting, own.gate.room()));
         places.max_by_key(|(waiting, room)| waiting.saturating_sub(*room))
     }
 
@@ -87,8 +86,11 @@ impl Gates {
     }
 
     fn of(&self, key: &LaneKey) -> [Option<&Arc<Gate>>; 2] {
+        self.own(key).map(|own| own.map(|own| &own.gate))
+    }
+
+    fn own(&self, key: &LaneKey) -> [Option<&Own>; 2] {
         [self.users.get(key.role()), self.databases.get(key.database())]
-            .map(|own| own.map(|own| &own.gate))
     }
 
     /// The limit that keeps this lane from growing, as its key in the configuration.
