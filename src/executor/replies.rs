@@ -49,15 +49,16 @@ pub fn scan_replies(
     let BackendConn { inbound, scanner, state, cancel, .. } = conn;
     loop {
         let ours = state.expect.is_ours();
-        let described = state.expect.described().is_some();
+        let expect = &state.expect;
         let rule = |tag| match replies::relay_rule(tag) {
             (Want::Header, longest) if ours => (Want::Body(READ_LARGE), longest),
-            (Want::Header, longest) if described && is_description(tag) => {
+            (Want::Header, longest) if is_description(tag) && expect.described().is_some() => {
                 (Want::Body(LONGEST_DESCRIPTION), longest)
             }
             rule => rule,
         };
-        let (tag, body) = match scanner.step(inbound.unscanned(), rule) {
+        // `passing` is the length of a body that nobody looks at.
+        let (tag, body, passing) = match scanner.step(inbound.unscanned(), rule) {
             Step::Pass(n) => {
                 inbound.mark_scanned(n);
                 continue;
@@ -71,8 +72,8 @@ pub fn scan_replies(
                 inbound.mark_scanned(HEADER + there);
                 continue;
             }
-            Step::Begin { tag, .. } => (tag, None),
-            Step::Whole { tag, body } => (tag, Some(body)),
+            Step::Begin { tag, body } => (tag, None, body),
+            Step::Whole { tag, body } => (tag, Some(body), 0),
             Step::More(whole) => {
                 // The rest of a wanted body gets room before the next read.
                 let missing = whole.saturating_sub(inbound.unscanned().len());
@@ -122,11 +123,15 @@ pub fn scan_replies(
                 account(tag, body, state, mux, work);
             }
         }
-        for entry in state.expect.take_undone() {
-            mux.undo(entry, state);
+        if tag == replies::tag::ERROR {
+            state.expect.take_undone().into_iter().for_each(|entry| mux.undo(entry, state));
         }
         match reply {
-            Reply::Pass => inbound.mark_scanned(whole),
+            Reply::Pass => {
+                let there = passing.min(inbound.unscanned().len() - whole);
+                scanner.took(there);
+                inbound.mark_scanned(whole + there);
+            }
             Reply::Keep => {
                 inbound.splice(0, whole, b"");
                 if tag == replies::tag::READY_FOR_QUERY {

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use foldhash::quality::RandomState;
+
 const NONE: usize = usize::MAX;
 
 /// The map. Every operation takes constant time.
 #[derive(Debug)]
 pub struct Lru<K, V> {
-    places: HashMap<K, usize>,
+    places: HashMap<K, usize, RandomState>,
     /// A doubly linked list within a vector, most recently used first.
     slots: Vec<Slot<K, V>>,
     free: Vec<usize>,
@@ -27,7 +29,7 @@ struct Slot<K, V> {
 impl<K: Hash + Eq + Clone, V> Lru<K, V> {
     /// A map of at most `most` entries, at least one.
     pub fn new(most: usize) -> Self {
-        let (places, slots, free) = (HashMap::new(), Vec::new(), Vec::new());
+        let (places, slots, free) = (HashMap::default(), Vec::new(), Vec::new());
         Self { places, slots, free, first: NONE, last: NONE, most: most.max(1) }
     }
 

@@ -6,12 +6,12 @@
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL};
-use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
+use nix::sys::socket::{getsockopt, sockopt};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use socket2::SockRef;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::io::{Interest, ReadBuf};
@@ -71,9 +71,10 @@ impl Readable<'_> {
 
 impl io::Read for Readable<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = recv(self.socket.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT);
-        let read = read.map_err(io::Error::from);
-        self.learn(&read, into.len());
+        let asked = into.len();
+        let read = recv(self.socket, into, RecvFlags::DONTWAIT);
+        let read = read.map(|(n, _)| n).map_err(io::Error::from);
+        self.learn(&read, asked);
         read
     }
 }
@@ -178,12 +179,13 @@ impl Socket {
 
     /// Writes what the kernel takes at once.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.io.get_ref().send_with_flags(bytes, MSG_DONTWAIT | MSG_NOSIGNAL)
+        Ok(send(self.io.get_ref(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
     /// The same for several pieces.
     pub(super) fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.io.get_ref().send_vectored_with_flags(pieces, MSG_DONTWAIT | MSG_NOSIGNAL)
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(sendmsg(self.io.get_ref(), pieces, &mut SendAncillaryBuffer::default(), flags)?)
     }
 
     /// Says that nothing more will be written.
@@ -240,7 +242,8 @@ pub(super) fn watch(
 fn receive(socket: &socket2::Socket, into: &mut ReadBuf<'_>) -> io::Result<usize> {
     // SAFETY: nothing is made uninitialised, because the kernel only writes.
     let free = unsafe { into.unfilled_mut() };
-    let read = socket.recv_with_flags(free, MSG_DONTWAIT)?;
+    let ((filled, _), _) = recv(socket, free, RecvFlags::DONTWAIT)?;
+    let read = filled.len();
     // SAFETY: the kernel has written so many bytes to the beginning of `free`.
     unsafe { into.assume_init(read) };
     into.advance(read);

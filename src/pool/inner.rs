@@ -2,11 +2,12 @@
 //! one lock that is held for a few instructions.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+use foldhash::quality::FixedState;
 use tokio::sync::oneshot;
 
 use super::Demand;
@@ -79,9 +80,7 @@ impl LaneKey {
             ("database".to_owned(), database.as_str().to_owned()),
         ];
         parameters.extend(options);
-        let mut hasher = DefaultHasher::new();
-        (role_oid, &parameters).hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = FixedState::default().hash_one((role_oid, &parameters));
         Self { role_oid, parameters, hash }
     }
 

@@ -257,6 +257,10 @@ pub struct CommandTag<'a> {
 
 /// Reads CommandComplete.
 pub fn command_complete(body: &[u8]) -> Result<CommandTag<'_>, Malformed> {
+    // One digit is what most selects of a row by its key end with.
+    if let [b'S', b'E', b'L', b'E', b'C', b'T', b' ', digit @ b'0'..=b'9', 0] = body {
+        return Ok(CommandTag { command: "SELECT", rows: u64::from(digit - b'0') });
+    }
     let text = Cursor(body).cstr()?;
     let last = text.iter().rposition(|b| !matches!(b, b' ' | b'0'..=b'9'));
     let (command, numbers) = text.split_at(last.map_or(0, |last| last + 1));

@@ -1,13 +1,15 @@
 //! What fuzz targets feed: no SQL text and no request for rows may stop the server, whatever is in
 //! it.
 
+use std::sync::Arc;
+
 use super::lexer::{Lexer, Token};
 use super::plan::cursor::Position;
 use super::postgrest::{Options, Request, plan};
 use super::schema::Schema;
 use super::{
-    Effects, Names, changes_database, classify, classify_body, quote_ident, quote_literal,
-    statements, where_json,
+    Effects, Names, changes_database, classify, classify_again, classify_body, quote_ident,
+    quote_literal, statements, where_json,
 };
 
 /// SQL text as a client sends it, or as the body of a function.
@@ -19,6 +21,10 @@ pub fn sql_text(data: &[u8]) {
             names.complete();
         }
         let class = classify(data, &names);
+        let shared = Arc::new(names.clone());
+        for _ in 0..2 {
+            assert!(classify_again(data, &shared) == class, "it is read in two ways");
+        }
         assert!(class.changes.len() <= 256 && class.refers_to.len() <= 256, "without bounds");
         classify_body(data, &names);
     }

@@ -198,17 +198,15 @@ impl<'a> Lexer<'a> {
 
     /// The word that begins at the position.
     fn word_ahead(&self) -> &'a [u8] {
-        let mut end = self.at;
-        while self.sql.get(end).is_some_and(|byte| WORD_PART[usize::from(*byte)]) {
-            end += 1;
-        }
-        &self.sql[self.at..end]
+        let rest = self.sql.get(self.at..).unwrap_or_default();
+        let end = rest.iter().position(|byte| !WORD_PART[usize::from(*byte)]);
+        &rest[..end.unwrap_or(rest.len())]
     }
 
     fn pass_number(&mut self) {
-        while matches!(self.byte(0), b'0'..=b'9' | b'.' | b'_' | b'a'..=b'z' | b'A'..=b'Z') {
-            self.at += 1;
-        }
+        let is_part = |byte: &u8| matches!(byte, b'.' | b'_') || byte.is_ascii_alphanumeric();
+        let rest = self.sql.get(self.at..).unwrap_or_default();
+        self.at += rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
     }
 
     /// Passes over symbols but the semicolon, over numbers, and over words for which `matters` is

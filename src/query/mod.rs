@@ -11,6 +11,7 @@ mod names;
 pub mod plan;
 pub mod postgrest;
 pub mod schema;
+mod seen;
 mod settings;
 mod split;
 pub mod where_json;
@@ -21,6 +22,7 @@ pub use effects::Effects;
 pub use lexer::hash_name;
 use lexer::{Lexer, Token};
 pub use names::{NameHasher, Names};
+pub use seen::classify_again;
 pub use settings::{Change, SettingValue, Settings, custom_name};
 pub use split::statements;
 
@@ -42,11 +44,9 @@ pub fn quote_ident(name: &str) -> String {
 /// Appends the same.
 pub fn push_ident(out: &mut String, name: &str) {
     out.push('"');
-    for (at, part) in name.split('"').enumerate() {
-        if at > 0 {
-            out.push_str("\"\"");
-        }
-        out.push_str(part);
+    match name.contains('"') {
+        false => out.push_str(name),
+        true => out.push_str(&name.replace('"', "\"\"")),
     }
     out.push('"');
 }

@@ -5,6 +5,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+
 use crate::backend::{Refusal, Statement};
 use crate::error::{Error, SqlState};
 use crate::query::{Class, Reference};
@@ -45,7 +47,7 @@ struct Pending {
 #[derive(Debug)]
 pub(super) struct Named {
     limits: Limits,
-    by_protocol: HashMap<Box<[u8]>, Arc<Statement>>,
+    by_protocol: HashMap<Box<[u8]>, Arc<Statement>, RandomState>,
     /// Those prepared with SQL, as far as they are known, with the length of their text.
     by_sql: HashMap<Box<[u8]>, usize>,
     /// What the SQL in flight prepares and takes away when PostgreSQL completes it.
@@ -58,7 +60,7 @@ impl Named {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            by_protocol: HashMap::new(),
+            by_protocol: HashMap::default(),
             by_sql: HashMap::new(),
             pending: VecDeque::new(),
             bytes: 0,

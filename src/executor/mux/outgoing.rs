@@ -13,7 +13,7 @@ use crate::proto::Cursor;
 use crate::proto::backend::TxStatus;
 use crate::proto::frame::{FrameBuf, HEADER, Want};
 use crate::proto::frontend::{self, put_close, put_flush, put_parse, put_sync, tag};
-use crate::query::{Class, Effects, Reference, changes_database, classify, custom_name};
+use crate::query::{Class, Effects, Reference, changes_database, classify_again, custom_name};
 
 /// Longest statement that is read. A longer one is passed on unread, and the session keeps its
 /// connection.
@@ -260,7 +260,7 @@ impl Mux {
 
     /// Reads a text.
     fn read(&self, text: &[u8], idle: &mut dyn FnMut()) -> Result<Class, Refused> {
-        let class = classify(text, &self.names);
+        let class = classify_again(text, &self.names);
         self.refuse_transactions(&class)?;
         if class.effects.has(Effects::DDL) && changes_database(text) {
             idle();
@@ -598,7 +598,7 @@ impl Mux {
             }
         } else if !statement.is_quiet(self.version) {
             let text = cstr(&statement.body).unwrap_or(&statement.body);
-            let class = classify(text, &self.names);
+            let class = classify_again(text, &self.names);
             match is_quiet(&class) {
                 true => statement.set_quiet(self.version),
                 false => self.note(&class, bytes, conn),

@@ -1,12 +1,13 @@
 //! What handlers take from a request: who it is, and its JSON body.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::Method;
-use axum::http::header::{self, HeaderMap};
+use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -42,6 +43,9 @@ const SESSION_PARAMETERS: [(&str, &str); 5] = [
     ("TimeZone", "UTC"),
     ("options", "-c bytea_output=hex -c extra_float_digits=1"),
 ];
+
+/// The header that names a session.
+static APPLICATION_NAME: HeaderName = HeaderName::from_static("x-application-name");
 
 /// The name of sessions that were given none.
 const APPLICATION: &str = "rustydb-http";
@@ -162,7 +166,7 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         let identity = match shown {
             Some(credential) => {
                 let limit = door.config.now().api.request_timeout_secs.duration();
-                let checked = door.auth.credentials(credential, &visit);
+                let checked = pin!(door.auth.credentials(credential, &visit));
                 let late = |_| Error::new(ErrorKind::Timeout, "the log-in took too long");
                 tokio::time::timeout(limit, checked).await.map_err(late)??
             }
@@ -205,7 +209,7 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
 
 /// The header X-Application-Name; PostgreSQL would cut a longer one, and replace other characters.
 fn application(headers: &HeaderMap) -> Result<Option<String>, Error> {
-    let Some(value) = headers.get("x-application-name") else { return Ok(None) };
+    let Some(value) = headers.get(&APPLICATION_NAME) else { return Ok(None) };
     let name = value.to_str().ok().filter(|name| (1..=LONGEST_NAME).contains(&name.len()));
     name.map(|name| Some(name.to_owned())).ok_or_else(|| {
         let text = format!("X-Application-Name is not 1 to {LONGEST_NAME} characters of ASCII");

@@ -65,7 +65,7 @@ fn refuse(
     (method, route): (&str, &str),
     path: &str,
 ) -> Result<()> {
-    if takes(header, method, route) {
+    if !headers.contains_key(header) || takes(header, method, route) {
         return Ok(());
     }
     let Some(number) = number_in(headers, header)? else { return Ok(()) };

@@ -15,9 +15,9 @@ use crate::net::Stage;
 
 static X_API_VERSION: HeaderName = HeaderName::from_static("x-api-version");
 static X_RUSTYDB_VERSION: HeaderName = HeaderName::from_static("x-rustydb-version");
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) static X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+pub(super) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 static RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");

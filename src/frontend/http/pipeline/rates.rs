@@ -99,7 +99,7 @@ fn principal(identity: &Identity) -> Option<Cow<'_, Role>> {
     match identity.grant.as_deref().map(|grant| (grant.kind, &*grant.subject)) {
         Some((GrantKind::Anonymous, _)) => None,
         Some((GrantKind::Jwt, subject)) => {
-            Some(Cow::Owned(format!("{}/{subject}", identity.role).as_str().into()))
+            Some(Cow::Owned([identity.role.as_str(), "/", subject].concat().as_str().into()))
         }
         _ => Some(Cow::Borrowed(&identity.role)),
     }

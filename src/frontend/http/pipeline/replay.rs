@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::Body as _;
@@ -29,6 +29,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of a key.
 const LONGEST_KEY: usize = 255;
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Keys that are remembered.
 const MOST: usize = 10_000;
@@ -201,7 +203,7 @@ pub(super) async fn once(
     next: Next,
 ) -> Response {
     let asks = request.method() == Method::POST
-        && request.headers().contains_key("idempotency-key")
+        && request.headers().contains_key(&IDEMPOTENCY_KEY)
         && passage.route.is_some()
         && !description::is_open(passage.path());
     if !asks {

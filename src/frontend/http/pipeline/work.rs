@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
+use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use parking_lot::Mutex;
 
 use super::super::{HttpDoor, Way};
+use super::headers::{TRACEPARENT, X_CORRELATION_ID, X_REQUEST_ID};
 use super::text_of;
 use crate::auth::Visit;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +32,7 @@ pub struct RequestId(pub Arc<str>);
 impl RequestId {
     /// Takes the client's, if it is 1 to 128 visible ASCII characters, else makes one.
     fn of(headers: &HeaderMap) -> Self {
-        let header = headers.get("x-request-id").or_else(|| headers.get("x-correlation-id"));
+        let header = headers.get(&X_REQUEST_ID).or_else(|| headers.get(&X_CORRELATION_ID));
         match header.and_then(|value| value.to_str().ok()).filter(|id| is_word(id)) {
             Some(id) => Self(id.into()),
             None => Self(uuid::Uuid::now_v7().to_string().into()),
@@ -114,7 +116,7 @@ pub(super) struct Trace {
 
 impl Trace {
     fn of(headers: &HeaderMap) -> Option<Self> {
-        let parent = headers.get("traceparent")?;
+        let parent = headers.get(&TRACEPARENT)?;
         is_traceparent(parent.as_bytes()).then(|| Self {
             parent: parent.clone(),
             state: headers.get("tracestate").filter(|s| s.len() <= LONGEST_STATE).cloned(),
@@ -181,9 +183,9 @@ impl Passage {
             is_watcher,
             in_work: InWork::new(place),
             trace: Trace::of(headers),
-            origin: headers.get("origin").cloned(),
-            host: headers.get("host").cloned(),
-            correlation: headers.get("x-correlation-id").cloned(),
+            origin: headers.get(ORIGIN).cloned(),
+            host: headers.get(HOST).cloned(),
+            correlation: headers.get(&X_CORRELATION_ID).cloned(),
             tenant: word(headers, "x-tenant-id"),
         };
         let extensions = request.extensions_mut();

@@ -106,11 +106,16 @@ pub struct Job<'a> {
 /// # Errors
 /// PostgreSQL does not understand it, or there is no connection.
 pub async fn start(door: &HttpDoor, mut hold: Hold, job: Job<'_>) -> Result<Stream> {
-    let begun = begin(door, &mut hold, &job);
-    let begun = match job.deadline {
-        // Dropping the session on the way cancels what it does.
-        Some(at) => tokio::time::timeout_at(at, begun).await.unwrap_or_else(|_| Err(timed_out())),
-        None => begun.await,
+    let begun = {
+        let begun = std::pin::pin!(begin(door, &mut hold, &job));
+        match job.deadline {
+            // Dropping the session on the way cancels what it does.
+            Some(at) => {
+                let late = |_| Err(timed_out());
+                tokio::time::timeout_at(at, begun).await.unwrap_or_else(late)
+            }
+            None => begun.await,
+        }
     };
     match begun {
         Ok(known) => {

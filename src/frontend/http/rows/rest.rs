@@ -2,6 +2,7 @@
 //! its content types, headers and statuses
 //! (<https://docs.postgrest.org/en/latest/references/api.html>).
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -118,8 +119,11 @@ async fn understand(door: &Arc<HttpDoor>, caller: &Caller, parts: &Parts, body: 
     let late = |_| Failure::from(super::super::running::timed_out());
     let mut session = caller.session_for_rows(door, None)?;
     let plan = |schema: &Schema| postgrest::plan(schema, &options, &request).map_err(Failure::from);
-    let known = tokio::time::timeout_at(deadline, planned(&mut session, plan));
-    let (schema, plan) = known.await.map_err(late)??;
+    // Pinned here: a time-out around them would move them.
+    let (schema, plan) = {
+        let known = pin!(planned(&mut session, plan));
+        tokio::time::timeout_at(deadline, known).await.map_err(late)??
+    };
     let asked = Asked {
         door,
         caller,
@@ -130,7 +134,7 @@ async fn understand(door: &Arc<HttpDoor>, caller: &Caller, parts: &Parts, body: 
         deadline,
         media: Media::accepted(request.headers, &plan)?,
     };
-    let answered = asked.answer(session);
+    let answered = pin!(asked.answer(session));
     tokio::time::timeout_at(deadline, answered).await.map_err(late)?
 }
 

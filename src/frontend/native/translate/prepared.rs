@@ -7,6 +7,8 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foldhash::quality::RandomState;
+
 use super::exchange::{Description, Unfit, parameters, put_bind_of, put_describe, put_execute};
 use super::known::Formats;
 use super::query::Run;
@@ -69,7 +71,7 @@ struct Statement {
 /// The statements of a session.
 #[derive(Default)]
 pub(super) struct Statements {
-    by_name: HashMap<Arc<str>, Statement>,
+    by_name: HashMap<Arc<str>, Statement, RandomState>,
     bytes: usize,
     /// What the relay can forget with the next that is prepared.
     unused: Vec<WireName>,
