@@ -22,7 +22,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 pub use access::{AuditFull, AuditLevel, JwtIssuer, JwtKey, RateAlgorithm, RateRule, RateScope};
-pub use hba::{ClientCert, ClientName, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry};
+pub use hba::{
+    ClientCert, ClientName, HbaAddress, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry,
+};
 pub use http::Encodings;
 pub use live::{Changes, Live, Reloader, Setting};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};

@@ -4,6 +4,7 @@
 mod fetch;
 mod inherited;
 mod listener;
+mod interfaces;
 mod socket;
 mod stream;
 mod tls;
@@ -12,6 +13,7 @@ pub use fetch::fetch;
 pub use inherited::Inherited;
 pub use listener::{BindError, Door, Listener, SocketFile, bind_tcp, bind_unix};
 pub use socket::Socket;
+pub use interfaces::interfaces;
 pub use stream::{ReadAhead, Stream, Transport};
 pub use tls::{Alpn, ClientTls, PeerCertificate, Served, ServerTls, TlsFacts};
 
