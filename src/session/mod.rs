@@ -444,7 +444,7 @@ impl Session {
             return Some(Err(error));
         }
         self.forget_lost();
-        if self.lease.is_none() && self.mux.wants_pooled() {
+        if self.lease.is_none() && self.mux.lacks_pooled() {
             // Boxed: who never borrows one does not carry it.
             match Box::pin(self.borrow(client)).await? {
                 Ok(()) => {}
