@@ -21,13 +21,13 @@ use connect::Target;
 pub use connect::{ConnectError, Connector, Credentials, LimitOf};
 pub use expect::{Expect, Expectations, Kind, Refusal, Reply};
 pub use gather::Gather;
-pub use roster::{Listed, Roster, Ticket};
+pub use roster::{Listed, Reached, Roster, Ticket};
 pub use servers::{Probe, Servers, Suspect};
 pub use statements::{ServerName, Statement, Statements, World};
 
 use crate::error::Error;
 use crate::limits::Permit;
-use crate::net::Stream;
+use crate::net::{Ends, Stream};
 use crate::proto::Malformed;
 use crate::proto::backend::{self as messages, Report, TxStatus, tag};
 use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step, Want};
@@ -322,6 +322,15 @@ impl BackendConn {
 
     /// Whether it can be given to another session after a reset.
     pub fn is_reusable(&self) -> bool {
+    /// Where it leads.
+    pub fn reached(&self) -> Reached {
+        Reached {
+            server: self.cancel.addr().clone(),
+            address: self.stream.peer_address(),
+            ends: Ends::of(&self.stream),
+        }
+    }
+
         self.state.is_idle() && self.inbound.is_empty() && self.scanner.at_boundary()
     }
 

@@ -15,6 +15,7 @@ use super::statistics::Statistics;
 use crate::auth::tokens::Grant;
 use crate::config::PoolingMode;
 use crate::error::{Error, ErrorKind};
+use crate::net::Ends;
 use crate::pool::CancelSlot;
 use crate::query::Effects;
 use crate::telemetry::{Metrics, Seldom, Tally, Totals};
@@ -108,7 +109,7 @@ pub struct Entry {
     /// Whether it is an administrator's console, which a drain leaves open.
     pub is_console: bool,
     application: Arc<Mutex<String>>,
-    tls: Mutex<String>,
+    ends: Mutex<Ends>,
     /// What was shown instead of a password.
     grant: Option<Arc<Grant>>,
     /// What it had done when its counters were reset.
@@ -179,14 +180,14 @@ impl Entry {
         self.application.clone()
     }
 
-    /// Version and cipher suite of the client's TLS; empty = none.
-    pub fn tls(&self) -> String {
-        self.tls.lock().clone()
+    /// What is known of the client's connection.
+    pub fn ends(&self) -> Ends {
+        self.ends.lock().clone()
     }
 
-    /// Says that the client's connection is encrypted, and how.
-    pub fn set_tls(&self, described: String) {
-        *self.tls.lock() = described;
+    /// Says what is known of the client's connection.
+    pub fn set_ends(&self, ends: Ends) {
+        *self.ends.lock() = ends;
     }
 
     /// What its client has shown instead of a password.
@@ -318,7 +319,7 @@ impl Sessions {
             is_console,
             mode,
             application: Arc::new(Mutex::new(application)),
-            tls: Mutex::default(),
+            ends: Mutex::default(),
             grant,
             baseline: Mutex::default(),
             slot: Arc::new(CancelSlot::default()),
