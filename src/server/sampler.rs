@@ -11,6 +11,7 @@ use super::leaks::Leaks;
 use crate::error::{Error, ErrorKind};
 use crate::pool::CancelSlot;
 use crate::telemetry::Check;
+use crate::session::TimeLimits;
 
 /// Free space of the data directory, in percent, below which it is degraded, and failed.
 const LOW_SPACE: (u64, u64) = (10, 2);
@@ -55,9 +56,9 @@ async fn sweep(shared: Arc<Shared>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;
-        let limit = shared.live.now().network.idle_timeout_secs.map(|secs| secs.0);
+        let limits = TimeLimits::of(&shared.live.now());
         let now = u32::try_from(shared.health.uptime_secs()).unwrap_or(u32::MAX);
-        shared.sessions.sweep(now, limit);
+        shared.sessions.sweep(now, &limits);
         shared.pool.tick(now);
         shared.system_pool.tick(now);
     }
