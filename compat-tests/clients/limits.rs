@@ -191,4 +191,7 @@ fn a_session_has_an_end_between_two_transactions() {
     assert_eq!(busy.values("select 'still here'"), ["still here"]);
     busy.send(&query("commit"));
     assert_eq!(last_words(&mut busy).0, "57P01");
+    // It did nothing for a second at least, and that is counted when it is over.
+    let rests = "rustydb_session_idle_seconds_count{protocol=\"postgres\"}";
+    server.expect_metric_of_at_least(rests, 1.0);
 }

@@ -10,6 +10,7 @@ mod gather;
 mod roster;
 mod servers;
 pub mod statements;
+mod watch;
 
 use std::io;
 use std::ops::Range;
@@ -24,6 +25,7 @@ pub use gather::Gather;
 pub use roster::{Listed, Reached, Roster, Ticket};
 pub use servers::{Probe, Servers, Suspect};
 pub use statements::{ServerName, Statement, Statements, World};
+pub use watch::Watch;
 
 use crate::error::Error;
 use crate::limits::Permit;
@@ -320,8 +322,6 @@ impl BackendConn {
         Self { cancel, ..Self::new(Stream::Unix(stream), target) }
     }
 
-    /// Whether it can be given to another session after a reset.
-    pub fn is_reusable(&self) -> bool {
     /// Where it leads.
     pub fn reached(&self) -> Reached {
         Reached {
@@ -331,6 +331,8 @@ impl BackendConn {
         }
     }
 
+    /// Whether it can be given to another session after a reset.
+    pub fn is_reusable(&self) -> bool {
         self.state.is_idle() && self.inbound.is_empty() && self.scanner.at_boundary()
     }
 

@@ -142,6 +142,8 @@ pub struct Entry {
     stop: AtomicU8,
     /// Second of the registry's clock since which it is idle; 0 = it is not.
     idle_since: AtomicU32,
+    /// What that was when somebody looked last.
+    idle_seen: AtomicU32,
     /// Second of that clock since which it does nothing within a transaction, and below it the
     /// number of its requests then; 0 = it does something, or is in none.
     rest_seen: AtomicU64,
@@ -258,6 +260,15 @@ impl Entry {
     /// Since when it does nothing, in seconds of the registry's clock.
     pub fn idle_since(&self) -> Option<u32> {
         Some(self.idle_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
+    }
+
+    /// Seconds that it did nothing, when that has ended since this was asked last; `gone` = it has
+    /// ended itself.
+    pub(super) fn rested(&self, now_secs: u32, gone: bool) -> Option<u32> {
+        let since = if gone { 0 } else { self.idle_since.load(Ordering::Relaxed) };
+        let before = self.idle_seen.swap(since, Ordering::Relaxed);
+        let secs = now_secs.saturating_sub(before);
+        (before != 0 && before != since && secs > 0).then_some(secs)
     }
 
     /// Leads to the backend that it holds, and tells how it waits.
@@ -386,6 +397,7 @@ impl Sessions {
             slot: Arc::new(CancelSlot::default()),
             stop: AtomicU8::new(Stop::No as u8),
             idle_since: AtomicU32::new(0),
+            idle_seen: AtomicU32::new(0),
             rest_seen: AtomicU64::new(0),
             waker: AtomicWaker::new(),
         });
@@ -408,6 +420,7 @@ impl Sessions {
             self.statistics.lock().retire(entry);
         }
         self.consoles.fetch_sub(usize::from(entry.is_console), Ordering::AcqRel);
+        self.count_rest(entry, self.clock.load(Ordering::Relaxed), true);
         let life = entry.opened.elapsed();
         let metrics = self.metrics.protocol(entry.protocol);
         metrics.sessions.dec();
@@ -508,6 +521,25 @@ mod tests {
     fn must_stop(sessions: &Sessions, entry: &Entry, idle: bool) -> bool {
         let cx = Context::from_waker(std::task::Waker::noop());
         entry.must_stop(&cx, idle, &sessions.clock)
+    }
+
+    #[test]
+    fn times_without_work_are_told_once() {
+        let (sessions, entry) = registry();
+        let rested = |now, gone| {
+            sessions.clock.store(now, Ordering::Relaxed);
+            entry.rested(now, gone)
+        };
+        assert!(!must_stop(&sessions, &entry, true));
+        assert_eq!((rested(5, false), rested(9, false)), (None, None));
+        assert!(!must_stop(&sessions, &entry, false));
+        assert_eq!((rested(10, false), rested(11, false)), (Some(9), None));
+        assert!(!must_stop(&sessions, &entry, true));
+        // Nobody looked in between.
+        assert!(!must_stop(&sessions, &entry, false));
+        assert_eq!(rested(12, false), None);
+        assert!(!must_stop(&sessions, &entry, true));
+        assert_eq!((rested(13, false), rested(20, true), rested(20, true)), (None, Some(8), None));
     }
 
     #[test]
