@@ -98,6 +98,11 @@ pub fn row_of<'a>(rows: &'a [Row], column: &str, value: &str) -> &'a Row {
     found.unwrap_or_else(|| panic!("no {column} is {value}: {rows:?}"))
 }
 
+/// What PgBouncer tells of a connection, of either side.
+const CONNECTIONS: &str = "type user database state addr port local_addr local_port connect_time \
+                           request_time wait wait_us close_needed ptr link remote_pid tls \
+                           application_name";
+
 #[test]
 fn the_tables_have_the_columns_that_pgbouncer_has() {
     let server = guarded();
@@ -126,8 +131,8 @@ fn the_tables_have_the_columns_that_pgbouncer_has() {
             "database xact_count query_count bytes_received bytes_sent xact_time query_time \
              wait_time",
         ),
-        ("CLIENTS", "type user database state addr port"),
-        ("SERVERS", "type user database state addr port"),
+        ("CLIENTS", CONNECTIONS),
+        ("SERVERS", CONNECTIONS),
         ("DATABASES", "name host port database force_user pool_size min_pool_size"),
         ("LISTS", "list items"),
         ("MEM", "name size used free memtotal"),
@@ -159,7 +164,9 @@ fn clients_and_servers_are_shown_with_what_they_do() {
     let clients = table(server, "CLIENTS");
     let client = row_of(&clients, "application_name", "shown-holder");
     assert_eq!((&*client["user"], &*client["database"]), ("rustydb", "rustydb"));
-    assert_eq!((&*client["state"], &*client["link"]), ("active", &*pid));
+    assert_eq!((&*client["state"], &*client["backend_pid"]), ("active", &*pid));
+    let own_port = server.port.to_string();
+    assert_eq!((&*client["local_addr"], &*client["local_port"]), ("127.0.0.1", &*own_port));
     assert_eq!((&*client["addr"], &*client["query_count"]), ("127.0.0.1", "2"));
     assert!(client["port"].parse::<u16>().unwrap() > 0);
     for column in ["connect_time", "xact_start"] {
@@ -168,8 +175,10 @@ fn clients_and_servers_are_shown_with_what_they_do() {
     assert_eq!(client["request_time"], "", "no request is in work");
     let servers = table(server, "SERVERS");
     let held = row_of(&servers, "remote_pid", &pid);
-    assert_eq!((&*held["state"], &*held["link"]), ("active", &*client["id"]));
-    assert_eq!(held["application_name"], "shown-holder");
+    assert_eq!((&*held["state"], &*held["link"]), ("active", &*client["ptr"]));
+    assert_eq!((&*held["application_name"], &*client["link"]), ("shown-holder", &*held["ptr"]));
+    // The embedded server listens on a Unix socket.
+    assert_eq!((&*held["addr"], &*held["local_addr"], &*held["port"]), ("unix", "unix", "5432"));
     let pools = table(server, "POOLS");
     let pool = pools.iter().find(|row| row["database"] == "rustydb" && row["user"] == "rustydb");
     assert!(pool.unwrap()["sv_active"].parse::<u32>().unwrap() >= 1, "{pools:?}");
@@ -179,6 +188,19 @@ fn clients_and_servers_are_shown_with_what_they_do() {
     let count = &row_of(&databases, "name", "rustydb")["current_client_connections"];
     assert!(count.parse::<u32>().unwrap() >= 1, "{databases:?}");
     leave(child);
+    // The operating system knows the process at the other end of a Unix socket.
+    let mut local = server.psql_command();
+    local.arg("-h").arg(&server.socket_dir).env("PGAPPNAME", "shown-local");
+    let mut local = piped(local.arg("-At"));
+    say(&mut local, "select 'inside';\n");
+    assert_eq!(line(&mut local), "inside");
+    let clients = table(server, "CLIENTS");
+    let client = row_of(&clients, "application_name", "shown-local");
+    assert_eq!((&*client["addr"], &*client["local_addr"]), ("unix", "unix"));
+    assert_eq!((&*client["port"], &*client["local_port"]), (&*own_port, &*own_port));
+    let program = std::fs::read_to_string(format!("/proc/{}/comm", client["remote_pid"])).unwrap();
+    assert_eq!(program, "psql\n");
+    leave(local);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use crate::harness::{SOON, Server};
-use crate::raw::{V3, Wire, field, startup};
+use crate::raw::{V3, Wire, field, query, startup};
 
 fn hello(role: &str, database: &str) -> Vec<u8> {
     startup(V3, &[b"user", role.as_bytes(), b"database", database.as_bytes()])
@@ -142,4 +142,56 @@ fn who_never_rests_does_not_keep_the_others_waiting_for_a_sequence() {
         other.join().unwrap()
     });
     assert_eq!(other, ["served"]);
+}
+
+/// What the last words of a connection are: SQLSTATE and text.
+fn last_words(wire: &mut Wire) -> (String, String) {
+    let error = wire.rest().into_iter().find(|(tag, _)| *tag == b'E').map(|(_, body)| body);
+    let body = error.unwrap_or_default();
+    (field(&body, b'C'), field(&body, b'M'))
+}
+
+#[test]
+fn who_does_nothing_within_a_transaction_is_sent_away() {
+    let server = Server::builder()
+        .arg("--insecure")
+        .set("session.idle_in_transaction_timeout_secs=1")
+        .start();
+    let mut idle = Wire::to(&server).ready();
+    let mut wire = Wire::to(&server).ready();
+    assert!(wire.values("create table t (n int)").is_empty());
+    // A statement that takes its time is work.
+    let both = ["begin; insert into t values (1)", "select pg_sleep(3)"];
+    wire.send(&both.map(query).concat());
+    assert!(!wire.until_ready(2).iter().any(|(tag, _)| *tag == b'E'));
+    let (state, text) = last_words(&mut wire);
+    assert_eq!(state, "25P03", "{text}");
+    assert_eq!(text, "terminating connection due to idle-in-transaction timeout");
+    assert_eq!(idle.values("select count(*) from t"), ["0"]);
+    // So is a transaction that has failed.
+    idle.send(&query("begin; select 1/0"));
+    idle.until(b'Z');
+    assert_eq!(last_words(&mut idle).0, "25P03");
+    let reason = "reason=\"idle_in_transaction_timeout\"";
+    let ended = format!("rustydb_session_terminated_total{{protocol=\"postgres\",{reason}}}");
+    server.expect_metric(&ended, 2.0);
+    server.expect_metric("rustydb_session_timeouts_total{protocol=\"postgres\"}", 2.0);
+}
+
+#[test]
+fn a_session_has_an_end_between_two_transactions() {
+    let server =
+        Server::builder().arg("--insecure").set("session.max_session_lifetime_secs=3").start();
+    let mut busy = Wire::to(&server).ready();
+    assert!(busy.values("begin").is_empty());
+    let mut idle = Wire::to(&server).ready();
+    let (state, text) = last_words(&mut idle);
+    assert_eq!(state, "57P01", "{text}");
+    assert_eq!(text, "terminating connection due to session.max_session_lifetime_secs");
+    assert_eq!(busy.values("select 'still here'"), ["still here"]);
+    busy.send(&query("commit"));
+    assert_eq!(last_words(&mut busy).0, "57P01");
+    // It did nothing for a second at least, and that is counted when it is over.
+    let rests = "rustydb_session_idle_seconds_count{protocol=\"postgres\"}";
+    server.expect_metric_of_at_least(rests, 1.0);
 }

@@ -334,6 +334,9 @@ fn what_is_done_behind_the_end_is_nobodys() {
         "SET rustydb.connection_class = 'app'; CREATE TEMP TABLE mine (a int)",
         "BEGIN; SET rustydb.purity = 'any'; CREATE TEMP TABLE mine (a int); COMMIT",
         "BEGIN; SET rustydb.connection_class = 'app'; SET work_mem = '9MB'; COMMIT",
+        "SELECT set_config('rustydb.connection_class', 'app', false); \
+         CREATE TEMP TABLE mine (a int)",
+        "BEGIN; SELECT set_config('rustydb.purity', 'any', false); SET work_mem = '9MB'; COMMIT",
     ]
     .into_iter()
     .enumerate()
@@ -370,6 +373,20 @@ fn what_is_done_behind_the_end_is_nobodys() {
     eventually("it is over, too", SOON, || lent(&server) == 0.0);
     let found = run(&server, &asks("pipe", "self", ""), &["SHOW rustydb.tag_match", TABLE]);
     assert_eq!(found, ["none", "f"]);
+}
+
+#[test]
+fn functions_ask_and_release_too() {
+    let server = server(&[]);
+    let asks = "SELECT set_config('rustydb.connection_class', 'web', false), \
+                set_config('rustydb.purity', 'self', false)";
+    let releases = "SELECT set_config('rustydb.purity', 'any', false)";
+    // None of them waits for the one before to be noticed.
+    let make = "CREATE TEMP TABLE mine AS SELECT 42 AS answer";
+    let said = run(&server, "", &[asks, make, "SELECT answer FROM mine", releases, TABLE]);
+    assert_eq!(said, ["web|self", "42", "any", "f"]);
+    until_parked(&server, "web", 1);
+    assert_eq!(run(&server, "", &[asks, "SELECT answer FROM mine"]), ["web|self", "42"]);
 }
 
 #[test]

@@ -26,8 +26,8 @@ const RULES: &str = "
     hostssl all two_factor all scram-sha-256 clientcert=verify-full
     hostssl all signed all trust clientcert=verify-ca
     hostnossl all encrypted all reject
-    host all encrypted,free,tls_free all trust
-    host all clear 127.0.0.0/8 password
+    host all encrypted,free,tls_free samehost trust
+    host all clear samenet password
     host postgres rustydb all reject
     host all rustydb all scram-sha-256
     host all ghost all trust";

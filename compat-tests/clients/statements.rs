@@ -9,7 +9,7 @@ fn limited(key: &str) -> Server {
 }
 
 fn refused(server: &Server, limit: &str) -> f64 {
-    server.metric(&format!("rustydb_session_statements_refused_total{{limit=\"{limit}\"}}"))
+    server.metric(&format!("rustydb_session_limit_exceeded_total{{limit=\"{limit}\"}}"))
 }
 
 fn run(name: &str) -> Vec<u8> {
@@ -78,7 +78,7 @@ fn one_too_many_is_refused_and_the_pipeline_goes_on_as_after_any_failure() {
             assert!(told.2.contains("session.max_prepared_statements"), "{told:?}");
         }
     }
-    assert_eq!(refused(&server, "statements"), 11.0);
+    assert_eq!(refused(&server, "max_prepared_statements"), 11.0);
     through
         .send(&[about(b'C', b'S', "a"), parse("d", "select 'd'", &[]), run("d"), sync()].concat());
     assert_eq!(error(&through.until(b'Z')).0, "");
@@ -139,7 +139,7 @@ fn their_texts_are_limited_together() {
     let told = error(&wire.until(b'Z'));
     let text = "the prepared statements of a session may be 1048576 bytes long together";
     assert_eq!((&*told.0, &*told.1), ("54000", text));
-    assert_eq!(refused(&server, "bytes"), 1.0);
+    assert_eq!(refused(&server, "max_prepared_bytes"), 1.0);
     // The unnamed statement is replaced, not kept; others go on.
     wire.send(&[extended(&short, &[]), sync(), run("b"), sync()].concat());
     assert_eq!(error(&wire.until_ready(2)).0, "");

@@ -120,6 +120,45 @@ fn new_transactions_wait_for_a_new_primary_and_none_fails() {
 }
 
 #[test]
+fn the_metrics_tell_how_each_server_stands() {
+    let (primary, standby) = pair();
+    let server = Server::builder()
+        .arg("--backend")
+        .arg(&url(&[&standby, &primary]))
+        .set("backend.health_interval_secs=1")
+        .start();
+    let of = |name: &str, one: &PlainPostgres| {
+        format!("rustydb_{name}{{backend=\"127.0.0.1:{}\"}}", one.port)
+    };
+    for one in [&primary, &standby] {
+        server.expect_metric(&of("backend_up", one), 1.0);
+    }
+    server.expect_metric(&of("backend_primary", &primary), 1.0);
+    server.expect_metric(&of("backend_primary", &standby), 0.0);
+    alice(&server).value("insert into kept values (0)").unwrap();
+    standby.catch_up_with(&primary.connect());
+    let admin = standby.connect();
+    admin.value("select pg_wal_replay_pause()").unwrap();
+    alice(&server).value("insert into kept select generate_series(1, 1000)").unwrap();
+    let behind = of("replication_lag_bytes", &standby);
+    eventually("it falls behind", SOON, || server.metric(&behind) > 1000.0);
+    server.expect_metric_of_at_least(&of("replication_lag_seconds", &standby), 1.0);
+    admin.value("select pg_wal_replay_resume()").unwrap();
+    server.expect_metric(&behind, 0.0);
+    server.expect_metric(&of("replication_lag_seconds", &standby), 0.0);
+    // The connection that was kept for looking at it is lost with it, and made again.
+    standby.stop();
+    server.expect_metric(&of("backend_up", &standby), 0.0);
+    assert_eq!(server.metric(&of("backend_up", &primary)), 1.0);
+    standby.launch("");
+    server.expect_metric(&of("backend_up", &standby), 1.0);
+    primary.stop();
+    standby.promote();
+    server.expect_metric(&of("backend_primary", &standby), 1.0);
+    server.expect_metric(&of("backend_up", &primary), 0.0);
+}
+
+#[test]
 fn while_there_is_no_primary_the_wait_has_an_end() {
     let (primary, standby) = pair();
     let server = Server::builder()

@@ -89,7 +89,7 @@ fn a_killed_postmaster_is_replaced() {
     assert_eq!(idle.value("select 'still here'").unwrap(), "still here");
     eventually("ready", SOON, || get(&server.url("/health/ready"), None).0 == 200);
     server.expect_metric("rustydb_backend_restarts_total", 1.0);
-    server.expect_metric("rustydb_backend_up", 1.0);
+    server.expect_metric("rustydb_backend_up{backend=\"embedded\"}", 1.0);
     assert_ne!(server.postmaster(), old);
     let (status, body) = crate::http_query(&server, "rustydb", &server.password, "select 5 as n");
     assert_eq!(status, 200, "{body}");

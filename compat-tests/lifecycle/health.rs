@@ -38,7 +38,7 @@ fn the_metrics_listener_serves_metrics_and_probes_and_nothing_else() {
     let at = |path: &str| format!("http://127.0.0.1:{}{path}", server.metrics_port);
     let (status, text) = get(&at("/metrics"), None);
     assert_eq!(status, 200);
-    assert!(text.contains("rustydb_backend_up 1"), "{text}");
+    assert!(text.contains("rustydb_backend_up{backend=\"embedded\"} 1"), "{text}");
     assert!(text.contains("process_resident_memory_bytes"), "{text}");
     let open = ureq::get(&at("/metrics")).header("accept", "application/openmetrics-text");
     let mut open = open.call().unwrap();
@@ -70,7 +70,7 @@ fn without_the_metrics_listener_metrics_ask_for_a_password() {
     assert_eq!(get(&url, Some(("rustydb", "wrong"))).0, 401);
     let (status, text) = get(&url, Some(("rustydb", &server.password)));
     assert_eq!(status, 200);
-    assert!(text.contains("rustydb_backend_up 1"), "{text}");
+    assert!(text.contains("rustydb_backend_up{backend=\"embedded\"} 1"), "{text}");
 }
 
 #[test]

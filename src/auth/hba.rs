@@ -9,9 +9,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Authenticator;
-use crate::config::{ClientCert, ClientName, Config, HbaMethod, HbaName, HbaRule, HbaType};
+use crate::config::{
+    ClientCert, ClientName, Config, HbaAddress, HbaMethod, HbaName, HbaRule, HbaType,
+};
 use crate::error::Error;
-use crate::net::PeerCertificate;
+use crate::net::{PeerCertificate, interfaces};
 use crate::query::quote_literal;
 
 /// What is known of a client before it proves anything.
@@ -63,11 +65,9 @@ impl Knock<'_> {
             (HbaType::HostNoSsl, Some(_)) => !self.has_tls,
             _ => false,
         };
-        let inside = || match (rule.network, self.address) {
-            (Some(network), Some(ip)) => {
-                network.contains(&ip) || network.contains(&ip.to_canonical())
-            }
-            (network, _) => network.is_none(),
+        let inside = || match self.address {
+            Some(ip) => is_inside(rule.address, ip),
+            None => rule.address == HbaAddress::All,
         };
         if !kind || !inside() {
             return Some(false);
@@ -113,6 +113,17 @@ impl Knock<'_> {
             ),
         };
         Error::sql(b"28000", text).with_hint("the rules are security.hba of RustyDB")
+    }
+}
+
+fn is_inside(address: HbaAddress, ip: IpAddr) -> bool {
+    let own = ip.to_canonical();
+    match address {
+        HbaAddress::All => true,
+        HbaAddress::Network(network) => network.contains(&ip) || network.contains(&own),
+        // As PostgreSQL, for each log-in: addresses come and go.
+        HbaAddress::SameHost => interfaces().iter().any(|known| known.addr() == own),
+        HbaAddress::SameNet => interfaces().iter().any(|known| known.contains(&own)),
     }
 }
 
@@ -434,6 +445,27 @@ mod tests {
         assert!(local.contains("host \"[local]\""), "{local}");
         let own = Knock { database: "joe", ..knock("", false) };
         assert_eq!(method(&rules, &own), Ok(HbaMethod::Peer));
+    }
+
+    #[test]
+    fn this_machine_and_its_networks() {
+        let rules = rules(&["host app all samehost trust", "host all all samenet password"]);
+        let near = knock("127.0.0.1", false);
+        assert_eq!(method(&rules, &near), Ok(HbaMethod::Trust));
+        assert_eq!(method(&rules, &knock("::ffff:127.0.0.1", false)), Ok(HbaMethod::Trust));
+        assert_eq!(method(&rules, &Knock { database: "x", ..near }), Ok(HbaMethod::Password));
+        // Another address of the loopback network.
+        assert_eq!(method(&rules, &knock("127.0.0.9", false)), Ok(HbaMethod::Password));
+        // Documentation has these to itself (RFC 5737); a machine is not in all of them.
+        let networks = interfaces();
+        let is_far = |text: &&str| {
+            let ip: IpAddr = text.parse().unwrap();
+            !networks.iter().any(|network| network.contains(&ip))
+        };
+        let far = ["192.0.2.1", "198.51.100.1", "203.0.113.1"].into_iter().find(is_far).unwrap();
+        for other in [far, ""] {
+            assert!(method(&rules, &knock(other, false)).is_err(), "{other}");
+        }
     }
 
     #[test]

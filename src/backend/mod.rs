@@ -10,6 +10,7 @@ mod gather;
 mod roster;
 mod servers;
 pub mod statements;
+mod watch;
 
 use std::io;
 use std::ops::Range;
@@ -21,13 +22,14 @@ use connect::Target;
 pub use connect::{ConnectError, Connector, Credentials, LimitOf};
 pub use expect::{Expect, Expectations, Kind, Refusal, Reply};
 pub use gather::Gather;
-pub use roster::{Listed, Roster, Ticket};
+pub use roster::{Listed, Reached, Roster, Ticket};
 pub use servers::{Probe, Servers, Suspect};
 pub use statements::{ServerName, Statement, Statements, World};
+pub use watch::Watch;
 
 use crate::error::Error;
 use crate::limits::Permit;
-use crate::net::Stream;
+use crate::net::{Ends, Stream};
 use crate::proto::Malformed;
 use crate::proto::backend::{self as messages, Report, TxStatus, tag};
 use crate::proto::frame::{FrameBuf, HEADER, Scanner, Step, Want};
@@ -318,6 +320,15 @@ impl BackendConn {
         let target = Target::nowhere();
         let cancel = Arc::new(CancelKey { target: target.clone(), pid, key: Vec::new() });
         Self { cancel, ..Self::new(Stream::Unix(stream), target) }
+    }
+
+    /// Where it leads.
+    pub fn reached(&self) -> Reached {
+        Reached {
+            server: self.cancel.addr().clone(),
+            address: self.stream.peer_address(),
+            ends: Ends::of(&self.stream),
+        }
     }
 
     /// Whether it can be given to another session after a reset.

@@ -2,13 +2,15 @@
 //! waits for the last of them to go. Entered when a log-in begins, left when the socket closes.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use crate::types::{Database, Role};
+use crate::net::Ends;
+use crate::types::{BackendAddr, Database, Role};
 
 /// The list; the pool's size bounds it.
 #[derive(Debug, Default)]
@@ -30,7 +32,18 @@ pub struct Listed {
     pub since: SystemTime,
     pid: AtomicU32,
     stale: AtomicBool,
-    tls: Mutex<String>,
+    reached: Mutex<Option<Reached>>,
+}
+
+/// Where a connection leads.
+#[derive(Clone, Debug)]
+pub struct Reached {
+    /// The server as it was configured.
+    pub server: BackendAddr,
+    /// Its address; `None` = a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// Our own end, and the encryption.
+    pub ends: Ends,
 }
 
 impl Listed {
@@ -39,9 +52,9 @@ impl Listed {
         self.pid.load(Ordering::Relaxed)
     }
 
-    /// Version and cipher suite of its TLS; empty = none.
-    pub fn tls(&self) -> String {
-        self.tls.lock().clone()
+    /// Where it leads; `None` = not logged in yet.
+    pub fn reached(&self) -> Option<Reached> {
+        self.reached.lock().clone()
     }
 
     /// Whether it is to be closed when nobody uses it.
@@ -65,7 +78,7 @@ impl Roster {
             since: SystemTime::now(),
             pid: AtomicU32::new(0),
             stale: AtomicBool::new(false),
-            tls: Mutex::default(),
+            reached: Mutex::default(),
         });
         self.by_id.lock().insert(listed.id, listed.clone());
         Ticket { roster: self.clone(), listed }
@@ -87,9 +100,9 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// The log-in is done; `tls` describes the encryption, if there is any.
-    pub fn logged_in(&self, pid: u32, tls: Option<String>) {
-        *self.listed.tls.lock() = tls.unwrap_or_default();
+    /// The log-in is done.
+    pub fn logged_in(&self, pid: u32, reached: Reached) {
+        *self.listed.reached.lock() = Some(reached);
         self.listed.pid.store(pid, Ordering::Relaxed);
     }
 }
@@ -116,8 +129,9 @@ mod tests {
     fn a_connection_is_listed_for_as_long_as_it_lives() {
         let roster = Arc::new(Roster::default());
         let (a, b) = (roster.enter("r".into(), "d".into()), roster.enter("s".into(), "d".into()));
-        b.logged_in(7, Some("TLSv1.3/x".into()));
-        assert_eq!((&*a.tls(), &*b.tls()), ("", "TLSv1.3/x"));
+        let server = BackendAddr::Tcp("db".into(), 5432);
+        b.logged_in(7, Reached { server: server.clone(), address: None, ends: Ends::default() });
+        assert!(a.reached().is_none() && b.reached().is_some_and(|r| r.server == server));
         let pids: Vec<u32> = roster.all().iter().map(|listed| listed.pid()).collect();
         assert_eq!(pids, [0, 7]);
         drop(a);

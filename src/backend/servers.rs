@@ -17,6 +17,7 @@ use super::{BackendConn, ConnectError, Connector, Credentials};
 use crate::auth::AccessChanges;
 use crate::error::{Error, ErrorKind};
 use crate::telemetry::Metrics;
+use crate::types::BackendAddr;
 
 /// Time for the primary of last time to answer before the others are asked as well.
 const PROMPT: Duration = Duration::from_secs(1);
@@ -80,7 +81,13 @@ impl Servers {
         self.0.limit.store(millis(limit), Ordering::Relaxed);
     }
 
-    fn limit(&self) -> Duration {
+    /// Where they are, in the order of the list.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &BackendAddr> {
+        self.0.list.iter().map(Connector::addr)
+    }
+
+    /// Longest time for one log-in.
+    pub(super) fn limit(&self) -> Duration {
         Duration::from_millis(self.0.limit.load(Ordering::Relaxed))
     }
 
@@ -112,6 +119,12 @@ impl Servers {
         }
     }
 
+    /// Logs in to one of them as the system role; `None` = it does not answer, or nobody may ask.
+    pub(super) async fn log_in_to_look(&self, at: usize) -> Option<BackendConn> {
+        let Probe { parameters, credentials } = self.0.probe.as_ref()?;
+        self.log_in(at, parameters, credentials, self.limit()).await.ok()
+    }
+
     async fn log_in(
         &self,
         at: usize,
@@ -139,7 +152,7 @@ impl Servers {
             if before != at {
                 let addr = |at: usize| self.0.list.get(at).map(|c| c.addr().to_string());
                 tracing::warn!(before = addr(before), now = addr(at), "another primary");
-                self.0.metrics.backend_primary_changes.inc();
+                self.0.metrics.backends.primary_changes.inc();
                 self.0.changes.primary_changed();
             }
         }
@@ -147,15 +160,12 @@ impl Servers {
     }
 
     async fn ask_all(&self) -> Option<usize> {
-        let probe = self.0.probe.as_ref()?;
         let mut asked = JoinSet::new();
         for at in 0..self.0.list.len() {
-            let (servers, probe) = (self.clone(), probe.clone());
+            let servers = self.clone();
             asked.spawn(async move {
-                let limit = servers.limit();
-                let log_in = servers.log_in(at, &probe.parameters, &probe.credentials, limit);
-                let mut conn = log_in.await.ok()?;
-                let found = timeout(limit, is_primary(&mut conn)).await.unwrap_or(false);
+                let mut conn = servers.log_in_to_look(at).await?;
+                let found = timeout(servers.limit(), is_primary(&mut conn)).await.unwrap_or(false);
                 conn.close().await;
                 found.then_some(at)
             });
@@ -186,7 +196,7 @@ impl Servers {
 
 /// A connection that was refused a write, and whose server reports that it is not for writing.
 pub struct Suspect {
-    addr: crate::types::BackendAddr,
+    addr: BackendAddr,
     is_standby: bool,
     changes: u64,
 }

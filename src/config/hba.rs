@@ -77,6 +77,19 @@ pub enum HbaName {
     Pattern(String),
 }
 
+/// Which addresses a rule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HbaAddress {
+    /// Every one; that of `local` as well, which has none.
+    All,
+    /// Those of one network.
+    Network(IpNet),
+    /// The machine's own.
+    SameHost,
+    /// Those of the networks that the machine is in.
+    SameNet,
+}
+
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HbaRule {
@@ -86,8 +99,8 @@ pub struct HbaRule {
     pub databases: Vec<HbaName>,
     /// Roles.
     pub roles: Vec<HbaName>,
-    /// Addresses; `None` = all, and for `local`.
-    pub network: Option<IpNet>,
+    /// Addresses.
+    pub address: HbaAddress,
     /// What it takes to come in.
     pub method: HbaMethod,
     /// `clientcert=`.
@@ -222,16 +235,18 @@ impl Fields {
     fn check(self) -> Result<HbaRule, String> {
         let kind = HbaType::of(&self.kind)?;
         let method = HbaMethod::of(&self.method)?;
-        let network = match (kind, self.address.as_deref()) {
-            (HbaType::Local, None) | (_, None | Some("all")) => None,
+        let address = match (kind, self.address.as_deref()) {
+            (HbaType::Local, None) | (_, None | Some("all")) => HbaAddress::All,
             (HbaType::Local, Some(_)) => return Err("local has no address".into()),
-            (_, Some(text)) => Some(network(text)?),
+            (_, Some("samehost")) => HbaAddress::SameHost,
+            (_, Some("samenet")) => HbaAddress::SameNet,
+            (_, Some(text)) => HbaAddress::Network(network(text)?),
         };
         let mut rule = HbaRule {
             kind,
             databases: self.database.into_iter().map(database).collect::<Result<_, _>>()?,
             roles: self.role.into_iter().map(role).collect::<Result<_, _>>()?,
-            network,
+            address,
             method,
             client_cert: None,
             client_name: ClientName::CommonName,
@@ -282,7 +297,8 @@ fn name(word: Word) -> Result<HbaName, String> {
 fn network(text: &str) -> Result<IpNet, String> {
     let single = text.parse::<std::net::IpAddr>().map(IpNet::from).ok();
     let network = text.parse::<IpNet>().ok().or(single).map(|network| network.trunc());
-    network.ok_or_else(|| format!("{text} is no address, network or \"all\""))
+    let expected = "is no address, no network, and not \"all\", \"samehost\" or \"samenet\"";
+    network.ok_or_else(|| format!("{text} {expected}"))
 }
 
 impl HbaRule {
@@ -334,10 +350,12 @@ fn names(list: &[HbaName]) -> String {
 impl fmt::Display for HbaRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.kind.word(), names(&self.databases), names(&self.roles))?;
-        match (self.kind, self.network) {
+        match (self.kind, self.address) {
             (HbaType::Local, _) => {}
-            (_, None) => f.write_str(" all")?,
-            (_, Some(network)) => write!(f, " {network}")?,
+            (_, HbaAddress::All) => f.write_str(" all")?,
+            (_, HbaAddress::Network(network)) => write!(f, " {network}")?,
+            (_, HbaAddress::SameHost) => f.write_str(" samehost")?,
+            (_, HbaAddress::SameNet) => f.write_str(" samenet")?,
         }
         write!(f, " {}", self.method.word())?;
         if let Some(cert) = self.client_cert {
@@ -462,6 +480,8 @@ mod tests {
             "host all all all scram-sha-256",
             "hostssl app,sales joe,jim 10.0.0.0/8 cert clientname=SAN map=m",
             "hostnossl sameuser all ::1/128 reject",
+            "host all all samehost trust",
+            "hostssl all all samenet cert",
             "hostssl replication all 192.168.1.7/32 scram-sha-256 clientcert=verify-full map=x",
             "host samerole +admins,\"+plain\",+\"a b\" all trust",
             "host \"all\",\"a \"\"b\"\"\",/^db all all trust",
@@ -512,6 +532,8 @@ mod tests {
             "host all all all 255.0.0.0 trust",
             "hostgssenc all all all trust",
             "host all all db.example trust",
+            "host all all samenet 255.0.0.0 trust",
+            "local all all samehost trust",
             "host all + all trust",
             "host @databases all all trust",
             "host all \"joe all trust",
@@ -537,7 +559,7 @@ mod tests {
         let rules = Vec::<HbaRule>::read(&table["hba"]).unwrap();
         let expected = [HbaName::Name("joe b".into()), HbaName::Pattern("a{1,2}".into())];
         assert_eq!(rules[0].roles, expected);
-        assert_eq!(rules[0].network, Some("10.0.0.0/8".parse().unwrap()));
+        assert_eq!(rules[0].address, HbaAddress::Network("10.0.0.0/8".parse().unwrap()));
         let lines = Toml::String("local all all trust; host all all all reject".into());
         assert_eq!(Vec::<HbaRule>::read(&lines).unwrap().len(), 2);
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -22,7 +22,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 pub use access::{AuditFull, AuditLevel, JwtIssuer, JwtKey, RateAlgorithm, RateRule, RateScope};
-pub use hba::{ClientCert, ClientName, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry};
+pub use hba::{
+    ClientCert, ClientName, HbaAddress, HbaMethod, HbaName, HbaRule, HbaType, IdentEntry,
+};
 pub use http::Encodings;
 pub use live::{Changes, Live, Reloader, Setting};
 pub use load::{ConfigErrors, Flag, Inputs, Loaded, default_file};
@@ -431,7 +433,7 @@ config! {
         cool_down_secs: Secs = Secs(60) => live;
     }
 
-    /// Sessions of PostgreSQL clients.
+    /// Sessions of PostgreSQL and native clients.
     session: Session at "session" {
         /// Prepared statements of one session, unless it is pooled by session: one more is refused
         /// with 54000. Beyond 1024 a session keeps its connection.
@@ -439,6 +441,12 @@ config! {
         /// Length of their texts together. Texts of more than 1 MiB are not kept and not counted;
         /// they hold the session on its connection.
         max_prepared_bytes: ByteSize = ByteSize(32 << 20) => live;
+        /// Seconds after which a PostgreSQL or native client that does nothing within a transaction
+        /// is sent away with 25P03, and its transaction is rolled back; "none" = never.
+        idle_in_transaction_timeout_secs: Option<Secs> = None => live;
+        /// Seconds after which, or up to a tenth later, a PostgreSQL or native client is sent away
+        /// with 57P01 between two transactions, to come again; "none" = never.
+        max_session_lifetime_secs: Option<Secs> = None => live;
     }
 
     /// Pooled sessions, which clients of one connection class share (rustydb.connection_class,

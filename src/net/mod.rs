@@ -1,15 +1,19 @@
 //! Sockets: listeners that every worker shares, streams over TCP, TLS or a Unix socket, and the
 //! word that the server is draining.
 
+mod ends;
 mod fetch;
 mod inherited;
+mod interfaces;
 mod listener;
 mod socket;
 mod stream;
 mod tls;
 
+pub use ends::{Ends, LocalEnd};
 pub use fetch::fetch;
 pub use inherited::Inherited;
+pub use interfaces::interfaces;
 pub use listener::{BindError, Door, Listener, SocketFile, bind_tcp, bind_unix};
 pub use socket::Socket;
 pub use stream::{ReadAhead, Stream, Transport};

@@ -239,7 +239,7 @@ impl Stream {
         matches!(nix::poll::poll(&mut poll, 0u8), Ok(n) if n > 0)
     }
 
-    fn socket(&self) -> Option<&Socket> {
+    pub(super) fn socket(&self) -> Option<&Socket> {
         match self {
             Stream::Tcp(socket) | Stream::Unix(socket) => Some(socket),
             Stream::Tls(stream) => Some(stream.socket()),

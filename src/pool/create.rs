@@ -221,7 +221,7 @@ impl Creating {
             Ok(mut conn) => {
                 self.ended = true;
                 conn.changes = changes;
-                ticket.logged_in(conn.cancel.pid, conn.stream.describe_tls());
+                ticket.logged_in(conn.cancel.pid, conn.reached());
                 conn.state.statements.count_with(shared.metrics().statement_cache.clone());
                 conn.ticket = Some(ticket);
                 conn.permits = std::mem::take(&mut self.order.permits);

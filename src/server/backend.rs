@@ -15,7 +15,7 @@ use crate::query::quote_literal;
 use crate::supervisor::backups::Backups;
 use crate::supervisor::data_dir::DataDir;
 use crate::supervisor::{Plan, StartError, Supervisor};
-use crate::telemetry::{Check, Health, Metrics};
+use crate::telemetry::{Check, EMBEDDED, Health, Metrics};
 use crate::types::{BackendAddr, Secret};
 
 /// Oldest PostgreSQL that is worked with.
@@ -87,6 +87,17 @@ impl Backend {
         }
     }
 
+    /// Its name in the metrics; `None` = there are several.
+    pub fn only_name(&self) -> Option<String> {
+        match self {
+            Self::Embedded(_) => Some(EMBEDDED.to_owned()),
+            Self::External(hosts) => match &hosts[..] {
+                [(parts, _)] => Some(parts.addr.to_string()),
+                _ => None,
+            },
+        }
+    }
+
     /// What makes backups of it, if it is ours.
     pub fn backups(&self, config: &Config, data_dir: &Path) -> Option<Backups> {
         let Self::Embedded(plan) = self else { return None };
@@ -126,7 +137,7 @@ impl Backend {
         servers: &Servers,
         data: &DataDir,
     ) -> Result<(String, Option<Supervisor>), StartError> {
-        let demand = self.system_demand();
+        let (demand, name) = (self.system_demand(), self.only_name());
         let started = match self {
             Self::Embedded(plan) => {
                 let (metrics, health) = (shared.metrics.clone(), shared.health.clone());
@@ -136,7 +147,7 @@ impl Backend {
             Self::External(hosts) => (check_external(servers, &hosts, &demand).await?, None),
         };
         shared.health.report("database", Check::Ok);
-        shared.metrics.backend_up.set(1);
+        name.iter().for_each(|name| shared.metrics.backends.answers(name, true));
         Ok(started)
     }
 }

@@ -256,6 +256,7 @@ impl Server {
         let addresses = doors.describe(&shared.config);
         let offer = Offer::of(&doors).map_err(|e| StartError::runtime(e.to_string()))?;
         let workers = Workers::start(workers_count, &shared, doors, start, opened)?;
+        let name = backend.only_name();
         let started = tokio::select! {
             started = backend.start(&shared, &servers, &data) => started,
             () = signals.stop() => return Ok(0),
@@ -277,7 +278,7 @@ impl Server {
         }
         let (stop, stopped) = oneshot::channel();
         let task = supervisor.map(|supervisor| tokio::spawn(supervisor.run(stopped)));
-        sampler::start(shared.clone(), data.path().to_owned());
+        sampler::start(&shared, &servers, name, data.path());
         shared.health.enter(Phase::Ready);
         let _ = open.send(true);
         let giver = Giver::open(data.path(), offer, &shared);

@@ -8,8 +8,10 @@ use nix::sys::statvfs::statvfs;
 
 use super::Shared;
 use super::leaks::Leaks;
+use crate::backend::{Servers, Watch};
 use crate::error::{Error, ErrorKind};
 use crate::pool::CancelSlot;
+use crate::session::TimeLimits;
 use crate::telemetry::Check;
 
 /// Free space of the data directory, in percent, below which it is degraded, and failed.
@@ -24,13 +26,21 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A pool that has had waiters for this many samples is exhausted.
 const EXHAUSTED_SAMPLES: u32 = 3;
 
-/// Starts the samplers on the calling event loop.
-pub(super) fn start(shared: Arc<Shared>, data_dir: PathBuf) {
+/// Starts the samplers on the calling event loop; `name` is that of a single server.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    servers: &Servers,
+    name: Option<String>,
+    data_dir: &Path,
+) {
     tokio::spawn(sweep(shared.clone()));
     tokio::spawn(maintain(shared.clone()));
     tokio::spawn(watch_certificate(shared.clone()));
     tokio::spawn(keep_up_log_ins(shared.clone()));
-    tokio::spawn(sample_health(shared, data_dir));
+    if let Some(watch) = Watch::over(servers) {
+        tokio::spawn(watch_servers(shared.clone(), watch));
+    }
+    tokio::spawn(sample_health(shared.clone(), name, data_dir.to_owned()));
 }
 
 /// How often what is remembered of log-ins and rates is looked through.
@@ -55,9 +65,9 @@ async fn sweep(shared: Arc<Shared>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;
-        let limit = shared.live.now().network.idle_timeout_secs.map(|secs| secs.0);
+        let limits = TimeLimits::of(&shared.live.now());
         let now = u32::try_from(shared.health.uptime_secs()).unwrap_or(u32::MAX);
-        shared.sessions.sweep(now, limit);
+        shared.sessions.sweep(now, &limits);
         shared.pool.tick(now);
         shared.system_pool.tick(now);
     }
@@ -82,7 +92,14 @@ async fn watch_certificate(shared: Arc<Shared>) {
     }
 }
 
-async fn sample_health(shared: Arc<Shared>, data_dir: PathBuf) {
+async fn watch_servers(shared: Arc<Shared>, mut watch: Watch) {
+    loop {
+        shared.metrics.backends.stand(&watch.look().await);
+        tokio::time::sleep(shared.live.now().backend.health_interval_secs.duration()).await;
+    }
+}
+
+async fn sample_health(shared: Arc<Shared>, name: Option<String>, data_dir: PathBuf) {
     let mut waiting_samples = 0;
     loop {
         let next = shared.live.now().backend.health_interval_secs.duration();
@@ -90,7 +107,9 @@ async fn sample_health(shared: Arc<Shared>, data_dir: PathBuf) {
         let (database, replication) = ask_backend(&shared).await;
         shared.health.report("database", database);
         shared.health.report("replication", replication);
-        shared.metrics.backend_up.set(i64::from(database == Check::Ok));
+        if let Some(name) = &name {
+            shared.metrics.backends.answers(name, database == Check::Ok);
+        }
         shared.health.report("storage", storage(&data_dir));
         let (_, waiting) = shared.pool.load();
         waiting_samples = if waiting > 0 { waiting_samples + 1 } else { 0 };

@@ -8,6 +8,7 @@ pub mod admin;
 mod copy;
 mod describe;
 pub mod jobs;
+mod limits;
 mod own;
 mod pooled;
 mod registry;
@@ -25,6 +26,7 @@ use foldhash::fast::RandomState;
 pub use crate::executor::relay::Client;
 pub use crate::executor::typed::{Event, Notice};
 pub use describe::{Column, Described};
+pub use limits::TimeLimits;
 pub use pooled::{CLASS, PURITY, TAG, TAG_FOUND, TAG_MATCH, check_pooling};
 pub use registry::{CancelElsewhere, Entry, Sessions, Stop};
 pub use statistics::SessionView;
@@ -444,7 +446,7 @@ impl Session {
             return Some(Err(error));
         }
         self.forget_lost();
-        if self.lease.is_none() && self.mux.wants_pooled() {
+        if self.lease.is_none() && self.mux.lacks_pooled() {
             // Boxed: who never borrows one does not carry it.
             match Box::pin(self.borrow(client)).await? {
                 Ok(()) => {}

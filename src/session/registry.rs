@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +15,7 @@ use super::statistics::Statistics;
 use crate::auth::tokens::Grant;
 use crate::config::PoolingMode;
 use crate::error::{Error, ErrorKind};
+use crate::net::Ends;
 use crate::pool::CancelSlot;
 use crate::query::Effects;
 use crate::telemetry::{Metrics, Seldom, Tally, Totals};
@@ -38,6 +39,10 @@ pub enum Stop {
     No,
     /// It was idle for too long: now, if it still is.
     Idle,
+    /// It did nothing within a transaction for too long: now, if that is still so.
+    InTransaction,
+    /// It has been there for too long: as soon as it is idle.
+    Expired,
     /// The server drains: as soon as it is idle.
     Drain,
     /// An administrator ends it: now.
@@ -51,8 +56,10 @@ impl Stop {
         match value {
             0 => Stop::No,
             1 => Stop::Idle,
-            2 => Stop::Drain,
-            3 => Stop::Kill,
+            2 => Stop::InTransaction,
+            3 => Stop::Expired,
+            4 => Stop::Drain,
+            5 => Stop::Kill,
             _ => Stop::Now,
         }
     }
@@ -63,6 +70,14 @@ impl Stop {
             Stop::Idle => Error::new(
                 ErrorKind::IdleTimeout,
                 "terminating connection due to idle-session timeout",
+            ),
+            Stop::InTransaction => {
+                Error::sql(b"25P03", "terminating connection due to idle-in-transaction timeout")
+                    .with_hint("session.idle_in_transaction_timeout_secs is the limit")
+            }
+            Stop::Expired => Error::new(
+                ErrorKind::ShuttingDown,
+                "terminating connection due to session.max_session_lifetime_secs",
             ),
             _ => Error::new(
                 ErrorKind::ShuttingDown,
@@ -75,9 +90,16 @@ impl Stop {
     pub fn reason(self) -> &'static str {
         match self {
             Stop::Idle => "idle_timeout",
+            Stop::InTransaction => "idle_in_transaction_timeout",
+            Stop::Expired => "max_lifetime",
             Stop::Kill => "killed",
             _ => "shutdown",
         }
+    }
+
+    /// Whether that is the `reason` of a time limit.
+    fn is_timeout(reason: &str) -> bool {
+        [Stop::Idle, Stop::InTransaction, Stop::Expired].iter().any(|stop| stop.reason() == reason)
     }
 }
 
@@ -101,6 +123,8 @@ pub struct Entry {
     pub peer: String,
     /// When it was opened.
     pub opened: Instant,
+    /// The same in seconds of the registry's clock.
+    pub(super) since_secs: u32,
     /// What it did.
     pub tally: Arc<Tally>,
     /// When it gives its connection back.
@@ -108,7 +132,7 @@ pub struct Entry {
     /// Whether it is an administrator's console, which a drain leaves open.
     pub is_console: bool,
     application: Arc<Mutex<String>>,
-    tls: Mutex<String>,
+    ends: Mutex<Ends>,
     /// What was shown instead of a password.
     grant: Option<Arc<Grant>>,
     /// What it had done when its counters were reset.
@@ -118,6 +142,11 @@ pub struct Entry {
     stop: AtomicU8,
     /// Second of the registry's clock since which it is idle; 0 = it is not.
     idle_since: AtomicU32,
+    /// What that was when somebody looked last.
+    idle_seen: AtomicU32,
+    /// Second of that clock since which it does nothing within a transaction, and below it the
+    /// number of its requests then; 0 = it does something, or is in none.
+    rest_seen: AtomicU64,
     waker: AtomicWaker,
 }
 
@@ -133,13 +162,42 @@ impl Entry {
         match self.stop() {
             Stop::No => false,
             Stop::Kill | Stop::Now => true,
-            Stop::Idle if !idle => {
-                // It began to work in the same moment.
-                self.stop.store(Stop::No as u8, Ordering::Release);
-                false
+            // It began to work in the same moment.
+            order @ Stop::Idle if !idle => self.withdraw(order),
+            order @ Stop::InTransaction if !self.is_at_rest_in_transaction() => {
+                self.withdraw(order)
             }
-            Stop::Idle | Stop::Drain => idle,
+            Stop::InTransaction => true,
+            Stop::Idle | Stop::Expired | Stop::Drain => idle,
         }
+    }
+
+    /// The order does not count any more, unless another one has come.
+    fn withdraw(&self, order: Stop) -> bool {
+        let no = Stop::No as u8;
+        let _ = self.stop.compare_exchange(order as u8, no, Ordering::AcqRel, Ordering::Relaxed);
+        false
+    }
+
+    fn is_at_rest_in_transaction(&self) -> bool {
+        self.tally.transaction_since().is_some() && self.tally.request_since().is_none()
+    }
+
+    /// Since when its client does nothing within a transaction, as far as looks at it tell.
+    pub(super) fn rests_in_transaction(&self, now_secs: u32) -> Option<u32> {
+        if !self.is_at_rest_in_transaction() {
+            self.rest_seen.store(0, Ordering::Relaxed);
+            return None;
+        }
+        let requests = self.tally.totals().queries as u32;
+        let seen = self.rest_seen.load(Ordering::Relaxed);
+        let (since, before) = ((seen >> 32) as u32, seen as u32);
+        if since != 0 && before == requests {
+            return Some(since);
+        }
+        let now = u64::from(now_secs.max(1)) << 32 | u64::from(requests);
+        self.rest_seen.store(now, Ordering::Relaxed);
+        Some(now_secs)
     }
 
     /// Returns when it is time to see whether a client that waits for a connection is still there:
@@ -179,14 +237,14 @@ impl Entry {
         self.application.clone()
     }
 
-    /// Version and cipher suite of the client's TLS; empty = none.
-    pub fn tls(&self) -> String {
-        self.tls.lock().clone()
+    /// What is known of the client's connection.
+    pub fn ends(&self) -> Ends {
+        self.ends.lock().clone()
     }
 
-    /// Says that the client's connection is encrypted, and how.
-    pub fn set_tls(&self, described: String) {
-        *self.tls.lock() = described;
+    /// Says what is known of the client's connection.
+    pub fn set_ends(&self, ends: Ends) {
+        *self.ends.lock() = ends;
     }
 
     /// What its client has shown instead of a password.
@@ -202,6 +260,15 @@ impl Entry {
     /// Since when it does nothing, in seconds of the registry's clock.
     pub fn idle_since(&self) -> Option<u32> {
         Some(self.idle_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
+    }
+
+    /// Seconds that it did nothing, when that has ended since this was asked last; `gone` = it has
+    /// ended itself.
+    pub(super) fn rested(&self, now_secs: u32, gone: bool) -> Option<u32> {
+        let since = if gone { 0 } else { self.idle_since.load(Ordering::Relaxed) };
+        let before = self.idle_seen.swap(since, Ordering::Relaxed);
+        let secs = now_secs.saturating_sub(before);
+        (before != 0 && before != since && secs > 0).then_some(secs)
     }
 
     /// Leads to the backend that it holds, and tells how it waits.
@@ -224,8 +291,13 @@ impl Entry {
         Stop::from_u8(self.stop.load(Ordering::Acquire))
     }
 
-    fn order(&self, stop: Stop) {
+    pub(super) fn order(&self, stop: Stop) {
         self.stop.fetch_max(stop as u8, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// Has its task look at its orders.
+    pub(super) fn wake(&self) {
         self.waker.wake();
     }
 }
@@ -314,16 +386,19 @@ impl Sessions {
             protocol,
             peer,
             opened: Instant::now(),
+            since_secs: self.clock.load(Ordering::Relaxed),
             tally: Arc::new(Tally::new(id.0, self.epoch.0, whose)),
             is_console,
             mode,
             application: Arc::new(Mutex::new(application)),
-            tls: Mutex::default(),
+            ends: Mutex::default(),
             grant,
             baseline: Mutex::default(),
             slot: Arc::new(CancelSlot::default()),
             stop: AtomicU8::new(Stop::No as u8),
             idle_since: AtomicU32::new(0),
+            idle_seen: AtomicU32::new(0),
+            rest_seen: AtomicU64::new(0),
             waker: AtomicWaker::new(),
         });
         by_pid.insert(pid, entry.clone());
@@ -345,12 +420,13 @@ impl Sessions {
             self.statistics.lock().retire(entry);
         }
         self.consoles.fetch_sub(usize::from(entry.is_console), Ordering::AcqRel);
+        self.count_rest(entry, self.clock.load(Ordering::Relaxed), true);
         let life = entry.opened.elapsed();
         let metrics = self.metrics.protocol(entry.protocol);
         metrics.sessions.dec();
         metrics.session_lifetime.observe(life.as_secs_f64());
         self.metrics.session_terminated(entry.protocol, ended);
-        if ended == Stop::Idle.reason() {
+        if Stop::is_timeout(ended) {
             metrics.session_timeouts.inc();
         }
         self.log_end(entry, ended, life);
@@ -408,35 +484,11 @@ impl Sessions {
         let by_pid = self.by_pid.lock();
         by_pid.values().filter(|entry| !spared(entry)).for_each(|entry| entry.order(stop));
     }
-
-    /// Moves the clock, lets sessions that wait see whether their clients do, and ends PostgreSQL
-    /// sessions that are idle for longer than the limit.
-    pub fn sweep(&self, now_secs: u32, idle_limit_secs: Option<u64>) {
-        self.clock.store(now_secs.max(1), Ordering::Relaxed);
-        self.publish(now_secs);
-        for entry in self.by_pid.lock().values() {
-            if entry.slot.waits().now().is_some() {
-                entry.waker.wake();
-            }
-            let Some(limit) = idle_limit_secs else { continue };
-            let since = entry.idle_since.load(Ordering::Relaxed);
-            let idle_for = u64::from(now_secs.saturating_sub(since));
-            let is_client = match entry.protocol {
-                Protocol::Postgres => !entry.is_console,
-                // Who listens is not idle.
-                Protocol::Native => entry.pinned().is_none(),
-                Protocol::Http => false,
-            };
-            // Both are whole seconds: a second more, and nobody is sent away early.
-            if is_client && since != 0 && idle_for > limit {
-                entry.order(Stop::Idle);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::TimeLimits;
     use super::*;
 
     fn registry() -> (Arc<Sessions>, Arc<Entry>) {
@@ -472,6 +524,25 @@ mod tests {
     }
 
     #[test]
+    fn times_without_work_are_told_once() {
+        let (sessions, entry) = registry();
+        let rested = |now, gone| {
+            sessions.clock.store(now, Ordering::Relaxed);
+            entry.rested(now, gone)
+        };
+        assert!(!must_stop(&sessions, &entry, true));
+        assert_eq!((rested(5, false), rested(9, false)), (None, None));
+        assert!(!must_stop(&sessions, &entry, false));
+        assert_eq!((rested(10, false), rested(11, false)), (Some(9), None));
+        assert!(!must_stop(&sessions, &entry, true));
+        // Nobody looked in between.
+        assert!(!must_stop(&sessions, &entry, false));
+        assert_eq!(rested(12, false), None);
+        assert!(!must_stop(&sessions, &entry, true));
+        assert_eq!((rested(13, false), rested(20, true), rested(20, true)), (None, Some(8), None));
+    }
+
+    #[test]
     fn a_draining_session_ends_when_it_is_idle() {
         let (sessions, entry) = registry();
         assert!(!must_stop(&sessions, &entry, true));
@@ -486,15 +557,61 @@ mod tests {
     fn the_idle_limit_spares_who_works() {
         let (sessions, entry) = registry();
         assert!(!must_stop(&sessions, &entry, true));
-        sessions.sweep(9, Some(10));
+        let limits = TimeLimits { idle: Some(10), ..TimeLimits::default() };
+        sessions.sweep(9, &limits);
         assert!(!must_stop(&sessions, &entry, true));
-        sessions.sweep(11, Some(10));
+        sessions.sweep(11, &limits);
         assert!(!must_stop(&sessions, &entry, true));
-        sessions.sweep(12, Some(10));
+        sessions.sweep(12, &limits);
         assert!(!must_stop(&sessions, &entry, false));
         assert!(!must_stop(&sessions, &entry, true));
-        sessions.sweep(30, Some(10));
+        sessions.sweep(30, &limits);
         assert!(must_stop(&sessions, &entry, true));
         assert_eq!(entry.stop().error().sqlstate().as_str(), "57P05");
+    }
+
+    #[test]
+    fn within_a_transaction_there_is_a_limit_of_its_own() {
+        let (sessions, entry) = registry();
+        let limits = TimeLimits { in_transaction: Some(10), ..TimeLimits::default() };
+        let tally = &entry.tally;
+        let request = |ended| {
+            tally.request_begins(Instant::now());
+            tally.request_ends(Duration::ZERO, ended);
+        };
+        let ends_at = |now| {
+            sessions.sweep(now, &limits);
+            must_stop(&sessions, &entry, false)
+        };
+        request(None);
+        assert!(!ends_at(1) && !ends_at(9));
+        // It was at work in between, and then begins another transaction.
+        request(None);
+        assert!(!ends_at(12) && !ends_at(22));
+        request(Some(true));
+        assert!(!ends_at(23));
+        request(None);
+        assert!(!ends_at(24) && !ends_at(34));
+        // In the very moment.
+        sessions.sweep(35, &limits);
+        tally.request_begins(Instant::now());
+        assert!(!must_stop(&sessions, &entry, false));
+        assert_eq!(entry.stop(), Stop::No);
+        tally.request_ends(Duration::ZERO, None);
+        assert!(!ends_at(36) && !ends_at(46) && ends_at(47));
+        assert_eq!(entry.stop().error().sqlstate().as_str(), "25P03");
+        assert!(Stop::is_timeout(entry.stop().reason()));
+    }
+
+    #[test]
+    fn a_life_ends_between_two_transactions() {
+        let (sessions, entry) = registry();
+        let limits = TimeLimits { life: Some(100), ..TimeLimits::default() };
+        sessions.sweep(100, &limits);
+        assert_eq!(entry.stop(), Stop::No);
+        // A tenth later at most.
+        sessions.sweep(112, &limits);
+        assert!(!must_stop(&sessions, &entry, false) && must_stop(&sessions, &entry, true));
+        assert_eq!(entry.stop().reason(), "max_lifetime");
     }
 }

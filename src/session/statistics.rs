@@ -171,6 +171,7 @@ impl Sessions {
         let mut by_state = [(0i64, 0i64); Protocol::ALL.len()];
         let mut transactions = 0;
         for entry in self.by_pid.lock().values() {
+            self.count_rest(entry, now_secs, false);
             let (idle, without_backend) = &mut by_state[entry.protocol as usize];
             *idle += i64::from(entry.idle_since().is_some());
             *without_backend += i64::from(entry.slot().backend_pid().is_none());
@@ -193,6 +194,13 @@ impl Sessions {
             statistics.period_began = now_secs;
             statistics.periods.swap(0, 1);
             statistics.periods[1] = by_database;
+        }
+    }
+
+    /// Counts a time without work that has ended. A console's says nothing.
+    pub(super) fn count_rest(&self, entry: &Entry, now_secs: u32, gone: bool) {
+        if let Some(secs) = entry.rested(now_secs, gone).filter(|_| !entry.is_console) {
+            self.metrics.session_was_idle(entry.protocol, secs);
         }
     }
 

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{Plan, StartError};
 use crate::backend::{Connector, Credentials};
-use crate::telemetry::{Check, Health, Metrics};
+use crate::telemetry::{Check, EMBEDDED, Health, Metrics};
 
 /// Restarts are counted within this time.
 const RESTART_WINDOW: Duration = Duration::from_secs(600);
@@ -90,7 +90,7 @@ impl Supervisor {
                 }
             }
             self.health.report("database", Check::Failed);
-            self.metrics.backend_up.set(0);
+            self.metrics.backends.answers(EMBEDDED, false);
             let now = Instant::now();
             restarts.retain(|at| now.duration_since(*at) < RESTART_WINDOW);
             if restarts.len() >= self.plan.max_restarts as usize {
@@ -135,8 +135,8 @@ impl Supervisor {
         self.child = spawn(&self.plan, &self.log)
             .map_err(|e| StartError::backend(format!("cannot start PostgreSQL: {e}")))?;
         wait_ready(&self.plan, &mut self.child, &self.log).await?;
-        self.metrics.backend_restarts.inc();
-        self.metrics.backend_up.set(1);
+        self.metrics.backends.restarts.inc();
+        self.metrics.backends.answers(EMBEDDED, true);
         self.health.report("database", Check::Ok);
         tracing::info!("PostgreSQL is back");
         Ok(())

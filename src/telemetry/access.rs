@@ -3,7 +3,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
-use super::metrics::Maker;
+use super::maker::Maker;
 
 /// The handles.
 pub struct AccessMetrics {

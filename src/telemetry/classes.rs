@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::metrics::Maker;
+use super::maker::Maker;
 
 /// Classes that are known at once; the longest unused one without sessions goes first.
 pub const MAX_CLASSES: usize = 1000;

@@ -3,7 +3,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
 
-use super::metrics::Maker;
+use super::maker::Maker;
 
 /// The handles.
 pub struct HttpMetrics {

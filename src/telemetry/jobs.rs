@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, IntGauge};
 
-use super::metrics::Maker;
+use super::maker::Maker;
 
 /// The handles.
 pub struct JobMetrics {

@@ -2,25 +2,22 @@
 //! handles with labels are resolved at construction and not looked up on the hot paths.
 
 use parking_lot::Mutex;
-use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
 use super::access::AccessMetrics;
+use super::backends::BackendMetrics;
 use super::classes::ClassMetrics;
 use super::http::HttpMetrics;
 use super::jobs::JobMetrics;
+use super::maker::{Family, Maker};
 use super::native::NativeMetrics;
 use super::openmetrics::open_metrics;
 use super::pool::{PoolMetrics, pool_metrics};
 use super::{Deadlocks, SlowQuery};
 use crate::types::Protocol;
-
-/// Seconds; the spread of a statement's life.
-const BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Seconds; the spread of a session's life.
 const LIVES: [f64; 10] = [0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0];
@@ -135,6 +132,7 @@ type Refresh = Box<dyn Fn() + Send + Sync>;
 /// The registry and every handle.
 pub struct Metrics {
     registry: Registry,
+    families: Vec<Family>,
     refresh: Mutex<Vec<Refresh>>,
     protocols: Vec<ProtocolMetrics>,
     /// The native protocol.
@@ -156,7 +154,8 @@ pub struct Metrics {
     rows_returned: Vec<IntCounter>,
     query_errors: IntCounterVec,
     sessions_pinned: IntCounterVec,
-    statements_refused: IntCounterVec,
+    limits_exceeded: IntCounterVec,
+    session_idle: HistogramVec,
     /// Sessions that ended because notifications could not be kept for them.
     pub notifications_lost: IntCounter,
     /// Open transactions.
@@ -188,62 +187,9 @@ pub struct Metrics {
     api_duration: HistogramVec,
     /// HTTP requests in work.
     pub api_in_flight: IntGauge,
-    /// Whether the backend answered the last check.
-    pub backend_up: IntGauge,
-    /// Restarts of the embedded PostgreSQL.
-    pub backend_restarts: IntCounter,
-    /// Times that another server became the primary.
-    pub backend_primary_changes: IntCounter,
+    /// The PostgreSQL servers.
+    pub backends: BackendMetrics,
     uptime: IntGauge,
-}
-
-pub(super) struct Maker<'a>(&'a Registry);
-
-impl Maker<'_> {
-    /// A name that is taken twice is a defect of this file, and the test below finds it.
-    fn keep<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
-        #[allow(clippy::expect_used)]
-        let collector = made.expect("metric names are constants");
-        let registered = self.0.register(Box::new(collector.clone()));
-        debug_assert!(registered.is_ok(), "{registered:?}");
-        collector
-    }
-
-    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.keep(IntCounter::new(name, help))
-    }
-
-    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.keep(IntGauge::new(name, help))
-    }
-
-    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.keep(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.keep(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str) -> Histogram {
-        let opts = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-        self.keep(Histogram::with_opts(opts))
-    }
-
-    pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        self.spread(name, help, labels, &BUCKETS)
-    }
-
-    pub(super) fn spread(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> HistogramVec {
-        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.keep(HistogramVec::new(opts, labels))
-    }
 }
 
 impl std::fmt::Debug for Metrics {
@@ -262,7 +208,7 @@ impl Metrics {
     /// A registry with every metric of the server.
     pub fn new() -> Self {
         let registry = Registry::new();
-        let make = Maker(&registry);
+        let make = Maker::new(&registry);
         #[cfg(target_os = "linux")]
         {
             let process = prometheus::process_collector::ProcessCollector::for_self();
@@ -304,10 +250,16 @@ impl Metrics {
                 "Times that a session had to keep its backend",
                 &["protocol", "cause"],
             ),
-            statements_refused: make.counters(
-                "rustydb_session_statements_refused_total",
-                "Prepared statements refused because of session.max_prepared_…",
+            limits_exceeded: make.counters(
+                "rustydb_session_limit_exceeded_total",
+                "Requests that were refused because of a limit of their session, by its key",
                 &["limit"],
+            ),
+            session_idle: make.spread(
+                "rustydb_session_idle_seconds",
+                "Times that sessions did nothing, of a second and more",
+                &["protocol"],
+                &LIVES,
             ),
             notifications_lost: make.counter(
                 "rustydb_session_notifications_lost_total",
@@ -395,14 +347,9 @@ impl Metrics {
                 &["method", "endpoint"],
             ),
             api_in_flight: make.gauge("rustydb_api_requests_in_flight", "HTTP requests in work"),
-            backend_up: make.gauge("rustydb_backend_up", "Whether PostgreSQL answers"),
-            backend_restarts: make
-                .counter("rustydb_backend_restarts_total", "Restarts of the embedded PostgreSQL"),
-            backend_primary_changes: make.counter(
-                "rustydb_backend_primary_changes_total",
-                "Times that another PostgreSQL server became the primary",
-            ),
+            backends: BackendMetrics::new(&make),
             uptime: make.gauge("rustydb_uptime_seconds", "Seconds since start"),
+            families: make.done(),
             registry,
             refresh: Mutex::default(),
         }
@@ -430,8 +377,13 @@ impl Metrics {
 
     /// Counts a statement that was not prepared, because of the number or the length of all.
     pub fn statement_refused(&self, number: bool) {
-        let limit = if number { "statements" } else { "bytes" };
-        self.statements_refused.with_label_values(&[limit]).inc();
+        let limit = if number { "max_prepared_statements" } else { "max_prepared_bytes" };
+        self.limits_exceeded.with_label_values(&[limit]).inc();
+    }
+
+    /// Counts a time that a session did nothing.
+    pub fn session_was_idle(&self, protocol: Protocol, secs: u32) {
+        self.session_idle.with_label_values(&[protocol.as_str()]).observe(f64::from(secs));
     }
 
     /// Counts a reload of the configuration.
@@ -490,6 +442,11 @@ impl Metrics {
         self.api_errors.with_label_values(&[&code.to_ascii_lowercase()]).inc();
     }
 
+    /// Every metric of the server, those without a value yet included.
+    pub fn families(&self) -> &[Family] {
+        &self.families
+    }
+
     /// Has this run before every rendering, so that gauges cost nothing while nobody looks.
     pub fn refresh_with(&self, refresh: impl Fn() + Send + Sync + 'static) {
         self.refresh.lock().push(Box::new(refresh));
@@ -530,8 +487,7 @@ fn protocol_metrics(make: &Maker<'_>) -> Vec<ProtocolMetrics> {
         "Sessions that ended because of a time limit of RustyDB",
         P,
     );
-    let opts = HistogramOpts::new("rustydb_session_lifetime_seconds", "Life of a session");
-    let lives = make.keep(HistogramVec::new(opts.buckets(LIVES.to_vec()), P));
+    let lives = make.spread("rustydb_session_lifetime_seconds", "Life of a session", P, &LIVES);
     let durations = make.histograms(
         "rustydb_query_execution_duration_seconds",
         "Time from the first message of a request to its last",

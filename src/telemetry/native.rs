@@ -2,7 +2,7 @@
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
-use super::metrics::Maker;
+use super::maker::Maker;
 use crate::types::Compression;
 
 /// Kinds of messages, in the order of their numbers.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
-use super::metrics::Maker;
+use super::maker::Maker;
 
 /// Seconds; the life of a connection.
 const LIFETIMES: [f64; 9] = [0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0];

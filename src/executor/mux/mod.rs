@@ -405,6 +405,7 @@ impl Mux {
         let was = std::mem::replace(&mut self.settings, settings);
         self.follow_wish(&[]);
         self.follow_tag(&was);
+        self.heard();
         conn.spoiled |= seen.spoiled;
         if seen.too_long {
             self.pins.add(Effects::HIDDEN);

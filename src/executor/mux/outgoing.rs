@@ -335,6 +335,15 @@ impl Mux {
                 if conn.expect.is_in_doubt(|entry| entry.prepares(&statement)) {
                     return Ok(later(conn));
                 }
+                if conn.tx == TxStatus::Open && conn.expect.pending() > 0 {
+                    // The transaction may have failed; then PostgreSQL refuses this, too.
+                    message.rename(0, name_length, b"");
+                    conn.unnamed = Some(statement.clone());
+                    let entry = self.remember(Kind::Parse, name, statement, None);
+                    conn.expect.push(entry);
+                    message.pass();
+                    return Ok(Goes::Now);
+                }
                 let entry = self.remember(Kind::ParseCached, name, statement, None);
                 conn.expect.push(entry);
                 message.remove();

@@ -24,6 +24,8 @@ const TIDIED: Effects = Effects::HOLD
 pub(super) struct Pooled {
     /// `session.drcp.enabled`, and the session is one that can.
     enabled: bool,
+    /// A function was to set the class or the purity: what they are, a look will tell.
+    unheard: bool,
     /// Only for sessions that have asked for something.
     state: Option<Box<State>>,
 }
@@ -94,9 +96,14 @@ impl Mux {
     }
 
     /// Whether the next connection must be a pooled session.
-    pub fn wants_pooled(&self) -> bool {
+    pub fn lacks_pooled(&self) -> bool {
         let state = self.pooled.state.as_ref();
         state.is_some_and(|state| state.wish.is_some() && state.held.is_none())
+    }
+
+    /// Whether it must be, or may have to be when a look at this one is taken.
+    pub fn wants_pooled(&self) -> bool {
+        self.pooled.unheard || self.lacks_pooled()
     }
 
     /// Whether a connection from the pool would have to be a pooled session, or one was lost.
@@ -118,7 +125,7 @@ impl Mux {
     /// A session that asks for a pooled one gives up the values of its sequences and the seed of
     /// random() for it.
     pub(super) fn give_up_for_wish(&mut self) {
-        if self.wants_pooled() {
+        if self.lacks_pooled() {
             self.pins = self.pins.without(SOFT);
         }
     }
@@ -183,26 +190,40 @@ impl Mux {
     /// transaction or before that is known, belongs neither to its class nor to the next: nobody
     /// may find it.
     pub(super) fn note_behind(&mut self, class: &Class) {
+        let unheard = self.pooled.unheard;
+        let asks = self.pooled.enabled
+            && class.effects.has(Effects::SETTING)
+            && class.custom_settings.iter().any(|name| [CLASS, PURITY].contains(&&**name));
+        self.pooled.unheard |= asks;
         let Some(state) = self.pooled.state.as_mut().filter(|state| state.held.is_some()) else {
             return;
         };
         let in_flight = self.pending.iter().map(|(_, change)| change).chain(&self.journal);
         let ends = state.over
+            || unheard
             || class.changes.iter().chain(in_flight).any(may_end)
             || class.effects.has(Effects::DISCARD_ALL);
         let lasts = |change: &Change| match change {
             Change::Set(name, _) | Change::Reset(name) => !is_word(name),
             Change::ResetAll | Change::Local => false,
         };
-        let leaves = class.effects.has(Effects::HOLDING) || class.changes.iter().any(lasts);
-        state.mixed |= ends && leaves;
+        let lasts = class.changes.iter().any(lasts);
+        let leaves = |effects: Effects| effects.has(Effects::HOLDING) || lasts;
+        state.mixed |= ends && leaves(class.effects);
+        state.mixed |= asks && leaves(class.effects.without(Effects::SETTING));
     }
 
     /// Nothing is in flight: what was to end the pooled session has, or has not.
     pub(super) fn settle_behind(&mut self) {
         if let Some(state) = &mut self.pooled.state {
-            state.mixed &= state.over;
+            state.mixed &= state.over || self.pooled.unheard;
         }
+    }
+
+    /// A look has shown what functions have set.
+    pub(super) fn heard(&mut self) {
+        self.pooled.unheard = false;
+        self.settle_behind();
     }
 
     /// The connection has what others of the class have set unseen: that is part of what was found,
@@ -289,7 +310,7 @@ impl Mux {
         self.journal.clear();
         self.pending.clear();
         (self.pins, self.batch) = (Effects::NONE, Effects::NONE);
-        (self.failed, self.rolled_back) = (false, false);
+        (self.failed, self.rolled_back, self.pooled.unheard) = (false, false, false);
         (self.probe_due, self.looked_before, self.settings_moved) = (false, false, false);
         if let Some(state) = &mut self.pooled.state {
             (state.over, state.mixed) = (false, false);

@@ -55,7 +55,7 @@ pub struct Caller {
     /// Who it is.
     pub identity: Identity,
     /// Where it is.
-    pub peer: String,
+    pub peer: Peer,
     /// The request.
     pub id: RequestId,
     /// The same for the authentication chain.
@@ -112,13 +112,15 @@ impl Caller {
         }
         let options = SESSION_PARAMETERS.iter().chain(further);
         let options = options.map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Ok(Box::new(door.opener.open(Opening {
+        let session = door.opener.open(Opening {
             identity: identity.clone(),
             database: database.into(),
             options,
             protocol: Protocol::Http,
-            peer: self.peer.clone(),
-        })))
+            peer: self.peer.address.to_string(),
+        });
+        session.entry().set_ends(self.peer.ends.clone());
+        Ok(Box::new(session))
     }
 
     /// Checks that the caller may read tables that a statement reads besides.
@@ -218,10 +220,10 @@ fn application(headers: &HeaderMap) -> Result<Option<String>, Error> {
 }
 
 /// Where a request comes from, and its number.
-pub fn whence(parts: &Parts) -> Result<(String, RequestId, Visit), Error> {
-    let peer = parts.extensions.get::<Peer>().map_or_else(String::new, |p| p.0.to_string());
-    let id = parts.extensions.get::<RequestId>().cloned();
-    let id = id.ok_or_else(|| Error::internal("the request has no number"))?;
+pub fn whence(parts: &Parts) -> Result<(Peer, RequestId, Visit), Error> {
+    let (peer, id) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
+    let id: RequestId = id.ok_or_else(|| Error::internal("the request has no number"))?;
+    let peer = peer.ok_or_else(|| Error::internal("the request has no client"))?;
     let address = parts.extensions.get::<Way>().and_then(|way| way.address);
     let mut visit = Visit::new(Protocol::Http, address);
     visit.request_id = Some(id.0.to_string());

@@ -50,7 +50,7 @@ use crate::config::Live;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Gate;
 use crate::limits::rate::RateLimiter;
-use crate::net::{DrainWatch, Listener, ServerTls, Stage, Stream};
+use crate::net::{DrainWatch, Ends, Listener, ServerTls, Stage, Stream};
 use crate::session::Opener;
 use crate::session::admin::Admin;
 use crate::session::jobs::Jobs;
@@ -171,7 +171,7 @@ impl HttpDoor {
     }
 
     async fn connection(&self, stream: Stream, router: Router, face: Face) {
-        let peer = Peer(stream.peer().into());
+        let peer = stream.peer();
         let address = stream.peer_address().map(|address| address.ip().to_canonical());
         let metrics = self.metrics.protocol(Protocol::Http);
         metrics.connections_total.inc();
@@ -188,6 +188,7 @@ impl HttpDoor {
             is_far: face == Face::Api && address.is_some_and(|address| !address.is_loopback()),
             address,
         };
+        let peer = Peer { address: peer.into(), ends: Ends::of(&stream) };
         let stream = Counted::new(stream, ahead, metrics);
         let finished = match is_http2 {
             // Boxed, so that the others do not cost as much memory.
@@ -242,9 +243,12 @@ struct Way {
     address: Option<IpAddr>,
 }
 
-/// Address of the client.
+/// The client's end of a connection, and ours.
 #[derive(Clone, Debug)]
-pub struct Peer(Arc<str>);
+pub struct Peer {
+    address: Arc<str>,
+    ends: Ends,
+}
 
 async fn not_found(request: Request) -> Response {
     let path = request.uri().path();

@@ -34,7 +34,7 @@ use self::core::Core;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::pgwire::{Admission, PgDoor, part, shares, too_many};
 use crate::limits::Share;
-use crate::net::{ReadAhead, Stage, Stream, TlsFacts};
+use crate::net::{Ends, ReadAhead, Stage, Stream, TlsFacts};
 use crate::proto::native::frame::flags;
 use crate::proto::native::{Agreed, AuthStart, ErrorBody, Message, Purity, Severity, capabilities};
 use crate::session::{CLASS, Client, End, Opening, PURITY, Session, TAG};
@@ -185,6 +185,7 @@ async fn greet(
     let (session, shares) = open(door, peer, &proven).map_err(|error| {
         Unwelcome::Told(proven.id, Box::new(errors::of_error(&error, Severity::Fatal)))
     })?;
+    session.entry().set_ends(Ends::of(&newcomer.stream));
     Ok(Box::new(Ready {
         session,
         proven: Some(Box::new(proven)),

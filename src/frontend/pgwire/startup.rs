@@ -10,7 +10,7 @@ use crate::auth::hba::Knock;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::native::Newcomer;
 use crate::limits::Share;
-use crate::net::{Stage, Stream};
+use crate::net::{Ends, Stage, Stream};
 use crate::proto::backend as replies;
 use crate::proto::startup::{NEWEST_MINOR, StartupMessage};
 use crate::session::admin;
@@ -95,9 +95,7 @@ async fn start(
     let identity = log_in(arrival, message, name, database, &mut reply).await?;
     let shares = shares(door, &identity.role, &database.into())?;
     let mut session = open(door, peer, identity, database, message);
-    if let Some(tls) = arrival.stream.describe_tls() {
-        session.entry().set_tls(tls);
-    }
+    session.entry().set_ends(Ends::of(&arrival.stream));
     // After the session is registered, so that a drain finds one or the other.
     if door.drain.stage() >= Stage::Draining {
         return Err(crate::session::Stop::Drain.error().into());
@@ -145,9 +143,7 @@ async fn start_console(
     let authority = door.admin.authority(&identity)?;
     let application = message.get("application_name").unwrap_or_default();
     let place = door.admin.open(identity.role.clone(), application.to_owned(), peer);
-    if let Some(tls) = arrival.stream.describe_tls() {
-        place.entry().set_tls(tls);
-    }
+    place.entry().set_ends(Ends::of(&arrival.stream));
     replies::put_authentication_ok(&mut reply);
     for (name, value) in [
         ("application_name", application),

@@ -98,7 +98,7 @@ fn described(kind: PoolKind, held: &HeldServer, known: &HashMap<u32, Activity>) 
         created_at: timestamp(listed.since),
         last_activity: pid.and_then(|pid| known.get(&pid)?.changed_at.clone()),
         backend_pid: pid,
-        tls: Some(listed.tls()).filter(|tls| !tls.is_empty()),
+        tls: listed.reached().and_then(|reached| Some(reached.ends.tls.as_deref()?.to_owned())),
         closing: listed.is_stale(),
     }
 }

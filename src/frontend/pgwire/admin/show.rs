@@ -1,12 +1,13 @@
 //! The tables of `SHOW`: PgBouncer's column names where the meaning is the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, SystemTime};
 
 use super::command::{HELP, Show};
+use crate::net::LocalEnd;
 use crate::proto::rows::{Cell, ColumnType};
 use crate::session::SessionView;
-use crate::session::admin::{Admin, ClassView};
+use crate::session::admin::{Admin, ClassView, HeldServer};
 use crate::telemetry::{Totals, process_memory};
 use crate::types::{BackendAddr, Database, Role};
 
@@ -29,11 +30,14 @@ const CLIENTS: Columns = &[
     ("state", Text),
     ("addr", Text),
     ("port", Int8),
+    ("local_addr", Text),
+    ("local_port", Int8),
     ("connect_time", Text),
     ("request_time", Text),
     ("wait", Int8),
     ("wait_us", Int8),
     ("close_needed", Int8),
+    ("ptr", Text),
     ("link", Text),
     ("remote_pid", Int8),
     ("tls", Text),
@@ -46,6 +50,7 @@ const CLIENTS: Columns = &[
     ("xact_count", Int8),
     ("query_count", Int8),
     ("wait_time", Int8),
+    ("backend_pid", Int8),
 ];
 
 const CLASSES: Columns = &[
@@ -62,7 +67,7 @@ const CLASSES: Columns = &[
 ];
 
 /// What clients and connections have in common.
-const SERVERS: Columns = CLIENTS.split_at(16).0;
+const SERVERS: Columns = CLIENTS.split_at(19).0;
 
 const POOLS: Columns = &[
     ("database", Text),
@@ -170,7 +175,7 @@ impl Show {
     pub(super) fn rows(self, admin: &Admin) -> Rows {
         match self {
             Show::Classes => classes(admin),
-            Show::Clients => admin.sessions().iter().map(client).collect(),
+            Show::Clients => clients(admin),
             Show::Config => config(admin),
             Show::Databases => databases(admin),
             Show::Help => HELP.iter().map(|(command, meaning)| row![*command, *meaning]).collect(),
@@ -207,10 +212,38 @@ fn address(peer: &str) -> (&str, u32) {
     }
 }
 
-fn client(view: &SessionView) -> Vec<Cell> {
+/// Our end of a connection, and the process at the other end of a Unix socket.
+fn local_end(end: LocalEnd) -> (String, u16, u32) {
+    match end {
+        LocalEnd::Tcp(own) => (own.ip().to_canonical().to_string(), own.port(), 0),
+        LocalEnd::Unix { port, pid } => ("unix".to_owned(), port, pid),
+        LocalEnd::Unknown => (String::new(), 0, 0),
+    }
+}
+
+/// PgBouncer has addresses of its memory here: what `link` leads to.
+fn ptr(kind: &str, id: u64) -> String {
+    format!("{kind}{id}")
+}
+
+fn clients(admin: &Admin) -> Rows {
+    let servers = admin.servers();
+    let held =
+        |server: &HeldServer| Some((server.holder.as_ref()?.entry.id, server.server.listed.id));
+    let held: HashMap<_, _> = servers.iter().filter_map(held).collect();
+    let row = |view: &SessionView| client(view, held.get(&view.entry.id).copied());
+    admin.sessions().iter().map(row).collect()
+}
+
+fn client(view: &SessionView, server: Option<u64>) -> Vec<Cell> {
     let entry = &view.entry;
-    let (addr, port) = address(&entry.peer);
     let (wait, wait_us) = secs_and_micros(view.waiting);
+    let ends = entry.ends();
+    let (local_addr, local_port, pid) = local_end(ends.local);
+    let (addr, port) = match ends.local {
+        LocalEnd::Unix { port, .. } => ("unix", u32::from(port)),
+        _ => address(&entry.peer),
+    };
     row![
         "C",
         entry.role.as_str(),
@@ -218,14 +251,17 @@ fn client(view: &SessionView) -> Vec<Cell> {
         view.state(),
         addr,
         port,
+        local_addr,
+        u32::from(local_port),
         time(view.connected_at),
         view.request_at.map(time),
         wait,
         wait_us,
         0u64,
-        view.backend_pid.map_or_else(String::new, |pid| pid.to_string()),
-        0u64,
-        entry.tls(),
+        ptr("C", entry.id.0),
+        server.map_or_else(String::new, |id| ptr("S", id)),
+        pid,
+        ends.tls.as_deref().unwrap_or(""),
         entry.application(),
         entry.id.0,
         entry.protocol.as_str(),
@@ -235,6 +271,7 @@ fn client(view: &SessionView) -> Vec<Cell> {
         view.totals.transactions(),
         view.totals.queries,
         view.totals.wait_us,
+        view.backend_pid,
     ]
 }
 
@@ -269,25 +306,38 @@ fn host_and_port(addr: &BackendAddr) -> (String, u32) {
 }
 
 fn servers(admin: &Admin) -> Rows {
-    let (host, port) = host_and_port(admin.backend());
-    let row = |held: &crate::session::admin::HeldServer| {
+    let row = |held: &HeldServer| {
         let listed = &held.server.listed;
         let holder = held.holder.as_ref();
+        let reached = listed.reached();
+        let (addr, port) = match reached.as_ref().map(|reached| (reached.address, &reached.server))
+        {
+            Some((Some(address), _)) => {
+                (address.ip().to_canonical().to_string(), u32::from(address.port()))
+            }
+            Some((None, server)) => ("unix".to_owned(), host_and_port(server).1),
+            None => (String::new(), 0),
+        };
+        let ends = reached.map(|reached| reached.ends).unwrap_or_default();
+        let (local_addr, local_port, _) = local_end(ends.local);
         row![
             "S",
             listed.role.as_str(),
             listed.database.as_str(),
             held.state(),
-            host.as_str(),
+            addr,
             port,
+            local_addr,
+            u32::from(local_port),
             time(listed.since),
             holder.and_then(|view| view.request_at).map(time),
             0u64,
             0u64,
             u64::from(listed.is_stale()),
-            holder.map_or_else(String::new, |view| view.entry.id.to_string()),
+            ptr("S", listed.id),
+            holder.map_or_else(String::new, |view| ptr("C", view.entry.id.0)),
             listed.pid(),
-            listed.tls(),
+            ends.tls.as_deref().unwrap_or(""),
             holder.map_or_else(String::new, |view| view.entry.application()),
             listed.id,
         ]
