@@ -135,7 +135,7 @@ impl Backend {
             }
             Self::External(hosts) => (check_external(servers, &hosts, &demand).await?, None),
         };
-        shared.health.report("database", Check::Ok);
+        shared.health.report("database", Check::Ok, "PostgreSQL answers");
         shared.metrics.backend_up.set(1);
         Ok(started)
     }
