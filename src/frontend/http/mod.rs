@@ -6,6 +6,7 @@ mod body;
 mod counted;
 mod description;
 mod error;
+mod etag;
 mod extract;
 mod fetch;
 mod formats;
