@@ -552,6 +552,12 @@ config! {
         duration_secs: Secs = Secs(900) => live;
     }
 
+    /// Passwords that administrators give to users.
+    password: Password at "security.password" {
+        /// Characters that one has at least.
+        min_length: u32 = 12 => live;
+    }
+
     /// What a role may do over HTTP, beside what PostgreSQL lets it do.
     rbac: Rbac at "security.rbac" {
         /// The role of RustyDB that every log-in has: admin, operator, user, analyst, readonly,
