@@ -30,6 +30,7 @@ pub struct Listed {
     pub since: SystemTime,
     pid: AtomicU32,
     stale: AtomicBool,
+    borrows: AtomicU64,
     tls: Mutex<String>,
 }
 
@@ -37,6 +38,17 @@ impl Listed {
     /// PostgreSQL's process; 0 = not logged in yet.
     pub fn pid(&self) -> u32 {
         self.pid.load(Ordering::Relaxed)
+    }
+
+    /// How often it was lent to a session.
+    pub fn borrows(&self) -> u64 {
+        self.borrows.load(Ordering::Relaxed)
+    }
+
+    /// It is lent once more. Only whoever has the connection does that, so nothing is added that
+    /// others could miss.
+    pub fn lent(&self) {
+        self.borrows.store(self.borrows() + 1, Ordering::Relaxed);
     }
 
     /// Version and cipher suite of its TLS; empty = none.
@@ -65,6 +77,7 @@ impl Roster {
             since: SystemTime::now(),
             pid: AtomicU32::new(0),
             stale: AtomicBool::new(false),
+            borrows: AtomicU64::new(0),
             tls: Mutex::default(),
         });
         self.by_id.lock().insert(listed.id, listed.clone());
@@ -118,6 +131,9 @@ mod tests {
         let (a, b) = (roster.enter("r".into(), "d".into()), roster.enter("s".into(), "d".into()));
         b.logged_in(7, Some("TLSv1.3/x".into()));
         assert_eq!((&*a.tls(), &*b.tls()), ("", "TLSv1.3/x"));
+        b.lent();
+        b.lent();
+        assert_eq!((a.borrows(), b.borrows()), (0, 2));
         let pids: Vec<u32> = roster.all().iter().map(|listed| listed.pid()).collect();
         assert_eq!(pids, [0, 7]);
         drop(a);
