@@ -219,7 +219,6 @@ fn a_transaction_is_not_ignored() {
             ("POST", "/api/v1/tables", r#"{"name":"t","columns":[{"name":"a","type":"int"}]}"#),
             ("GET", "/api/v1/tables/not_ignored", ""),
             ("POST", "/api/v1/sql/indexes", r#"{"table":"not_ignored","columns":["a"]}"#),
-            ("POST", "/api/v1/query/explain", r#"{"sql":"select 1"}"#),
             ("GET", "/api/v1/transactions", ""),
         ] {
             let headers = [header, ("content-type", "application/json")];
@@ -432,6 +431,19 @@ fn a_transaction_begins_in_a_session_of_the_clients() {
     let wrong = [("x-session-id", other.as_str()), both[0], ("content-type", "application/json")];
     let body = json!({ "sql": "select 1" }).to_string();
     api.send("POST", "/api/v1/query", &wrong, body.as_bytes()).refused(400, "VALIDATION_ERROR");
+
+    // Within a transaction, which goes on as it was.
+    let id = begin(&api, json!({}));
+    within(&api, &id, "create temp table planned_here (a int)").expect(200);
+    let insert = "insert into planned_here values (1)";
+    let ask = |sql: &str| ask(json!({ "sql": sql, "analyze": true, "transaction_id": id }));
+    assert!(ask(insert).expect(200)["plan"].is_array());
+    ask("select * from nowhere").refused(404, "NOT_FOUND");
+    let rows = within(&api, &id, "select a from planned_here").expect(200)["rows"].clone();
+    assert_eq!(rows, json!([]));
+    within(&api, &id, "rollback to savepoint rustydb_explain").refused(404, "NOT_FOUND");
+    ask("select 1").refused(409, "TRANSACTION_FAILED");
+    api.post(&format!("/api/v1/transactions/{id}/rollback"), json!(null)).expect(200);
     // There is no room for another one, whose session stays as it is.
     let full = [wrong[0], wrong[2]];
     let refused = api.send("POST", "/api/v1/transactions", &full, b"{}");
