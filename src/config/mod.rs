@@ -287,7 +287,7 @@ config! {
         authenticator_role: Option<String> = None => live;
         /// Role of requests for rows and functions that come without credentials.
         anonymous_role: Option<String> = None => live;
-        /// Transactions over several HTTP requests that may be open at once.
+        /// Transactions over several HTTP requests, and sessions that hold a connection, at once.
         max_open_transactions: usize = 1000 => live;
         /// Those of one role, which wait for a connection or have one of the pool's each.
         max_open_transactions_per_role: usize = 20 => live;

@@ -16,6 +16,7 @@ mod kept;
 mod open;
 mod paging;
 mod pipeline;
+mod places;
 mod routes;
 mod rows;
 mod running;

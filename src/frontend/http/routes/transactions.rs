@@ -136,8 +136,15 @@ async fn begin_transaction(
         let text = "the session is in a transaction that was begun by SQL";
         return Err(Error::new(ErrorKind::Conflict, text).into());
     }
-    // Who waits for a connection has begun one, too.
-    let room = match door.transactions.room(&door, &caller.identity) {
+    // Who waits for a connection has begun one, too. A client's session counts itself.
+    let role = &caller.identity.role;
+    let room = match &hold {
+        Hold::Bound(place) => {
+            place.kept().about.claim.take().map(|()| door.transactions.room_within(role))
+        }
+        Hold::Own(_) | Hold::Lent(_) => door.transactions.room(&door, role),
+    };
+    let room = match room {
         Ok(room) => room,
         Err(error) => {
             hold.finish();
