@@ -200,6 +200,27 @@ fn connections_are_kept_and_pipelined() {
 }
 
 #[test]
+fn a_request_names_its_host_once() {
+    let server = guarded();
+    for (version, hosts, status) in [
+        ("1.1", "Host: x\r\n", 200),
+        ("1.1", "Host:\r\n", 200),
+        ("1.1", "", 400),
+        ("1.1", "Host: x\r\nHost: x\r\n", 400),
+        ("1.1", "Host: x y\r\n", 400),
+        ("1.0", "", 200),
+        ("1.0", "Host: x\r\nHost: y\r\n", 400),
+    ] {
+        let mut stream = connect(server);
+        write!(stream, "GET /health/live HTTP/{version}\r\n{hosts}\r\n").unwrap();
+        let (answered, body) = answer(&mut stream);
+        assert_eq!(answered, status, "{version} {hosts}: {body}");
+        let is_fine = status == 200 || body["error"]["code"] == "VALIDATION_ERROR";
+        assert!(is_fine && body.is_object(), "{body}");
+    }
+}
+
+#[test]
 fn noise_on_the_http_port_harms_nobody() {
     let server = guarded();
     let whole = request(server, &json!({ "sql": "select 'half' as http_half" }), "");
@@ -213,8 +234,9 @@ fn noise_on_the_http_port_harms_nobody() {
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
         b"GET / HTTP/9.9\r\n\r\n".to_vec(),
         b"GET /\r\n\r\n".to_vec(),
-        b"POST /api/v1/query HTTP/1.1\r\nContent-Length: -1\r\n\r\n".to_vec(),
-        b"POST /api/v1/query HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n".to_vec(),
+        b"POST /api/v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n".to_vec(),
+        b"POST /api/v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n"
+            .to_vec(),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\ngarbage that is no frame at all".to_vec(),
         (0..5000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(),
         long_head,

@@ -30,14 +30,17 @@ impl Authority {
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, common);
         let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.0).unwrap();
-        let files = Files {
-            cert: folder.join(format!("{name}.crt")),
-            key: folder.join(format!("{name}.key")),
-        };
-        write_private(&files.key, &key.serialize_pem());
-        std::fs::write(&files.cert, cert.pem()).unwrap();
-        files
+        write_pair(folder, name, &params.signed_by(&key, &self.0).unwrap().pem(), &key)
+    }
+
+    /// The same for a certificate that has signed itself, as `openssl req -x509` makes it: one of
+    /// an authority.
+    pub fn issue_self_signed(folder: &Path, name: &str, alternative: &[&str]) -> Files {
+        let alternative: Vec<String> = alternative.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(alternative).unwrap();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        write_pair(folder, name, &params.self_signed(&key).unwrap().pem(), &key)
     }
 
     /// Writes a list that revokes these certificates, good until the first day of a year.
@@ -68,6 +71,13 @@ impl Authority {
         std::fs::write(&file, self.0.pem()).unwrap();
         file
     }
+}
+
+fn write_pair(folder: &Path, name: &str, pem: &str, key: &KeyPair) -> Files {
+    let (cert, key_file) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
+    write_private(&key_file, &key.serialize_pem());
+    std::fs::write(&cert, pem).unwrap();
+    Files { cert, key: key_file }
 }
 
 fn serial_number(cert: &Path) -> rcgen::SerialNumber {

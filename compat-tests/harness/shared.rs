@@ -35,7 +35,9 @@ impl Shared {
 /// The usual server: passwords are asked for.
 pub fn guarded() -> &'static Server {
     static SERVER: OnceLock<Shared> = OnceLock::new();
-    &SERVER.get_or_init(|| Shared::start(Server::builder())).server
+    // The tests of one role run at the same time.
+    let server = || Server::builder().set("api.max_open_transactions_per_role=1000");
+    &SERVER.get_or_init(|| Shared::start(server())).server
 }
 
 /// A server that takes everybody at his word, as the embedded PostgreSQL's own socket does.

@@ -3,14 +3,19 @@
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
-use crate::harness::pki::Authority;
+use crate::harness::pki::{Authority, Files};
 use crate::harness::{Builder, Server, eventually, temp_dir};
 use crate::{Client, PlainPostgres, SOON, is_root, refuses, sqlstate, unprivileged_uid};
 
 /// PostgreSQL with a certificate for `names`.
 fn encrypted(ca: &Authority, names: &[&str]) -> PlainPostgres {
+    encrypted_by(|folder| ca.issue(folder, "server", "server", names))
+}
+
+/// The same with a certificate that is made in its folder.
+fn encrypted_by(issue: impl Fn(&Path) -> Files) -> PlainPostgres {
     PlainPostgres::start_with(|folder| {
-        let files = ca.issue(folder, "server", "server", names);
+        let files = issue(folder);
         if is_root() {
             chown(&files.key, Some(unprivileged_uid()), None).unwrap();
         }
@@ -79,6 +84,29 @@ fn every_sslmode_does_what_it_says() {
     let clear = PlainPostgres::start();
     refuses(behind(&clear, "sslmode=require"), 3, &["ssl is off"]);
     assert_eq!(version(&client(&behind(&clear, "").start(), user, password)), "none");
+}
+
+#[test]
+fn a_certificate_that_has_signed_itself_is_its_own_authority() {
+    let folder = temp_dir();
+    let issue =
+        |name: &str| encrypted_by(|folder| Authority::issue_self_signed(folder, "server", &[name]));
+    let own = |plain: &PlainPostgres| plain.dir.path().join("server.crt");
+    let (user, password) = (PlainPostgres::SUPERUSER, PlainPostgres::PASSWORD);
+    let (plain, misnamed) = (issue("127.0.0.1"), issue("db.example"));
+    for (plain, mode) in [(&plain, "verify-full"), (&plain, "verify-ca"), (&misnamed, "verify-ca")]
+    {
+        let parameters = format!("sslmode={mode}&sslrootcert={}", own(plain).display());
+        let server = behind(plain, &parameters).start();
+        assert_eq!(version(&client(&server, user, password)), "TLSv1.3", "{parameters}");
+    }
+    let full = format!("sslmode=verify-full&sslrootcert={}", own(&misnamed).display());
+    refuses(behind(&misnamed, &full), 3, &["cannot be encrypted", "not valid for"]);
+    let (_, other) = authority(folder.path());
+    for other in [other, own(&misnamed)] {
+        let other = format!("sslmode=verify-ca&sslrootcert={}", other.display());
+        refuses(behind(&plain, &other), 3, &["cannot be encrypted"]);
+    }
 }
 
 #[test]

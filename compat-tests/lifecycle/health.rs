@@ -26,9 +26,14 @@ fn probes_answer_on_both_listeners_without_a_password() {
         assert_eq!((status, full["status"].as_str()), (200, Some("healthy")), "{full}");
         assert_eq!(full["version"], env!("CARGO_PKG_VERSION"));
         assert!(full["uptime_seconds"].is_u64(), "{full}");
-        for part in ["database", "storage", "replication", "pool"] {
+        let (_, verbose) = ask("/api/v1/health?verbose=true");
+        for part in ["database", "storage", "replication", "cluster", "pool"] {
             assert!(full["checks"][part].is_string(), "{full}");
+            assert!(verbose["details"][part].is_string(), "{verbose}");
         }
+        assert!(full.get("details").is_none(), "{full}");
+        assert_eq!(full["checks"]["cluster"], "disabled");
+        assert_eq!(ask("/api/v1/health?verbose=much").0, 400);
     }
 }
 

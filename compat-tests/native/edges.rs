@@ -80,6 +80,12 @@ fn what_postgres_cannot_send_in_binary_comes_as_text() {
         }
     }
     wire.one(&ROLLBACK);
+    let Value::Array { element_oid: 1033, values, .. } =
+        one_value(&mut wire, &format!("SELECT {acl}"))
+    else {
+        panic!("no array of aclitem")
+    };
+    assert!(matches!(&values[..], [Value::Other { type_oid: 1033, binary: false, .. }]));
     // Beside it, the others keep their form.
     let rows = wire.rows("SELECT n, o FROM odd_table", vec![]);
     assert_eq!(rows[0][0], Value::Int4(1));

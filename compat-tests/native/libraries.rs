@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::pki::Authority;
+use crate::harness::pki::{Authority, Files};
 use crate::harness::{Server, temp_dir};
 
 /// Exit code of a `test` script whose language is not installed.
@@ -17,17 +17,25 @@ fn library(language: &str) {
     run(&format!("{language}/test"));
 }
 
-/// Runs a program of `clients/` against a server of its own, in clear and with TLS.
+/// A server with this certificate.
+fn encrypted(files: &Files) -> Server {
+    Server::builder()
+        .set(&format!("security.tls_cert_path={}", files.cert.display()))
+        .set(&format!("security.tls_key_path={}", files.key.display()))
+        .start()
+}
+
+/// Runs a program of `clients/` against servers of its own, in clear and with TLS; one of them has
+/// a certificate that has signed itself.
 fn run(program: &str) {
     let folder = temp_dir();
     let authority = Authority::new("the tests' authority");
     let files = authority.issue(folder.path(), "server", "localhost", &["localhost", "127.0.0.1"]);
     let root = authority.write(folder.path(), "root");
-    let server = Server::builder()
-        .set(&format!("security.tls_cert_path={}", files.cert.display()))
-        .set(&format!("security.tls_key_path={}", files.key.display()))
-        .start();
-    let url = |host: &str, more: &str| {
+    let server = encrypted(&files);
+    let own = Authority::issue_self_signed(folder.path(), "own", &["localhost"]);
+    let self_signed = encrypted(&own);
+    let url = |server: &Server, host: &str, more: &str| {
         let (password, port) = (&server.password, server.port);
         format!("rustydb://rustydb:{password}@{host}:{port}/rustydb{more}")
     };
@@ -37,9 +45,11 @@ fn run(program: &str) {
     let mut command = Command::new("nice");
     command
         .arg(script)
-        .env("RUSTYDB_URL", url("127.0.0.1", "?tls=disable"))
-        .env("RUSTYDB_TLS_URL", url("localhost", ""))
+        .env("RUSTYDB_URL", url(&server, "127.0.0.1", "?tls=disable"))
+        .env("RUSTYDB_TLS_URL", url(&server, "localhost", ""))
         .env("RUSTYDB_TLS_CA", &root)
+        .env("RUSTYDB_SELF_SIGNED_URL", url(&self_signed, "localhost", ""))
+        .env("RUSTYDB_SELF_SIGNED_CERT", &own.cert)
         .stdin(Stdio::null())
         .stdout(out.try_clone().unwrap())
         .stderr(out);

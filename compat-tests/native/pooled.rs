@@ -102,9 +102,15 @@ fn the_log_in_asks_and_is_answered() {
     wire.one(&Message::Session(SessionCommand::DiscardAll));
     assert!(!has_table(&mut wire));
     drop(wire);
-    let (_, reply) = come(&"x".repeat(129), Purity::Own, None);
-    let Message::Error(error) = reply else { panic!("{reply:?}") };
-    assert_eq!(error.sqlstate, "22023");
+    // As Acquire refuses it.
+    let mut wire = Wire::open(&server);
+    for (class, tag) in [(&*"x".repeat(129), ""), ("it\\'s", ""), ("web", "a=\\")] {
+        let (_, reply) = come(class, Purity::Own, Some(tag));
+        let Message::Error(error) = reply else { panic!("{reply:?}") };
+        assert_eq!(error.sqlstate, "22023");
+        let refused = wire.refused(&acquire(class, tag, Purity::Own));
+        assert_eq!((error.message, error.hint), (refused.message, refused.hint));
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn a_user_lives_and_dies() {
     let api = admin();
     run(&api, "create role staff nologin");
     let new = json!({
-        "username": "Otto \"1\"", "password": "otto's-secret", "email": "otto@example.org",
+        "username": "Otto \"1\"", "password": "otto's-long-secret", "email": "otto@example.org",
         "roles": ["staff", "monitor"], "connection_limit": 7, "valid_until": "2999-01-01",
     });
     let made = api.post("/api/v1/admin/users", new.clone()).expect(201);
@@ -38,8 +38,8 @@ fn a_user_lives_and_dies() {
         })
     );
     api.post("/api/v1/admin/users", new).refused(409, "CONFLICT");
-    log_in("Otto \"1\"", "otto's-secret").expect(200);
-    let otto = Api::of(guarded(), "Otto \"1\"", "otto's-secret");
+    log_in("Otto \"1\"", "otto's-long-secret").expect(200);
+    let otto = Api::of(guarded(), "Otto \"1\"", "otto's-long-secret");
     assert_eq!(otto.get("/api/v1/metrics").status, 200, "monitor may watch");
     let member = "select pg_has_role('Otto \"1\"', 'staff', 'member') as v";
     assert_eq!(value(&api, member), true);
@@ -49,7 +49,7 @@ fn a_user_lives_and_dies() {
 
     let path = "/api/v1/admin/users/Otto%20%221%22";
     let changed = json!({
-        "password": "second", "email": null, "roles": ["readonly"], "connection_limit": null,
+        "password": "the second one", "email": null, "roles": ["readonly"], "connection_limit": null,
         "valid_until": null,
     });
     let changed = api.put(path, changed).expect(200);
@@ -63,11 +63,11 @@ fn a_user_lives_and_dies() {
         (&Value::Null, &json!(["readonly"]), &Value::Null, &Value::Null)
     );
     assert_eq!(value(&api, member), false);
-    log_in("Otto \"1\"", "otto's-secret").refused(401, "AUTHENTICATION_FAILED");
-    log_in("Otto \"1\"", "second").expect(200);
+    log_in("Otto \"1\"", "otto's-long-secret").refused(401, "AUTHENTICATION_FAILED");
+    log_in("Otto \"1\"", "the second one").expect(200);
     let off = api.put(path, json!({ "enabled": false })).expect(200);
     assert_eq!(off["enabled"], false);
-    log_in("Otto \"1\"", "second").refused(401, "AUTHENTICATION_FAILED");
+    log_in("Otto \"1\"", "the second one").refused(401, "AUTHENTICATION_FAILED");
     api.get(path).expect(200);
     api.put(path, json!({ "enabled": true })).expect(200);
 
@@ -110,7 +110,8 @@ fn a_password_is_nowhere() {
 #[test]
 fn what_is_no_user_is_refused() {
     let api = admin();
-    let user = |name: &str| json!({ "username": name, "password": "x" });
+    let long = "long enough!";
+    let user = |name: &str| json!({ "username": name, "password": long });
     for bad in [
         json!({}),
         user(""),
@@ -118,17 +119,23 @@ fn what_is_no_user_is_refused() {
         user(&"x".repeat(64)),
         json!({ "username": "x", "password": "" }),
         json!({ "username": "x", "password": "a\u{0}b" }),
-        json!({ "username": "x", "password": "x", "email": "nowhere" }),
-        json!({ "username": "x", "password": "x", "roles": ["no such role"] }),
-        json!({ "username": "x", "password": "x", "valid_until": "soon" }),
-        json!({ "username": "x", "password": "x", "connection_limit": -1 }),
-        json!({ "username": "x", "password": "x", "superuser": true }),
+        json!({ "username": "x", "password": long, "email": "nowhere" }),
+        json!({ "username": "x", "password": long, "roles": ["no such role"] }),
+        json!({ "username": "x", "password": long, "valid_until": "soon" }),
+        json!({ "username": "x", "password": long, "connection_limit": -1 }),
+        json!({ "username": "x", "password": long, "superuser": true }),
     ] {
         let text = bad.to_string();
         let answer = api.post("/api/v1/admin/users", bad);
         assert_eq!(answer.status, 400, "{text}: {}", answer.text);
     }
     api.get("/api/v1/admin/users/x").refused(404, "NOT_FOUND");
+    // One character less than security.password.min_length, some of them of two bytes.
+    for short in ["eleven char", "\u{e4}\u{f6}\u{fc}45678901"] {
+        let answer = api.post("/api/v1/admin/users", json!({ "username": "x", "password": short }));
+        assert!(answer.text.contains("at least 12 characters"), "{}", answer.text);
+        answer.refused(400, "VALIDATION_ERROR");
+    }
     api.delete("/api/v1/admin/users/rustydb").refused(409, "CONFLICT");
 }
 
@@ -138,20 +145,23 @@ fn nobody_gives_more_than_he_has() {
     let api = admin();
     let keeper = json!({ "name": "user_keeper", "permissions": ["admin:users", "admin:roles"] });
     api.post("/api/v1/admin/roles", keeper).expect(201);
-    let kate = json!({ "username": "kate", "password": "kate-secret", "roles": ["user_keeper"] });
+    let kate =
+        json!({ "username": "kate", "password": "kate-long-secret", "roles": ["user_keeper"] });
     api.post("/api/v1/admin/users", kate).expect(201);
     run(&api, "alter role kate createrole");
-    let boss = json!({ "username": "boss", "password": "boss-secret", "roles": ["admin"] });
+    let boss = json!({ "username": "boss", "password": "boss-long-secret", "roles": ["admin"] });
     api.post("/api/v1/admin/users", boss).expect(201);
 
-    let kate = Api::of(guarded(), "kate", "kate-secret");
+    let kate = Api::of(guarded(), "kate", "kate-long-secret");
     let denied = |answer: Answer| answer.refused(403, "AUTHORIZATION_FAILED");
     denied(kate.put("/api/v1/admin/users/kate", json!({ "roles": ["admin"] })));
-    let new =
-        |name: &str, roles: Value| json!({ "username": name, "password": "x", "roles": roles });
+    let new = |name: &str, roles: Value| {
+        let password = "of-somebody!";
+        json!({ "username": name, "password": password, "roles": roles })
+    };
     denied(kate.post("/api/v1/admin/users", new("kates", json!(["operator"]))));
     denied(kate.post("/api/v1/admin/users", new("admin", json!([]))));
-    denied(kate.put("/api/v1/admin/users/boss", json!({ "password": "known" })));
+    denied(kate.put("/api/v1/admin/users/boss", json!({ "password": "known-to-kate" })));
     denied(kate.delete("/api/v1/admin/users/boss"));
     let all = json!({ "name": "all", "permissions": ["*:*"] });
     denied(kate.post("/api/v1/admin/roles", all));
@@ -192,9 +202,10 @@ fn a_role_is_one_of_postgresql_too() {
     let child = api.post("/api/v1/admin/roles", child).expect(201);
     assert_eq!(child["postgresql"]["member_of"], json!(["clerk"]));
     api.delete("/api/v1/admin/roles/clerk").refused(409, "CONFLICT");
-    let carl = json!({ "username": "carl", "password": "carl-secret", "roles": ["apprentice"] });
+    let carl =
+        json!({ "username": "carl", "password": "carl-long-secret", "roles": ["apprentice"] });
     api.post("/api/v1/admin/users", carl).expect(201);
-    let carl = Api::of(guarded(), "carl", "carl-secret");
+    let carl = Api::of(guarded(), "carl", "carl-long-secret");
     run(&carl, "select * from ledger");
     let me = carl.get("/api/v1/auth/me").expect(200);
     assert!(has(&me["permissions"], "read:tables:ledger"), "{me}");

@@ -7,6 +7,10 @@ use crate::harness::shared::guarded;
 fn the_description_is_served_to_everybody() {
     let answer = Api::nobody(guarded()).get("/api/v1/openapi.json");
     assert_eq!(answer.header("content-type"), "application/json");
+    assert_eq!(answer.header("cache-control"), "max-age=300");
+    let tag = [("if-none-match", answer.header("etag"))];
+    let again = Api::nobody(guarded()).send("GET", "/api/v1/openapi.json", &tag, b"");
+    assert_eq!((again.status, again.bytes.len()), (304, 0));
     let described = answer.expect(200);
     assert_eq!(described["info"]["title"], "RustyDB");
     let checked_in = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");

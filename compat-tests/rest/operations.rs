@@ -719,7 +719,7 @@ fn auth() -> Vec<Operation> {
 fn admin() -> Vec<Operation> {
     fn user(world: &World<'_>) -> String {
         let name = fresh(world, "user");
-        let body = json!({ "username": name, "password": "secret" });
+        let body = json!({ "username": name, "password": "a-long-secret" });
         world.api.post("/api/v1/admin/users", body).expect(201);
         format!("/api/v1/admin/users/{name}")
     }
@@ -765,7 +765,7 @@ fn admin() -> Vec<Operation> {
             |world| {
                 Ask::with(
                     "/api/v1/admin/users",
-                    json!({ "username": fresh(world, "user"), "password": "secret" }),
+                    json!({ "username": fresh(world, "user"), "password": "a-long-secret" }),
                 )
             },
             BODY,

@@ -1,12 +1,13 @@
 //! Transactions over several requests, batches, plans and locks.
 
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::api::{Api, admin};
 use crate::harness::shared::guarded;
-use crate::harness::{SOON, Server, eventually};
+use crate::harness::{SOON, Server, eventually, piped};
 
 fn sql(api: &Api<'_>, sql: &str) -> Value {
     api.sql(sql)
@@ -198,6 +199,117 @@ fn one_role_does_not_take_all_the_connections() {
     begin(&holder, json!({}));
 }
 
+#[test]
+fn sessions_that_hold_connections_count_as_transactions_do() {
+    let server = Server::builder().arg("--set=api.max_open_transactions_per_role=2").start();
+    let admin = Api::of(&server, "rustydb", &server.password);
+    sql(&admin, "create role holder login password 'holder-pass'");
+    let api = Api::of(&server, "holder", "holder-pass");
+    let open = || {
+        let made = api.send("POST", "/api/v1/sessions", &[], b"").expect(201);
+        made["session_id"].to_string()
+    };
+    let [one, two, three] = [open(), open(), open()];
+    let post = |session: &str, path: &str, body: Value| {
+        let headers = [("x-session-id", session), ("content-type", "application/json")];
+        api.send("POST", path, &headers, body.to_string().as_bytes())
+    };
+    let run = |session: &str, sql: &str| post(session, "/api/v1/query", json!({ "sql": sql }));
+    let refused = |answer: crate::api::Answer| {
+        let limit = answer.json["error"]["details"]["limit"].clone();
+        assert_eq!(limit, "api.max_open_transactions_per_role", "{}", answer.text);
+        answer.refused(409, "LIMIT_REACHED");
+    };
+    run(&one, "begin").expect(200);
+    run(&two, "create temp table held (a int)").expect(200);
+    for begins in ["begin", "create temp table held (a int)", "set work_mem = '3MB'"] {
+        refused(run(&three, begins));
+    }
+    refused(post(&three, "/api/v1/transactions", json!({})));
+    refused(api.post("/api/v1/transactions", json!({})));
+    let settings = json!({ "settings": { "work_mem": "3MB" } });
+    refused(api.post("/api/v1/sessions", settings));
+    // What holds nothing runs, and so does what holds something already.
+    run(&three, "select 1").expect(200);
+    run(&one, "select 1").expect(200);
+    run(&two, "insert into held values (1)").expect(200);
+    begin(&admin, json!({}));
+
+    run(&one, "commit").expect(200);
+    let begun = post(&three, "/api/v1/transactions", json!({})).expect(201);
+    refused(run(&one, "begin"));
+    let end = format!("/api/v1/transactions/{}/rollback", begun["transaction_id"]);
+    api.post(&end, json!(null)).expect(200);
+    run(&three, "begin").expect(200);
+    refused(run(&one, "begin"));
+    api.delete(&format!("/api/v1/sessions/{two}")).expect(200);
+    run(&one, "begin").expect(200);
+    let labels = "limit=\"api.max_open_transactions_per_role\",what=\"transaction\"";
+    server.expect_metric(&format!("rustydb_api_open_refused_total{{{labels}}}"), 8.0);
+}
+
+#[test]
+fn all_transactions_are_listed_that_postgresql_shows() {
+    let server = Server::start();
+    let api = Api::of(&server, "rustydb", &server.password);
+    sql(&api, "create table listed (a int)");
+    let id = begin(&api, json!({ "name": "ours" }));
+    within(&api, &id, "insert into listed values (1)").expect(200);
+    let mut through = piped(&mut server.psql_command());
+    let mut beside = piped(&mut server.direct_psql_command());
+    for other in [&mut through, &mut beside] {
+        let lock = b"begin; lock table listed in access share mode;\n";
+        other.stdin.as_mut().unwrap().write_all(lock).unwrap();
+    }
+    let listed = || {
+        let list = api.get("/api/v1/transactions").expect(200)["items"].clone();
+        let open = list.as_array().unwrap().iter().filter(|one| one["state"] == "open");
+        open.cloned().collect::<Vec<Value>>()
+    };
+    eventually("all are listed", SOON, || listed().len() == 3);
+    let all = listed();
+    let ours = all.iter().find(|one| one["transaction_id"] == id).unwrap();
+    let held = |one: &Value| one["locks_held"].as_u64();
+    assert!(ours["backend_xid"].as_u64() > Some(0) && held(ours) > Some(1), "{ours}");
+    let one = api.get(&format!("/api/v1/transactions/{id}")).expect(200);
+    assert_eq!((&one["backend_xid"], held(&one)), (&ours["backend_xid"], held(ours)));
+    let others: Vec<_> = all.iter().filter(|one| one["transaction_id"] == Value::Null).collect();
+    for other in &others {
+        assert_eq!((&other["user"], &other["database"]), (&"rustydb".into(), &"rustydb".into()));
+        assert_eq!((&other["backend_xid"], &other["savepoints"]), (&Value::Null, &json!([])));
+        assert!(held(other) > Some(0), "{other}");
+    }
+    let sessions = others.iter().filter(|one| one["session_id"].is_u64()).count();
+    assert_eq!((others.len(), sessions), (2, 1), "one of them is connected to RustyDB");
+    let locks = api.get("/api/v1/transactions/locks?relation=listed").expect(200);
+    let of = |transaction: &Value| {
+        let locks = locks["items"].as_array().unwrap();
+        let pid = &transaction["backend_pid"];
+        locks.iter().find(|lock| lock["pid"] == *pid).unwrap()["transaction_id"].clone()
+    };
+    assert_eq!((of(ours), of(others[0]), of(others[1])), (id, Value::Null, Value::Null));
+
+    // PostgreSQL hides them from other roles, and so does the list.
+    sql(&api, "create role looker login password 'looker-pass'");
+    let list = Api::of(&server, "looker", "looker-pass").get("/api/v1/transactions").expect(200);
+    assert_eq!(list["items"], json!([]));
+    for other in [&mut through, &mut beside] {
+        drop(other.stdin.take());
+        other.wait().unwrap();
+    }
+}
+
+#[test]
+fn transactions_are_listed_when_they_have_taken_every_connection() {
+    let server = Server::builder().arg("--set=pool.max_size=1").start();
+    let api = Api::of(&server, "rustydb", &server.password);
+    let id = begin(&api, json!({}));
+    let list = api.get("/api/v1/transactions").expect(200);
+    assert_eq!(list["items"][0]["transaction_id"], id);
+    assert_eq!(list["items"][0]["locks_held"], Value::Null);
+    assert_eq!(list["total"], 1);
+}
+
 /// The status of a request that begins a transaction.
 fn begin_at(url: &str, authorization: &str) -> u16 {
     let config = ureq::Agent::config_builder().http_status_as_error(false);
@@ -219,7 +331,6 @@ fn a_transaction_is_not_ignored() {
             ("POST", "/api/v1/tables", r#"{"name":"t","columns":[{"name":"a","type":"int"}]}"#),
             ("GET", "/api/v1/tables/not_ignored", ""),
             ("POST", "/api/v1/sql/indexes", r#"{"table":"not_ignored","columns":["a"]}"#),
-            ("POST", "/api/v1/query/explain", r#"{"sql":"select 1"}"#),
             ("GET", "/api/v1/transactions", ""),
         ] {
             let headers = [header, ("content-type", "application/json")];
@@ -320,6 +431,19 @@ fn plans() {
     ask(json!({ "sql": "select" , "params": [1] })).refused(400, "VALIDATION_ERROR");
     let failed = ask(json!({ "sql": "select 1 frm planned" }));
     assert_eq!(failed.json["error"]["position"], 14, "{}", failed.text);
+
+    // Within a transaction, which goes on as it was.
+    let id = begin(&api, json!({}));
+    within(&api, &id, "create temp table planned_here (a int)").expect(200);
+    let insert = "insert into planned_here values (1)";
+    let ask = |sql: &str| ask(json!({ "sql": sql, "analyze": true, "transaction_id": id }));
+    assert!(ask(insert).expect(200)["plan"].is_array());
+    ask("select * from nowhere").refused(404, "NOT_FOUND");
+    let rows = within(&api, &id, "select a from planned_here").expect(200)["rows"].clone();
+    assert_eq!(rows, json!([]));
+    within(&api, &id, "rollback to savepoint rustydb_explain").refused(404, "NOT_FOUND");
+    ask("select 1").refused(409, "TRANSACTION_FAILED");
+    api.post(&format!("/api/v1/transactions/{id}/rollback"), json!(null)).expect(200);
 }
 
 #[test]

@@ -168,12 +168,18 @@ impl Authenticator {
     /// A new verifier for a password: the password itself goes no further than here.
     ///
     /// # Errors
-    /// It is none that PostgreSQL takes.
+    /// It is none that PostgreSQL takes, or too short.
     pub async fn verifier(&self, password: Secret) -> Result<String> {
         let text = password.reveal();
         if text.is_empty() || text.len() > LONGEST_PASSWORD || text.contains('\0') {
             let text = format!("a password has 1 to {LONGEST_PASSWORD} bytes, and no U+0000");
             return Err(Error::new(ErrorKind::ValidationError, text));
+        }
+        let shortest = self.config.now().password.min_length;
+        if text.chars().count() < shortest as usize {
+            let text = format!("a password has at least {shortest} characters");
+            return Err(Error::new(ErrorKind::ValidationError, text)
+                .with_hint("security.password.min_length bounds it"));
         }
         // Thousands of hash rounds: not on a thread that serves other clients.
         let made = tokio::task::spawn_blocking(move || Verifier::of_password(&password).to_text());

@@ -32,6 +32,7 @@ pub struct Listed {
     pub since: SystemTime,
     pid: AtomicU32,
     stale: AtomicBool,
+    borrows: AtomicU64,
     reached: Mutex<Option<Reached>>,
 }
 
@@ -50,6 +51,17 @@ impl Listed {
     /// PostgreSQL's process; 0 = not logged in yet.
     pub fn pid(&self) -> u32 {
         self.pid.load(Ordering::Relaxed)
+    }
+
+    /// How often it was lent to a session.
+    pub fn borrows(&self) -> u64 {
+        self.borrows.load(Ordering::Relaxed)
+    }
+
+    /// It is lent once more. Only whoever has the connection does that, so nothing is added that
+    /// others could miss.
+    pub fn lent(&self) {
+        self.borrows.store(self.borrows() + 1, Ordering::Relaxed);
     }
 
     /// Where it leads; `None` = not logged in yet.
@@ -78,6 +90,7 @@ impl Roster {
             since: SystemTime::now(),
             pid: AtomicU32::new(0),
             stale: AtomicBool::new(false),
+            borrows: AtomicU64::new(0),
             reached: Mutex::default(),
         });
         self.by_id.lock().insert(listed.id, listed.clone());
@@ -132,6 +145,9 @@ mod tests {
         let server = BackendAddr::Tcp("db".into(), 5432);
         b.logged_in(7, Reached { server: server.clone(), address: None, ends: Ends::default() });
         assert!(a.reached().is_none() && b.reached().is_some_and(|r| r.server == server));
+        b.lent();
+        b.lent();
+        assert_eq!((a.borrows(), b.borrows()), (0, 2));
         let pids: Vec<u32> = roster.all().iter().map(|listed| listed.pid()).collect();
         assert_eq!(pids, [0, 7]);
         drop(a);

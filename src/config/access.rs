@@ -306,6 +306,8 @@ impl Config {
         check(tokens.session_ttl_secs.0 > 0, "security.tokens.session_ttl_secs", one);
         let keys = self.api_keys.max_per_user;
         check((1..=1000).contains(&keys), "security.api_keys.max_per_user", "must be 1 to 1000");
+        let shortest = self.password.min_length;
+        check((1..=128).contains(&shortest), "security.password.min_length", "must be 1 to 128");
         let lockout = &self.lockout;
         check(
             (1..=100).contains(&lockout.max_failures),

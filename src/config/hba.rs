@@ -6,8 +6,8 @@ use std::fmt;
 use ipnet::IpNet;
 use toml::Value as Toml;
 
-use super::Value;
 use super::value::choice;
+use super::{Config, Value};
 
 /// Rules and map entries in a configuration; more would be a mistake.
 const MOST_LINES: usize = 1000;
@@ -466,6 +466,33 @@ impl Value for Vec<IpNet> {
 
     fn write(&self) -> Toml {
         write_lines(self.iter().map(IpNet::to_string))
+    }
+}
+
+impl Config {
+    pub(super) fn check_certificates(&self, check: &mut impl FnMut(bool, &'static str, &str)) {
+        check(
+            !self.security.require_client_cert || self.security.ca_cert_path.is_some(),
+            "security.ca_cert_path",
+            "is missing; require_client_cert needs the authorities of the clients",
+        );
+        check(
+            self.security.ca_cert_path.is_some()
+                || !self.security.hba.iter().any(HbaRule::needs_certificate),
+            "security.ca_cert_path",
+            "is missing; a rule of security.hba needs the authorities of the clients",
+        );
+        check(
+            self.security.crl_path.is_none() || self.security.ca_cert_path.is_some(),
+            "security.ca_cert_path",
+            "is missing; crl_path needs the authorities of the clients",
+        );
+        check(
+            self.security.sni_certificates.len() <= 100,
+            "security.sni_certificates",
+            "must have at most 100 entries",
+        );
+        check(self.security.tls_check_secs.0 > 0, "security.tls_check_secs", "must be at least 1");
     }
 }
 

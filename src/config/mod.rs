@@ -289,7 +289,7 @@ config! {
         authenticator_role: Option<String> = None => live;
         /// Role of requests for rows and functions that come without credentials.
         anonymous_role: Option<String> = None => live;
-        /// Transactions over several HTTP requests that may be open at once.
+        /// Transactions over several HTTP requests, and sessions that hold a connection, at once.
         max_open_transactions: usize = 1000 => live;
         /// Those of one role, which wait for a connection or have one of the pool's each.
         max_open_transactions_per_role: usize = 20 => live;
@@ -560,6 +560,12 @@ config! {
         duration_secs: Secs = Secs(900) => live;
     }
 
+    /// Passwords that administrators give to users.
+    password: Password at "security.password" {
+        /// Characters that one has at least.
+        min_length: u32 = 12 => live;
+    }
+
     /// What a role may do over HTTP, beside what PostgreSQL lets it do.
     rbac: Rbac at "security.rbac" {
         /// The role of RustyDB that every log-in has: admin, operator, user, analyst, readonly,
@@ -669,6 +675,7 @@ impl Config {
         self.check_drcp(&mut check);
         self.check_native(&mut check);
         self.check_access(&mut check);
+        self.check_certificates(&mut check);
         self.check_http(&mut check);
         check(
             self.backend.health_interval_secs.0 > 0,
@@ -690,28 +697,6 @@ impl Config {
             "network.proxy_networks",
             "is empty; proxy_protocol needs the networks of the proxies",
         );
-        check(
-            !self.security.require_client_cert || self.security.ca_cert_path.is_some(),
-            "security.ca_cert_path",
-            "is missing; require_client_cert needs the authorities of the clients",
-        );
-        check(
-            self.security.ca_cert_path.is_some()
-                || !self.security.hba.iter().any(HbaRule::needs_certificate),
-            "security.ca_cert_path",
-            "is missing; a rule of security.hba needs the authorities of the clients",
-        );
-        check(
-            self.security.crl_path.is_none() || self.security.ca_cert_path.is_some(),
-            "security.ca_cert_path",
-            "is missing; crl_path needs the authorities of the clients",
-        );
-        check(
-            self.security.sni_certificates.len() <= 100,
-            "security.sni_certificates",
-            "must have at most 100 entries",
-        );
-        check(self.security.tls_check_secs.0 > 0, "security.tls_check_secs", "must be at least 1");
         check(self.server.worker_threads <= 256, "server.worker_threads", "must be at most 256");
         check(!self.network.listen_addr.is_empty(), "network.listen_addr", "must not be empty");
         check(!self.api.listen_addr.is_empty(), "api.listen_addr", "must not be empty");

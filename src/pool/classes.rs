@@ -33,6 +33,9 @@ const LONGEST_CLASS: usize = 128;
 /// Longest tag, in bytes.
 const LONGEST_TAG: usize = 1024;
 
+/// What both consist of, for people.
+const PLAIN: &str = "all printable ASCII and no backslash";
+
 /// What state of others a client takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purity {
@@ -62,11 +65,11 @@ impl Purity {
 /// Reads the name of a class; `None` = [`SHARED`].
 ///
 /// # Errors
-/// 22023 when it is longer than 128 bytes, or not printable ASCII.
+/// 22023 when it is longer than 128 bytes, or not printable ASCII without a backslash.
 pub fn class(text: &str) -> Result<Option<Arc<str>>> {
     let name = text.trim();
     if name.len() > LONGEST_CLASS || !is_plain(name) {
-        let hint = format!("a class has at most {LONGEST_CLASS} bytes, all printable ASCII");
+        let hint = format!("a class has at most {LONGEST_CLASS} bytes, {PLAIN}");
         return Err(
             invalid(CLASS, &text.chars().take(LONGEST_CLASS).collect::<String>()).with_hint(hint)
         );
@@ -75,8 +78,9 @@ pub fn class(text: &str) -> Result<Option<Arc<str>>> {
     Ok((!is_shared).then(|| name.into()))
 }
 
+/// A backslash could mean something else where the text becomes part of a command.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|b| (b' '..=b'~').contains(&b))
+    text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'\\')
 }
 
 fn invalid(setting: &str, value: &str) -> Error {
@@ -93,10 +97,10 @@ impl Tag {
     ///
     /// # Errors
     /// 22023 when a part is no pair, or the whole is longer than 1,024 bytes or not printable
-    /// ASCII.
+    /// ASCII without a backslash.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > LONGEST_TAG || !is_plain(text) {
-            let hint = format!("a tag has at most {LONGEST_TAG} bytes, all printable ASCII");
+            let hint = format!("a tag has at most {LONGEST_TAG} bytes, {PLAIN}");
             return Err(invalid(TAG, &text.chars().take(80).collect::<String>()).with_hint(hint));
         }
         let mut pairs: Vec<(Box<str>, Box<str>)> = Vec::new();
@@ -187,7 +191,7 @@ mod tests {
         ] {
             assert_eq!(tag(text).to_string(), normal, "{text}");
         }
-        for wrong in ["a", "=1", "a=1,b", "a=\u{e4}", "a=\n1", &"a=1,".repeat(300)] {
+        for wrong in ["a", "=1", "a=1,b", "a=\u{e4}", "a=\n1", "a=\\", &"a=1,".repeat(300)] {
             let error = Tag::parse(wrong).unwrap_err();
             assert_eq!(error.sqlstate().as_str(), "22023", "{wrong}");
         }
@@ -211,6 +215,7 @@ mod tests {
         assert_eq!((class("").unwrap(), class(" shared ").unwrap()), (None, None));
         assert_eq!(class(" Web App").unwrap().as_deref(), Some("Web App"));
         assert!(class(&"x".repeat(129)).is_err() && class("a\0").is_err());
+        assert!(class("a\\b").is_err());
         assert_eq!(Purity::parse(" SELF ").unwrap(), Purity::Own);
         assert_eq!(Purity::parse("own").unwrap_err().sqlstate().as_str(), "22023");
     }

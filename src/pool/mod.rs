@@ -193,6 +193,9 @@ impl Pool {
         worker: ThreadId,
     ) -> Lease {
         self.0.metrics().acquired.inc();
+        if let Some(ticket) = &conn.ticket {
+            ticket.lent();
+        }
         slot.set(Some(conn.cancel.clone()));
         Lease {
             conn: Some(conn),

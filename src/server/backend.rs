@@ -146,7 +146,7 @@ impl Backend {
             }
             Self::External(hosts) => (check_external(servers, &hosts, &demand).await?, None),
         };
-        shared.health.report("database", Check::Ok);
+        shared.health.report("database", Check::Ok, "PostgreSQL answers");
         name.iter().for_each(|name| shared.metrics.backends.answers(name, true));
         Ok(started)
     }

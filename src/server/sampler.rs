@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 
@@ -104,13 +104,20 @@ async fn sample_health(shared: Arc<Shared>, name: Option<String>, data_dir: Path
     loop {
         let next = shared.live.now().backend.health_interval_secs.duration();
         let next = tokio::time::Instant::now() + next;
+        let asked = Instant::now();
         let (database, replication) = ask_backend(&shared).await;
-        shared.health.report("database", database);
-        shared.health.report("replication", replication);
+        let detail = match database {
+            Check::Ok => format!("PostgreSQL answered in {} ms", asked.elapsed().as_millis()),
+            _ => "PostgreSQL does not answer".to_owned(),
+        };
+        shared.health.report("database", database, detail);
+        let (replication, detail) = replication;
+        shared.health.report("replication", replication, detail);
         if let Some(name) = &name {
             shared.metrics.backends.answers(name, database == Check::Ok);
         }
-        shared.health.report("storage", storage(&data_dir));
+        let (state, detail) = storage(&data_dir);
+        shared.health.report("storage", state, detail);
         let (_, waiting) = shared.pool.load();
         waiting_samples = if waiting > 0 { waiting_samples + 1 } else { 0 };
         let pool = match waiting_samples {
@@ -118,7 +125,8 @@ async fn sample_health(shared: Arc<Shared>, name: Option<String>, data_dir: Path
             n if n < EXHAUSTED_SAMPLES => Check::Degraded,
             _ => Check::Failed,
         };
-        shared.health.report("pool", pool);
+        let detail = format!("{waiting} clients wait for a connection");
+        shared.health.report("pool", pool, detail);
         if database == Check::Ok {
             shared.roles.refresh().await;
         }
@@ -126,7 +134,9 @@ async fn sample_health(shared: Arc<Shared>, name: Option<String>, data_dir: Path
     }
 }
 
-async fn ask_backend(shared: &Shared) -> (Check, Check) {
+/// The state of the database, and that of replication with words about it.
+async fn ask_backend(shared: &Shared) -> (Check, (Check, String)) {
+    let unknown = || (Check::Disabled, String::new());
     let slot = Arc::new(CancelSlot::default());
     let asked = async {
         let mut lease = shared.system_pool.acquire(&shared.system, &slot).await?;
@@ -146,14 +156,16 @@ async fn ask_backend(shared: &Shared) -> (Check, Check) {
         }
     };
     match asked.await {
-        Ok(Ok(None)) => (Check::Ok, Check::Disabled),
-        Ok(Ok(Some(lag))) if lag > SLOT_LAG => (Check::Ok, Check::Degraded),
-        Ok(Ok(Some(_))) => (Check::Ok, Check::Ok),
+        Ok(Ok(None)) => (Check::Ok, (Check::Disabled, "there is no replication slot".into())),
+        Ok(Ok(Some(lag))) => {
+            let state = if lag > SLOT_LAG { Check::Degraded } else { Check::Ok };
+            (Check::Ok, (state, format!("replication slots keep back {lag} bytes of WAL")))
+        }
         Ok(Err(error)) => {
             tracing::warn!(%error, "PostgreSQL does not answer the health check");
-            (Check::Failed, Check::Disabled)
+            (Check::Failed, unknown())
         }
-        Err(_) => (Check::Failed, Check::Disabled),
+        Err(_) => (Check::Failed, unknown()),
     }
 }
 
@@ -171,16 +183,20 @@ fn no_answer() -> Error {
     Error::new(ErrorKind::ServiceUnavailable, "it cannot be reached")
 }
 
-fn storage(data_dir: &Path) -> Check {
+fn storage(data_dir: &Path) -> (Check, String) {
     let cluster = data_dir.join("pg");
     if cluster.exists() && std::fs::File::open(cluster.join("global/pg_control")).is_err() {
-        return Check::Failed;
+        return (Check::Failed, "the data directory cannot be read".into());
     }
-    let Ok(stat) = statvfs(data_dir) else { return Check::Failed };
+    let Ok(stat) = statvfs(data_dir) else {
+        return (Check::Failed, "the data directory is not there".into());
+    };
     let (free, all) = (stat.blocks_available(), stat.blocks());
-    match free * 100 / all.max(1) {
+    let percent = free * 100 / all.max(1);
+    let state = match percent {
         percent if percent < LOW_SPACE.1 => Check::Failed,
         percent if percent < LOW_SPACE.0 => Check::Degraded,
         _ => Check::Ok,
-    }
+    };
+    (state, format!("{percent} % of the space are free"))
 }

@@ -13,6 +13,7 @@ impl Session {
     /// # Errors
     /// PostgreSQL's, or there is no connection.
     pub async fn copy_in(&mut self, sql: &str, settings: &[(&str, &str)]) -> Result<()> {
+        self.ask.as_ref().map_or(Ok(()), |ask| ask())?;
         let admitted = self.executor.admit(self.entry.protocol, sql.as_bytes(), &self.entry.tally);
         self.work = Some(admitted);
         self.attach_typed().await?;

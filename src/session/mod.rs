@@ -30,7 +30,7 @@ pub use limits::TimeLimits;
 pub use pooled::{CLASS, PURITY, TAG, TAG_FOUND, TAG_MATCH, check_pooling};
 pub use registry::{CancelElsewhere, Entry, Sessions, Stop};
 pub use statistics::SessionView;
-pub use typed::Known;
+pub use typed::{Ask, Known};
 
 use crate::auth::Identity;
 use crate::backend::{Credentials, Told};
@@ -116,6 +116,8 @@ pub struct Session {
     mux: Mux,
     unpin_after: Duration,
     pooled: Option<Box<pooled::Holding>>,
+    /// Asked before a program's statement makes the session hold its connection.
+    ask: Option<Ask>,
     executor: Executor,
     entry: Arc<Entry>,
     sessions: Arc<Sessions>,
@@ -202,6 +204,7 @@ impl Session {
             mux,
             unpin_after: Duration::from_millis(config.pool.unpin_after_ms.into()),
             pooled: None,
+            ask: None,
             executor: executor.clone(),
             entry,
             sessions: sessions.clone(),

@@ -41,6 +41,9 @@ pub struct Known {
     used: AtomicU64,
 }
 
+/// Whether a session may hold a connection from now on, and if not why.
+pub type Ask = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+
 impl Known {
     fn is_current(&self, names: &DatabaseNames) -> bool {
         self.definitions == names.definitions()
@@ -166,6 +169,28 @@ impl Session {
         ended
     }
 
+    /// From now on somebody is asked before a statement makes the session hold its connection from
+    /// one statement to the next: it begins a transaction, or leaves something behind.
+    pub fn ask_before_holding(&mut self, ask: Ask) {
+        self.ask = Some(ask);
+    }
+
+    /// Whether it has a connection that nobody else can use.
+    pub fn holds_connection(&self) -> bool {
+        self.lease.is_some()
+    }
+
+    /// Asks whether what was prepared may run.
+    fn check_holding(&mut self, known: &Known) -> Result<()> {
+        let Some(ask) = &self.ask else { return Ok(()) };
+        let class = &known.statement.class;
+        let begins = class.effects.has(Effects::BEGIN);
+        match begins || leaves_something(class, self.mux.database()) {
+            true => ask(),
+            false => Ok(()),
+        }
+    }
+
     /// Makes ready to run a statement; `types` are those of its parameters where PostgreSQL is not
     /// to find them itself (0 = it is).
     pub async fn prepare(
@@ -191,6 +216,7 @@ impl Session {
             // Another connection may give other columns: somebody else may have altered the table.
             let statements = &mut held(&mut self.lease)?.conn().state.statements;
             if statements.has_current(&known.statement) {
+                self.check_holding(&known)?;
                 self.running = Some(known.clone());
                 return Ok(known);
             }
@@ -228,6 +254,7 @@ impl Session {
         if context == typed::CONTEXT {
             self.known.keep(&known);
         }
+        self.check_holding(&known)?;
         self.running = Some(known.clone());
         Ok(known)
     }

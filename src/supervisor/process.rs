@@ -89,7 +89,7 @@ impl Supervisor {
                     tracing::error!(%status, "PostgreSQL died");
                 }
             }
-            self.health.report("database", Check::Failed);
+            self.health.report("database", Check::Failed, "PostgreSQL does not run");
             self.metrics.backends.answers(EMBEDDED, false);
             let now = Instant::now();
             restarts.retain(|at| now.duration_since(*at) < RESTART_WINDOW);
@@ -137,7 +137,7 @@ impl Supervisor {
         wait_ready(&self.plan, &mut self.child, &self.log).await?;
         self.metrics.backends.restarts.inc();
         self.metrics.backends.answers(EMBEDDED, true);
-        self.health.report("database", Check::Ok);
+        self.health.report("database", Check::Ok, "PostgreSQL runs");
         tracing::info!("PostgreSQL is back");
         Ok(())
     }

@@ -45,7 +45,10 @@ pub enum Phase {
 }
 
 /// Parts that are checked, in the order of the body.
-pub const PARTS: [&str; 4] = ["database", "storage", "replication", "pool"];
+pub const PARTS: [&str; 5] = ["database", "storage", "replication", "cluster", "pool"];
+
+/// A part with its state, and more about it for people.
+type Part = (Check, String);
 
 /// Seconds after which a silent event loop counts as stuck.
 const WATCHDOG_SECS: u64 = 5;
@@ -55,7 +58,7 @@ const WATCHDOG_SECS: u64 = 5;
 pub struct Health {
     started: Instant,
     phase: AtomicU8,
-    checks: Mutex<[Check; PARTS.len()]>,
+    parts: Mutex<[Part; PARTS.len()]>,
     /// Seconds since start at which each event loop last turned.
     ticks: Vec<AtomicU64>,
 }
@@ -66,7 +69,12 @@ impl Health {
         Self {
             started: Instant::now(),
             phase: AtomicU8::new(Phase::Starting as u8),
-            checks: Mutex::new([Check::Failed, Check::Ok, Check::Disabled, Check::Ok]),
+            parts: Mutex::new(PARTS.map(|name| match name {
+                "database" => (Check::Failed, "not asked yet".into()),
+                "replication" => (Check::Disabled, String::new()),
+                "cluster" => (Check::Disabled, "this server is alone".into()),
+                _ => (Check::Ok, String::new()),
+            })),
             ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -85,27 +93,35 @@ impl Health {
         }
     }
 
-    /// Reports one part; the name must be one of [`PARTS`].
-    pub fn report(&self, part: &str, check: Check) {
+    /// Reports one part; the name must be one of [`PARTS`]. The words are for everybody: they name
+    /// nothing internal.
+    pub fn report(&self, part: &str, check: Check, detail: impl Into<String>) {
         if let Some(at) = PARTS.iter().position(|name| *name == part) {
-            self.checks.lock()[at] = check;
+            self.parts.lock()[at] = (check, detail.into());
         }
     }
 
     /// One part; unknown names are disabled.
     pub fn check(&self, part: &str) -> Check {
         let at = PARTS.iter().position(|name| *name == part);
-        at.map_or(Check::Disabled, |at| self.checks.lock()[at])
+        at.map_or(Check::Disabled, |at| self.parts.lock()[at].0)
     }
 
     /// Every part with its state.
     pub fn checks(&self) -> Vec<(&'static str, Check)> {
-        PARTS.into_iter().zip(*self.checks.lock()).collect()
+        let parts = self.parts.lock();
+        PARTS.into_iter().zip(parts.iter().map(|(check, _)| *check)).collect()
+    }
+
+    /// What is known of each part beside its state.
+    pub fn details(&self) -> Vec<(&'static str, String)> {
+        let parts = self.parts.lock();
+        PARTS.into_iter().zip(parts.iter().map(|(_, detail)| detail.clone())).collect()
     }
 
     /// The worst state of all parts.
     pub fn worst(&self) -> Check {
-        self.checks.lock().iter().copied().max().unwrap_or(Check::Ok)
+        self.parts.lock().iter().map(|(check, _)| *check).max().unwrap_or(Check::Ok)
     }
 
     /// An event loop turned; called once a second by each.
@@ -140,13 +156,14 @@ mod tests {
     #[test]
     fn ready_needs_the_phase_and_every_check() {
         let health = Health::new(0);
-        health.report("database", Check::Ok);
+        health.report("database", Check::Ok, "answers");
         assert!(!health.is_ready());
         health.enter(Phase::Ready);
         assert!(health.is_ready());
-        health.report("storage", Check::Degraded);
+        health.report("storage", Check::Degraded, "5 % are free");
         assert!(health.is_ready());
-        health.report("storage", Check::Failed);
+        assert_eq!(health.details()[1], ("storage", "5 % are free".to_owned()));
+        health.report("storage", Check::Failed, "1 % is free");
         assert!(!health.is_ready());
         assert_eq!(health.worst(), Check::Failed);
     }

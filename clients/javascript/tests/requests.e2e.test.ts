@@ -46,6 +46,9 @@ describe("with a server", { skip }, () => {
         rowMode: "array",
       });
       assert.deepEqual(deleted.rows.sort(), [[1], [2]]);
+      const twice = "select 1 as id, 2 as id";
+      assert.deepEqual((await client.query(twice)).rows, [{ id: 2 }]);
+      assert.deepEqual((await client.query(twice, [], { rowMode: "array" })).rows, [[1, 2]]);
     });
 
     it("several statements in one text", async () => {

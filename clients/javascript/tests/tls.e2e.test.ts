@@ -50,6 +50,14 @@ describe("TLS", { skip }, () => {
     }
   });
 
+  it("a self-signed certificate is its own authority", async (t) => {
+    const own = process.env["RUSTYDB_SELF_SIGNED_URL"];
+    const cert = process.env["RUSTYDB_SELF_SIGNED_CERT"];
+    if (own === undefined || cert === undefined) return t.skip("RUSTYDB_SELF_SIGNED_… are not set");
+    assert.ok(await isEncrypted({ url: own, tls: "verify-full", tlsCa: cert }));
+    await assert.rejects(isEncrypted({ url: own, tls: "verify-full" }), { sqlstate: "08001" });
+  });
+
   it("a wrong password is refused", async () => {
     if (parseUrl(url!).password === undefined) return;
     await assert.rejects(isEncrypted({ tls: "require", password: "wrong" }), {

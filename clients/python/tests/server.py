@@ -12,6 +12,8 @@ import rustydb
 URL = os.environ.get("RUSTYDB_URL", "")
 TLS_URL = os.environ.get("RUSTYDB_TLS_URL", "")
 TLS_CA = os.environ.get("RUSTYDB_TLS_CA", "")
+SELF_SIGNED_URL = os.environ.get("RUSTYDB_SELF_SIGNED_URL", "")
+SELF_SIGNED_CERT = os.environ.get("RUSTYDB_SELF_SIGNED_CERT", "")
 
 # Other tests may use the same database.
 PREFIX = f"py_{os.getpid()}"

@@ -11,7 +11,16 @@ from typing import Any
 import rustydb
 from rustydb._wire import compression
 
-from .server import PREFIX, TLS_CA, TLS_URL, URL, ServerTest, with_options
+from .server import (
+    PREFIX,
+    SELF_SIGNED_CERT,
+    SELF_SIGNED_URL,
+    TLS_CA,
+    TLS_URL,
+    URL,
+    ServerTest,
+    with_options,
+)
 
 
 class QueryTest(ServerTest):
@@ -22,6 +31,8 @@ class QueryTest(ServerTest):
         self.assertEqual([column.type_name for column in result.columns], ["int4", "text"])
         self.assertEqual((result.row_count, result.command), (2, "SELECT 2"))
         self.assertEqual(result[1]["name"], "y")
+        twice = self.client.query("SELECT 1 AS id, 2 AS id").one()
+        self.assertEqual((dict(twice), list(twice), twice["id"]), ({"id": 1}, [1, 2], 1))
         self.assertEqual(self.client.query("SELECT 1 WHERE false").rows, [])
         self.assertIn("server_version", self.client.parameters)
 
@@ -626,6 +637,15 @@ class TlsTest(unittest.TestCase):
                     with client.session() as session:
                         link: Any = session._core._link
                         self.assertTrue(link.transport.encrypted)
+
+    @unittest.skipUnless(SELF_SIGNED_URL and SELF_SIGNED_CERT, "RUSTYDB_SELF_SIGNED_… are not set")
+    def test_a_self_signed_certificate_is_its_own_authority(self) -> None:
+        with self.assertRaises(rustydb.ConnectionFailed):
+            rustydb.connect(SELF_SIGNED_URL, tls="verify-full")
+        with rustydb.connect(
+            SELF_SIGNED_URL, tls="verify-full", tls_ca=SELF_SIGNED_CERT
+        ) as client:
+            self.assertEqual(client.query("SELECT 1").scalar(), 1)
 
     def test_an_authority_that_is_not_trusted(self) -> None:
         with self.assertRaises(rustydb.ConnectionFailed):

@@ -593,3 +593,14 @@ async fn tls_is_verified_as_asked() {
     // The operating system does not know this authority.
     assert_eq!(connect(VerifyFull, None).await.unwrap_err().sqlstate(), "08001");
 }
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_its_own_authority() {
+    let variables = ["RUSTYDB_SELF_SIGNED_URL", "RUSTYDB_SELF_SIGNED_CERT"].map(std::env::var);
+    let [Ok(url), Ok(certificate)] = variables else { return };
+    let mut config: Config = url.parse().unwrap();
+    config.tls = rustydb_client::TlsMode::VerifyFull;
+    assert_eq!(Connection::connect(config.clone()).await.unwrap_err().sqlstate(), "08001");
+    config.tls_ca = Some(certificate.into());
+    Connection::connect(config).await.unwrap();
+}

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::HttpDoor;
 use super::extract::Caller;
+use super::places::Claim;
 use super::shelf::{Borrowed, Kept, Limits, Purpose, Shelf};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -35,6 +36,8 @@ pub struct Client {
     pub database: String,
     /// Name for people.
     pub name: Option<String>,
+    /// What it holds counts as an open transaction does.
+    pub claim: Arc<Claim>,
     /// What requests have put there.
     pub state: Mutex<ClientState>,
 }
@@ -155,6 +158,7 @@ impl ClientState {
 
 impl Purpose for Client {
     const WHAT: &'static str = "session";
+    const COUNTED: &'static str = "sessions";
     const BOUND: &'static str = "api.max_open_sessions";
     const BOUND_OF_ROLE: &'static str = "api.max_open_sessions_per_role";
     const FATE: &'static str = "it has ended, was not used for too long, or is somebody else's";
@@ -177,6 +181,17 @@ impl Purpose for Client {
 
     fn stays(session: &mut Session) -> bool {
         session.is_sound()
+    }
+
+    fn rests(&self, session: &Session) {
+        if !session.holds_connection() {
+            self.claim.leave();
+        }
+    }
+
+    fn leave(&self, session: Option<Session>) {
+        drop(session);
+        self.claim.leave();
     }
 }
 
@@ -214,11 +229,18 @@ impl KeptSessions {
         door: &Arc<HttpDoor>,
         caller: &Caller,
         name: Option<String>,
-        session: Session,
+        mut session: Session,
     ) -> Result<Arc<Kept<Client>>> {
+        let owner = &caller.identity.role;
+        let room = self.shelf.room(door, owner)?;
+        let claim = Claim::new(door, owner);
+        if session.holds_connection() {
+            claim.take()?;
+        }
+        let asked = claim.clone();
+        session.ask_before_holding(Arc::new(move || asked.take()));
         let database = session.entry().database.to_string();
-        let client = Client { database, name, state: Mutex::default() };
-        self.shelf.room(door, &caller.identity)?.keep(door, client, session)
+        room.keep(door, Client { database, name, claim, state: Mutex::default() }, session)
     }
 
     /// Borrows a caller's session for one request.

@@ -65,6 +65,7 @@ pub type Open = Kept<Transaction>;
 
 impl Purpose for Transaction {
     const WHAT: &'static str = "transaction";
+    const COUNTED: &'static str = "transactions, and sessions that hold a connection,";
     const BOUND: &'static str = "api.max_open_transactions";
     const BOUND_OF_ROLE: &'static str = "api.max_open_transactions_per_role";
     const FATE: &'static str = "it is over, or was rolled back because it was not used";

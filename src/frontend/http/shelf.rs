@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use time::OffsetDateTime;
 
 use super::HttpDoor;
-use crate::auth::Identity;
+use super::places::{Place, Places};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{Entry, Session, Stop};
@@ -24,6 +24,8 @@ const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 pub trait Purpose: Send + Sync + 'static {
     /// What it is called.
     const WHAT: &'static str;
+    /// What counts, in the plural.
+    const COUNTED: &'static str;
     /// The key that bounds their number, and the one for those of a role.
     const BOUND: &'static str;
     /// See [`Purpose::BOUND`].
@@ -39,10 +41,12 @@ pub trait Purpose: Send + Sync + 'static {
     fn longest(&self) -> Option<Duration>;
     /// Whether it stays after a request.
     fn stays(session: &mut Session) -> bool;
-    /// What becomes of the session when it does not; `None` = a request has lost it.
-    fn leave(&self, session: Option<Session>) {
-        drop(session);
+    /// It stays, and nobody uses it now.
+    fn rests(&self, session: &Session) {
+        let _ = session;
     }
+    /// What becomes of the session when it does not stay; `None` = a request has lost it.
+    fn leave(&self, session: Option<Session>);
 }
 
 /// How many there may be, and for how long.
@@ -56,17 +60,15 @@ pub struct Limits {
 }
 
 /// All of one purpose.
-pub struct Shelf<P>(Mutex<All<P>>);
-
-struct All<P> {
-    kept: HashMap<u64, Arc<Kept<P>>>,
-    /// Owners of those that are being made.
-    coming: Vec<Role>,
+pub struct Shelf<P> {
+    kept: Mutex<HashMap<u64, Arc<Kept<P>>>>,
+    /// How many there are, those included that are being made.
+    places: Arc<Places>,
 }
 
 impl<P> Default for Shelf<P> {
     fn default() -> Self {
-        Self(Mutex::new(All { kept: HashMap::new(), coming: Vec::new() }))
+        Self { kept: Mutex::default(), places: Arc::default() }
     }
 }
 
@@ -90,6 +92,8 @@ pub struct Kept<P> {
 struct State {
     /// Absent while a request uses it.
     session: Option<Session>,
+    /// Absent when it is over, or counted elsewhere.
+    place: Option<Place>,
     used: Instant,
     requests: u64,
     /// Whether it is in a transaction in which a statement has failed.
@@ -123,32 +127,26 @@ fn gone<P: Purpose>(id: u64) -> Error {
 }
 
 impl<P: Purpose> Shelf<P> {
+    /// A place of an owner's, for what counts with what is kept here.
+    ///
+    /// # Errors
+    /// There are too many already.
+    pub fn place(&self, door: &HttpDoor, owner: &Role) -> Result<Place> {
+        self.places.take::<P>(door, owner)
+    }
+
     /// Room for one of an owner's, which counts while it is being made.
     ///
     /// # Errors
     /// There are too many already.
-    pub fn room(self: &Arc<Self>, door: &HttpDoor, owner: &Identity) -> Result<Room<P>> {
-        let limits = P::limits(&door.config.now());
-        let owner = owner.role.clone();
-        let mut all = self.0.lock();
-        let of_role = all.kept.values().filter(|kept| kept.owner == owner).count();
-        let of_role = of_role + all.coming.iter().filter(|other| **other == owner).count();
-        let full = |text: String, bound: &'static str| {
-            door.metrics.http.refused_to_keep(P::WHAT, bound);
-            let error = Error::new(ErrorKind::LimitReached, text);
-            error.with_named("limit", bound).with_hint(format!("{bound} bounds them"))
-        };
-        if all.kept.len() + all.coming.len() >= limits.most {
-            let text = format!("{} {}s are open already", limits.most, P::WHAT);
-            return Err(full(text, P::BOUND));
-        }
-        if of_role >= limits.most_of_role {
-            let text = format!("{of_role} {}s of this role are open already", P::WHAT);
-            return Err(full(text, P::BOUND_OF_ROLE));
-        }
-        all.coming.push(owner.clone());
-        drop(all);
-        Ok(Room { shelf: self.clone(), owner })
+    pub fn room(self: &Arc<Self>, door: &HttpDoor, owner: &Role) -> Result<Room<P>> {
+        let place = self.place(door, owner)?;
+        Ok(Room { place: Some(place), ..self.room_within(owner) })
+    }
+
+    /// Room for one that has a place already.
+    pub fn room_within(self: &Arc<Self>, owner: &Role) -> Room<P> {
+        Room { shelf: self.clone(), owner: owner.clone(), place: None }
     }
 
     /// Ends one that nobody uses, that has had its time, or that is to end.
@@ -163,14 +161,14 @@ impl<P: Purpose> Shelf<P> {
             let late = kept.about.longest().map(|longest| kept.begun + longest);
             let at = late.map_or(used + unused, |late| late.min(used + unused));
             if !self.has(kept.id) {
-                door.metrics.http.kept(P::WHAT, self.0.lock().kept.len());
+                door.metrics.http.kept(P::WHAT, self.kept.lock().len());
                 return;
             }
             if !busy && (ordered || Instant::now() >= at) {
                 let why = if ordered { "ended by an administrator" } else { "not used" };
                 tracing::info!(number = kept.id, role = %kept.owner, why, "a {} ended", P::WHAT);
                 self.remove(kept.id);
-                door.metrics.http.kept(P::WHAT, self.0.lock().kept.len());
+                door.metrics.http.kept(P::WHAT, self.kept.lock().len());
                 return;
             }
             let wait = at.saturating_duration_since(Instant::now());
@@ -179,15 +177,18 @@ impl<P: Purpose> Shelf<P> {
     }
 
     fn has(&self, id: u64) -> bool {
-        self.0.lock().kept.contains_key(&id)
+        self.kept.lock().contains_key(&id)
     }
 
     /// Ends one; a request that uses it finishes first.
     pub fn remove(&self, id: u64) {
-        let removed = self.0.lock().kept.remove(&id);
+        let removed = self.kept.lock().remove(&id);
         // Outside of the lock: the session's end does more than to free memory.
         if let Some(kept) = removed {
-            let session = kept.state.lock().session.take();
+            let (session, _place) = {
+                let mut state = kept.state.lock();
+                (state.session.take(), state.place.take())
+            };
             if session.is_some() {
                 kept.about.leave(session);
             }
@@ -201,13 +202,13 @@ impl<P: Purpose> Shelf<P> {
 
     /// One, whoever's it is.
     pub fn look(&self, id: u64) -> Option<Arc<Kept<P>>> {
-        self.0.lock().kept.get(&id).cloned()
+        self.kept.lock().get(&id).cloned()
     }
 
     /// Those that are visible, the oldest first.
     pub fn list(&self, is_visible: impl Fn(&Kept<P>) -> bool) -> Vec<Arc<Kept<P>>> {
-        let all = self.0.lock();
-        let mut list: Vec<_> = all.kept.values().filter(|kept| is_visible(kept)).cloned().collect();
+        let all = self.kept.lock();
+        let mut list: Vec<_> = all.values().filter(|kept| is_visible(kept)).cloned().collect();
         drop(all);
         list.sort_by_key(|kept| kept.begun);
         list
@@ -237,15 +238,7 @@ impl<P: Purpose> Shelf<P> {
 pub struct Room<P> {
     shelf: Arc<Shelf<P>>,
     owner: Role,
-}
-
-impl<P> Drop for Room<P> {
-    fn drop(&mut self) {
-        let coming = &mut self.shelf.0.lock().coming;
-        if let Some(at) = coming.iter().position(|owner| *owner == self.owner) {
-            coming.swap_remove(at);
-        }
-    }
+    place: Option<Place>,
 }
 
 impl<P: Purpose> Room<P> {
@@ -255,30 +248,31 @@ impl<P: Purpose> Room<P> {
     /// It gets no number.
     pub fn keep(self, door: &Arc<HttpDoor>, about: P, session: Session) -> Result<Arc<Kept<P>>> {
         let shelf = self.shelf.clone();
-        let mut all = shelf.0.lock();
+        let mut all = shelf.kept.lock();
         let id = loop {
             let id = P::number(&session)?;
-            if !all.kept.contains_key(&id) {
+            if !all.contains_key(&id) {
                 break id;
             }
         };
         let now = Instant::now();
         let kept = Arc::new(Kept {
             id,
-            owner: self.owner.clone(),
+            owner: self.owner,
             about,
             started_at: OffsetDateTime::now_utc(),
             begun: now,
             entry: session.entry_handle(),
             state: Mutex::new(State {
                 session: Some(session),
+                place: self.place,
                 used: now,
                 requests: 0,
                 has_failed: false,
             }),
         });
-        all.kept.insert(id, kept.clone());
-        door.metrics.http.kept(P::WHAT, all.kept.len());
+        all.insert(id, kept.clone());
+        door.metrics.http.kept(P::WHAT, all.len());
         drop(all);
         tokio::spawn(shelf.watch(door.clone(), kept.clone()));
         Ok(kept)
@@ -318,6 +312,7 @@ impl<P: Purpose> Borrowed<P> {
     /// The detached session is lost.
     pub fn abandon(self) {
         self.shelf.remove(self.kept.id);
+        self.kept.about.leave(None);
     }
 
     /// Puts the session back, if it stays.
@@ -328,6 +323,7 @@ impl<P: Purpose> Borrowed<P> {
         }
         if let Some(mut session) = self.session.take_if(stays) {
             let has_failed = session.is_in_failed_transaction();
+            self.kept.about.rests(&session);
             let mut state = self.kept.state.lock();
             state.has_failed = has_failed;
             state.used = Instant::now();

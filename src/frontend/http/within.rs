@@ -25,8 +25,9 @@ enum Takes {
 }
 
 /// Routes whose operations run there; a method before it means this one alone.
-const OPERATIONS: [(&str, Takes); 10] = [
+const OPERATIONS: [(&str, Takes); 11] = [
     ("/api/v1/query", Takes::Both),
+    ("/api/v1/query/explain", Takes::Both),
     ("/api/v1/batch", Takes::Both),
     ("/api/v1/sql/procedures/{name}/call", Takes::Both),
     ("/api/v1/tables/{name}/rows", Takes::Both),
@@ -73,14 +74,15 @@ fn refuse(
         TRANSACTION => (
             "X-Transaction-Id",
             "/api/v1/transactions/",
-            "/api/v1/query, /api/v1/batch, /api/v1/tables/{name}/rows and \
+            "/api/v1/query, its /explain, /api/v1/batch, /api/v1/tables/{name}/rows and \
              /api/v1/sql/procedures/{name}/call take it",
         ),
         _ => (
             "X-Session-Id",
             "/api/v1/sessions/",
-            "/api/v1/query, /api/v1/batch, /api/v1/tables/{name}/rows, /api/v1/prepared, \
-             /api/v1/sql/procedures/{name}/call and POST /api/v1/transactions take it",
+            "/api/v1/query, its /explain, /api/v1/batch, /api/v1/tables/{name}/rows, \
+             /api/v1/prepared, /api/v1/sql/procedures/{name}/call and POST /api/v1/transactions \
+             take it",
         ),
     };
     // What the path names already may be named once more.
@@ -101,7 +103,7 @@ mod tests {
         for (method, route, transaction, session) in [
             ("POST", "/api/v1/query", true, true),
             ("PATCH", "/api/v1/tables/{name}/rows/{id}", true, true),
-            ("POST", "/api/v1/query/explain", false, false),
+            ("POST", "/api/v1/query/explain", true, true),
             ("POST", "/api/v1/transactions", false, true),
             ("GET", "/api/v1/transactions", false, false),
             ("DELETE", "/api/v1/prepared/{name}", false, true),

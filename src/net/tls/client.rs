@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use rustydb_client::tls::WithoutName;
+use rustydb_client::tls::{Trusted, Verifier};
 
 use super::{ALPN, provider, server};
 use crate::config::{BackendTls, SslMode};
@@ -24,23 +24,21 @@ impl ClientTls {
     /// # Errors
     /// A file that cannot be used, in one sentence.
     pub fn new(tls: &BackendTls) -> Result<Option<Self>, String> {
-        let roots = match (tls.mode, &tls.root) {
+        let trusted = match (tls.mode, &tls.root) {
             (SslMode::Disable, _) => return Ok(None),
             (SslMode::Prefer, _) | (SslMode::Require, None) => None,
-            (_, Some(file)) => Some(server::authorities(file)?),
-            (_, None) => Some(system_authorities()?),
+            (_, Some(file)) => {
+                let trusted = Trusted::given(server::certificates(file)?);
+                Some(trusted.map_err(|e| format!("{}: {e}", file.display()))?)
+            }
+            (_, None) => Some(system_authorities()?.into()),
         };
         let provider = provider();
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|e| e.to_string())?;
-        let builder = match roots {
-            Some(roots) if tls.mode == SslMode::VerifyFull => builder.with_root_certificates(roots),
-            roots => {
-                let verifier = Arc::new(WithoutName::new(roots, provider));
-                builder.dangerous().with_custom_certificate_verifier(verifier)
-            }
-        };
+        let verifier = Verifier::new(trusted, tls.mode == SslMode::VerifyFull, provider);
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &tls.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
@@ -69,8 +67,8 @@ pub(super) fn explained(error: io::Error) -> io::Error {
         "the server's certificate is of X.509 version 1, which is not taken: make one of version 3 \
          (openssl req -x509, or openssl x509 -extfile with a subjectAltName)"
     } else if cause.contains("CaUsedAsEndEntity") {
-        "the server shows the certificate of an authority (CA:TRUE), which is not taken: sign one \
-         for the server with it"
+        "the server shows the certificate of an authority (CA:TRUE) that is not in the file of \
+         sslrootcert: put it there, or sign one for the server with it"
     } else {
         return error;
     };

@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::config::{Config, TlsMode};
 use crate::error::{Error, Result};
-use crate::tls::{WithoutName, end_point_binding};
+use crate::tls::{Trusted, Verifier, end_point_binding};
 
 /// The protocol's name in ALPN.
 const ALPN: &[u8] = b"rustydb/1";
@@ -24,31 +24,20 @@ pub(crate) struct Tls(Arc<ClientConfig>);
 impl Tls {
     /// Reads the files that are named; `None` = no encryption.
     pub(crate) fn new(config: &Config) -> Result<Option<Self>> {
-        let roots = match (config.tls, &config.tls_ca) {
+        let trusted = match (config.tls, &config.tls_ca) {
             (TlsMode::Disable, _) => return Ok(None),
             (TlsMode::Prefer, _) | (TlsMode::Require, None) => None,
             (_, Some(file)) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(file)? {
-                    roots.add(certificate).map_err(|e| unusable(file, &e))?;
-                }
-                Some(roots)
+                Some(Trusted::given(certificates(file)?).map_err(|e| unusable(file, &e))?)
             }
-            (_, None) => Some(system_authorities()?),
+            (_, None) => Some(system_authorities()?.into()),
         };
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|e| Error::Config(e.to_string()))?;
-        let builder = match roots {
-            Some(roots) if config.tls == TlsMode::VerifyFull => {
-                builder.with_root_certificates(roots)
-            }
-            roots => {
-                let verifier = Arc::new(WithoutName::new(roots, provider));
-                builder.dangerous().with_custom_certificate_verifier(verifier)
-            }
-        };
+        let verifier = Verifier::new(trusted, config.tls == TlsMode::VerifyFull, provider);
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         let mut client = match (&config.tls_cert, &config.tls_key) {
             (Some(file), Some(key)) => {
                 let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| unusable(key, &e))?;

@@ -3,7 +3,7 @@
 //! | Stage | Refuses with | In |
 //! |---|---|---|
 //! | number, trace, timer | | [`work`] |
-//! | who may come in: place, host, TLS | 503, 403 | here |
+//! | who may come in: place, host, TLS | 503, 400, 403 | here |
 //! | CORS; a preflight is answered | 403 | [`cors`] |
 //! | sizes and form of the head, announced length | 400, 413, 414, 431 | [`sizes`] |
 //! | rate of the address, and rules for everybody | 429 | [`rates`] |
@@ -96,7 +96,7 @@ fn admit(door: &HttpDoor, passage: &Passage, request: &Request) -> Result<Option
         return Err(Error::new(ErrorKind::ServiceUnavailable, text)
             .with_hint("api.max_connections bounds them; try again later"));
     }
-    check_authority(request)?;
+    check_host(request)?;
     // A page in a browser on this machine could have its name resolved to loopback.
     if !door.auth.is_required() && !names_this_machine(request.headers()) {
         let text = "without authentication only localhost or an address may be named as Host";
@@ -155,21 +155,35 @@ fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
     error::response(Error::internal(text))
 }
 
-/// HTTP/2 names the server in `:authority`, and a Host header must not say otherwise (RFC 9113,
-/// section 8.3.1): every stage looks at that header.
-fn check_authority(request: &Request) -> Result<()> {
-    if request.version() != Version::HTTP_2 {
-        return Ok(());
-    }
-    let Some(named) = request.uri().authority() else { return Ok(()) };
+/// Every stage looks at the header Host, so there must be no doubt about it. HTTP/1.1 has exactly
+/// one (RFC 9112, section 3.2); HTTP/2 names the server in `:authority`, and a Host header must not
+/// say otherwise (RFC 9113, section 8.3.1).
+fn check_host(request: &Request) -> Result<()> {
+    let invalid = |text: &'static str| Err(Error::new(ErrorKind::ValidationError, text));
     let mut hosts = request.headers().get_all(header::HOST).iter();
-    let is_same =
-        |host: &HeaderValue| named.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes());
-    if !hosts.all(is_same) {
-        let text = "the header Host and :authority name different servers";
-        return Err(Error::new(ErrorKind::ValidationError, text));
+    if request.version() == Version::HTTP_2 {
+        let Some(named) = request.uri().authority() else { return Ok(()) };
+        let is_same =
+            |host: &HeaderValue| named.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes());
+        return match hosts.all(is_same) {
+            true => Ok(()),
+            false => invalid("the header Host and :authority name different servers"),
+        };
     }
-    Ok(())
+    match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => invalid("there is more than one header Host"),
+        (Some(host), None) if !is_host(host) => invalid("the header Host names no server"),
+        (None, _) if request.version() == Version::HTTP_11 => invalid("the header Host is missing"),
+        _ => Ok(()),
+    }
+}
+
+/// Whether it is a name or address with or without a port; a client that knows none sends nothing.
+fn is_host(value: &HeaderValue) -> bool {
+    let text = value.to_str().ok();
+    text.is_some_and(|text| {
+        text.is_empty() || !text.contains('@') && text.parse::<Authority>().is_ok()
+    })
 }
 
 /// Whether the request was sent to an address or to localhost, and not to some domain's name.
@@ -195,4 +209,33 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a 
 /// A number as the value of a header.
 fn number(value: u64) -> HeaderValue {
     HeaderValue::from(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        let check = |version: Version, uri: &str, hosts: &[&str]| {
+            let request = axum::http::Request::builder().version(version).uri(uri);
+            let request = hosts.iter().fold(request, |request, host| request.header("host", *host));
+            check_host(&request.body(Body::empty()).unwrap()).is_ok()
+        };
+        let (old, usual, new) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
+        for host in ["a", "a.b:8080", "127.0.0.1:1", "[::1]:8080", ""] {
+            assert!(check(usual, "/", &[host]) && check(old, "/", &[host]), "{host}");
+        }
+        for host in ["a b", "u@a", "a/b", "[::1", "\u{e4}"] {
+            assert!(!check(usual, "/", &[host]) && !check(old, "/", &[host]), "{host}");
+        }
+        assert!(check(old, "/", &[]) && !check(usual, "/", &[]) && !check(usual, "http://a/", &[]));
+        for version in [old, usual] {
+            assert!(!check(version, "/", &["a", "a"]));
+        }
+        assert!(check(new, "https://a/", &[]) && check(new, "https://a/", &["A"]));
+        assert!(!check(new, "https://a/", &["a", "b"]));
+    }
 }

@@ -23,6 +23,10 @@ use crate::session::Session;
 /// Statements of a batch.
 const MAX_STATEMENTS: usize = 1000;
 
+/// What ends an EXPLAIN within a transaction.
+const UNDO: [&str; 2] =
+    ["ROLLBACK TO SAVEPOINT rustydb_explain", "RELEASE SAVEPOINT rustydb_explain"];
+
 /// Routes of this file.
 pub fn routes() -> Routes {
     Routes::new().routes(routes!(execute_batch)).routes(routes!(explain_query))
@@ -255,6 +259,8 @@ struct ExplainRequest {
     /// How the plan is written.
     #[serde(default)]
     format: PlanFormat,
+    /// Runs in this transaction, as the header X-Transaction-Id says too; it stays as it was.
+    transaction_id: Option<u64>,
     /// Another database than api.database.
     database: Option<String>,
 }
@@ -279,7 +285,7 @@ struct Plan {
 
 /// Explain a statement
 ///
-/// `EXPLAIN`. With `analyze` the statement is run in a transaction that is rolled back.
+/// `EXPLAIN`. With `analyze` the statement is run, and what it did is rolled back.
 #[utoipa::path(
     post, path = "/api/v1/query/explain", tag = "query", request_body = ExplainRequest,
     responses((status = 200, description = "The plan.", body = Plan))
@@ -287,6 +293,7 @@ struct Plan {
 async fn explain_query(
     State(door): State<Arc<HttpDoor>>,
     caller: Caller,
+    headers: HeaderMap,
     JsonBody(request): JsonBody<ExplainRequest>,
 ) -> ApiResult {
     let format = match request.format {
@@ -298,13 +305,32 @@ async fn explain_query(
     let ExplainRequest { sql, analyze, buffers, .. } = &request;
     let explain = format!("EXPLAIN (FORMAT {format}, ANALYZE {analyze}, BUFFERS {buffers}) ");
     let sql = format!("{explain}{sql}");
-    let mut session = caller.session(&door, request.database.as_deref())?;
-    fetch::run(&door, &mut session, "BEGIN", &[]).await?;
-    let explained = fetch::run_bound(&door, &mut session, &sql, &request.params).await;
-    fetch::run(&door, &mut session, "ROLLBACK", &[]).await?;
+    let database = request.database.as_deref();
+    let mut hold = Hold::of(&door, &caller, &headers, request.transaction_id, database)?;
+    let explained = undone(&door, hold.session()?, &sql, &request.params).await;
+    hold.finish();
     let explained = explained.map_err(|error| error.behind(explain.len()))?;
     let plan = plan(&explained, request.format)?;
     Ok(answer(StatusCode::OK, &Plan { plan }))
+}
+
+/// Runs a statement, and undoes what it did; a transaction that is open goes on.
+async fn undone(
+    door: &HttpDoor,
+    session: &mut Session,
+    sql: &str,
+    params: &[serde_json::Value],
+) -> Result<Fetched> {
+    let (begin, ends): (_, &[&str]) = match session.is_in_transaction() {
+        true => ("SAVEPOINT rustydb_explain", &UNDO),
+        false => ("BEGIN", &["ROLLBACK"]),
+    };
+    fetch::run(door, session, begin, &[]).await?;
+    let ran = fetch::run_bound(door, session, sql, params).await;
+    for end in ends {
+        fetch::run(door, session, end, &[]).await?;
+    }
+    ran
 }
 
 fn plan(explained: &Fetched, format: PlanFormat) -> Result<Box<RawValue>> {

@@ -64,6 +64,8 @@ struct Connection {
     /// PostgreSQL's process; null before the log-in is done.
     #[schema(required)]
     backend_pid: Option<u32>,
+    /// How often it was lent to a session.
+    borrow_count: u64,
     /// Version and cipher suite of its TLS; null = none.
     #[schema(required)]
     tls: Option<String>,
@@ -98,6 +100,7 @@ fn described(kind: PoolKind, held: &HeldServer, known: &HashMap<u32, Activity>) 
         created_at: timestamp(listed.since),
         last_activity: pid.and_then(|pid| known.get(&pid)?.changed_at.clone()),
         backend_pid: pid,
+        borrow_count: listed.borrows(),
         tls: listed.reached().and_then(|reached| Some(reached.ends.tls.as_deref()?.to_owned())),
         closing: listed.is_stale(),
     }

@@ -7,10 +7,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
+use super::super::extract::Params;
 use super::super::{HttpDoor, answer};
 use super::{Routes, aliased};
 use crate::telemetry::Check;
@@ -56,6 +57,19 @@ struct HealthReport {
     uptime_seconds: u64,
     /// Version of RustyDB.
     version: &'static str,
+    /// More about each check, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    details: Option<BTreeMap<&'static str, String>>,
+}
+
+/// How much is told.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct HealthQuery {
+    /// More about each check.
+    #[serde(default)]
+    verbose: bool,
 }
 
 fn status(ok: bool) -> StatusCode {
@@ -116,13 +130,16 @@ async fn get_startup(State(door): State<Arc<HttpDoor>>) -> Response {
 ///
 /// Every check, with the sum of them.
 #[utoipa::path(
-    get, path = "/api/v1/health", tag = "health",
+    get, path = "/api/v1/health", tag = "health", params(HealthQuery),
     responses(
         (status = 200, description = "Healthy or degraded.", body = HealthReport),
         (status = 503, description = "Unhealthy.", body = HealthReport),
     )
 )]
-async fn get_health(State(door): State<Arc<HttpDoor>>) -> Response {
+async fn get_health(
+    State(door): State<Arc<HttpDoor>>,
+    Params(query): Params<HealthQuery>,
+) -> Response {
     let word = match door.health.worst() {
         Check::Disabled | Check::Ok => "healthy",
         Check::Degraded => "degraded",
@@ -133,6 +150,7 @@ async fn get_health(State(door): State<Arc<HttpDoor>>) -> Response {
         checks: checks(&door),
         uptime_seconds: door.health.uptime_secs(),
         version: env!("CARGO_PKG_VERSION"),
+        details: query.verbose.then(|| door.health.details().into_iter().collect()),
     };
     answer(status(word != "unhealthy"), &report)
 }

@@ -1,6 +1,6 @@
 //! Locks of PostgreSQL's sessions, and who waits for whom.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, Params};
+use super::super::open::Open;
 use super::super::paging::{List, Page};
 use super::super::{HttpDoor, answer, fetch};
 use super::Routes;
@@ -47,7 +48,11 @@ struct Lock {
     granted: bool,
     /// PostgreSQL's process.
     #[schema(required)]
-    pid: Option<i32>,
+    pid: Option<u32>,
+    /// The caller's transaction that holds it or waits for it; anybody's for a superuser.
+    #[serde(default)]
+    #[schema(required)]
+    transaction_id: Option<u64>,
     /// Milliseconds that it has waited.
     #[schema(required)]
     waiting_ms: Option<i64>,
@@ -85,6 +90,18 @@ async fn get_locks(
     let sql = include_str!("../../../../sql/api/locks.sql");
     let params = [query.relation.as_deref(), granted.as_deref()];
     let list = fetch::page::<Lock>(&door, &mut session, sql, &params, page).await?;
+    let identity = &caller.identity;
+    let own = |open: &Open| identity.is_superuser || open.owner == identity.role;
+    let open: HashMap<_, _> = door
+        .transactions
+        .list(own)
+        .into_iter()
+        .filter_map(|open| Some((open.entry.slot().backend_pid()?, open.id)))
+        .collect();
+    let list = list.map(|lock| {
+        let transaction_id = lock.pid.and_then(|pid| open.get(&pid).copied());
+        Lock { transaction_id, ..lock }
+    });
     Ok(answer(StatusCode::OK, &list))
 }
 

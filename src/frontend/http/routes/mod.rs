@@ -26,6 +26,7 @@ mod session_state;
 mod sessions;
 mod settings;
 mod tables;
+mod transaction_list;
 mod transaction_stats;
 mod transactions;
 mod unsupported;
@@ -110,6 +111,7 @@ pub fn api() -> (Router<Arc<HttpDoor>>, OpenApi) {
         .merge(auth::routes())
         .merge(batch::routes())
         .merge(tables::routes())
+        .merge(transaction_list::routes())
         .merge(transactions::routes())
         .merge(locks::routes())
         .merge(transaction_stats::routes())

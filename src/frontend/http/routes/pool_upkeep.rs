@@ -348,6 +348,8 @@ struct LifecycleStatistics {
     validation_failures: u64,
     /// Milliseconds that present connections have lived, on average.
     average_age_ms: u64,
+    /// How often present connections were lent to sessions, on average.
+    average_uses: f64,
     /// Milliseconds that closed connections lived, on average.
     average_lifetime_ms: f64,
 }
@@ -375,6 +377,7 @@ async fn get_lifecycle_stats(
     let held = door.admin.held(kind);
     let ages = held.iter().filter_map(|h| now.duration_since(h.server.listed.since).ok());
     let age: Duration = ages.sum();
+    let uses: u64 = held.iter().map(|held| held.server.listed.borrows()).sum();
     let statistics = LifecycleStatistics {
         created: metrics.created.get(),
         recycled: metrics.recycled.get(),
@@ -382,6 +385,7 @@ async fn get_lifecycle_stats(
         replaced: sum(other),
         validation_failures: metrics.validation_failures.get(),
         average_age_ms: millis(age) / held.len().max(1) as u64,
+        average_uses: uses as f64 / held.len().max(1) as f64,
         average_lifetime_ms: metrics.lives().mean_ms(),
         closed_by_reason: closed,
     };

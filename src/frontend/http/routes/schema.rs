@@ -4,15 +4,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use super::super::error::ApiResult;
+use super::super::etag::tagged;
 use super::super::extract::{Caller, InPath, JsonBody, Params};
 use super::super::paging::{List, Page};
 use super::super::{HttpDoor, answer, fetch, no_content};
@@ -118,30 +117,6 @@ async fn get_schema(
     tagged(&headers, &DatabaseTree { schemas: found.typed()? })
 }
 
-/// An answer with an ETag of its content.
-fn tagged(headers: &HeaderMap, value: &impl Serialize) -> ApiResult {
-    let bytes = serde_json::to_vec(value).map_err(Error::internal)?;
-    let digest = Sha256::digest(&bytes);
-    let tag = digest.iter().take(16).fold(String::from("W/\""), |mut tag, byte| {
-        let _ = std::fmt::Write::write_fmt(&mut tag, format_args!("{byte:02x}"));
-        tag
-    }) + "\"";
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let is_known = known.is_some_and(|known| known == "*" || known.contains(&tag));
-    let mut response = match is_known {
-        true => {
-            let mut response = Response::default();
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response
-        }
-        false => answer(StatusCode::OK, value),
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::ETAG, tag.parse().map_err(Error::internal)?);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    Ok(response)
-}
-
 /// A schema in a list.
 #[derive(Serialize, Deserialize, ToSchema)]
 struct SchemaEntry {
@@ -176,20 +151,24 @@ struct SchemasQuery {
 /// The schemas of a database.
 #[utoipa::path(
     get, path = "/api/v1/schemas", tag = "schema", params(SchemasQuery, Page),
-    responses((status = 200, description = "A page of them.", body = List<SchemaEntry>))
+    responses(
+        (status = 200, description = "A page of them.", body = List<SchemaEntry>),
+        (status = 304, description = "It is what If-None-Match names."),
+    )
 )]
 async fn list_schemas(
     State(door): State<Arc<HttpDoor>>,
     caller: Caller,
     Params(query): Params<SchemasQuery>,
     page: Page,
+    headers: HeaderMap,
 ) -> ApiResult {
     let mut session = caller.session(&door, query.database.as_deref())?;
     let system = query.include_system.to_string();
     let sql = include_str!("../../../../sql/api/schemas.sql");
     let params = [None, Some(system.as_str())];
     let list = fetch::page::<SchemaEntry>(&door, &mut session, sql, &params, page).await?;
-    Ok(answer(StatusCode::OK, &list))
+    tagged(&headers, &list)
 }
 
 /// Get a schema
@@ -199,19 +178,23 @@ async fn list_schemas(
     get, path = "/api/v1/schemas/{name}", tag = "schema",
     params(("name" = String, Path, description = "Name of the schema."),
         ("database" = Option<String>, Query, description = "Another database.")),
-    responses((status = 200, description = "The schema.", body = SchemaTree))
+    responses(
+        (status = 200, description = "The schema.", body = SchemaTree),
+        (status = 304, description = "It is what If-None-Match names."),
+    )
 )]
 async fn get_one_schema(
     State(door): State<Arc<HttpDoor>>,
     caller: Caller,
     InPath(name): InPath<String>,
     Params(place): Params<PlaceQuery>,
+    headers: HeaderMap,
 ) -> ApiResult {
     let mut session = caller.session(&door, place.database.as_deref())?;
     let sql = include_str!("../../../../sql/api/schema.sql");
     let found = fetch::run(&door, &mut session, sql, &[Some(&name)]).await?;
     let schema: SchemaTree = found.one(|| format!("there is no schema \"{name}\""))?;
-    Ok(answer(StatusCode::OK, &schema))
+    tagged(&headers, &schema)
 }
 
 /// A schema that is to be.

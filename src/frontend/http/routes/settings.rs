@@ -34,7 +34,7 @@ const ALIASES: [(&str, &str); 2] = [
 
 /// Routes of this file.
 pub fn routes() -> Routes {
-    Routes::new().routes(routes!(get_admin_config, update_config)).routes(routes!(reload))
+    Routes::new().routes(routes!(admin_get_config, update_config)).routes(routes!(reload))
 }
 
 /// A key of RustyDB's configuration.
@@ -113,7 +113,7 @@ struct AdminConfig {
     get, path = "/api/v1/admin/config", tag = "admin",
     responses((status = 200, description = "All of it.", body = AdminConfig))
 )]
-async fn get_admin_config(State(door): State<Arc<HttpDoor>>, caller: Caller) -> ApiResult {
+async fn admin_get_config(State(door): State<Arc<HttpDoor>>, caller: Caller) -> ApiResult {
     let mut session = caller.session(&door, None)?;
     let postgresql = postgres_settings(&door, &mut session, None).await?;
     let settings = door.admin.settings().into_iter().map(Key::from).collect();

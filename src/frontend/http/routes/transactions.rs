@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
@@ -18,8 +17,8 @@ use super::super::open::{self, Hold, Open};
 use super::super::paging::{List, Page};
 use super::super::shelf::Borrowed;
 use super::super::{HttpDoor, answer, fetch};
-use super::{Routes, aliased};
-use crate::auth::Identity;
+use super::Routes;
+use super::transaction_list::Transaction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::ddl::quote_name;
 use crate::query::quote_literal;
@@ -31,12 +30,7 @@ const MAX_SAVEPOINTS: usize = 1000;
 /// Routes of this file.
 pub fn routes() -> Routes {
     Routes::new()
-        .routes(routes!(list_transactions, begin_transaction))
-        .route(
-            "/api/v1/transactions/active",
-            aliased("/api/v1/transactions", axum::routing::get(list_transactions)),
-        )
-        .routes(routes!(get_transaction))
+        .routes(routes!(begin_transaction))
         .routes(routes!(commit_transaction))
         .routes(routes!(rollback_transaction))
         .routes(routes!(list_savepoints, create_savepoint))
@@ -91,65 +85,6 @@ struct BeginTransaction {
     database: Option<String>,
 }
 
-/// A transaction.
-#[derive(Serialize, ToSchema)]
-struct Transaction {
-    /// Its number.
-    transaction_id: u64,
-    /// Role that began it.
-    user: String,
-    /// Name for people.
-    #[schema(required)]
-    name: Option<String>,
-    /// The database.
-    database: String,
-    /// busy: a request uses it; open: none does; failed: none does, and after a statement that has
-    /// failed nothing but going back is possible.
-    state: &'static str,
-    /// read_committed, repeatable_read, serializable.
-    isolation_level: String,
-    /// Whether it may only read.
-    read_only: bool,
-    /// When it began.
-    #[schema(format = DateTime)]
-    started_at: String,
-    /// Milliseconds since then.
-    duration_ms: u64,
-    /// PostgreSQL's process.
-    #[schema(required)]
-    backend_pid: Option<u32>,
-    /// Number of the session.
-    session_id: u64,
-    /// Statements that ran in it.
-    queries_executed: u64,
-    /// Savepoints, the newest last.
-    savepoints: Vec<String>,
-}
-
-impl From<&Open> for Transaction {
-    fn from(open: &Open) -> Self {
-        Self {
-            transaction_id: open.id,
-            user: open.owner.to_string(),
-            name: open.about.name.clone(),
-            database: open.about.database.clone(),
-            state: match (open.is_busy(), open.has_failed()) {
-                (true, _) => "busy",
-                (false, true) => "failed",
-                (false, false) => "open",
-            },
-            isolation_level: open.about.isolation.lock().clone(),
-            read_only: open.about.read_only,
-            started_at: open.started_at.format(&Rfc3339).unwrap_or_default(),
-            duration_ms: u64::try_from(open.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            backend_pid: open.entry.slot().backend_pid(),
-            session_id: open.entry.id.0,
-            queries_executed: open.requests(),
-            savepoints: open.about.savepoints.lock().clone(),
-        }
-    }
-}
-
 /// How a transaction ended.
 #[derive(Serialize, ToSchema)]
 struct Ended {
@@ -201,8 +136,15 @@ async fn begin_transaction(
         let text = "the session is in a transaction that was begun by SQL";
         return Err(Error::new(ErrorKind::Conflict, text).into());
     }
-    // Who waits for a connection has begun one, too.
-    let room = match door.transactions.room(&door, &caller.identity) {
+    // Who waits for a connection has begun one, too. A client's session counts itself.
+    let role = &caller.identity.role;
+    let room = match &hold {
+        Hold::Bound(place) => {
+            place.kept().about.claim.take().map(|()| door.transactions.room_within(role))
+        }
+        Hold::Own(_) | Hold::Lent(_) => door.transactions.room(&door, role),
+    };
+    let room = match room {
         Ok(room) => room,
         Err(error) => {
             hold.finish();
@@ -285,41 +227,6 @@ async fn show(door: &HttpDoor, session: &mut Session, name: &str) -> Result<Stri
     let shown = fetch::run(door, session, &format!("SHOW {name}"), &[]).await?;
     let row: BTreeMap<String, String> = shown.one(|| format!("there is no setting {name}"))?;
     Ok(row.into_values().next().unwrap_or_default())
-}
-
-/// List transactions
-///
-/// The open ones of the caller; of everybody for a superuser.
-#[utoipa::path(
-    get, path = "/api/v1/transactions", tag = "transactions", params(Page),
-    responses((status = 200, description = "A page of them.", body = List<Transaction>))
-)]
-async fn list_transactions(
-    State(door): State<Arc<HttpDoor>>,
-    caller: Caller,
-    page: Page,
-) -> ApiResult {
-    let Identity { role, is_superuser, .. } = &caller.identity;
-    let all = door.transactions.list(|open| *is_superuser || open.owner == *role);
-    let all: Vec<_> = all.iter().map(|open| Transaction::from(&**open)).collect();
-    Ok(answer(StatusCode::OK, &page.of_all(all)))
-}
-
-/// Get a transaction
-///
-/// One that the caller has begun.
-#[utoipa::path(
-    get, path = "/api/v1/transactions/{id}", tag = "transactions",
-    params(("id" = u64, Path, description = "Its number.")),
-    responses((status = 200, description = "The transaction.", body = Transaction))
-)]
-async fn get_transaction(
-    State(door): State<Arc<HttpDoor>>,
-    caller: Caller,
-    InPath(id): InPath<u64>,
-) -> ApiResult {
-    let open = door.transactions.find(id, &caller.identity.role)?;
-    Ok(answer(StatusCode::OK, &Transaction::from(&*open)))
 }
 
 /// Commit a transaction

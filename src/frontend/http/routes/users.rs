@@ -56,7 +56,8 @@ struct CreateUser {
     /// Name of the role.
     #[schema(min_length = 1, max_length = 63)]
     username: String,
-    /// His password. PostgreSQL gets a SCRAM verifier of it.
+    /// His password, with `security.password.min_length` characters or more. PostgreSQL gets a
+    /// SCRAM verifier of it.
     #[schema(min_length = 1, max_length = 1024, format = Password)]
     password: String,
     /// Where he can be written to.
@@ -216,7 +217,7 @@ async fn manageable(door: &HttpDoor, caller: &Caller, name: &str) -> Result<User
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct UpdateUser {
-    /// A new password.
+    /// A new password, with `security.password.min_length` characters or more.
     #[schema(min_length = 1, max_length = 1024, format = Password)]
     password: Option<String>,
     /// Where he can be written to; null takes it away.

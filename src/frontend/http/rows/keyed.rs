@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::super::HttpDoor;
+use super::super::etag::{Tags, not_modified};
 use super::super::extract::Caller;
 use super::super::formats::{Format, Layout as Form};
 use super::super::open::Hold;
@@ -28,9 +29,6 @@ use crate::query::plan::ask::{
 use crate::query::plan::{PlanError, Statement, plan_read, plan_write};
 use crate::query::schema::{Origin, Schema, Table};
 use crate::query::where_json;
-
-/// Entity tags that one header may name.
-const MAX_TAGS: usize = 100;
 
 /// A row by its primary key.
 #[derive(Debug)]
@@ -60,54 +58,12 @@ fn missing(target: &Target) -> Error {
     Error::new(ErrorKind::NotFound, text)
 }
 
-/// What `If-Match` or `If-None-Match` names.
-#[derive(Debug, PartialEq, Eq)]
-enum Tags {
-    Any,
-    These(Vec<String>),
-}
-
-impl Tags {
-    fn of(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<Self>> {
-        let mut values = headers.get_all(&name).iter().peekable();
-        if values.peek().is_none() {
-            return Ok(None);
-        }
-        let bad = || {
-            let text = format!("the header {name} is no list of entity tags");
-            Error::new(ErrorKind::ValidationError, text)
-        };
-        let mut tags = Vec::new();
-        for value in values {
-            for item in value.to_str().map_err(|_| bad())?.split(',').map(str::trim) {
-                if item == "*" {
-                    return Ok(Some(Tags::Any));
-                }
-                let item = item.strip_prefix("W/").unwrap_or(item);
-                let tag = item.strip_prefix('"').and_then(|item| item.strip_suffix('"'));
-                tags.push(tag.ok_or_else(bad)?.to_owned());
-            }
-        }
-        if tags.len() > MAX_TAGS {
-            return Err(PlanError::TooMuch("entity tags", MAX_TAGS).into());
-        }
-        Ok(Some(Tags::These(tags)))
-    }
-
-    fn has(&self, tag: &str) -> bool {
-        match self {
-            Tags::Any => true,
-            Tags::These(tags) => tags.iter().any(|one| one == tag),
-        }
-    }
-
-    /// The row has one of them.
-    fn condition(self) -> Option<Condition> {
-        match self {
-            Tags::Any => None,
-            Tags::These(tags) => {
-                Some(Condition::Or(tags.into_iter().map(Condition::Version).collect()))
-            }
+/// The row has one of these versions; `None` = it may have any.
+fn condition(tags: Tags) -> Option<Condition> {
+    match tags {
+        Tags::Any => None,
+        Tags::These(tags) => {
+            Some(Condition::Or(tags.into_iter().map(Condition::Version).collect()))
         }
     }
 }
@@ -119,10 +75,10 @@ fn preconditions(headers: &HeaderMap) -> Result<Option<Condition>> {
     if fits.is_none() && other.is_none() {
         return Ok(None);
     }
-    let mut all: Vec<Condition> = fits.and_then(Tags::condition).into_iter().collect();
+    let mut all: Vec<Condition> = fits.and_then(condition).into_iter().collect();
     if let Some(tags) = other {
         // Any version is one too many when there must be no row.
-        let these = tags.condition().unwrap_or(Condition::And(Vec::new()));
+        let these = condition(tags).unwrap_or(Condition::And(Vec::new()));
         all.push(Condition::Not(Box::new(these)));
     }
     Ok(Some(Condition::And(all)))
@@ -213,11 +169,7 @@ pub async fn read(
     }
     let is_known = tag.as_deref().is_some_and(|tag| known.is_some_and(|known| known.has(tag)));
     let mut response = match is_known {
-        true => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response
-        }
+        true => not_modified(),
         false => row_response(StatusCode::OK, stream),
     };
     put_tag(&mut response, tag.as_deref());
@@ -411,22 +363,6 @@ fn place_of(rows: &[u8], key: &[String], path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn entity_tags() {
-        let tags = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::IF_MATCH, text.parse().unwrap());
-            Tags::of(&headers, header::IF_MATCH)
-        };
-        let these = tags("\"a\", W/\"b\"").unwrap().unwrap();
-        assert!(these.has("a") && these.has("b") && !these.has("c"));
-        assert_eq!(tags("*").unwrap(), Some(Tags::Any));
-        for bad in ["a", "\"a", "\"a\" \"b\"x", ""] {
-            assert!(tags(bad).is_err(), "{bad}");
-        }
-        assert!(tags(&"\"a\",".repeat(MAX_TAGS)).is_err());
-    }
 
     #[test]
     fn places_of_new_rows() {

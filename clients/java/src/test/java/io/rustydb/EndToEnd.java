@@ -8,6 +8,8 @@ final class EndToEnd {
     static final String URL = "RUSTYDB_URL";
     static final String TLS_URL = "RUSTYDB_TLS_URL";
     static final String TLS_CA = "RUSTYDB_TLS_CA";
+    static final String SELF_SIGNED_URL = "RUSTYDB_SELF_SIGNED_URL";
+    static final String SELF_SIGNED_CERT = "RUSTYDB_SELF_SIGNED_CERT";
 
     private EndToEnd() {
     }

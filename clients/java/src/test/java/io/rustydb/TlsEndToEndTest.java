@@ -45,6 +45,17 @@ class TlsEndToEndTest {
     }
 
     @Test
+    @EnabledIfEnvironmentVariable(named = EndToEnd.SELF_SIGNED_URL, matches = ".+")
+    @EnabledIfEnvironmentVariable(named = EndToEnd.SELF_SIGNED_CERT, matches = ".+")
+    void aSelfSignedCertificateIsItsOwnAuthority() {
+        Client.Builder own = new Client.Builder().url(System.getenv(EndToEnd.SELF_SIGNED_URL))
+                .tls(TlsMode.VERIFY_FULL);
+        assertEquals("08001", assertThrows(RustyDBException.class,
+                () -> own.build().connect()).getSqlState());
+        works(own.tlsCa(Path.of(System.getenv(EndToEnd.SELF_SIGNED_CERT))));
+    }
+
+    @Test
     void aServerThatNobodyVouchesForIsRefused(@TempDir Path directory) throws IOException {
         for (TlsMode mode : new TlsMode[] {TlsMode.VERIFY_CA, TlsMode.VERIFY_FULL}) {
             RustyDBException error = assertThrows(RustyDBException.class,
