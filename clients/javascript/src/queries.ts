@@ -193,6 +193,22 @@ export abstract class Queries {
   abstract deallocate(name: string): Promise<void>;
 }
 
+/**
+ * Replies before an error, without the rows that came of the statement that has failed: only the
+ * last part of a result with columns says what the command was.
+ */
+function withoutParts(replies: Message[]): Message[] {
+  const last = replies.at(-1);
+  if (last?.kind !== "QueryResponse") return replies;
+  const { statementIndex, commandTag } = last.value;
+  const isOfFailed = (reply: Message): boolean =>
+    reply.kind === "QueryResponse" && reply.value.statementIndex === statementIndex;
+  const hasColumns = replies.some(
+    (reply) => reply.kind === "QueryResponse" && isOfFailed(reply) && reply.value.columns.length > 0,
+  );
+  return commandTag === "" && hasColumns ? replies.filter((reply) => !isOfFailed(reply)) : replies;
+}
+
 /** Results and errors, each in the place of its statement. */
 function batchResults(
   replies: Message[], settings: Settings, mode: QueryRequestOptions["rowMode"],
@@ -205,6 +221,7 @@ function batchResults(
   };
   for (const reply of replies) {
     if (reply.kind === "Error") {
+      ofOne = withoutParts(ofOne);
       finish();
       results.push(RustyDBError.fromBody(reply.value));
     } else {

@@ -396,6 +396,16 @@ describe("with a server", { skip }, () => {
       assert.equal(await count(), 5);
       await clear();
     });
+
+    it("take rows of a statement that fails for no result", async () => {
+      // Long enough for its first rows to be sent before it fails.
+      const fails =
+        "select 1 / (100000 - g), repeat('y', 50) from generate_series(1, 200000) g";
+      const outcome = await client.batch(["select 7 as n", fails, "select 8 as n"], { atomic: false });
+      const found = outcome.map((result) =>
+        result instanceof RustyDBError ? result.sqlstate : result.rows[0]!["n"]);
+      assert.deepEqual(found, [7, "22012", 8]);
+    });
   });
 
   describe("cancel and time-outs", () => {

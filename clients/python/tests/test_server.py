@@ -449,6 +449,19 @@ class BatchTest(ServerTest):
             )
             self.assertEqual(self.client.query(f"SELECT count(*) FROM {table}").scalar(), 2)
 
+    def test_rows_of_a_statement_that_fails_are_no_result(self) -> None:
+        # Long enough for its first rows to be sent before it fails.
+        fails = "SELECT 1 / (100000 - g), repeat('y', 50) FROM generate_series(1, 200000) g"
+        results = self.client.batch(
+            ["SELECT 7", fails, "SELECT 8"], atomic=False, stop_on_error=False
+        )
+        found = [
+            each.scalar() if isinstance(each, rustydb.Result) else each.sqlstate
+            for each in results
+            if isinstance(each, (rustydb.Result, rustydb.ServerError))
+        ]
+        self.assertEqual(found, [7, "22012", 8])
+
     def test_many(self) -> None:
         results = self.client.batch([("SELECT $1::int4", [n]) for n in range(1000)])
         numbers = [each.scalar() for each in results if isinstance(each, rustydb.Result)]

@@ -318,6 +318,11 @@ impl ResultSet {
         self.status
     }
 
+    /// Whether its last part is there, which alone says what the command was.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.columns.is_empty() || !self.command_tag.is_empty()
+    }
+
     /// Adds a further part of the same statement's result.
     pub(crate) fn extend(&mut self, later: Self) {
         self.chunks.extend(later.chunks);

@@ -406,6 +406,28 @@ async fn batches_run_in_one_round_trip() {
 }
 
 #[tokio::test]
+async fn rows_of_a_statement_that_fails_are_no_result() {
+    let client = server!(client);
+    // Long enough for its first rows to be sent before it fails.
+    let fails = "SELECT 1 / (100000 - g), repeat('y', 50) FROM generate_series(1, 200000) g";
+    for (batch, expected) in [
+        (Batch::new(), vec![Ok(7), Err("22012".to_owned()), Ok(8)]),
+        (Batch::new().atomic(), vec![Ok(7), Err("22012".to_owned())]),
+    ] {
+        let mut batch = batch;
+        for sql in ["SELECT 7", fails, "SELECT 8"] {
+            batch.add(sql, &[]);
+        }
+        let results = client.batch(&batch).await.unwrap();
+        let found = results.iter().map(|result| match result {
+            Ok(result) => Ok(result.rows().next().unwrap().get::<i32>(0).unwrap()),
+            Err(error) => Err(error.sqlstate().to_owned()),
+        });
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[tokio::test]
 async fn what_runs_can_be_cancelled() {
     let client = server!(client);
     let since = Instant::now();

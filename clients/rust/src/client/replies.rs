@@ -76,7 +76,11 @@ impl Results {
                 Ok(Some(whole)) => return Some(Ok(whole)),
                 Ok(None) => {}
                 Err(error) => {
-                    let Some((_, before)) = self.open.take() else { return Some(Err(error)) };
+                    let before = self.open.take().map(|(_, before)| before);
+                    // Rows that came of the statement that has failed are no result.
+                    let Some(before) = before.filter(ResultSet::is_whole) else {
+                        return Some(Err(error));
+                    };
                     self.failed = Some(error);
                     return Some(Ok(before));
                 }

@@ -44,12 +44,12 @@ class Answers:
     def __init__(self) -> None:
         self.results: list[Result] = []
         self._names: dict[str, int] = {}
-        self._open = False
+        self.is_open = False
         self._index = 0
 
     def add(self, part: m.QueryResponse) -> None:
         """Takes the next message."""
-        goes_on = self._open and part.statement_index == self._index and not part.columns
+        goes_on = self.is_open and part.statement_index == self._index and not part.columns
         if not goes_on:
             self._names = names_of(part.columns)
             self.results.append(Result(part.columns, [], 0, "", 0))
@@ -59,7 +59,7 @@ class Answers:
         result.command = part.command_tag
         result.execution_time_us = part.execution_time_us
         # Only the last part of a result with columns says what the command was.
-        self._open = bool(result.columns) and not part.command_tag
+        self.is_open = bool(result.columns) and not part.command_tag
         self._index = part.statement_index
 
 
@@ -98,6 +98,9 @@ async def batch(turn: Turn, message: m.Batch) -> list[Result | Error]:
             answers.add(reply)
             outcome += answers.results[before:]
         elif isinstance(reply, m.ErrorBody):
+            if answers.is_open:
+                # Rows that came of the statement that has failed are no result.
+                outcome.pop()
             answers = Answers()
             outcome.append(from_server(reply))
         else:

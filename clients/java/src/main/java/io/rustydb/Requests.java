@@ -169,7 +169,10 @@ final class Requests {
             boolean goesOn = reply.message() instanceof Message.QueryResponse part
                     && current != null && current.isOf(part);
             if (current != null && !goesOn) {
-                results.add(new BatchResult(current.build(), null));
+                // Rows that came of a statement that has failed are no result.
+                if (current.isWhole()) {
+                    results.add(new BatchResult(current.build(), null));
+                }
                 current = null;
             }
             if (reply.message() instanceof Message.Error error) {

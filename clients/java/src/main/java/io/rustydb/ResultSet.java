@@ -53,6 +53,11 @@ public final class ResultSet implements ColumnValues, Iterable<Row>, AutoCloseab
             last = part;
         }
 
+        /** Whether the last part is there, which alone says what the command was. */
+        boolean isWhole() {
+            return header.columns().isEmpty() || !last.commandTag().isEmpty();
+        }
+
         ResultSet build() {
             return new ResultSet(header, rows, last);
         }

@@ -442,6 +442,19 @@ class EndToEndTest {
     }
 
     @Test
+    void rowsOfAStatementThatFailsAreNoResult() {
+        // Long enough for its first rows to be sent before it fails.
+        List<BatchResult> results = client.batch(new Batch().add("SELECT 7")
+                .add("SELECT 1 / (100000 - g), repeat('y', 50) FROM generate_series(1, 200000) g")
+                .add("SELECT 8"));
+        assertEquals(3, results.size());
+        assertEquals("22012", results.get(1).error().getSqlState());
+        ResultSet last = results.get(2).result();
+        assertTrue(last.next());
+        assertEquals(8, last.getInt(1));
+    }
+
+    @Test
     void requestsAreCancelled() throws Exception {
         long start = System.nanoTime();
         String sleep = "SELECT pg_sleep(30) /* " + table + " */";
