@@ -612,11 +612,11 @@ fn a_drain_lets_everybody_finish_and_the_console_watch() {
     let mut watching = server.psql_command();
     let mut watching = piped(watching.args(["-d", "rustydb_admin", "-At"]));
     let mut working = server.psql_command();
-    let working = piped(working.args(["-At", "-c", "select 'done', pg_sleep(3)"]));
+    let working = piped(working.args(["-At", "-c", "select 'done', pg_sleep(8)"]));
     let mut idle = staying(&server, "idle");
     say(&mut idle, "select 1;\n");
     assert_eq!(line(&mut idle), "1");
-    crate::wait_until_running(&server, "pg_sleep(3)");
+    crate::wait_until_running(&server, "pg_sleep(8)");
     say(&mut watching, "DRAIN;\n");
     assert_eq!(line(&mut watching), "DRAIN");
     eventually("nobody is let in", SOON, || {
