@@ -114,6 +114,44 @@ fn the_log_in_asks_and_is_answered() {
 }
 
 #[test]
+fn a_lost_connection_of_the_class_is_told() {
+    let server = server(&[]);
+    let mut killer = Wire::open(&server);
+    for round in 1..40 {
+        let mut start = start("rustydb", AuthMethod::Trust);
+        let class = format!("lost_{round}");
+        (start.connection_class, start.purity) = (Some(class.clone()), Some(Purity::Own));
+        let log_in = Message::Auth(Auth::Start(Box::new(start)));
+        let mut wire = Wire::connect(&server);
+        wire.handshake(hello());
+        wire.send(2, 0, &log_in);
+        assert!(matches!(wire.read().message, Message::AuthReply(AuthReply::Success { .. })));
+        let pid = wire.rows("SELECT pg_backend_pid()", vec![])[0][0].clone();
+        drop(wire);
+        let parked = format!("rustydb_class_sessions{{class=\"{class}\",state=\"parked\"}}");
+        eventually("it is parked", SOON, || server.metric(&parked) == 1.0);
+        let mut wire = Wire::connect(&server);
+        wire.handshake(hello());
+        killer.send(round, 0, &query("SELECT pg_terminate_backend($1)", vec![pid]));
+        std::thread::sleep(std::time::Duration::from_micros(round * 50));
+        wire.send(2, 0, &log_in);
+        wire.send(3, 0, &query("SELECT 1", vec![]));
+        // Either a session, whichever it is, or a reason.
+        loop {
+            match wire.try_read().expect("closed without a word").message {
+                Message::QueryResponse(_) => break,
+                Message::Error(error) => {
+                    assert!(["57P01", "08006"].contains(&&*error.sqlstate), "{error:?}");
+                    break;
+                }
+                _ => {}
+            }
+        }
+        assert!(matches!(killer.all_of(round).pop(), Some(Message::QueryResponse(_))));
+    }
+}
+
+#[test]
 fn a_pool_of_one_connection_is_enough_to_find_ones_own() {
     let server = server(&["pool.max_size=1", "pool.min_size=0"]);
     let mut wire = Wire::open(&server);

@@ -51,6 +51,9 @@ SELECT ARRAY[1,2,NULL], ARRAY['a b','','NULL','q"\'], '{{1,2},{3,4}}'::int[], '[
        '{}'::text[], ROW(1, 'a b', NULL, ''), int4range(1, 5), 'empty'::int4range,
        tsrange('2026-01-01', NULL), '{[1,3),[5,7)}'::int4multirange, ARRAY[ROW(1,'x')];
 SELECT 'int4'::regtype, 'pg_class'::regclass, 5::oid, 'x'::name, 'abc'::char(5);
+SELECT '{int4,text,NULL}'::regtype[], 'pg_class'::regclass::oid = 1259, '{}'::regclass[],
+       '1 2 3'::int2vector, '4 5'::oidvector, ''::int2vector, 0::regclass, '{pg_type}'::regclass[];
+SELECT E'a\tb\tc' AS "ta	b", E'\x1b[31mred', E'cr\r\nlf', E'del\x7f \u0085 end', E'x\n12345678\ty';
 "#;
     agrees(open(), &[], script);
     agrees(open(), &["-x"], script);
@@ -253,6 +256,26 @@ fn ctrl_c_cancels_what_runs() {
 }
 
 #[test]
+fn ctrl_c_ends_what_is_printed() {
+    let mut child = piped(shell(open()).args(["-t"]));
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"SELECT generate_series(1, 300000);\nSELECT 'after';\n").unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut first = [0; 16];
+    stdout.read_exact(&mut first).unwrap();
+    // Nobody reads, so that it is in the midst of the rows.
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert_eq!(told.next().unwrap().unwrap(), "Cancel request sent");
+    drop(stdin);
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("300000") && !rest.contains("after"), "{}", rest.len());
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
 fn somebody_can_type_into_it() {
     if !Path::new("/usr/bin/script").exists() {
         eprintln!("there is no script(1)");
@@ -265,7 +288,7 @@ fn somebody_can_type_into_it() {
     // script(1) makes a terminal of pipes.
     let mut terminal = command("script");
     terminal.args(["-qec", &line, "/dev/null"]).env("HOME", home.path()).env("TERM", "xterm");
-    let typed = "SELECT 40 +\r 2 AS answer;\rBEGIN;\rSELECT nothing;\rROLLBACK;\r\\q\r";
+    let typed = "help\rSELECT 40 +\r 2 AS answer;\rBEGIN;\rSELECT nothing;\rROLLBACK;\rexit\r";
     let mut child = piped(&mut terminal);
     let mut stdin = child.stdin.take().unwrap();
     std::thread::sleep(Duration::from_millis(1500));
@@ -275,7 +298,15 @@ fn somebody_can_type_into_it() {
     }
     let output = child.wait_with_output().unwrap();
     let seen = String::from_utf8_lossy(&output.stdout);
-    for part in ["rustydb=# ", "rustydb-# ", "     42", "rustydb=*# ", "rustydb=!# ", "LINE 1:"] {
+    for part in [
+        "rustydb=# ",
+        "rustydb-# ",
+        "     42",
+        "rustydb=*# ",
+        "rustydb=!# ",
+        "LINE 1:",
+        "\\conninfo",
+    ] {
         assert!(seen.contains(part), "{part}: {seen}");
     }
     let history = std::fs::read_to_string(home.path().join(".rustydb_history")).unwrap();

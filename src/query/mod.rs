@@ -67,6 +67,11 @@ pub fn changes_rows(sql: &str) -> bool {
     verb.is_some_and(|verb| VERBS.iter().any(|word| verb.is_word(word)))
 }
 
+/// Whether a statement calls a procedure, which can end transactions.
+pub fn is_call(sql: &str) -> bool {
+    Lexer::new(sql.as_bytes()).next().is_some_and(|verb| verb.is_word(b"call"))
+}
+
 /// Whether a statement of a text begins, ends or divides a transaction.
 pub fn controls_transaction(sql: &str) -> bool {
     const VERBS: [&[u8]; 8] =

@@ -6,7 +6,7 @@ use super::{Shell, Stop, complain, describe, is_on, report};
 
 const HELP: &str = "\
 General
-  \\q                     quit
+  \\q                     quit (as do quit and exit)
   \\g                     run the statement so far (as a semicolon does)
   \\p, \\r                 show it, forget it
   \\i FILE                run the statements of a file
@@ -39,7 +39,7 @@ impl Shell {
         let arg = arg.trim().trim_end_matches(';').trim_end();
         match name {
             "q" | "quit" => return Err(Stop::Quit),
-            "?" | "h" | "help" => self.print(HELP),
+            "?" | "h" | "help" => self.help(),
             "echo" => self.print(&format!("{arg}\n")),
             "timing" => {
                 self.is_timed = switched(self.is_timed, arg);
@@ -66,6 +66,11 @@ impl Shell {
             _ => return Ok(unknown(name, place)),
         }
         Ok(true)
+    }
+
+    /// Says which commands there are.
+    pub(super) fn help(&self) {
+        self.print(HELP);
     }
 
     fn tell(&self, text: &str) {

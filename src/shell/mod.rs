@@ -19,12 +19,12 @@ use rustydb_client::types::text::{Style as TextStyle, Styled};
 use rustydb_client::{Config, Connection, Error, ResultSet, Value};
 
 use self::input::Source;
-use self::session::Session;
+use self::session::{Background, Interrupt, Session};
 use self::split::{Piece, Splitter};
 use self::table::{Style, Table};
 
 /// Where it connects to if nothing is said.
-pub const DEFAULT_URL: &str = "rustydb://postgres@localhost:5432/postgres";
+pub const DEFAULT_URL: &str = "rustydb://rustydb@localhost:5432/rustydb";
 
 // Exit codes, as psql's.
 const FAILED: u8 = 1;
@@ -124,8 +124,9 @@ impl Shell {
                 _ => return Err((FAILED, format!("-v {name}: there is only ON_ERROR_STOP"))),
             }
         }
-        let handle = session::start_runtime().map_err(|e| (FAILED, e.to_string()))?;
-        let session = Session::open(&handle, config).map_err(|e| (NO_CONNECTION, e.to_string()))?;
+        let background = Background::start().map_err(|e| (FAILED, e.to_string()))?;
+        let session =
+            Session::open(background, config).map_err(|e| (NO_CONNECTION, e.to_string()))?;
         let style = Style {
             is_expanded: request.is_expanded,
             is_unaligned: request.is_unaligned,
@@ -143,6 +144,9 @@ impl Shell {
     }
 
     fn run(&mut self, steps: &[Step]) -> u8 {
+        if self.is_interactive {
+            self.session.interrupt().spare_shell();
+        }
         if steps.is_empty() {
             if self.is_interactive && !self.is_quiet {
                 self.greet();
@@ -235,6 +239,17 @@ impl Shell {
                 }
             };
             let place = source.place();
+            if self.is_interactive && splitter.is_empty() {
+                match line.trim().trim_end_matches(';') {
+                    "quit" | "exit" => break,
+                    "help" => {
+                        self.help();
+                        source.remember();
+                        continue;
+                    }
+                    _ => {}
+                }
+            }
             for piece in splitter.line(&line) {
                 if let Err(stop) = self.piece(piece, &mut splitter, &mut source, &place) {
                     return stop;
@@ -405,24 +420,31 @@ impl Shell {
             moment.map_or(0, |moment| zone.to_offset(moment).seconds())
         };
         let style = TextStyle { offset_at: &offset_at };
-        let text = |row: &rustydb_client::Row, at| {
-            row.get::<Value>(at).map(|value| Styled(&value, style).to_string())
+        let vectors: Vec<bool> =
+            result.columns().iter().map(|column| is_vector(column.type_oid)).collect();
+        let text = |row: &rustydb_client::Row, (at, is_vector): (usize, &bool)| {
+            let text = Styled(&row.get::<Value>(at)?, style).to_string();
+            Ok(if *is_vector { as_vector(&text) } else { text })
         };
-        let width = result.columns().len();
-        let row = |row: rustydb_client::Row| (0..width).map(|at| text(&row, at)).collect();
+        let row = |row: rustydb_client::Row| {
+            vectors.iter().enumerate().map(|column| text(&row, column)).collect()
+        };
+        let interrupt = self.session.interrupt();
+        let rows = result.rows().take_while(|_| !interrupt.was_pressed());
         // The types whose values psql puts at the right.
         let is_number = |oid| matches!(oid, 20 | 21 | 23 | 26 | 28 | 29 | 700 | 701 | 790 | 1700);
         Ok(Table {
             names: result.columns().names().map(str::to_owned).collect(),
             is_number: result.columns().iter().map(|column| is_number(column.type_oid)).collect(),
-            rows: result.rows().map(row).collect::<rustydb_client::Result<_>>()?,
+            rows: rows.map(row).collect::<rustydb_client::Result<_>>()?,
             ..Table::default()
         })
     }
 
     fn show_table(&self, table: &Table) {
-        let mut out = BufWriter::new(io::stdout().lock());
-        // A reader such as `head` may have left.
+        let out = Stoppable { out: io::stdout().lock(), interrupt: self.session.interrupt() };
+        let mut out = BufWriter::new(out);
+        // A reader such as `head` may have left, and the user may have seen enough.
         let _ = table.write(self.style, &mut out).and_then(|()| out.flush());
     }
 
@@ -439,6 +461,36 @@ impl Stop {
             Self::Code(code) => code,
         }
     }
+}
+
+/// An output that takes no more after Ctrl-C.
+struct Stoppable<'a, W> {
+    out: W,
+    interrupt: &'a Interrupt,
+}
+
+impl<W: Write> Write for Stoppable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.interrupt.was_pressed() {
+            true => Err(io::Error::other("interrupted")),
+            false => self.out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// `int2vector` and `oidvector`, which the protocol sends as arrays.
+fn is_vector(oid: u32) -> bool {
+    matches!(oid, 22 | 30)
+}
+
+/// The elements of an array of numbers as PostgreSQL writes a vector.
+fn as_vector(array: &str) -> String {
+    let elements = array.rsplit('{').next().unwrap_or_default().trim_end_matches('}');
+    elements.replace(',', " ")
 }
 
 /// As psql reads a truth value.

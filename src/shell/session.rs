@@ -3,31 +3,93 @@
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustydb_client::{Config, Connection, Error, Notification, Params, Result, Row};
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 /// Environment variables with a password, the first that is set counts.
 const PASSWORDS: [&str; 2] = ["RUSTYDB_PASSWORD", "PGPASSWORD"];
 
+/// Exit code of what Ctrl-C has ended, as shells have it.
+const INTERRUPTED: i32 = 130;
+
 /// A connection, and what is needed to make it again.
 pub(super) struct Session {
-    handle: Handle,
+    background: Background,
     pub(super) config: Config,
     pub(super) connection: Connection,
     /// Ctrl-C was pressed while something ran.
     pub(super) was_interrupted: bool,
 }
 
-/// Starts the thread that moves the bytes; the shell itself blocks on the user.
-pub(super) fn start_runtime() -> io::Result<Handle> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
-    std::thread::Builder::new()
-        .name("connection".into())
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-    Ok(handle)
+/// The thread that moves the bytes and hears of Ctrl-C; the shell itself blocks on the user, and on
+/// its output.
+#[derive(Clone)]
+pub(super) struct Background {
+    handle: Handle,
+    interrupt: Arc<Interrupt>,
+}
+
+/// Ctrl-C.
+#[derive(Default)]
+pub(super) struct Interrupt {
+    /// Something runs that it ends.
+    is_awaited: AtomicBool,
+    /// Somebody types, so that it ends nothing at other times.
+    is_typed: AtomicBool,
+    was_pressed: AtomicBool,
+    pressed: Notify,
+}
+
+impl Interrupt {
+    /// Whether it was pressed since the last statement began.
+    pub(super) fn was_pressed(&self) -> bool {
+        self.was_pressed.load(Ordering::Acquire)
+    }
+
+    /// From now on it does not end the shell.
+    pub(super) fn spare_shell(&self) {
+        self.is_typed.store(true, Ordering::Release);
+    }
+
+    fn press(&self) {
+        if self.is_awaited.load(Ordering::Acquire) {
+            self.was_pressed.store(true, Ordering::Release);
+            let _ = writeln!(io::stderr(), "Cancel request sent");
+            self.pressed.notify_one();
+        } else if !self.is_typed.load(Ordering::Acquire) {
+            std::process::exit(INTERRUPTED);
+        }
+    }
+}
+
+impl Background {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has none to give, or no way to hear of signals.
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (handle, interrupt) = (runtime.handle().clone(), Arc::new(Interrupt::default()));
+        let heard = interrupt.clone();
+        let mut signals = {
+            let _inside = runtime.enter();
+            signal(SignalKind::interrupt())?
+        };
+        let listen = async move {
+            while signals.recv().await.is_some() {
+                heard.press();
+            }
+        };
+        std::thread::Builder::new()
+            .name("connection".into())
+            .spawn(move || runtime.block_on(listen))?;
+        Ok(Self { handle, interrupt })
+    }
 }
 
 impl Session {
@@ -35,7 +97,8 @@ impl Session {
     ///
     /// # Errors
     /// Why that is not possible.
-    pub(super) fn open(handle: &Handle, mut config: Config) -> Result<Self> {
+    pub(super) fn open(background: Background, mut config: Config) -> Result<Self> {
+        let handle = &background.handle;
         if config.password.is_none() {
             let set = PASSWORDS.iter().find_map(|name| std::env::var(name).ok());
             config.password = set.map(Into::into);
@@ -48,7 +111,7 @@ impl Session {
             tried = handle.block_on(Connection::connect(config.clone()));
         }
         let connection = tried?;
-        Ok(Self { handle: handle.clone(), config, connection, was_interrupted: false })
+        Ok(Self { background, config, connection, was_interrupted: false })
     }
 
     /// The same with another configuration; this one stays as it is if that fails.
@@ -56,8 +119,13 @@ impl Session {
     /// # Errors
     /// As [`Session::open`].
     pub(super) fn reopen(&mut self, config: Config) -> Result<()> {
-        *self = Self::open(&self.handle, config)?;
+        *self = Self::open(self.background.clone(), config)?;
         Ok(())
+    }
+
+    /// Ctrl-C, for what takes its time without waiting for the server.
+    pub(super) fn interrupt(&self) -> &Interrupt {
+        &self.background.interrupt
     }
 
     /// Runs something on the connection; Ctrl-C cancels it.
@@ -65,23 +133,24 @@ impl Session {
     where
         T: Future,
     {
-        self.handle.block_on(async {
-            let mut was_interrupted = false;
+        let interrupt = self.interrupt();
+        interrupt.was_pressed.store(false, Ordering::Release);
+        interrupt.is_awaited.store(true, Ordering::Release);
+        let result = self.background.handle.block_on(async {
             let mut run = pin!(run(&self.connection));
-            let Ok(mut interrupts) = signal(SignalKind::interrupt()) else {
-                return (run.await, false);
-            };
             loop {
                 tokio::select! {
-                    result = &mut run => return (result, was_interrupted),
-                    _ = interrupts.recv() => {
-                        was_interrupted = true;
-                        let _ = writeln!(io::stderr(), "Cancel request sent");
-                        self.connection.cancel();
+                    result = &mut run => return result,
+                    () = interrupt.pressed.notified() => {
+                        if interrupt.was_pressed() {
+                            self.connection.cancel();
+                        }
                     }
                 }
             }
-        })
+        });
+        interrupt.is_awaited.store(false, Ordering::Release);
+        (result, interrupt.was_pressed())
     }
 
     /// The rows of a query about the database.
@@ -125,19 +194,25 @@ impl Session {
 
 /// Asks without showing what is typed.
 fn ask_hidden(prompt: &str) -> io::Result<String> {
-    use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+    use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, tcgetattr, tcsetattr};
     let terminal = io::stdin();
     let mut error = io::stderr();
     write!(error, "{prompt}")?;
     error.flush()?;
     let before = tcgetattr(&terminal)?;
     let mut hidden = before.clone();
-    hidden.local_flags.remove(LocalFlags::ECHO);
+    // Ctrl-C ends the line instead of the shell, which would leave the terminal as it is now.
+    let interrupt = hidden.control_chars[SpecialCharacterIndices::VINTR as usize];
+    hidden.local_flags.remove(LocalFlags::ECHO | LocalFlags::ISIG);
+    hidden.control_chars[SpecialCharacterIndices::VEOL as usize] = interrupt;
     tcsetattr(&terminal, SetArg::TCSAFLUSH, &hidden)?;
     let mut line = String::new();
     let read = terminal.read_line(&mut line);
     tcsetattr(&terminal, SetArg::TCSAFLUSH, &before)?;
     writeln!(error)?;
     read?;
+    if line.ends_with(char::from(interrupt)) {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// How rows are laid out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,16 +33,41 @@ pub(super) struct Table {
 impl Table {
     /// Writes the table.
     pub(super) fn write(&self, style: Style, out: &mut dyn Write) -> io::Result<()> {
-        match (style.is_unaligned, style.is_expanded) {
-            (true, _) => self.unaligned(style, out),
-            (false, true) if self.rows.is_empty() || self.names.is_empty() => {
+        if style.is_unaligned {
+            return self.unaligned(style, out);
+        }
+        // What moves the cursor would break the layout, or do worse to the terminal.
+        if let Some(visible) = self.visible() {
+            return visible.laid_out(style, out);
+        }
+        self.laid_out(style, out)
+    }
+
+    /// The same with names for control characters; `None` = there are none.
+    fn visible(&self) -> Option<Self> {
+        let has_controls = |text: &String| text.chars().any(|c| c.is_control() && c != '\n');
+        if !self.names.iter().chain(self.rows.iter().flatten()).any(has_controls) {
+            return None;
+        }
+        let mut table = self.clone();
+        for text in table.names.iter_mut().chain(table.rows.iter_mut().flatten()) {
+            if has_controls(text) {
+                *text = visible(text);
+            }
+        }
+        Some(table)
+    }
+
+    fn laid_out(&self, style: Style, out: &mut dyn Write) -> io::Result<()> {
+        match style.is_expanded {
+            true if self.rows.is_empty() || self.names.is_empty() => {
                 if !style.is_bare {
                     self.write_footers(out)?;
                 }
                 writeln!(out)
             }
-            (false, true) => self.expanded(style, out),
-            (false, false) => self.aligned(style, out),
+            true => self.expanded(style, out),
+            false => self.aligned(style, out),
         }
     }
 
@@ -197,6 +222,43 @@ fn record_line(label: &str, names: usize, values: usize) -> String {
         line.push(if at == names + 1 { '+' } else { '-' });
     }
     line
+}
+
+/// A text as psql lays it out (`pg_wcsformat`): tabs to the next of every eight columns, names for
+/// other control characters.
+fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len() + 8);
+    let mut column = 0;
+    for character in text.chars() {
+        match character {
+            '\n' => {
+                shown.push('\n');
+                column = 0;
+            }
+            '\t' => {
+                let spaces = 8 - column % 8;
+                shown.extend(std::iter::repeat_n(' ', spaces));
+                column += spaces;
+            }
+            '\r' => {
+                shown.push_str("\\r");
+                column += 2;
+            }
+            c if c.is_ascii_control() => {
+                shown.push_str(&format!("\\x{:02X}", u32::from(c)));
+                column += 4;
+            }
+            c if c.is_control() => {
+                shown.push_str(&format!("\\u{:04X}", u32::from(c)));
+                column += 6;
+            }
+            c => {
+                shown.push(c);
+                column += c.width().unwrap_or(0);
+            }
+        }
+    }
+    shown
 }
 
 /// How many columns of a terminal the widest line takes.

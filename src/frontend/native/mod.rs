@@ -401,13 +401,9 @@ fn after_relay(core: &Core, end: End) -> Ended {
     match end {
         End::Closed => {
             let text = "the connection to PostgreSQL was closed";
-            match core.lock().take_last_words() {
-                Some(body) => Ended::Told(id, body),
-                None if id != 0 => {
-                    Ended::Told(id, errors::fatal("08006", "CONNECTION_FAILURE", text))
-                }
-                None => Ended::Quietly,
-            }
+            let last_words = core.lock().take_last_words();
+            let ours = || errors::fatal("08006", "CONNECTION_FAILURE", text);
+            Ended::Told(id, last_words.unwrap_or_else(ours))
         }
         End::Told(error) | End::Broken(error) => {
             if error.kind() == ErrorKind::InternalError {

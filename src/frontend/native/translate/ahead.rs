@@ -4,7 +4,8 @@
 //!
 //! Only outside of a transaction, and only statements that need nothing around them. A cancel
 //! request of PostgreSQL has no target but the connection: one that comes too late for its request
-//! can meet the next, whose error is then marked as worth a retry.
+//! can meet the next, which is carried out again then. Where nobody may repeat it, because others
+//! were sent behind it and one of them writes, its error is marked as worth a retry.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -137,6 +138,13 @@ impl Translator {
         }
     }
 
+    /// Whether the cancel request of another has stopped the present one. It is undone then.
+    fn was_met(&self, failure: &Failure) -> bool {
+        let state = self.core.lock();
+        let is_stopped = failure.sqlstate == "57014" && failure.severity == Severity::Error;
+        is_stopped && state.may_have_met && !state.is_cancelled()
+    }
+
     async fn answer_rest(
         &mut self,
         statement: &str,
@@ -174,10 +182,14 @@ impl Translator {
                     // Those behind it were carried out: it has to say that it was not.
                     failure.retryable = true;
                 }
-                let state = self.core.lock();
-                let met = state.may_have_met && !state.is_cancelled();
-                failure.retryable |=
-                    met && failure.sqlstate == "57014" && failure.severity == Severity::Error;
+                if self.was_met(&failure) {
+                    self.settle().await?;
+                    // What was sent of the rows cannot be taken back.
+                    if self.is_free() && !response.has_begun() && self.may_follow(statement) {
+                        return Ok(Sent::Again);
+                    }
+                    failure.retryable = true;
+                }
                 Err(failure)
             }
         }

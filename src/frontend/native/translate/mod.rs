@@ -148,15 +148,13 @@ impl Translator {
                     self.began = began;
                     match self.answer_sent(id, &statement).await {
                         Ok(Sent::Answered) => Ok(()),
-                        Ok(Sent::Again) => match self.were_sent() {
-                            0 => Box::pin(self.carry_out(request)).await,
+                        Ok(Sent::Again) => {
                             // What was sent behind it is answered first.
-                            behind => {
-                                self.core.put_back(id, behind);
-                                self.ahead.insert(behind, Turn::Again(request));
-                                continue;
-                            }
-                        },
+                            let behind = self.were_sent();
+                            self.core.put_back(id, behind);
+                            self.ahead.insert(behind, Turn::Again(request));
+                            continue;
+                        }
                         Err(failure) => Box::pin(self.report(id, failure)).await,
                     }
                 }

@@ -17,7 +17,7 @@ use crate::frontend::native::core::status;
 use crate::frontend::native::errors;
 use crate::proto::frontend;
 use crate::proto::native::{Column, Message, Prepared, QueryOptions, Reader, StatementInfo, Value};
-use crate::query::changes_rows;
+use crate::query::{changes_rows, is_call};
 
 /// Statements of one session.
 const MOST: usize = 1024;
@@ -206,7 +206,8 @@ impl Translator {
             wire_name,
             only_reads: !writes,
             // What is sent behind it cannot be taken for data of a COPY, which has no columns.
-            may_go_ahead: writes || !described.columns.is_empty(),
+            // A procedure can commit: it could not be carried out again.
+            may_go_ahead: writes || !described.columns.is_empty() && !is_call(&sql),
             types: described.parameters.clone(),
             formats: Some(self.formats(&described)),
             columns: self.column_list(&described.columns),

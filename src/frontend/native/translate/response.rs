@@ -110,6 +110,11 @@ impl Response {
         self.in_parts &= !whole;
     }
 
+    /// Whether some of it was sent.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     /// Bytes of rows after which a part is sent, or the result is too large.
     fn limit(&self) -> usize {
         if self.in_parts { self.part_limit().min(PART) } else { self.most() }
