@@ -121,7 +121,7 @@ fn settings_that_take_too_long_cost_one_request() {
     let server = Server::builder()
         .arg("--insecure")
         .set("pool.max_size=1")
-        .set("pool.validation=none")
+        .set("pool.validation_level=none")
         .set("pool.reset_timeout_secs=1")
         .start();
     let mut client = Wire::to(&server).ready();

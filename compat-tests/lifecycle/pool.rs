@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Server, command, eventually, signal_process};
+use crate::reload::console;
 use crate::{Client, PlainPostgres, SOON, http_query, sqlstate};
 
 fn connect(server: &Server) -> Client {
@@ -100,8 +101,8 @@ fn one_database_has_its_own_limit() {
 #[test]
 fn a_connection_that_fails_its_check_is_replaced_unnoticed() {
     let server = Server::builder()
-        .set("pool.validation=query")
-        .set("pool.validation_query=select 1/0")
+        .set("pool.validation_level=query")
+        .set("pool.validation_sql=select 1/0")
         .set("pool.validation_skip_recent_secs=5")
         .start();
     let ask = || {
@@ -125,9 +126,40 @@ fn a_connection_that_fails_its_check_is_replaced_unnoticed() {
 }
 
 #[test]
+fn a_connection_that_comes_back_is_kept_cleaned_or_replaced() {
+    let server = Server::builder().set("pool.max_size=1").set("pool.min_size=0").start();
+    let client = connect(&server);
+    let pid = |client: &Client| client.value("select pg_backend_pid()").unwrap();
+    let cleaned = "rustydb_pool_connections_recycled_total{pool=\"main\",strategy=\"discard_all\"}";
+    let replaced = "rustydb_pool_connections_destroyed_total{pool=\"main\",reason=\"replaced\"}";
+    let first = pid(&client);
+    assert_eq!(pid(&client), first);
+    server.expect_metric(cleaned, 0.0);
+    let recycle = |strategy: &str| {
+        let command = format!("SET pool.recycling_strategy = '{strategy}'");
+        let said = console(&server, "rustydb", &server.password, &command);
+        assert!(said.status.success(), "{said:?}");
+    };
+    recycle("checked");
+    assert_eq!(pid(&client), first);
+    eventually("it is cleaned", SOON, || server.metric(cleaned) >= 1.0);
+    recycle("replace");
+    // What counts is what is set when it comes back.
+    assert_eq!(pid(&client), first);
+    let second = pid(&client);
+    assert_ne!(second, first);
+    assert_ne!(pid(&client), second);
+    assert!(server.metric(replaced) >= 2.0);
+    recycle("adaptive");
+    pid(&client);
+    let last = pid(&client);
+    assert_eq!(pid(&client), last);
+}
+
+#[test]
 fn a_forgotten_transaction_is_reported_once() {
     let server = Server::builder()
-        .set("pool.leak_threshold_secs=1")
+        .set("pool.leak_detection_threshold_secs=1")
         .set("pool.maintenance_interval_secs=1")
         .start();
     let client = connect(&server);

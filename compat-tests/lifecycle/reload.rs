@@ -9,7 +9,7 @@ use crate::harness::{self, Server, eventually};
 use crate::{Client, PlainPostgres, SOON, sqlstate, stderr, stdout};
 
 /// One command in the console.
-fn console(server: &Server, role: &str, password: &str, command: &str) -> Output {
+pub(crate) fn console(server: &Server, role: &str, password: &str, command: &str) -> Output {
     let mut psql = server.psql_command();
     psql.args(["-d", "rustydb_admin", "-U", role, "-At", "-v", "VERBOSITY=verbose"]);
     psql.args(["-c", command]).env("PGPASSWORD", password).stdin(Stdio::null());

@@ -32,12 +32,13 @@ fn a_pool_is_seen_and_changed() {
     assert_eq!((&main["max_connections"], &main["state"]), (&10.into(), &"active".into()));
     assert!(main["total_connections"].as_u64() >= Some(1), "{main}");
     let put = |body: Value| api.put("/api/v1/pools/main", body);
-    let changed = put(json!({ "max_size": 8, "min_size": 6, "validation": "query" })).expect(200);
+    let changed =
+        put(json!({ "max_size": 8, "min_size": 6, "validation_level": "query" })).expect(200);
     assert_eq!(changed["max_connections"], 8);
     let keys = &changed["configuration"];
     assert_eq!(keys["min_size"], json!({ "value": 6, "source": "runtime", "live": true }));
     assert_eq!(
-        (&keys["validation"]["value"], &keys["initial_size"]["live"]),
+        (&keys["validation_level"]["value"], &keys["initial_size"]["live"]),
         (&"query".into(), &false.into())
     );
     for (body, status) in [
@@ -74,6 +75,13 @@ fn a_pool_is_seen_and_changed() {
     let set = api.put(policy, times).expect(200);
     assert_eq!((&set["max_lifetime_secs"], &set["idle_timeout_secs"]), (&60.into(), &Value::Null));
     api.put(policy, json!({ "aging": "adaptive" })).refused(501, "NOT_SUPPORTED");
+    assert_eq!(set["recycling"], "adaptive");
+    assert_eq!(
+        api.put(policy, json!({ "recycling": "replace" })).expect(200)["recycling"],
+        "replace"
+    );
+    api.put(policy, json!({ "recycling": "slow" })).refused(400, "VALIDATION_ERROR");
+    api.put(policy, json!({ "recycling": "fast" })).refused(501, "NOT_SUPPORTED");
     let uses = api.put(policy, json!({ "max_uses": 5 }));
     assert_eq!(uses.json["error"]["details"]["feature"], "pool_max_uses");
     for (method, path) in [
@@ -209,7 +217,7 @@ fn a_connection_is_closed_with_its_session() {
 
 #[test]
 fn forgotten_transactions_are_seen_and_ended() {
-    let server = Server::builder().arg("--set=pool.leak_threshold_secs=1").start();
+    let server = Server::builder().arg("--set=pool.leak_detection_threshold_secs=1").start();
     let api = as_admin(&server);
     let id = begin(&api);
     let path = "/api/v1/pools/main/leaks";

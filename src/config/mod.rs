@@ -33,7 +33,8 @@ pub use overrides::{PoolOverride, PoolOverrides};
 pub use runtime::{Origin, RUNTIME_FILE, Wishes};
 pub use value::{
     BackendMode, BackendTls, BackendUrl, BackendUrlParts, ByteSize, LogFormat, LogLevel, Millis,
-    PoolingMode, Secs, SizingMode, SslMode, TlsMode, TlsVersion, ValidationLevel, Value,
+    PoolingMode, RecyclingStrategy, Secs, SizingMode, SslMode, TlsMode, TlsVersion,
+    ValidationLevel, Value,
 };
 
 /// Who issued the tokens that RustyDB itself gives, the claim `iss`.
@@ -395,16 +396,19 @@ config! {
         unpin_after_ms: u32 = 20 => live;
         /// How a connection that was idle is checked before its next use: "none", "ping" (an empty
         /// query) or "query". A connection that was closed is noticed without a check.
-        validation: ValidationLevel = ValidationLevel::Ping => live;
+        validation_level: ValidationLevel = ValidationLevel::Ping => live;
         /// What "query" sends.
-        validation_query: String = "SELECT 1".into() => live;
+        validation_sql: String = "SELECT 1".into() => live;
         /// Seconds of being idle before which a connection is not checked.
         validation_skip_recent_secs: Secs = Secs(1) => live;
         /// Seconds after which a check has failed.
         validation_timeout_secs: Secs = Secs(5) => live;
         /// Seconds after which a client that holds a connection and does nothing is reported, but
         /// for clients of session pooling; "none" = never.
-        leak_threshold_secs: Option<Secs> = Some(Secs(300)) => live;
+        leak_detection_threshold_secs: Option<Secs> = Some(Secs(300)) => live;
+        /// A connection that a session gives back is kept, and cleaned where what was left on it is
+        /// not known ("adaptive"); it is cleaned ("checked"), or closed ("replace").
+        recycling_strategy: RecyclingStrategy = RecyclingStrategy::Adaptive => live;
         /// Seconds to clean a connection (DISCARD ALL) before it is closed instead, and for every
         /// other statement of RustyDB's own on a client's connection.
         reset_timeout_secs: Secs = Secs(5) => live;

@@ -563,6 +563,16 @@ choice! {
         Query = "query",
     }
 
+    /// What is done with a connection that a session gives back.
+    RecyclingStrategy {
+        /// What is known of it stays known; cleaned where that is not enough.
+        Adaptive = "adaptive",
+        /// It is cleaned.
+        Checked = "checked",
+        /// It is closed, and another one made when one is needed.
+        Replace = "replace",
+    }
+
     /// The least severe record that is written.
     LogLevel {
         /// Everything, wire messages included.

@@ -108,7 +108,7 @@ impl LaneKey {
 /// Seconds of being idle after which a connection needs a check.
 fn skip_recent(pool: &crate::config::Pool) -> Option<u32> {
     let recent = u32::try_from(pool.validation_skip_recent_secs.0).unwrap_or(u32::MAX);
-    (pool.validation != crate::config::ValidationLevel::None).then_some(recent)
+    (pool.validation_level != crate::config::ValidationLevel::None).then_some(recent)
 }
 
 /// What a session gets.

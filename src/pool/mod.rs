@@ -23,7 +23,7 @@ mod steer;
 mod upkeep;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::auth::AccessChanges;
 use crate::backend::{BackendConn, CancelKey, Credentials, Roster, Servers, Told};
-use crate::config::{self, Config, Live};
+use crate::config::{self, Config, Live, RecyclingStrategy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::Metrics;
 use crate::telemetry::pool::PoolMetrics;
@@ -91,6 +91,8 @@ struct Shared {
     servers: Servers,
     config: Live,
     reset_timeout_ms: AtomicU64,
+    /// [`RecyclingStrategy`], to be read without the configuration.
+    recycling: AtomicU8,
     changes: AccessChanges,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
@@ -132,6 +134,7 @@ impl Pool {
             inner: Mutex::new(Inner::new(policy, gates, &config)),
             config: live,
             reset_timeout_ms: AtomicU64::new(0),
+            recycling: AtomicU8::new(0),
             roster: Arc::default(),
             resumed: Notify::new(),
             changes,
@@ -141,7 +144,7 @@ impl Pool {
             places: config.drcp.max_size.map(|most| Arc::new(Semaphore::new(most))),
             waiting_for_place: AtomicU32::new(0),
         }));
-        made.0.set_reset_timeout(config.pool.reset_timeout_secs.duration());
+        made.0.set_returns(&config.pool);
         made
     }
 
@@ -471,6 +474,14 @@ impl Lease {
     pub fn release(mut self) {
         if self.conn.as_ref().is_some_and(|conn| conn.state.spoiled) {
             return self.retire();
+        }
+        match self.pool.0.recycling() {
+            RecyclingStrategy::Adaptive => {}
+            RecyclingStrategy::Checked | RecyclingStrategy::Replace => {
+                // As one whose state is not known.
+                self.used = true;
+                return;
+            }
         }
         let Some(conn) = self.conn.take() else { return };
         self.slot.set(None);

@@ -5,6 +5,7 @@ use std::thread::ThreadId;
 
 use super::{CancelSlot, LaneKey, Pool};
 use crate::backend::BackendConn;
+use crate::config::RecyclingStrategy;
 use crate::error::Error;
 use crate::proto::backend::{TxStatus, command_complete, tag};
 use crate::proto::frontend;
@@ -34,10 +35,12 @@ impl Pool {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let pool = self.clone();
         runtime.spawn(async move {
-            if back.conn.is_reusable() && !back.lane.is_single_use() {
-                pool.clean_and_keep(back).await;
-            } else {
+            if !back.conn.is_reusable() || back.lane.is_single_use() {
                 pool.abandon(back).await;
+            } else if pool.0.recycling() == RecyclingStrategy::Replace {
+                pool.part("replaced", *back.conn);
+            } else {
+                pool.clean_and_keep(back).await;
             }
         });
     }

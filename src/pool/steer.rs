@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{CancelSlot, Pool, Shared};
+use super::{CancelSlot, Pool, PoolKind, Shared};
 use crate::backend::Listed;
+use crate::config::RecyclingStrategy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::Database;
 
@@ -154,7 +155,7 @@ impl Pool {
     /// Takes over sizes, limits and times that have changed. Lent connections that are too many
     /// are closed when they come back.
     pub fn resize(&self, config: &crate::config::Config) {
-        self.0.set_reset_timeout(config.pool.reset_timeout_secs.duration());
+        self.0.set_returns(&config.pool);
         self.0.servers.set_limit(config.backend.connect_timeout_secs.duration());
         let (policy, gates) = self.0.kind.shape(config);
         let (surplus, narrowed) = self.0.inner.lock().change(policy, gates, &config.pool);
@@ -218,9 +219,27 @@ impl Shared {
         }
     }
 
-    pub(super) fn set_reset_timeout(&self, limit: Duration) {
-        let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    /// What counts for connections that come back.
+    pub(super) fn set_returns(&self, pool: &crate::config::Pool) {
+        let ms = u64::try_from(pool.reset_timeout_secs.duration().as_millis()).unwrap_or(u64::MAX);
         self.reset_timeout_ms.store(ms, Ordering::Relaxed);
+        let strategy = match self.kind {
+            PoolKind::Main => pool.recycling_strategy,
+            // Its statements are RustyDB's own.
+            PoolKind::System => RecyclingStrategy::Adaptive,
+        };
+        self.recycling.store(strategy as u8, Ordering::Relaxed);
+    }
+
+    /// What is done with connections that come back.
+    pub(super) fn recycling(&self) -> RecyclingStrategy {
+        const CHECKED: u8 = RecyclingStrategy::Checked as u8;
+        const REPLACE: u8 = RecyclingStrategy::Replace as u8;
+        match self.recycling.load(Ordering::Relaxed) {
+            CHECKED => RecyclingStrategy::Checked,
+            REPLACE => RecyclingStrategy::Replace,
+            _ => RecyclingStrategy::Adaptive,
+        }
     }
 
     pub(super) fn reset_timeout(&self) -> Duration {

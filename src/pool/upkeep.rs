@@ -57,10 +57,10 @@ impl Pool {
     /// Asks a connection that was idle whether it still works.
     async fn validate(&self, conn: &mut BackendConn) -> bool {
         let config = &self.0.config().pool;
-        let sql = match config.validation {
+        let sql = match config.validation_level {
             ValidationLevel::None => return true,
             ValidationLevel::Ping => "",
-            ValidationLevel::Query => config.validation_query.as_str(),
+            ValidationLevel::Query => config.validation_sql.as_str(),
         };
         let limit = config.validation_timeout_secs.duration();
         let asked = tokio::time::timeout(limit, conn.simple(sql, |_| {})).await;

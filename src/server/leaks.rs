@@ -21,10 +21,10 @@ pub(super) struct Leaks {
 
 impl Leaks {
     /// Reports sessions that have held a connection without work for longer than
-    /// `leak_threshold_secs`. In session pooling a client may do that.
+    /// `leak_detection_threshold_secs`. In session pooling a client may do that.
     pub(super) async fn look(&mut self, shared: &Shared) {
         let config = shared.live.now();
-        let Some(threshold) = config.pool.leak_threshold_secs else { return };
+        let Some(threshold) = config.pool.leak_detection_threshold_secs else { return };
         let asked = tokio::time::timeout(LIMIT, shared.admin.leaks(threshold.duration()));
         let Ok(Ok(leaks)) = asked.await else { return };
         for Leak { view, pid, since, secs } in &leaks {

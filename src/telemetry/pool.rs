@@ -106,7 +106,7 @@ pub(super) fn pool_metrics(make: &Maker<'_>) -> [PoolMetrics; 2] {
     );
     let leaked = make.counters(
         "rustydb_pool_leaked_connections_total",
-        "Connections held for longer than pool.leak_threshold_secs without work",
+        "Connections held for longer than pool.leak_detection_threshold_secs without work",
         P,
     );
     let throttled = make.counters(

@@ -181,7 +181,9 @@ async fn clear_wait_queue(
 struct LifecyclePolicy {
     /// Always time_based.
     aging: &'static str,
-    /// Always checked: what something was left on gets DISCARD ALL, and is closed when that fails.
+    /// What is done with one that comes back. adaptive: it is kept, and gets DISCARD ALL where
+    /// what was left on it is not known. checked: it gets that. replace: it is closed.
+    #[schema(examples("adaptive"))]
     recycling: &'static str,
     /// Seconds after which a connection is replaced; null = never.
     #[schema(required)]
@@ -198,7 +200,7 @@ fn policy(door: &HttpDoor) -> LifecyclePolicy {
     let config = door.config.now();
     LifecyclePolicy {
         aging: "time_based",
-        recycling: "checked",
+        recycling: config.pool.recycling_strategy.word(),
         max_lifetime_secs: config.pool.max_lifetime_secs.map(|secs| secs.0),
         idle_timeout_secs: config.pool.idle_timeout_secs.map(|secs| secs.0),
         max_uses: None,
@@ -228,7 +230,7 @@ async fn get_lifecycle_policy(
 struct UpdatePolicy {
     /// time_based; others answer 501.
     aging: Option<String>,
-    /// checked; others answer 501.
+    /// adaptive, checked or replace; fast answers 501.
     recycling: Option<String>,
     /// Seconds after which a connection is replaced; null = never.
     #[serde(default, deserialize_with = "present")]
@@ -244,7 +246,7 @@ struct UpdatePolicy {
 
 /// Change the lifecycle policy of a pool
 ///
-/// The two times; the rest is as it is.
+/// The two times and what is done with connections that come back; the rest is as it is.
 #[utoipa::path(
     put, path = "/api/v1/pools/{id}/lifecycle/policy", tag = "pools",
     params(("id" = String, Path, description = "main.")), request_body = UpdatePolicy,
@@ -260,13 +262,16 @@ async fn update_lifecycle_policy(
     if new.aging.is_some_and(|aging| aging != "time_based") {
         return Err(unsupported("pool_aging_policies").into());
     }
-    if new.recycling.is_some_and(|recycling| recycling != "checked") {
-        return Err(unsupported("pool_recycling_strategies").into());
+    if new.recycling.as_deref() == Some("fast") {
+        return Err(unsupported("pool_recycling_fast").into());
     }
     if new.max_uses.is_some() {
         return Err(unsupported("pool_max_uses").into());
     }
     let mut changes = BTreeMap::new();
+    if let Some(recycling) = new.recycling {
+        changes.insert("recycling_strategy".to_owned(), Value::from(recycling));
+    }
     let times = [
         ("max_lifetime_secs", new.max_lifetime_secs),
         ("idle_timeout_secs", new.idle_timeout_secs),
@@ -317,7 +322,7 @@ async fn recycle_connections(
 ) -> ApiResult {
     let kind = kind_of(&id)?;
     if which.strategy.is_some_and(|strategy| strategy != "replace") {
-        return Err(unsupported("pool_recycling_strategies").into());
+        return Err(unsupported("pool_recycling_on_demand").into());
     }
     let prefix = format!("{}-", name_of(kind));
     let number = |id: &String| {
@@ -426,7 +431,7 @@ fn leak_info(door: &HttpDoor, leak: &Leak) -> LeakInfo {
 
 /// The leaks of a pool; there is nobody who could forget something in the system pool.
 async fn leaks(door: &HttpDoor, id: &str) -> Result<Vec<Leak>> {
-    match (kind_of(id)?, door.config.now().pool.leak_threshold_secs) {
+    match (kind_of(id)?, door.config.now().pool.leak_detection_threshold_secs) {
         (PoolKind::Main, Some(threshold)) => door.admin.leaks(threshold.duration()).await,
         _ => Ok(Vec::new()),
     }
@@ -434,7 +439,7 @@ async fn leaks(door: &HttpDoor, id: &str) -> Result<Vec<Leak>> {
 
 /// List leaks
 ///
-/// Sessions that have done nothing in a transaction for longer than `pool.leak_threshold_secs`.
+/// Sessions that have done nothing in a transaction for longer than `pool.leak_detection_threshold_secs`.
 #[utoipa::path(
     get, path = "/api/v1/pools/{id}/leaks", tag = "pools",
     params(("id" = String, Path, description = "main, system."), Page),

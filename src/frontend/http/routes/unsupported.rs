@@ -277,9 +277,14 @@ pub const FEATURES: &[Feature] = &[
         ],
     ),
     absent(
-        "pool_recycling_strategies",
-        "a connection that something was left on is cleaned and checked (checked); one that cannot \
-         be is replaced",
+        "pool_recycling_fast",
+        "adaptive is fast wherever what a session left on its connection is known",
+        &[],
+    ),
+    absent(
+        "pool_recycling_on_demand",
+        "connections that are recycled on demand are replaced; pool.recycling_strategy says what \
+         is done with those that come back",
         &[],
     ),
     supported("pools"),

@@ -307,8 +307,8 @@ mod tests {
             ("set Pool.Max_Size=7", Command::Set("pool.max_size".into(), "7".into())),
             ("SET pool.max_size TO 7", Command::Set("pool.max_size".into(), "7".into())),
             (
-                "SET pool.validation_query = 'select ''a'';'",
-                Command::Set("pool.validation_query".into(), "select 'a';".into()),
+                "SET pool.validation_sql = 'select ''a'';'",
+                Command::Set("pool.validation_sql".into(), "select 'a';".into()),
             ),
             ("begin read only", Command::Transaction(true, "BEGIN")),
         ] {
