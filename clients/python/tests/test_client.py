@@ -375,6 +375,13 @@ class PoolTest(unittest.TestCase):
                     time.sleep(0.02)
                 self.assertEqual(client.pool_size, 2)
 
+    def test_idle_connections_may_stay_for_ever(self) -> None:
+        with Server(serve_queries) as server, rustydb.connect(server.url, idle_timeout=0) as client:
+            with client.session(), client.session():
+                self.assertEqual(client.pool_size, 2)
+            time.sleep(0.2)
+            self.assertEqual(client.pool_size, 2)
+
     def test_a_closed_client(self) -> None:
         with Server(serve_queries) as server:
             client = rustydb.connect(server.url)
