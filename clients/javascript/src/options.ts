@@ -6,7 +6,7 @@ import type { CompressionType, Purity } from "./wire/message.js";
 /** How far TLS goes: `prefer` is plain if the server refuses TLS, `require` checks nothing. */
 export type TlsMode = "disable" | "prefer" | "require" | "verify-ca" | "verify-full";
 
-/** How the client proves who it is. */
+/** How the client proves who it is. No RustyDB takes `ldap`, `kerberos` and `saml` yet. */
 export type AuthKind =
   | "scram-sha-256" | "password" | "token" | "apikey" | "certificate" | "ldap" | "kerberos"
   | "saml";

@@ -224,7 +224,8 @@ class Client(_Queries):
         return Listener(run(self._core.listener(channels).open()))
 
     def subscribe(self, stream: str, params: Mapping[str, str] | None = None) -> Subscription:
-        """Subscribes to a stream of the server. It uses a connection until it is closed."""
+        """Subscribes to a stream of the server, which has none yet and answers `0A000`. It uses a
+        connection until it is closed."""
         opening = self._core.subscription().open(stream, list((params or {}).items()))
         return Subscription(run(opening))
 

@@ -239,7 +239,8 @@ class Client(_Queries):
         return Listener(self._core.listener(channels))
 
     def subscribe(self, stream: str, params: Mapping[str, str] | None = None) -> Subscription:
-        """Subscribes to a stream of the server, in `async with`. It uses a connection."""
+        """Subscribes to a stream of the server, in `async with`. It uses a connection. There are
+        no streams yet: the server answers `0A000`."""
         return Subscription(self._core.subscription(), stream, params or {})
 
     async def close(self) -> None:
