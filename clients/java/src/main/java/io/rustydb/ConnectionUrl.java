@@ -21,7 +21,7 @@ final class ConnectionUrl {
     /** Puts what the text says into the configuration. */
     static void apply(String url, Config config) {
         if (!url.startsWith(SCHEME)) {
-            throw bad("a connection string begins with " + SCHEME);
+            throw bad("it has to begin with " + SCHEME);
         }
         String rest = url.substring(SCHEME.length());
         int question = rest.indexOf('?');
