@@ -168,6 +168,10 @@ impl Talk {
             AuthReply::SaslContinue { data } => data,
             // A rule of the server trusts this user; who asks for SCRAM wants the server's proof.
             reply @ AuthReply::Success { .. } if config.auth.is_none() => return success(reply),
+            AuthReply::Success { .. } => {
+                let text = "the server does not prove itself, on which auth=scram-sha-256 insists";
+                return Err(Error::Connect(text.into()));
+            }
             _ => return Err(unexpected()),
         };
         let (last, expected) = exchange.answer(&data, password)?;
