@@ -95,7 +95,7 @@ export class RustyDBClient extends Transactional {
     return this.#events.unlisten(channel, handler);
   }
 
-  /** Begins one of the server's streams of events. */
+  /** Begins one of the server's streams of events. There are none yet: it answers 0A000. */
   subscribe(stream: string, params: Record<string, string> = {}): Promise<Subscription> {
     return this.#events.subscribe(stream, params);
   }

@@ -5,10 +5,10 @@ import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import { unexpected, type Connection } from "./connection.js";
 import { RustyDBError, usageError } from "./errors.js";
-import type { Settings } from "./options.js";
+import type { AuthKind, Settings } from "./options.js";
 import { ReplyQueue } from "./replies.js";
 import { Scram, type Binding } from "./scram.js";
-import { channelBinding } from "./transport.js";
+import { channelBinding, isPrivate } from "./transport.js";
 import { compressors, type Compressor } from "./wire/compression.js";
 import { MAX_PAYLOAD } from "./wire/frame.js";
 import {
@@ -88,7 +88,12 @@ export async function authenticate(
 ): Promise<Success> {
   const binding = channelBinding(socket);
   const { authMethods } = connection.greeting.hello;
-  const method = chooseMethod(settings, authMethods, binding !== undefined);
+  const can = { bind: binding !== undefined, certify: socket instanceof TLSSocket };
+  const method = chooseMethod(settings, authMethods, can);
+  if (SECRETS.has(method) && !isPrivate(socket)) {
+    const text = "a password, token or key is not sent to another host without TLS";
+    throw new RustyDBError("28000", "TLS_REQUIRED", text);
+  }
   const replies = new ReplyQueue(MOST_LOGIN_BYTES);
   const start: Auth = {
     kind: "Start",
@@ -172,16 +177,16 @@ async function prove(method: AuthMethod, attempt: Attempt, binding: Binding): Pr
 
 function secret(settings: Settings, name: "password" | "token" | "apiKey"): string {
   const value = settings[name];
-  if (value === undefined) throw usageError(`auth ${settings.auth} needs the option ${name}`);
+  if (value === undefined) throw usageError(`the log-in needs the option ${name}`);
   return value;
 }
 
-async function proveByScram({ send, next }: Attempt, scram: Scram): Promise<AuthReply> {
+async function proveByScram({ settings, send, next }: Attempt, scram: Scram): Promise<AuthReply> {
   const value = { mechanism: scram.mechanism, data: scram.first() };
   send({ kind: "SaslInitial", value });
   const first = await next();
-  // A rule of the server trusts this client without a proof.
-  if (first.kind === "Success") return first;
+  // A rule of the server trusts this client; who asks for SCRAM wants the server's proof.
+  if (first.kind === "Success" && settings.auth === undefined) return first;
   if (first.kind !== "SaslContinue") throw unexpectedReply(first);
   send({ kind: "SaslResponse", value: { data: await scram.final(first.value.data) } });
   const final = await next();
@@ -207,7 +212,10 @@ function scramBinding(method: AuthMethod, hash: Buffer | undefined, socket: Sock
   return method === "ScramSha256Plus" ? { kind: "end-point", hash } : { kind: "not-offered" };
 }
 
-const METHODS: Record<Settings["auth"], AuthMethod> = {
+// Ways to log in that give the secret itself to the server.
+const SECRETS = new Set<AuthMethod>(["Password", "Ldap", "Token", "ApiKey", "Saml"]);
+
+const METHODS: Record<AuthKind, AuthMethod> = {
   "scram-sha-256": "ScramSha256",
   password: "Password",
   token: "Token",
@@ -218,24 +226,40 @@ const METHODS: Record<Settings["auth"], AuthMethod> = {
   saml: "Saml",
 };
 
+type Credentials = Pick<Settings, "auth" | "password" | "token" | "apiKey" | "tlsCert">;
+
 /**
- * The method that the settings ask for, SCRAM bound to the TLS connection if that can be. Without
- * credentials, or if the server does not offer SCRAM, nothing at all if the server is content with
- * that. A password is never sent as it is unless the settings say so.
+ * The method that the settings ask for, else the first one that is offered and needs only what is
+ * there; SCRAM is bound to the TLS connection if that can be. A password is never sent as it is
+ * unless the settings say so.
  */
 export function chooseMethod(
-  settings: Pick<Settings, "auth" | "password">, offered: AuthMethod[], canBind: boolean,
+  settings: Credentials, offered: AuthMethod[], can: { bind: boolean; certify: boolean },
 ): AuthMethod {
-  const wanted = METHODS[settings.auth];
-  const isScram = wanted === "ScramSha256";
-  const trusts = offered.includes("Trust");
-  if (isScram && trusts && settings.password === undefined) return "Trust";
-  if (isScram && canBind && offered.includes("ScramSha256Plus")) return "ScramSha256Plus";
-  if (offered.includes(wanted)) return wanted;
-  if (isScram && trusts) return "Trust";
-  const text = `the server does not offer the log-in ${settings.auth}`;
-  const detail = `It offers ${offered.join(", ") || "none"}.`;
-  throw new RustyDBError("28000", "AUTHENTICATION_FAILED", text, { detail });
+  const plus = can.bind && offered.includes("ScramSha256Plus");
+  const wanted = settings.auth ? [METHODS[settings.auth]] : byCredentials(settings, can.certify);
+  const method = wanted
+    .map((each) => (each === "ScramSha256" && plus ? "ScramSha256Plus" : each))
+    .find((each) => offered.includes(each));
+  if (method !== undefined) return method;
+  const text = settings.auth
+    ? `the server does not offer the log-in ${settings.auth}`
+    : "no way to log in fits what was given";
+  throw new RustyDBError("28000", "AUTHENTICATION_FAILED", text, {
+    detail: `The server offers ${offered.join(", ") || "none"}.`,
+    hint: "Give a password, a token or a key, or name a way with auth.",
+  });
+}
+
+function byCredentials(settings: Credentials, canCertify: boolean): AuthMethod[] {
+  const given: [boolean, AuthMethod][] = [
+    [settings.token !== undefined, "Token"],
+    [settings.apiKey !== undefined, "ApiKey"],
+    [settings.password !== undefined, "ScramSha256"],
+    [settings.tlsCert !== undefined && canCertify, "Certificate"],
+    [true, "Trust"],
+  ];
+  return given.filter(([isGiven]) => isGiven).map(([, method]) => method);
 }
 
 function unexpectedReply(reply: AuthReply): RustyDBError {

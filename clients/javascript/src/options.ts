@@ -1,13 +1,12 @@
 // What a client can be told: as options of the constructor or as a connection string.
 
-import { userInfo } from "node:os";
 import { usageError } from "./errors.js";
 import type { CompressionType, Purity } from "./wire/message.js";
 
 /** How far TLS goes: `prefer` is plain if the server refuses TLS, `require` checks nothing. */
 export type TlsMode = "disable" | "prefer" | "require" | "verify-ca" | "verify-full";
 
-/** How the client proves who it is. */
+/** How the client proves who it is. No RustyDB takes `ldap`, `kerberos` and `saml` yet. */
 export type AuthKind =
   | "scram-sha-256" | "password" | "token" | "apikey" | "certificate" | "ldap" | "kerberos"
   | "saml";
@@ -30,7 +29,7 @@ export interface ClientOptions {
   port?: number;
   /** Several servers, tried in this order; instead of `host` and `port`. */
   hosts?: { host: string; port?: number }[];
-  /** Default: the user of the operating system, or none for a token or a key. */
+  /** The role. Needed, except with a token or a key, which name it themselves. */
   username?: string;
   password?: string;
   /** Default: the name of the user. */
@@ -51,7 +50,10 @@ export interface ClientOptions {
   tlsCert?: string;
   /** Path of its key, PEM. */
   tlsKey?: string;
-  /** Default `scram-sha-256`, or what `token` or `apiKey` ask for. */
+  /**
+   * Only this way to log in. Default: the first of these that is given and that the server offers:
+   * the token, the key, the password (by SCRAM-SHA-256), the certificate; else nothing.
+   */
   auth?: AuthKind;
   /** A JWT or OAuth access token; the base64 assertion with `auth: "saml"`. */
   token?: string;
@@ -113,7 +115,7 @@ export interface Settings extends ValueFormat {
   tlsCa: string | undefined;
   tlsCert: string | undefined;
   tlsKey: string | undefined;
-  auth: AuthKind;
+  auth: AuthKind | undefined;
   token: string | undefined;
   apiKey: string | undefined;
   compression: CompressionType[];
@@ -136,6 +138,11 @@ const TLS_MODES: TlsMode[] = ["disable", "prefer", "require", "verify-ca", "veri
 const AUTH_KINDS: AuthKind[] = [
   "scram-sha-256", "password", "token", "apikey", "certificate", "ldap", "kerberos", "saml",
 ];
+// What a way to log in takes.
+const NEEDS: Record<AuthKind, "password" | "token" | "apiKey" | "tlsCert" | "gss"> = {
+  "scram-sha-256": "password", password: "password", ldap: "password", token: "token",
+  saml: "token", apikey: "apiKey", certificate: "tlsCert", kerberos: "gss",
+};
 const COMPRESSIONS = { zstd: "Zstd", lz4: "Lz4", snappy: "Snappy" } as const;
 const PURITIES = { new: "New", self: "Self", any: "Any" } as const;
 
@@ -143,10 +150,11 @@ const PURITIES = { new: "New", self: "Self", any: "Any" } as const;
 export function settingsFrom(options: ClientOptions): Settings {
   const { url, ...others } = options;
   const given: ClientOptions = { ...(url === undefined ? {} : parseUrl(url)), ...defined(others) };
-  const auth = given.auth ?? defaultAuth(given);
-  const username = given.username ?? (usesAccount(auth) ? userInfo().username : "");
-  return {
-    endpoints: endpoints(given),
+  checkNames(given);
+  const servers = endpoints(given);
+  const username = given.username ?? "";
+  const settings: Settings = {
+    endpoints: servers,
     username,
     password: given.password,
     database: given.database ?? username,
@@ -158,13 +166,13 @@ export function settingsFrom(options: ClientOptions): Settings {
     tlsCa: given.tlsCa,
     tlsCert: given.tlsCert,
     tlsKey: given.tlsKey,
-    auth: oneOf("auth", auth, AUTH_KINDS),
+    auth: given.auth && oneOf("auth", given.auth, AUTH_KINDS),
     token: given.token,
     apiKey: given.apiKey,
     compression: (given.compression ?? ["zstd", "lz4", "snappy"]).map(
       (name) => COMPRESSIONS[oneOf("compression", name, ["zstd", "lz4", "snappy"])],
     ),
-    checksum: given.checksum ?? false,
+    checksum: oneOf("checksum", given.checksum ?? false, [true, false]),
     applicationName: given.applicationName ?? "@rustydb/client",
     connectionClass: given.connectionClass ?? null,
     purity: given.purity ? PURITIES[oneOf("purity", given.purity, ["new", "self", "any"])] : null,
@@ -180,20 +188,48 @@ export function settingsFrom(options: ClientOptions): Settings {
     mfa: given.mfa,
     gss: given.gss,
   };
+  checkTogether(settings);
+  return settings;
+}
+
+// All names of options; the compiler sees to it that none is missing.
+const NAMES: Record<keyof Omit<ClientOptions, "url">, true> = {
+  host: true, port: true, hosts: true, username: true, password: true, database: true,
+  timeout: true, poolSize: true, minPoolSize: true, idleTimeout: true, tls: true, tlsCa: true,
+  tlsCert: true, tlsKey: true, auth: true, token: true, apiKey: true, compression: true,
+  checksum: true, applicationName: true, connectionClass: true, purity: true, tag: true,
+  streamWindow: true, connectionWindow: true, parameters: true, int8: true, json: true,
+  timestamptz: true, mfa: true, gss: true,
+};
+
+/** A name that is not known may be a limit or a check that does not happen. */
+function checkNames(given: ClientOptions): void {
+  const unknown = Object.keys(given).find((name) => !Object.hasOwn(NAMES, name));
+  if (unknown === undefined) return;
+  const known = `Known are url, ${Object.keys(NAMES).join(", ")}.`;
+  throw usageError(`there is no option ${JSON.stringify(unknown)}`, known);
+}
+
+/** What only several options together show. */
+function checkTogether(settings: Settings): void {
+  const { auth, tls, endpoints, username, token, apiKey } = settings;
+  if (auth !== undefined && settings[NEEDS[auth]] === undefined) {
+    throw usageError(`auth=${auth} needs the option ${NEEDS[auth]}`);
+  }
+  if ((settings.tlsCert === undefined) !== (settings.tlsKey === undefined)) {
+    throw usageError("tlsCert and tlsKey must be given together");
+  }
+  const needsTls = tls !== "disable" && tls !== "prefer";
+  if (needsTls && endpoints.some(({ host }) => host.startsWith("/"))) {
+    throw usageError("there is no TLS on a Unix socket: use tls=disable or tls=prefer");
+  }
+  if (username === "" && token === undefined && apiKey === undefined) {
+    throw usageError("no user is named", "Give the option username, or rustydb://user@host/…");
+  }
 }
 
 function defined(options: ClientOptions): ClientOptions {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-}
-
-function defaultAuth(given: ClientOptions): AuthKind {
-  if (given.apiKey !== undefined) return "apikey";
-  return given.token !== undefined ? "token" : "scram-sha-256";
-}
-
-/** Whether the name of the user is not in the credentials themselves. */
-function usesAccount(auth: AuthKind): boolean {
-  return auth !== "token" && auth !== "apikey" && auth !== "saml";
 }
 
 function endpoints(given: ClientOptions): Endpoint[] {
@@ -225,7 +261,7 @@ export function milliseconds(name: string, seconds: number): number {
   return Math.ceil(seconds * 1000);
 }
 
-function oneOf<T extends string>(name: string, value: T, all: readonly T[]): T {
+function oneOf<T extends string | boolean>(name: string, value: T, all: readonly T[]): T {
   if (!all.includes(value)) {
     throw usageError(`${name} must be one of ${all.join(", ")}, not ${value}`);
   }

@@ -144,6 +144,12 @@ export abstract class Queries {
    * Runs statements in one round trip. An atomic batch gives the result of each or throws the first
    * error; otherwise errors stand in the place of results.
    */
+  batch(
+    statements: readonly BatchStatement[], options?: BatchOptions & { atomic?: true },
+  ): Promise<QueryResult[]>;
+  batch(
+    statements: readonly BatchStatement[], options: BatchOptions,
+  ): Promise<(QueryResult | RustyDBError)[]>;
   async batch(
     statements: readonly BatchStatement[], options: BatchOptions = {},
   ): Promise<(QueryResult | RustyDBError)[]> {

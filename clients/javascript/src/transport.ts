@@ -92,6 +92,18 @@ async function readPem(path: string | undefined): Promise<Buffer | undefined> {
   }
 }
 
+const LOOPBACK = new net.BlockList();
+LOOPBACK.addSubnet("127.0.0.0", 8, "ipv4");
+LOOPBACK.addAddress("::1", "ipv6");
+
+/** Whether nobody on the way can read along. */
+export function isPrivate(socket: net.Socket): boolean {
+  const address = socket.remoteAddress;
+  // Without an address it is a Unix socket (or closed, and nothing is sent any more).
+  if (socket instanceof tls.TLSSocket || address === undefined) return true;
+  return LOOPBACK.check(address, net.isIPv6(address) ? "ipv6" : "ipv4");
+}
+
 /**
  * `tls-server-end-point` (RFC 5929): the hash of the server's certificate, to bind a log-in to the
  * connection. Undefined without TLS, or if the certificate's signature has no hash of its own.

@@ -429,6 +429,21 @@ describe("the log-in", () => {
     await assert.rejects(without.connect(), { code: "MFA_REQUIRED" });
   });
 
+  it("takes a server at its word that asks for no proof, unless one was asked for", async () => {
+    server.hello = { authMethods: ["ScramSha256"] };
+    server.onAuth = ({ peer, id, message }) => {
+      if (message.kind !== "Auth" || message.value.kind !== "SaslInitial") return;
+      const value = { sessionId: 1n, user: "u", roles: [], parameters: [] };
+      peer.send(id, { kind: "AuthReply", value: { kind: "Success", value: { ...value } } });
+    };
+    const made = new RustyDBClient({ url: server.url(), password: "p" });
+    clients.push(made);
+    await made.connect();
+    const strict = new RustyDBClient({ url: server.url("&auth=scram-sha-256"), password: "p" });
+    clients.push(strict);
+    await assert.rejects(strict.connect(), { sqlstate: "08P01" });
+  });
+
   it("sends what the options say about the session", async () => {
     let start: unknown;
     server.onAuth = ({ peer, id, message }) => {

@@ -27,7 +27,7 @@ function moduleFrom(readme: string): string {
   assert.match(code.join("\n"), options);
   return `import { ${[...imports].join(", ")} } from ${library};\n` +
     code.join("\n").replace(options, `{ url: ${JSON.stringify(url)} }`)
-      .replaceAll("account", own("account"))
+      .replaceAll("readme_account", own("account"))
       .replaceAll('"jobs"', JSON.stringify(own("jobs")))
       .replaceAll("'jobs'", `'${own("jobs")}'`);
 }

@@ -5,6 +5,7 @@ import gc
 import threading
 import time
 import unittest
+import unittest.mock
 from typing import Any
 
 import rustydb
@@ -160,8 +161,10 @@ class LoginTest(unittest.TestCase):
             ([method.Password], m.AuthPassword("p"), {"password": "p", "auth": "password"}),
             ([method.Ldap], m.AuthPassword("p"), {"password": "p", "auth": "ldap"}),
             ([method.Saml], m.AuthSaml("a"), {"token": "a", "auth": "saml"}),
-            ([method.Certificate], m.AuthCertificate(), {"auth": "certificate"}),
+            ([method.Certificate], m.AuthCertificate(), {"auth": "certificate", "tls_cert": "c"}),
             ([method.ScramSha256, method.Trust], None, {}),
+            ([method.ApiKey, method.Token], m.AuthToken("t"), {"token": "t", "api_key": "k"}),
+            ([method.Password, method.Trust], None, {"password": "p"}),
         ]:
             with self.subTest(options):
                 self.check(offered, [(expected, success)], **options)
@@ -184,6 +187,41 @@ class LoginTest(unittest.TestCase):
         with Server(serve_queries, auth_methods=[m.AuthMethod.Password]) as server:
             with self.assertRaises(rustydb.AuthenticationError):
                 rustydb.connect(server.url, password="p")
+
+    def test_secrets_stay_here_without_tls(self) -> None:
+        options = [{"token": "t"}, {"api_key": "k"}, {"password": "p", "auth": "password"}]
+        methods = [m.AuthMethod.Token, m.AuthMethod.ApiKey, m.AuthMethod.Password]
+        elsewhere = unittest.mock.patch("rustydb._blocking.is_local", lambda peer: False)
+        with elsewhere, Server(serve_queries, auth_methods=methods) as server:
+            for given in options:
+                with self.subTest(given), self.assertRaises(rustydb.AuthenticationError) as refused:
+                    rustydb.connect(server.url, **given)  # type: ignore[arg-type]
+                self.assertEqual(refused.exception.code, "TLS_REQUIRED")
+
+    def test_a_server_that_asks_for_no_proof(self) -> None:
+        def login(connection: Connection) -> None:
+            number, _ = connection.request()
+            connection.request()
+            connection.send(number, self.success)
+
+        methods = [m.AuthMethod.ScramSha256]
+        with Server(serve_queries, login=login, auth_methods=methods) as server:
+            with rustydb.connect(server.url, password="p") as client:
+                self.assertEqual(client.query("SELECT 1").scalar(), 1)
+            with self.assertRaises(rustydb.Error):
+                rustydb.connect(server.url, password="p", auth="scram-sha-256")
+
+    def test_settings_of_the_session(self) -> None:
+        settings = []
+
+        def login(connection: Connection) -> None:
+            number, start = connection.request()
+            settings.append(start.parameters)
+            connection.send(number, self.success)
+
+        with Server(serve_queries, login=login) as server:
+            rustydb.connect(server.url, parameters={"TimeZone": "UTC"}).close()
+        self.assertEqual(settings, [[("TimeZone", "UTC")]])
 
     def test_a_server_that_does_not_know_the_password(self) -> None:
         def login(connection: Connection) -> None:
@@ -337,6 +375,13 @@ class PoolTest(unittest.TestCase):
                     time.sleep(0.02)
                 self.assertEqual(client.pool_size, 2)
 
+    def test_idle_connections_may_stay_for_ever(self) -> None:
+        with Server(serve_queries) as server, rustydb.connect(server.url, idle_timeout=0) as client:
+            with client.session(), client.session():
+                self.assertEqual(client.pool_size, 2)
+            time.sleep(0.2)
+            self.assertEqual(client.pool_size, 2)
+
     def test_a_closed_client(self) -> None:
         with Server(serve_queries) as server:
             client = rustydb.connect(server.url)
@@ -437,6 +482,23 @@ class PoolTest(unittest.TestCase):
             time.sleep(0.02)
         kinds = [type(message) for message in seen]
         self.assertEqual(kinds[:5], [m.Query, m.Rollback, m.Query, m.Rollback, m.Query])
+
+
+class BatchTest(unittest.TestCase):
+    def test_an_error_ends_it_only_on_request(self) -> None:
+        stops = []
+
+        def script(connection: Connection) -> None:
+            while True:
+                number, batch = connection.request()
+                stops.append((batch.atomic, batch.stop_on_error))
+                connection.send(number, fake.answer())
+
+        with Server(script) as server, rustydb.connect(server.url) as client:
+            client.batch(["SELECT 1"])
+            client.batch(["SELECT 1"], atomic=False)
+            client.batch(["SELECT 1"], atomic=False, stop_on_error=True)
+        self.assertEqual(stops, [(True, False), (False, False), (False, True)])
 
 
 class PreparedTest(unittest.TestCase):

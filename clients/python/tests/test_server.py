@@ -439,11 +439,11 @@ class BatchTest(ServerTest):
         with self.table("id int4 PRIMARY KEY") as table:
             insert = f"INSERT INTO {table} VALUES ($1)"
             statements = [(insert, [1]), (insert, [1]), (insert, [2])]
-            results = self.client.batch(statements, atomic=False)
+            results = self.client.batch(statements, atomic=False, stop_on_error=True)
             self.assertEqual(len(results), 2)
             self.assertIsInstance(results[1], rustydb.IntegrityError)
             self.client.execute(f"TRUNCATE {table}")
-            results = self.client.batch(statements, atomic=False, stop_on_error=False)
+            results = self.client.batch(statements, atomic=False)
             self.assertEqual(
                 [isinstance(each, rustydb.Result) for each in results], [True, False, True]
             )
@@ -452,9 +452,7 @@ class BatchTest(ServerTest):
     def test_rows_of_a_statement_that_fails_are_no_result(self) -> None:
         # Long enough for its first rows to be sent before it fails.
         fails = "SELECT 1 / (100000 - g), repeat('y', 50) FROM generate_series(1, 200000) g"
-        results = self.client.batch(
-            ["SELECT 7", fails, "SELECT 8"], atomic=False, stop_on_error=False
-        )
+        results = self.client.batch(["SELECT 7", fails, "SELECT 8"], atomic=False)
         found = [
             each.scalar() if isinstance(each, rustydb.Result) else each.sqlstate
             for each in results

@@ -4,7 +4,7 @@ import unittest
 from typing import Any
 
 from rustydb import UsageError
-from rustydb._engine.runtime import Address
+from rustydb._engine.runtime import Address, is_local
 from rustydb._wire import compression
 from rustydb._wire.messages import AuthMethod, CompressionType, Purity
 from rustydb._wire.url import Config, parse
@@ -51,7 +51,7 @@ class UrlTest(unittest.TestCase):
         self.assertNotIn("t&t", repr(config))
 
     def test_defaults(self) -> None:
-        config = parse("rustydb://")
+        config = parse("rustydb://u@")
         self.assertEqual(config.hosts, (("localhost", 5432),))
         self.assertEqual((config.timeout, config.pool_size, config.tls), (30.0, 10, "prefer"))
         self.assertIsNone(config.password)
@@ -63,17 +63,25 @@ class UrlTest(unittest.TestCase):
         config = parse("rustydb://a:b@h/d?timeout=1", user="x", password="@", timeout=2, tls=None)
         self.assertEqual((config.user, config.password, config.timeout), ("x", "@", 2.0))
         self.assertEqual(config.database, "d")
-        self.assertTrue(parse("rustydb://", checksum=True).checksum)
+        self.assertTrue(parse("rustydb://u@", checksum=True).checksum)
+        config = parse("rustydb://u@", parameters={"TimeZone": "UTC"})
+        self.assertEqual(config.parameters, (("TimeZone", "UTC"),))
 
     def test_unix_sockets(self) -> None:
         config = parse("rustydb://u@%2Fvar%2Frun:6000/d")
         self.assertEqual(Address(*config.hosts[0]).path, "/var/run/.s.PGSQL.6000")
         self.assertIsNone(Address("h", 1).path)
 
+    def test_who_is_on_this_machine(self) -> None:
+        for peer in ["/run/s", "", ("127.0.0.1", 1), ("::1", 1, 0, 0), ("::ffff:127.0.0.1", 1)]:
+            self.assertTrue(is_local(peer), peer)
+        for peer in [None, ("192.0.2.1", 1), ("fe80::1%eth0", 1, 0, 2), ("::ffff:192.0.2.1", 1)]:
+            self.assertFalse(is_local(peer), peer)
+
     def test_the_order_of_compression(self) -> None:
         present = compression.available()
         wanted = [CompressionType.Snappy, CompressionType.Zstd]
-        config = parse("rustydb://?compression=snappy,zstd,snappy")
+        config = parse("rustydb://u@?compression=snappy,zstd,snappy")
         self.assertEqual(list(config.compression), [each for each in wanted if each in present])
 
     def test_what_is_wrong(self) -> None:
@@ -106,10 +114,37 @@ class UrlTest(unittest.TestCase):
             "rustydb://h?connection_window=2147483648",
         ]:
             with self.subTest(url), self.assertRaises(UsageError):
+                parse(url.replace("://h", "://u@h"))
+        unknown: list[dict[str, Any]] = [{"nothing": 1}, {"parameters": {"work_mem": 1}}]
+        for options in unknown:
+            with self.subTest(options), self.assertRaises(UsageError):
+                parse("rustydb://u@", **options)
+
+    def test_what_is_missing_is_said(self) -> None:
+        for url, said in [
+            ("rustydb://h/d", "no user is named"),
+            ("rustydb://u@h?auth=scram-sha-256", "auth=scram-sha-256 needs a password"),
+            ("rustydb://u@h?auth=password", "auth=password needs a password"),
+            ("rustydb://u@h?auth=ldap", "auth=ldap needs a password"),
+            ("rustydb://u@h?auth=token", "auth=token needs the option token"),
+            ("rustydb://u@h?auth=token&api_key=k", "auth=token needs the option token"),
+            ("rustydb://u@h?auth=saml", "auth=saml needs the option token"),
+            ("rustydb://u@h?auth=apikey", "auth=apikey needs the option api_key"),
+            ("rustydb://u@h?auth=certificate", "auth=certificate needs the option tls_cert"),
+        ]:
+            with self.subTest(url), self.assertRaises(UsageError) as refused:
                 parse(url)
-        options: dict[str, Any] = {"nothing": 1}
-        with self.assertRaises(UsageError):
-            parse("rustydb://", **options)
+            self.assertIn(said, str(refused.exception))
+        self.assertEqual(parse("rustydb://h?token=t").user, "")
+        self.assertEqual(parse("rustydb://h?api_key=k").user, "")
+
+    def test_there_is_no_tls_on_unix_sockets(self) -> None:
+        for hosts in ["%2Frun", "h,%2Frun"]:
+            for tls in ["require", "verify-ca", "verify-full"]:
+                with self.subTest(tls), self.assertRaises(UsageError) as refused:
+                    parse(f"rustydb://u@{hosts}/d?tls={tls}")
+                self.assertIn("there is no TLS on a Unix socket", str(refused.exception))
+            parse(f"rustydb://u@{hosts}/d?tls=prefer")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ pub enum Host {
     Unix(PathBuf, u16),
 }
 
+impl Host {
+    fn is_unix(&self) -> bool {
+        matches!(self, Self::Unix(..))
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -52,12 +58,19 @@ pub enum TlsMode {
     VerifyFull,
 }
 
+impl TlsMode {
+    /// Whether nothing goes without TLS.
+    fn is_needed(self) -> bool {
+        !matches!(self, Self::Disable | Self::Prefer)
+    }
+}
+
 /// How a user proves who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthKind {
     /// SCRAM-SHA-256, bound to the server's certificate where that is possible.
     Scram,
-    /// The password itself; only over TLS or a Unix socket.
+    /// The password itself; only over TLS, loopback or a Unix socket.
     Password,
     /// A token of an identity provider.
     Token,
@@ -65,11 +78,11 @@ pub enum AuthKind {
     ApiKey,
     /// The client's TLS certificate.
     Certificate,
-    /// A password that an LDAP server checks; only over TLS or a Unix socket.
+    /// A password that an LDAP server checks, sent as for `Password`. RustyDB does not offer it yet.
     Ldap,
     /// Kerberos; not supported by this library.
     Kerberos,
-    /// A SAML assertion, which is given as `token`.
+    /// A SAML assertion, which is given as `token`. RustyDB does not offer it yet.
     Saml,
 }
 
@@ -135,8 +148,8 @@ pub struct Config {
     pub tls_cert: Option<PathBuf>,
     /// PEM file of its key.
     pub tls_key: Option<PathBuf>,
-    /// Only this way to log in. None = what the server asks for, if it is SCRAM, a token, a key,
-    /// the certificate, or nothing.
+    /// Only this way to log in. None = the first of these that is given and that the server offers:
+    /// the token, the key, the password (by SCRAM), the certificate; else nothing.
     pub auth: Option<AuthKind>,
     /// A token, or a SAML assertion.
     pub token: Option<Hidden>,
@@ -165,13 +178,13 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// `rustydb://postgres@localhost:5432/postgres`.
+    /// `rustydb://rustydb@localhost:5432/rustydb`: user and database of a server that is new.
     fn default() -> Self {
         Self {
             hosts: vec![Host::Tcp("localhost".into(), DEFAULT_PORT)],
-            user: "postgres".into(),
+            user: "rustydb".into(),
             password: None,
-            database: "postgres".into(),
+            database: "rustydb".into(),
             timeout: Some(Duration::from_secs(30)),
             pool_size: 10,
             min_pool_size: 0,
@@ -323,10 +336,30 @@ impl Config {
             Err(wrong("a window must be from 65536 to 1073741824 bytes"))
         } else if self.tls_cert.is_some() != self.tls_key.is_some() {
             Err(wrong("tls_cert and tls_key must be given together"))
-        } else if self.auth == Some(AuthKind::Kerberos) {
-            Err(wrong("this library cannot log in by Kerberos"))
+        } else if self.tls.is_needed() && self.hosts.iter().any(Host::is_unix) {
+            Err(wrong("there is no TLS on a Unix socket: use tls=disable or tls=prefer"))
         } else {
-            Ok(())
+            self.check_login()
+        }
+    }
+
+    /// Checks that what the way to log in takes is there. A password may be asked for later.
+    fn check_login(&self) -> Result<()> {
+        match self.auth {
+            Some(AuthKind::Kerberos) => Err(wrong("this library cannot log in by Kerberos")),
+            Some(AuthKind::Token) if self.token.is_none() => {
+                Err(wrong("auth=token needs the option token"))
+            }
+            Some(AuthKind::Saml) if self.token.is_none() => {
+                Err(wrong("auth=saml needs the option token"))
+            }
+            Some(AuthKind::ApiKey) if self.api_key.is_none() => {
+                Err(wrong("auth=apikey needs the option api_key"))
+            }
+            Some(AuthKind::Certificate) if self.tls_cert.is_none() => {
+                Err(wrong("auth=certificate needs the options tls_cert and tls_key"))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -483,6 +516,13 @@ mod tests {
             ("rustydb://u@h/d?stream_window=1", "window"),
             ("rustydb://u@h/d?tls_cert=x", "together"),
             ("rustydb://u%ff@h/d", "UTF-8"),
+            ("rustydb://u@%2Frun/d?tls=require", "no TLS on a Unix socket"),
+            ("rustydb://u@h,%2Frun/d?tls=verify-full", "no TLS on a Unix socket"),
+            ("rustydb://u@h/d?auth=token", "auth=token needs the option token"),
+            ("rustydb://u@h/d?auth=token&api_key=k", "auth=token needs the option token"),
+            ("rustydb://u@h/d?auth=saml", "auth=saml needs the option token"),
+            ("rustydb://u@h/d?auth=apikey", "auth=apikey needs the option api_key"),
+            ("rustydb://u@h/d?auth=certificate", "auth=certificate needs the options tls_cert"),
         ] {
             let said = url.parse::<Config>().unwrap_err().to_string();
             assert!(said.contains(part), "{url}: {said}");

@@ -1,14 +1,15 @@
 //! A tour of the Rust client: tables, transactions, bulk insert, streams, notifications.
 //!
 //! Run it in this folder, against a RustyDB that listens on port 5432:
-//! `cargo run -- rustydb://postgres@localhost:5432/postgres`
+//! `cargo run -- rustydb://rustydb:PASSWORD@localhost:5432/rustydb`
+//! PASSWORD is the administrator's; the last line of the server's greeting says where it is.
 
 use rustydb_client::{Client, Error, Result};
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let url = std::env::args().nth(1);
-    let url = url.unwrap_or_else(|| "rustydb://postgres@localhost:5432/postgres".into());
+    let url = url.unwrap_or_else(|| "rustydb://rustydb@localhost:5432/rustydb".into());
     let client = Client::connect(&url).await?;
     println!("connected in {:?}", client.ping().await?);
 

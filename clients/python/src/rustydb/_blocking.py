@@ -12,7 +12,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ._engine.runtime import Address, TlsRefused
+from ._engine.runtime import Address, TlsRefused, is_local
 from .errors import ConnectionFailed
 
 _T = TypeVar("_T")
@@ -37,6 +37,7 @@ class BlockingTransport:
     def __init__(self, sock: socket.socket):
         self.encrypted = isinstance(sock, ssl.SSLSocket)
         self.certificate = sock.getpeercert(True) if isinstance(sock, ssl.SSLSocket) else None
+        self.private = self.encrypted or is_local(_peer(sock))
         self._sock = sock
         self._out: collections.deque[memoryview] = collections.deque()
         self._waker, self._woken = socket.socketpair()
@@ -198,6 +199,13 @@ class BlockingRuntime:
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+def _peer(sock: socket.socket) -> Any:
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None
 
 
 def _encrypt(sock: socket.socket, tls: ssl.SSLContext, host: str) -> socket.socket:

@@ -8,7 +8,7 @@ import ssl
 import weakref
 from typing import Any
 
-from ._engine.runtime import Address, TlsRefused
+from ._engine.runtime import Address, TlsRefused, is_local
 from .errors import ConnectionFailed
 
 # How long closing a connection may take, in seconds.
@@ -49,6 +49,7 @@ class EventTransport(asyncio.Protocol):
     def __init__(self) -> None:
         self.encrypted = False
         self.certificate: bytes | None = None
+        self.private = False
         self._transport: asyncio.Transport
         self._inbox = bytearray()
         self._end: Exception | None = None
@@ -63,6 +64,7 @@ class EventTransport(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self.private = is_local(transport.get_extra_info("peername"))
 
     def data_received(self, data: bytes) -> None:
         self._inbox += data
@@ -160,7 +162,7 @@ class EventTransport(asyncio.Protocol):
         if transport is None:
             raise TlsRefused(ConnectionResetError("the server has closed the connection"))
         self._transport = transport
-        self.encrypted = True
+        self.encrypted = self.private = True
         self.certificate = transport.get_extra_info("ssl_object").getpeercert(True)
 
 

@@ -159,15 +159,15 @@ class _Queries:
         statements: Iterable[str | tuple[str, Params]],
         *,
         atomic: bool = True,
-        stop_on_error: bool = True,
+        stop_on_error: bool = False,
         timeout: float | None = None,
         cancel: CancelToken | None = None,
     ) -> list[Result | Error]:
         """Runs up to 1,000 statements in one request.
 
         If it is atomic, the first error undoes everything and is raised. Otherwise each statement
-        commits alone, and an `Error` stands in the list where one has failed; `stop_on_error`
-        leaves out the statements after it.
+        commits alone, and an `Error` stands in the list where one has failed; the statements
+        after it run all the same, unless `stop_on_error` leaves them out.
         """
         return run(self._commands().batch(statements, atomic, stop_on_error, timeout, cancel))
 
@@ -224,7 +224,8 @@ class Client(_Queries):
         return Listener(run(self._core.listener(channels).open()))
 
     def subscribe(self, stream: str, params: Mapping[str, str] | None = None) -> Subscription:
-        """Subscribes to a stream of the server. It uses a connection until it is closed."""
+        """Subscribes to a stream of the server, which has none yet and answers `0A000`. It uses a
+        connection until it is closed."""
         opening = self._core.subscription().open(stream, list((params or {}).items()))
         return Subscription(run(opening))
 
@@ -255,20 +256,22 @@ def connect(
     user: str | None = None,
     password: str | None = None,
     database: str | None = None,
+    parameters: Mapping[str, str] | None = None,
     on_notice: Callable[[Notice], None] | None = None,
     ask_code: AskCode | None = None,
     **options: Any,
 ) -> Client:
     """Connects to the server of a URL, `rustydb://user:password@host:port/database?options`.
 
-    The options may be given as keyword arguments as well. `on_notice` gets PostgreSQL's notices,
-    in whichever thread they arrive; it must not use the client. `ask_code` gets the methods of
-    a second factor and returns the code.
+    The options may be given as keyword arguments as well. `parameters` are settings of each
+    session, for instance `{"TimeZone": "UTC"}`. `on_notice` gets PostgreSQL's notices, in whichever
+    thread they arrive; it must not use the client. `ask_code` gets the methods of a second factor
+    and returns the code.
 
     Raises `UsageError` for a wrong URL, `ConnectionFailed` and `AuthenticationError`.
     """
-    given = {"user": user, "password": password, "database": database}
-    options.update({name: text for name, text in given.items() if text is not None})
+    given = {"user": user, "password": password, "database": database, "parameters": parameters}
+    options.update({name: value for name, value in given.items() if value is not None})
     core = ClientCore(BlockingRuntime(), parse(url, **options), on_notice, ask_code)
     run(core.open())
     return Client(core)

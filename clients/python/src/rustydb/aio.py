@@ -177,15 +177,15 @@ class _Queries:
         statements: Iterable[str | tuple[str, Params]],
         *,
         atomic: bool = True,
-        stop_on_error: bool = True,
+        stop_on_error: bool = False,
         timeout: float | None = None,
         cancel: CancelToken | None = None,
     ) -> list[Result | Error]:
         """Runs up to 1,000 statements in one request.
 
         If it is atomic, the first error undoes everything and is raised. Otherwise each statement
-        commits alone, and an `Error` stands in the list where one has failed; `stop_on_error`
-        leaves out the statements after it.
+        commits alone, and an `Error` stands in the list where one has failed; the statements
+        after it run all the same, unless `stop_on_error` leaves them out.
         """
         return await self._commands().batch(statements, atomic, stop_on_error, timeout, cancel)
 
@@ -239,7 +239,8 @@ class Client(_Queries):
         return Listener(self._core.listener(channels))
 
     def subscribe(self, stream: str, params: Mapping[str, str] | None = None) -> Subscription:
-        """Subscribes to a stream of the server, in `async with`. It uses a connection."""
+        """Subscribes to a stream of the server, in `async with`. It uses a connection. There are
+        no streams yet: the server answers `0A000`."""
         return Subscription(self._core.subscription(), stream, params or {})
 
     async def close(self) -> None:
@@ -291,6 +292,7 @@ def connect(
     user: str | None = None,
     password: str | None = None,
     database: str | None = None,
+    parameters: Mapping[str, str] | None = None,
     on_notice: Callable[[Notice], None] | None = None,
     ask_code: AskCode | None = None,
     **options: Any,
@@ -298,13 +300,14 @@ def connect(
     """Connects to the server of a URL, `rustydb://user:password@host:port/database?options`.
 
     `client = await connect(…)`, or `async with connect(…) as client`. The options may be given as
-    keyword arguments as well. `on_notice` gets PostgreSQL's notices. `ask_code` gets the methods
-    of a second factor and returns the code, or an awaitable of it.
+    keyword arguments as well. `parameters` are settings of each session, for instance
+    `{"TimeZone": "UTC"}`. `on_notice` gets PostgreSQL's notices. `ask_code` gets the methods of a
+    second factor and returns the code, or an awaitable of it.
 
     Raises `UsageError` for a wrong URL, `ConnectionFailed` and `AuthenticationError`.
     """
-    given = {"user": user, "password": password, "database": database}
-    options.update({name: text for name, text in given.items() if text is not None})
+    given = {"user": user, "password": password, "database": database, "parameters": parameters}
+    options.update({name: value for name, value in given.items() if value is not None})
     runtime = EventRuntime()
     core = ClientCore(runtime, parse(url, **options), on_notice, ask_code)
     return _Connecting(core, runtime)

@@ -333,7 +333,8 @@ impl Connection {
         bulk::begin(&self.link, table, columns, on_conflict).await
     }
 
-    /// Runs several statements in one round trip; each has its own result or error.
+    /// Runs several statements in one round trip; each has its own result or error. If the batch is
+    /// atomic, its error is the last of the results.
     ///
     /// # Errors
     /// That the connection is lost, or the time is up.
@@ -437,7 +438,7 @@ impl Connection {
         self.link.try_event()
     }
 
-    /// Subscribes to a stream of events of the server.
+    /// Subscribes to a stream of events of the server, which has none yet and answers `0A000`.
     ///
     /// # Errors
     /// As [`Connection::query`].

@@ -339,7 +339,7 @@ impl Client {
         Listener::new(self.clone(), channels).await
     }
 
-    /// Subscribes to a stream of events of the server.
+    /// Subscribes to a stream of events of the server, which has none yet and answers `0A000`.
     ///
     /// # Errors
     /// As [`Connection::query`].

@@ -7,7 +7,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::protocol::frame::{self, HEADER, Header, flags};
 use crate::protocol::*;
-use crate::{Batch, Client, Config, Connection, Error, Host, OnConflict, Options, TlsMode};
+use crate::{
+    AuthKind, Batch, Client, Config, Connection, Error, Host, OnConflict, Options, TlsMode,
+};
 
 /// Time in which something that must not happen would have happened.
 const QUIET: Duration = Duration::from_millis(50);
@@ -55,7 +57,8 @@ impl Server {
         Config { hosts, timeout, tls: TlsMode::Disable, ..Config::default() }
     }
 
-    async fn accept(&self) -> Peer {
+    /// A connection after the handshake.
+    async fn greet(&self) -> Peer {
         let (socket, _) = self.listener.accept().await.unwrap();
         let (input, hello) = (Vec::new(), self.hello.clone());
         let mut peer = Peer { socket, input, agreed: Agreed::default(), hello };
@@ -72,12 +75,14 @@ impl Server {
             checksum: peer.hello.capabilities & capabilities::CHECKSUM != 0,
             ..Agreed::default()
         };
-        let (id, Message::Auth(Auth::Start(start))) = peer.take().await else { panic!("no start") };
-        assert_eq!((start.user.as_str(), start.method), ("postgres", AuthMethod::Trust));
-        let parameters = vec![("TimeZone".to_owned(), "UTC".to_owned())];
-        let success =
-            AuthReply::Success { session_id: 7, user: start.user, roles: Vec::new(), parameters };
-        peer.send(flags::RESPONSE, id, &Message::AuthReply(success)).await;
+        peer
+    }
+
+    async fn accept(&self) -> Peer {
+        let mut peer = self.greet().await;
+        let (id, start) = peer.start().await;
+        assert_eq!((start.user.as_str(), start.method), ("rustydb", AuthMethod::Trust));
+        peer.welcome(id, &start.user).await;
         peer
     }
 
@@ -117,6 +122,21 @@ impl Peer {
     async fn take(&mut self) -> (u64, Message) {
         let (header, message) = self.frame().await;
         (header.message_id, message)
+    }
+
+    /// The beginning of a log-in, and its id.
+    async fn start(&mut self) -> (u64, Box<AuthStart>) {
+        match self.take().await {
+            (id, Message::Auth(Auth::Start(start))) => (id, start),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn welcome(&mut self, id: u64, user: &str) {
+        let parameters = vec![("TimeZone".to_owned(), "UTC".to_owned())];
+        let (user, roles) = (user.to_owned(), Vec::new());
+        let success = AuthReply::Success { session_id: 7, user, roles, parameters };
+        self.send(flags::RESPONSE, id, &Message::AuthReply(success)).await;
     }
 
     /// The SQL of the next query, and its id.
@@ -705,4 +725,77 @@ async fn more_requests_than_the_server_takes_wait() {
     };
     let (answers, ()) = tokio::join!(futures_util::future::join_all((0..10).map(ask)), serve);
     assert!(answers.iter().all(|answer| answer.is_ok()));
+}
+
+/// What the client sends first in a log-in, and what it makes of a server that is content at once.
+async fn log_in(
+    offered: &[AuthMethod],
+    change: impl FnOnce(&mut Config),
+) -> (AuthMethod, Message, Result<(), Error>) {
+    let mut server = server().await;
+    server.hello.auth_methods = offered.to_vec();
+    let mut config = server.config();
+    change(&mut config);
+    let serve = async {
+        let mut peer = server.greet().await;
+        let (id, start) = peer.start().await;
+        let second = match start.method {
+            AuthMethod::Trust => Message::Ping,
+            _ => peer.take().await.1,
+        };
+        peer.welcome(id, &start.user).await;
+        (start.method, second)
+    };
+    let (tried, (method, second)) = tokio::join!(Connection::connect(config), serve);
+    (method, second, tried.map(drop))
+}
+
+#[tokio::test]
+async fn the_way_to_log_in_is_the_first_that_is_given_and_offered() {
+    use AuthMethod as M;
+    let all = [M::Trust, M::Password, M::ScramSha256, M::ApiKey, M::Token];
+    let secret = || Some("x".into());
+    let (method, second, _) = log_in(&all, |config| {
+        (config.token, config.api_key, config.password) = (secret(), secret(), secret());
+    })
+    .await;
+    assert_eq!((method, second), (M::Token, Message::Auth(Auth::Token { token: "x".into() })));
+    let (method, ..) = log_in(&all, |config| {
+        (config.api_key, config.password) = (secret(), secret());
+    })
+    .await;
+    assert_eq!(method, M::ApiKey);
+    let (method, ..) = log_in(&all[..3], |config| {
+        (config.token, config.password) = (secret(), secret());
+    })
+    .await;
+    assert_eq!(method, M::ScramSha256);
+    // A password is never sent as it is unless that was asked for.
+    let (method, ..) = log_in(&all[..2], |config| config.password = secret()).await;
+    assert_eq!(method, M::Trust);
+    assert_eq!(log_in(&all, |_| {}).await.0, M::Trust);
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_no_proof_is_content_with_whoever_did_not_ask_for_one() {
+    let offered = [AuthMethod::ScramSha256];
+    let (_, _, tried) = log_in(&offered, |config| config.password = Some("p".into())).await;
+    tried.unwrap();
+    let (_, _, tried) = log_in(&offered, |config| {
+        config.password = Some("p".into());
+        config.auth = Some(AuthKind::Scram);
+    })
+    .await;
+    assert!(tried.unwrap_err().to_string().contains("does not prove itself"));
+}
+
+#[tokio::test]
+async fn a_password_that_is_missing_is_asked_for() {
+    let mut server = server().await;
+    server.hello.auth_methods = vec![AuthMethod::Password, AuthMethod::ScramSha256];
+    for auth in [None, Some(AuthKind::Scram), Some(AuthKind::Password), Some(AuthKind::Ldap)] {
+        let config = Config { auth, ..server.config() };
+        let (tried, _) = tokio::join!(Connection::connect(config), server.greet());
+        assert!(matches!(tried, Err(Error::PasswordNeeded)), "{auth:?}");
+    }
 }

@@ -164,8 +164,15 @@ impl Talk {
         let initial = Auth::SaslInitial { mechanism: mechanism.into(), data: first.into_bytes() };
         self.append(&Message::Auth(initial), &mut out)?;
         self.write(&out).await?;
-        let AuthReply::SaslContinue { data } = self.reply(config).await? else {
-            return Err(unexpected());
+        let data = match self.reply(config).await? {
+            AuthReply::SaslContinue { data } => data,
+            // A rule of the server trusts this user; who asks for SCRAM wants the server's proof.
+            reply @ AuthReply::Success { .. } if config.auth.is_none() => return success(reply),
+            AuthReply::Success { .. } => {
+                let text = "the server does not prove itself, on which auth=scram-sha-256 insists";
+                return Err(Error::Connect(text.into()));
+            }
+            _ => return Err(unexpected()),
         };
         let (last, expected) = exchange.answer(&data, password)?;
         self.send(&Message::Auth(Auth::SaslResponse { data: last.into_bytes() })).await?;
@@ -257,8 +264,8 @@ fn success(reply: AuthReply) -> Result<Session> {
     }
 }
 
-/// The way to log in: the one that was asked for, else the server's first one that needs nothing
-/// that is not there and gives no password away.
+/// The way to log in: the one that was asked for, else the first one that is offered and needs only
+/// what is there. A password is not given away unless that was asked for.
 fn choose(
     config: &Config,
     offered: &[AuthMethod],
@@ -266,49 +273,48 @@ fn choose(
     can_bind: bool,
 ) -> Result<AuthMethod> {
     use AuthMethod as M;
-    let has = |method| offered.contains(&method);
-    let scram = match can_bind && has(M::ScramSha256Plus) {
+    let has = |method: &M| offered.contains(method);
+    let scram = match can_bind && has(&M::ScramSha256Plus) {
         true => M::ScramSha256Plus,
         false => M::ScramSha256,
     };
+    let given = [
+        (config.token.is_some(), M::Token),
+        (config.api_key.is_some(), M::ApiKey),
+        (config.password.is_some(), scram),
+        (config.tls_cert.is_some() && socket.is_tls(), M::Certificate),
+        (true, M::Trust),
+    ];
+    let possible = |(is_given, method): &(bool, M)| *is_given && has(method);
     let wanted = match config.auth {
-        Some(AuthKind::Scram) => scram,
-        Some(AuthKind::Password) => M::Password,
-        Some(AuthKind::Token) => M::Token,
-        Some(AuthKind::ApiKey) => M::ApiKey,
-        Some(AuthKind::Certificate) => M::Certificate,
-        Some(AuthKind::Ldap) => M::Ldap,
-        Some(AuthKind::Kerberos) => M::Kerberos,
-        Some(AuthKind::Saml) => M::Saml,
-        None => {
-            let possible = |method: &&M| match method {
-                M::Trust => true,
-                M::ScramSha256 => config.password.is_some(),
-                M::ScramSha256Plus => config.password.is_some() && can_bind,
-                M::Token => config.token.is_some(),
-                M::ApiKey => config.api_key.is_some(),
-                M::Certificate => config.tls_cert.is_some() && socket.is_tls(),
-                M::Password | M::Ldap | M::Kerberos | M::Saml => false,
-            };
-            match offered.iter().find(possible) {
-                Some(M::ScramSha256) => scram,
-                Some(method) => *method,
-                None => return Err(no_way(config, offered)),
-            }
-        }
+        Some(kind) => Some(asked_for(kind, scram)),
+        None => given.into_iter().find(possible).map(|(_, method)| method),
     };
-    let needs_password = matches!(wanted, M::ScramSha256 | M::ScramSha256Plus);
-    if needs_password && config.password.is_none() {
+    let takes_password =
+        matches!(wanted, Some(M::ScramSha256 | M::ScramSha256Plus | M::Password | M::Ldap));
+    if takes_password && config.password.is_none() {
         return Err(Error::PasswordNeeded);
     }
-    if !has(wanted) {
-        return Err(no_way(config, offered));
-    }
-    if matches!(wanted, M::Password | M::Ldap) && !socket.is_private() {
-        let text = "a password is not sent over a connection without TLS";
+    let Some(wanted) = wanted.filter(has) else { return Err(no_way(config, offered)) };
+    let is_secret = matches!(wanted, M::Password | M::Ldap | M::Token | M::ApiKey | M::Saml);
+    if is_secret && !socket.is_private() {
+        let text = "a password, token or key is not sent to another host without TLS";
         return Err(Error::Connect(text.into()));
     }
     Ok(wanted)
+}
+
+fn asked_for(kind: AuthKind, scram: AuthMethod) -> AuthMethod {
+    match kind {
+        AuthKind::Scram => scram,
+        AuthKind::Password => AuthMethod::Password,
+        AuthKind::Token => AuthMethod::Token,
+        AuthKind::ApiKey => AuthMethod::ApiKey,
+        AuthKind::Certificate => AuthMethod::Certificate,
+        AuthKind::Ldap => AuthMethod::Ldap,
+        AuthKind::Kerberos => AuthMethod::Kerberos,
+        AuthKind::Saml => AuthMethod::Saml,
+    }
 }
 
 fn no_way(config: &Config, offered: &[AuthMethod]) -> Error {

@@ -26,13 +26,10 @@ impl Socket {
     /// Connects to one host.
     pub(super) async fn connect(host: &Host, mode: TlsMode, tls: Option<&Tls>) -> io::Result<Self> {
         match (host, tls) {
-            (Host::Unix(folder, port), _) if matches!(mode, TlsMode::Disable | TlsMode::Prefer) => {
+            // Where TLS is needed, the configuration was refused.
+            (Host::Unix(folder, port), _) => {
                 let path = folder.join(format!(".s.PGSQL.{port}"));
                 Ok(Self::Unix(UnixStream::connect(path).await?))
-            }
-            (Host::Unix(..), _) => {
-                let text = "there is no TLS on Unix sockets; use tls=disable or tls=prefer";
-                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
             }
             (Host::Tcp(name, port), None) => Ok(Self::Tcp(tcp(name, *port).await?)),
             (Host::Tcp(name, port), Some(tls)) => {
@@ -49,7 +46,12 @@ impl Socket {
 
     /// Whether nobody on the way can read along.
     pub(super) fn is_private(&self) -> bool {
-        !matches!(self, Self::Tcp(_))
+        match self {
+            Self::Tcp(socket) => {
+                socket.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
+            }
+            Self::Tls(_) | Self::Unix(_) => true,
+        }
     }
 
     pub(super) fn is_tls(&self) -> bool {

@@ -21,6 +21,15 @@ NAME = "rustydb-python"
 # Errors after which another host may be better.
 _ELSEWHERE = ("08", "53", "57P")
 
+# Ways to log in that give the secret itself to the server.
+_SECRETS = (
+    m.AuthMethod.Password,
+    m.AuthMethod.Ldap,
+    m.AuthMethod.Token,
+    m.AuthMethod.ApiKey,
+    m.AuthMethod.Saml,
+)
+
 # Asks for the code of a second factor; gets the methods that the server offers.
 AskCode = Callable[[list[str]], str | Awaitable[str]]
 
@@ -101,9 +110,8 @@ class Connector:
         return link
 
     async def _transport(self, address: Address, deadline: Deadline) -> Transport:
+        # There is no TLS on a Unix socket; where it is needed, the configuration was refused.
         tls = None if address.path or address in self._plain else self._tls
-        if address.path and self._config.tls not in ("disable", "prefer"):
-            raise errors.UsageError("there is no TLS on a Unix socket")
         try:
             return await self._runtime.connect(address, tls, deadline.left())
         except TlsRefused as refused:
@@ -167,15 +175,15 @@ class Login:
             connection_class=config.connection_class,
             purity=config.purity,
             tag=config.tag,
-            parameters=[],
+            parameters=list(config.parameters),
         )
         request = self._turn.submit(start)
         if method in (m.AuthMethod.ScramSha256, m.AuthMethod.ScramSha256Plus):
-            await self._scram(request, method)
-        else:
-            credentials = self._credentials(method)
-            if credentials is not None:
-                self._send(request, credentials)
+            self._finish(await self._scram(request, method))
+            return
+        credentials = self._credentials(method)
+        if credentials is not None:
+            self._send(request, credentials)
         self._finish(await self._reply(request))
 
     def _offered(self) -> list[m.AuthMethod]:
@@ -189,6 +197,7 @@ class Login:
             wanted.insert(wanted.index(m.AuthMethod.ScramSha256), m.AuthMethod.ScramSha256Plus)
         for method in wanted:
             if method in offered:
+                self._check_private(method)
                 return method
         names = ", ".join(method.name for method in offered) or "none"
         raise errors.AuthenticationError(
@@ -231,7 +240,16 @@ class Login:
             return m.AuthCertificate()
         return None
 
-    async def _scram(self, request: Request, method: m.AuthMethod) -> None:
+    def _check_private(self, method: m.AuthMethod) -> None:
+        if method in _SECRETS and not self._transport.private:
+            raise errors.AuthenticationError(
+                "a password, token or key is not sent to another host without TLS",
+                sqlstate="28000",
+                code="TLS_REQUIRED",
+            )
+
+    async def _scram(self, request: Request, method: m.AuthMethod) -> m.Message:
+        """Proves that the password is known; the reply that ends the log-in."""
         binding = self._binding()
         plus = method == m.AuthMethod.ScramSha256Plus
         password = _given(self._config.password, "password")
@@ -239,6 +257,9 @@ class Login:
         self._send(request, m.AuthSaslInitial(scram.mechanism, scram.first()))
         try:
             first = await self._reply(request)
+            if isinstance(first, m.AuthSuccess) and self._config.auth is None:
+                # A rule of the server trusts this user; `auth` would insist on the server's proof.
+                return first
             if not isinstance(first, m.SaslContinue):
                 raise unexpected(first)
             self._send(request, m.AuthSaslResponse(scram.final(first.data)))
@@ -250,6 +271,7 @@ class Login:
             raise errors.AuthenticationError(
                 str(error), sqlstate="28000", code="AUTHENTICATION_FAILED"
             ) from None
+        return await self._reply(request)
 
     def _send(self, request: Request, message: m.Message) -> None:
         self._turn.link.protocol.proceed(request, message)

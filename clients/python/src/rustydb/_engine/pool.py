@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import time
 
 from .._wire import messages as m
@@ -27,6 +28,8 @@ class Pool:
 
     def __init__(self, runtime: Runtime, config: Config, connector: Connector):
         self._config = config
+        # 0 = never closed for being idle.
+        self._longest_idle = config.idle_timeout or math.inf
         self._connector = connector
         self._condition = runtime.condition()
         self._idle: list[Link] = []
@@ -48,7 +51,7 @@ class Pool:
 
     def pause(self) -> float:
         """Seconds between two calls of `tend`."""
-        pauses = [_MOST_PAUSE, max(0.05, self._config.idle_timeout / 2)]
+        pauses = [_MOST_PAUSE, max(0.05, self._longest_idle / 2)]
         for link in list(self._all):
             server = link.protocol.server
             if server is not None and server.heartbeat_interval_ms:
@@ -174,7 +177,7 @@ class Pool:
         """Answers heartbeats of idle connections and closes those that are idle for too long."""
         async with self._condition:
             self._adopt()
-            oldest = time.monotonic() - self._config.idle_timeout
+            oldest = time.monotonic() - self._longest_idle
             spare = self.size - self._config.min_pool_size
             expired = [link for link in self._idle if link.idle_since < oldest][: max(0, spare)]
             for link in list(self._all):

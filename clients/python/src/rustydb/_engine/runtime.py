@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import ssl
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Transport(Protocol):
@@ -14,6 +15,8 @@ class Transport(Protocol):
     # The server's certificate (DER), if the stream is encrypted.
     certificate: bytes | None
     encrypted: bool
+    # Whether nobody on the way can read along.
+    private: bool
 
     async def exchange(self, data: bytes, timeout: float | None, wait: bool) -> bytes:
         """Sends `data` and returns what has come meanwhile.
@@ -78,6 +81,16 @@ class Address:
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
+
+
+def is_local(peer: Any) -> bool:
+    """Whether the peer of a socket, as `getpeername` tells it, is on this machine for certain."""
+    if not isinstance(peer, tuple):
+        # The path of a Unix socket, or the peer is gone.
+        return peer is not None
+    address = ipaddress.ip_address(peer[0].partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
 
 
 class Runtime(Protocol):

@@ -31,6 +31,16 @@ _COMPRESSION = {
     "lz4": CompressionType.Lz4,
     "snappy": CompressionType.Snappy,
 }
+# What a way to log in takes: the field, and what it is called to the user.
+_NEEDS = {
+    AuthMethod.ScramSha256: ("password", "a password"),
+    AuthMethod.Password: ("password", "a password"),
+    AuthMethod.Ldap: ("password", "a password"),
+    AuthMethod.Token: ("token", "the option token"),
+    AuthMethod.Saml: ("token", "the option token"),
+    AuthMethod.ApiKey: ("api_key", "the option api_key"),
+    AuthMethod.Certificate: ("tls_cert", "the option tls_cert"),
+}
 _PURITY = {"new": Purity.New, "self": Purity.Self, "any": Purity.Any}
 
 
@@ -62,6 +72,8 @@ class Config:
     tag: str | None = None
     stream_window: int = 1_048_576
     connection_window: int = 16_777_216
+    # Settings of the session.
+    parameters: tuple[tuple[str, str], ...] = ()
 
 
 def _seconds(name: str, text: str) -> float:
@@ -131,8 +143,8 @@ _OPTIONS: dict[str, Any] = {
 
 
 def parse(url: str, **overrides: Any) -> Config:
-    """The configuration of a URL. Options of the same names as in the URL, and `user`, `password`
-    and `database`, may be given as keyword arguments, which win.
+    """The configuration of a URL. Options of the same names as in the URL, and `user`, `password`,
+    `database` and `parameters`, may be given as keyword arguments, which win.
 
     Raises `UsageError` for anything that is not understood.
     """
@@ -154,6 +166,8 @@ def parse(url: str, **overrides: Any) -> Config:
     for name, given in overrides.items():
         if name in ("user", "password", "database"):
             values[name] = given
+        elif name == "parameters":
+            values[name] = _settings(given)
         elif given is not None:
             values[name] = _option(name, str(given))
     return _checked(Config(**values))
@@ -166,7 +180,27 @@ def _checked(config: Config) -> Config:
         raise UsageError("tls_key needs tls_cert")
     if config.auth == AuthMethod.Kerberos:
         raise UsageError("this library has no Kerberos; use another method", sqlstate="0A000")
+    _check_login(config)
+    if config.tls not in ("disable", "prefer") and any(h.startswith("/") for h, _ in config.hosts):
+        raise UsageError("there is no TLS on a Unix socket: use tls=disable or tls=prefer")
+    if not config.user and config.token is None and config.api_key is None:
+        raise UsageError("no user is named: rustydb://user@host/database")
     return config
+
+
+def _check_login(config: Config) -> None:
+    if config.auth in _NEEDS:
+        field, name = _NEEDS[config.auth]
+        if getattr(config, field) is None:
+            chosen = next(text for text, method in _METHODS.items() if method == config.auth)
+            raise UsageError(f"auth={chosen} needs {name}")
+
+
+def _settings(given: Any) -> tuple[tuple[str, str], ...]:
+    settings = tuple(dict(given or {}).items())
+    if not all(isinstance(text, str) for pair in settings for text in pair):
+        raise UsageError("parameters are names and values of settings, all of them str")
+    return settings
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:

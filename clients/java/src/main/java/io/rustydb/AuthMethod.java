@@ -15,11 +15,11 @@ public enum AuthMethod {
     API_KEY,
     /** The client certificate of the TLS connection. */
     CERTIFICATE,
-    /** The password itself, for the server to check with LDAP. */
+    /** The password itself, for the server to check with LDAP; no RustyDB does so yet. */
     LDAP,
     /** Kerberos; this library does not support it. */
     KERBEROS,
-    /** A SAML assertion in base64. */
+    /** A SAML assertion in base64; no RustyDB takes one yet. */
     SAML,
     /** None: the server trusts the client. */
     TRUST

@@ -247,7 +247,10 @@ public final class Client extends Statements implements AutoCloseable {
         return listener;
     }
 
-    /** Subscribes to a stream of events that the server has, with that stream's parameters. */
+    /**
+     * Subscribes to a stream of events of the server, with that stream's parameters. There are none
+     * yet: the server answers 0A000.
+     */
     public Subscription subscribe(String stream, Map<String, String> params) {
         return connected().events().subscribe(stream, params);
     }
@@ -312,7 +315,7 @@ public final class Client extends Statements implements AutoCloseable {
             return this;
         }
 
-        /** How long connecting and each request may take; at first 30 seconds. */
+        /** How long connecting and each request may take; at first 30 seconds, 0 for no limit. */
         public Builder timeout(Duration timeout) {
             config.timeout = timeout;
             return this;
@@ -330,7 +333,7 @@ public final class Client extends Statements implements AutoCloseable {
             return this;
         }
 
-        /** How long a connection above that may be idle; at first 10 minutes. */
+        /** How long a connection above that may be idle; at first 10 minutes, 0 for ever. */
         public Builder idleTimeout(Duration timeout) {
             config.idleTimeout = timeout;
             return this;

@@ -1,6 +1,7 @@
 // Connection strings: rustydb://user:password@host:port/database?options
 package io.rustydb;
 
+import java.math.BigDecimal;
 import java.nio.ByteBuffer;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
@@ -20,7 +21,7 @@ final class ConnectionUrl {
     /** Puts what the text says into the configuration. */
     static void apply(String url, Config config) {
         if (!url.startsWith(SCHEME)) {
-            throw bad("a connection string begins with " + SCHEME);
+            throw bad("it has to begin with " + SCHEME);
         }
         String rest = url.substring(SCHEME.length());
         int question = rest.indexOf('?');
@@ -116,7 +117,10 @@ final class ConnectionUrl {
     }
 
     private static Duration seconds(String name, String value) {
-        return Duration.ofSeconds(number(name, value, Integer.MAX_VALUE));
+        if (!value.matches("[0-9]{1,9}([.][0-9]{1,9})?")) {
+            throw bad(name + " must be a number of seconds, not " + value);
+        }
+        return Duration.ofNanos(new BigDecimal(value).movePointRight(9).longValueExact());
     }
 
     private static int number(String name, String value, int greatest) {

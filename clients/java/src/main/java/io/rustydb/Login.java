@@ -4,7 +4,9 @@ package io.rustydb;
 import java.io.IOException;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.EnumSet;
 import java.util.List;
+import java.util.Set;
 
 /** Runs on the thread that connects; nobody else reads or writes yet. */
 final class Login {
@@ -14,6 +16,9 @@ final class Login {
     private static final HandshakeMessage.Version VERSION = new HandshakeMessage.Version(1, 0);
     private static final String CLIENT_NAME = "rustydb-java";
     private static final String CLIENT_VERSION = "0.1.0";
+    // Ways to log in that give the secret itself to the server.
+    private static final Set<AuthMethod> SECRETS = EnumSet.of(AuthMethod.PASSWORD,
+            AuthMethod.LDAP, AuthMethod.TOKEN, AuthMethod.API_KEY, AuthMethod.SAML);
     private static final long HELLO_ID = 1;
     private static final long AUTH_ID = 2;
 
@@ -139,7 +144,9 @@ final class Login {
         while (true) {
             Message answer = receive();
             if (answer instanceof AuthReply.Success done) {
-                if (hasProved && !isVerified) {
+                // Who asks for SCRAM wants the server's proof; else it may trust the user.
+                boolean mustProve = hasProved || scram != null && config.auth != null;
+                if (mustProve && !isVerified) {
                     throw RustyDBException.protocol("the server did not prove itself");
                 }
                 success = done;
@@ -168,24 +175,50 @@ final class Login {
         send(AUTH_ID, new AuthMessage.MfaCode(challenge.challengeId(), code));
     }
 
-    // Trust is used where the server offers it and nothing else is possible or needed.
     private AuthMethod chooseMethod() {
-        List<AuthMethod> offered = hello.authMethods();
-        if (config.auth == AuthMethod.SCRAM_SHA256) {
-            boolean canBind = transport.endPoint() != null && config.password != null;
-            if (canBind && offered.contains(AuthMethod.SCRAM_SHA256_PLUS)) {
-                return AuthMethod.SCRAM_SHA256_PLUS;
-            }
-            boolean scram = config.password != null && offered.contains(AuthMethod.SCRAM_SHA256);
-            if (!scram && offered.contains(AuthMethod.TRUST)) {
-                return AuthMethod.TRUST;
-            }
+        AuthMethod method = config.auth != null ? config.auth : byCredentials();
+        boolean binds = transport.endPoint() != null
+                && hello.authMethods().contains(AuthMethod.SCRAM_SHA256_PLUS);
+        if (method == AuthMethod.SCRAM_SHA256 && binds) {
+            method = AuthMethod.SCRAM_SHA256_PLUS;
         }
-        if (!offered.contains(config.auth)) {
+        requireOffered(method);
+        if (SECRETS.contains(method) && !transport.isPrivate()) {
+            throw RustyDBException.local("28000", "TLS_REQUIRED",
+                    "a password, token or key is not sent to another host without TLS");
+        }
+        return method;
+    }
+
+    /** The first way that is offered and needs only what is there; no password in clear. */
+    private AuthMethod byCredentials() {
+        List<AuthMethod> ways = new ArrayList<>();
+        if (config.token != null) {
+            ways.add(AuthMethod.TOKEN);
+        }
+        if (config.apiKey != null) {
+            ways.add(AuthMethod.API_KEY);
+        }
+        if (config.password != null) {
+            ways.add(AuthMethod.SCRAM_SHA256);
+        }
+        if (config.tlsCert != null && transport.isTls()) {
+            ways.add(AuthMethod.CERTIFICATE);
+        }
+        ways.add(AuthMethod.TRUST);
+        ways.retainAll(hello.authMethods());
+        if (ways.isEmpty()) {
+            throw RustyDBException.local("28000", "AUTHENTICATION_FAILED", "no way to log in fits "
+                    + "what was given; the server offers " + hello.authMethods());
+        }
+        return ways.get(0);
+    }
+
+    private void requireOffered(AuthMethod method) {
+        if (!hello.authMethods().contains(method)) {
             throw RustyDBException.local("28000", "AUTHENTICATION_FAILED",
-                    "the server does not offer " + config.auth + ", but " + offered);
+                    "the server does not offer " + method + ", but " + hello.authMethods());
         }
-        return config.auth;
     }
 
     private static String require(String secret, String option) {

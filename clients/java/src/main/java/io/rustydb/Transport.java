@@ -20,14 +20,16 @@ final class Transport {
     private final InputStream in;
     private final OutputStream out;
     private final boolean isTls;
+    private final boolean isLocal;
     private final byte[] endPoint;
 
-    private Transport(AutoCloseable socket, InputStream in, OutputStream out, SSLSocket tls)
-            throws IOException {
+    private Transport(AutoCloseable socket, InputStream in, OutputStream out, SSLSocket tls,
+            boolean isLocal) throws IOException {
         this.socket = socket;
         this.in = new java.io.BufferedInputStream(in, READ_AHEAD);
         this.out = out;
         this.isTls = tls != null;
+        this.isLocal = isLocal;
         this.endPoint = tls == null ? null : Tls.endPoint(tls);
     }
 
@@ -79,7 +81,8 @@ final class Transport {
 
     private static Transport openPlain(Config.Host host, Deadline deadline) throws IOException {
         Socket socket = openTcp(host, deadline);
-        return new Transport(socket, socket.getInputStream(), socket.getOutputStream(), null);
+        return new Transport(socket, socket.getInputStream(), socket.getOutputStream(), null,
+                socket.getInetAddress().isLoopbackAddress());
     }
 
     private static Transport openTls(Config.Host host, Tls tls, Deadline deadline)
@@ -91,7 +94,7 @@ final class Transport {
             secure.startHandshake();
             socket.setSoTimeout(0);
             return new Transport(
-                    socket, secure.getInputStream(), secure.getOutputStream(), secure);
+                    socket, secure.getInputStream(), secure.getOutputStream(), secure, false);
         } catch (IOException e) {
             socket.close();
             throw new RefusedTls(e);
@@ -102,7 +105,8 @@ final class Transport {
         SocketChannel channel = SocketChannel.open(
                 UnixDomainSocketAddress.of(host.name() + "/.s.PGSQL." + host.port()));
         channel.setOption(StandardSocketOptions.SO_SNDBUF, READ_AHEAD);
-        return new Transport(channel, new ChannelInput(channel), new ChannelOutput(channel), null);
+        return new Transport(
+                channel, new ChannelInput(channel), new ChannelOutput(channel), null, true);
     }
 
     InputStream in() {
@@ -115,6 +119,11 @@ final class Transport {
 
     boolean isTls() {
         return isTls;
+    }
+
+    /** Whether nobody on the way can read along. */
+    boolean isPrivate() {
+        return isTls || isLocal;
     }
 
     /** What SCRAM can be bound to, or null. */

@@ -4,12 +4,14 @@ package io.rustydb;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class ConnectionUrlTest {
@@ -33,12 +35,11 @@ class ConnectionUrlTest {
 
     @Test
     void everythingHasADefault() {
-        Config config = parse("rustydb://");
+        Config config = parse("rustydb://u@");
         assertEquals(List.of(new Config.Host("localhost", 5432)), config.hosts);
-        assertEquals("", config.user);
         assertNull(config.password);
         assertEquals(TlsMode.PREFER, config.tls);
-        assertEquals(AuthMethod.SCRAM_SHA256, config.auth);
+        assertNull(config.auth);
         assertEquals(Duration.ofSeconds(600), config.idleTimeout);
         assertEquals(0, config.minPoolSize);
         assertEquals(1_048_576, config.streamWindow);
@@ -91,15 +92,53 @@ class ConnectionUrlTest {
         assertEquals(Purity.ANY, config.purity);
         assertEquals(65_536, config.streamWindow);
         assertEquals(131_072, config.connectionWindow);
-        assertEquals(AuthMethod.TOKEN, parse("rustydb://h?token=t").auth);
-        assertEquals(AuthMethod.API_KEY, parse("rustydb://h?api_key=t").auth);
-        assertEquals(List.of(), parse("rustydb://h?compression=none").compression);
+        assertEquals("", parse("rustydb://h?token=t").user);
+        assertEquals("", parse("rustydb://h?api_key=t").user);
+        assertEquals(List.of(), parse("rustydb://u@h?compression=none").compression);
+    }
+
+    @Test
+    void zeroSecondsAreNoLimit() {
+        Config config = parse("rustydb://u@h?timeout=0&idle_timeout=0");
+        assertTrue(config.timeout.toDays() > 36_000);
+        assertTrue(config.idleTimeout.toNanos() > 0);
+        assertEquals(Duration.ofMillis(1500), parse("rustydb://u@h?timeout=1.5").timeout);
+        assertTrue(new Client.Builder().username("u").timeout(Duration.ofSeconds(Long.MAX_VALUE))
+                .build() != null);
+    }
+
+    @ParameterizedTest
+    @CsvSource({"scram-sha-256,a password", "password,a password", "ldap,a password",
+        "token,the option token", "saml,the option token", "apikey,the option api_key",
+        "certificate,the options tls_cert and tls_key"})
+    void whatTheLogInTakesMustBeThere(String auth, String missing) {
+        IllegalArgumentException error = assertThrows(IllegalArgumentException.class,
+                () -> parse("rustydb://u@h?auth=" + auth));
+        assertEquals("auth=" + auth + " needs " + missing, error.getMessage());
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"require", "verify-ca", "verify-full"})
+    void thereIsNoTlsOnAUnixSocket(String tls) {
+        for (String hosts : List.of("%2Frun", "h,%2Frun")) {
+            IllegalArgumentException error = assertThrows(IllegalArgumentException.class,
+                    () -> parse("rustydb://u@" + hosts + "/d?tls=" + tls));
+            assertTrue(error.getMessage().startsWith("there is no TLS on a Unix socket"));
+            parse("rustydb://u@" + hosts + "/d?tls=prefer");
+        }
+    }
+
+    @Test
+    void aUserMustBeNamed() {
+        IllegalArgumentException error = assertThrows(
+                IllegalArgumentException.class, () -> parse("rustydb://h/d"));
+        assertTrue(error.getMessage().startsWith("no user is named"));
     }
 
     @ParameterizedTest
     @ValueSource(strings = {
         "postgresql://h", "h:5432", "rustydb://h?colour=red", "rustydb://h?timeout",
-        "rustydb://h?timeout=x", "rustydb://h?timeout=0", "rustydb://h?timeout=-1",
+        "rustydb://h?timeout=x", "rustydb://h?timeout=-1",
         "rustydb://h?pool_size=0", "rustydb://h?pool_size=1&min_pool_size=2", "rustydb://h:0",
         "rustydb://h:65536", "rustydb://h:port", "rustydb://[::1", "rustydb://[::1]5432",
         "rustydb://h?tls=maybe", "rustydb://h?auth=none", "rustydb://h?auth=kerberos",
@@ -107,7 +146,8 @@ class ConnectionUrlTest {
         "rustydb://h?checksum=yes", "rustydb://h?purity=clean", "rustydb://h?stream_window=1",
         "rustydb://h?tls_cert=c.pem", "rustydb://u%4@h", "rustydb://u%zz@h", "rustydb://u%ff@h"})
     void whatCannotBeIsRefused(String url) {
-        assertThrows(IllegalArgumentException.class, () -> parse(url));
+        String withUser = url.replace("://h", "://u@h");
+        assertThrows(IllegalArgumentException.class, () -> parse(withUser));
     }
 
     @Test
@@ -118,6 +158,6 @@ class ConnectionUrlTest {
                 assertThrows(RustyDBException.class, () -> client.query("SELECT 1"));
         assertEquals("08003", error.getSqlState());
         assertThrows(IllegalArgumentException.class,
-                () -> new Client.Builder().poolSize(0).build());
+                () -> new Client.Builder().username("u").poolSize(0).build());
     }
 }

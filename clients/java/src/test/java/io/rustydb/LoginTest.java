@@ -62,7 +62,12 @@ class LoginTest {
         logIn(all, expecting(AuthMethod.SAML, new AuthMessage.Saml("PHg+"), any),
                 builder -> builder.auth(AuthMethod.SAML).token("PHg+"));
         logIn(all, expecting(AuthMethod.CERTIFICATE, new AuthMessage.Certificate(), any),
-                builder -> builder.auth(AuthMethod.CERTIFICATE));
+                builder -> builder.auth(AuthMethod.CERTIFICATE)
+                        .tlsCertificate(Path.of("c"), Path.of("k")));
+        logIn(all, expecting(AuthMethod.TOKEN, new AuthMessage.Token("t"), any),
+                builder -> builder.token("t").apiKey("k").password("p"));
+        logIn(List.of(AuthMethod.PASSWORD, AuthMethod.TRUST),
+                expecting(AuthMethod.TRUST, null, any), builder -> builder.password("p"));
         // A server that trusts this user, although it asks others for passwords.
         logIn(List.of(AuthMethod.SCRAM_SHA256), peer -> {
             peer.read();
@@ -73,6 +78,17 @@ class LoginTest {
         assertEquals("28000", assertThrows(RustyDBException.class, () -> logIn(
                 List.of(AuthMethod.PASSWORD), peer -> peer.read(),
                 builder -> builder.password("p"))).getSqlState());
+    }
+
+    @Test
+    void whoAsksForScramWantsTheServersProof() {
+        RustyDBException error = assertThrows(RustyDBException.class, () -> logIn(
+                List.of(AuthMethod.SCRAM_SHA256), peer -> {
+                    peer.read();
+                    peer.read();
+                    peer.welcome();
+                }, builder -> builder.password("p").auth(AuthMethod.SCRAM_SHA256)));
+        assertEquals("08P01", error.getSqlState());
     }
 
     @Test

@@ -123,7 +123,7 @@ class ReadmeTest {
                     }
                 }
                 // Ann, 11 prepared ones, and what the batch left of the bulk insert.
-                assertEquals(1 + 11 + 901, client.query("SELECT * FROM users").size());
+                assertEquals(1 + 11 + 901, client.query("SELECT * FROM readme_users").size());
             } finally {
                 admin.execute("DROP SCHEMA " + schema + " CASCADE");
             }
