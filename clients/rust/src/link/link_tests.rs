@@ -7,27 +7,25 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::protocol::frame::{self, HEADER, Header, flags};
 use crate::protocol::*;
-use crate::{
-    AuthKind, Batch, Client, Config, Connection, Error, Host, OnConflict, Options, TlsMode,
-};
+use crate::{Batch, Client, Config, Connection, Error, Host, OnConflict, Options, TlsMode};
 
 /// Time in which something that must not happen would have happened.
 const QUIET: Duration = Duration::from_millis(50);
 
-struct Server {
+pub(super) struct Server {
     listener: TcpListener,
-    hello: ServerHello,
+    pub(super) hello: ServerHello,
 }
 
 /// One connection of a client, after the login.
-struct Peer {
+pub(super) struct Peer {
     socket: TcpStream,
     input: Vec<u8>,
     agreed: Agreed,
     hello: ServerHello,
 }
 
-async fn server() -> Server {
+pub(super) async fn server() -> Server {
     let hello = ServerHello {
         version: VERSION,
         server_name: "fake".into(),
@@ -50,7 +48,7 @@ async fn server() -> Server {
 }
 
 impl Server {
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         let port = self.listener.local_addr().unwrap().port();
         let hosts = vec![Host::Tcp("127.0.0.1".into(), port)];
         let timeout = Some(Duration::from_secs(5));
@@ -58,7 +56,7 @@ impl Server {
     }
 
     /// A connection after the handshake.
-    async fn greet(&self) -> Peer {
+    pub(super) async fn greet(&self) -> Peer {
         let (socket, _) = self.listener.accept().await.unwrap();
         let (input, hello) = (Vec::new(), self.hello.clone());
         let mut peer = Peer { socket, input, agreed: Agreed::default(), hello };
@@ -119,20 +117,20 @@ impl Peer {
         }
     }
 
-    async fn take(&mut self) -> (u64, Message) {
+    pub(super) async fn take(&mut self) -> (u64, Message) {
         let (header, message) = self.frame().await;
         (header.message_id, message)
     }
 
     /// The beginning of a log-in, and its id.
-    async fn start(&mut self) -> (u64, Box<AuthStart>) {
+    pub(super) async fn start(&mut self) -> (u64, Box<AuthStart>) {
         match self.take().await {
             (id, Message::Auth(Auth::Start(start))) => (id, start),
             other => panic!("{other:?}"),
         }
     }
 
-    async fn welcome(&mut self, id: u64, user: &str) {
+    pub(super) async fn welcome(&mut self, id: u64, user: &str) {
         let parameters = vec![("TimeZone".to_owned(), "UTC".to_owned())];
         let (user, roles) = (user.to_owned(), Vec::new());
         let success = AuthReply::Success { session_id: 7, user, roles, parameters };
@@ -725,77 +723,4 @@ async fn more_requests_than_the_server_takes_wait() {
     };
     let (answers, ()) = tokio::join!(futures_util::future::join_all((0..10).map(ask)), serve);
     assert!(answers.iter().all(|answer| answer.is_ok()));
-}
-
-/// What the client sends first in a log-in, and what it makes of a server that is content at once.
-async fn log_in(
-    offered: &[AuthMethod],
-    change: impl FnOnce(&mut Config),
-) -> (AuthMethod, Message, Result<(), Error>) {
-    let mut server = server().await;
-    server.hello.auth_methods = offered.to_vec();
-    let mut config = server.config();
-    change(&mut config);
-    let serve = async {
-        let mut peer = server.greet().await;
-        let (id, start) = peer.start().await;
-        let second = match start.method {
-            AuthMethod::Trust => Message::Ping,
-            _ => peer.take().await.1,
-        };
-        peer.welcome(id, &start.user).await;
-        (start.method, second)
-    };
-    let (tried, (method, second)) = tokio::join!(Connection::connect(config), serve);
-    (method, second, tried.map(drop))
-}
-
-#[tokio::test]
-async fn the_way_to_log_in_is_the_first_that_is_given_and_offered() {
-    use AuthMethod as M;
-    let all = [M::Trust, M::Password, M::ScramSha256, M::ApiKey, M::Token];
-    let secret = || Some("x".into());
-    let (method, second, _) = log_in(&all, |config| {
-        (config.token, config.api_key, config.password) = (secret(), secret(), secret());
-    })
-    .await;
-    assert_eq!((method, second), (M::Token, Message::Auth(Auth::Token { token: "x".into() })));
-    let (method, ..) = log_in(&all, |config| {
-        (config.api_key, config.password) = (secret(), secret());
-    })
-    .await;
-    assert_eq!(method, M::ApiKey);
-    let (method, ..) = log_in(&all[..3], |config| {
-        (config.token, config.password) = (secret(), secret());
-    })
-    .await;
-    assert_eq!(method, M::ScramSha256);
-    // A password is never sent as it is unless that was asked for.
-    let (method, ..) = log_in(&all[..2], |config| config.password = secret()).await;
-    assert_eq!(method, M::Trust);
-    assert_eq!(log_in(&all, |_| {}).await.0, M::Trust);
-}
-
-#[tokio::test]
-async fn a_server_that_asks_for_no_proof_is_content_with_whoever_did_not_ask_for_one() {
-    let offered = [AuthMethod::ScramSha256];
-    let (_, _, tried) = log_in(&offered, |config| config.password = Some("p".into())).await;
-    tried.unwrap();
-    let (_, _, tried) = log_in(&offered, |config| {
-        config.password = Some("p".into());
-        config.auth = Some(AuthKind::Scram);
-    })
-    .await;
-    assert!(tried.unwrap_err().to_string().contains("does not prove itself"));
-}
-
-#[tokio::test]
-async fn a_password_that_is_missing_is_asked_for() {
-    let mut server = server().await;
-    server.hello.auth_methods = vec![AuthMethod::Password, AuthMethod::ScramSha256];
-    for auth in [None, Some(AuthKind::Scram), Some(AuthKind::Password), Some(AuthKind::Ldap)] {
-        let config = Config { auth, ..server.config() };
-        let (tried, _) = tokio::join!(Connection::connect(config), server.greet());
-        assert!(matches!(tried, Err(Error::PasswordNeeded)), "{auth:?}");
-    }
 }

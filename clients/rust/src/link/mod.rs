@@ -21,6 +21,8 @@ mod urgent;
 
 #[cfg(test)]
 mod link_tests;
+#[cfg(test)]
+mod login_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;

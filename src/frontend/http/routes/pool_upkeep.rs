@@ -439,7 +439,8 @@ async fn leaks(door: &HttpDoor, id: &str) -> Result<Vec<Leak>> {
 
 /// List leaks
 ///
-/// Sessions that have done nothing in a transaction for longer than `pool.leak_detection_threshold_secs`.
+/// Sessions that have done nothing in a transaction for longer than
+/// `pool.leak_detection_threshold_secs`.
 #[utoipa::path(
     get, path = "/api/v1/pools/{id}/leaks", tag = "pools",
     params(("id" = String, Path, description = "main, system."), Page),
