@@ -4,8 +4,12 @@ CARGO ?= cargo
 ARGS ?=
 DENY_VERSION := 0.20.2
 
+# What is shipped and measured, and what it is made of.
+RELEASED := $(or $(CARGO_TARGET_DIR),target)/pgo/rustydb
+SOURCES = $(shell git ls-files src sql clients/rust/src 2>/dev/null) Cargo.toml Cargo.lock scripts/release
+
 .PHONY: help run build test regress soak check fmt lint deny doc fuzz bench config-file openapi-file postgres \
-	drivers pgbouncer api api-tools
+	drivers pgbouncer api api-tools release
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +19,11 @@ run: postgres ## Install what is missing, build and start RustyDB (ARGS="--port 
 
 build: ## Build the release binary
 	$(CARGO) build --release
+
+release: postgres pgbouncer $(RELEASED) ## Build what is shipped, for what it does most: takes half an hour
+
+$(RELEASED): $(SOURCES)
+	scripts/release
 
 test: postgres drivers api-tools ## Run every test
 	$(CARGO) test
@@ -51,9 +60,9 @@ fuzz: ## Fuzz each target for a minute (needs nightly Rust and cargo-fuzz)
 		$(CARGO) +nightly fuzz run $$target -- -max_total_time=60 || exit 1; \
 	done
 
-bench: postgres pgbouncer build ## Measure RustyDB beside PostgreSQL and PgBouncer (ARGS="--rounds 3 …")
+bench: release ## Measure RustyDB beside PostgreSQL and PgBouncer (ARGS="--rounds 3 …")
 	$(CARGO) build --release --package native-load --package rest-bench
-	benches/run.py $(ARGS)
+	benches/run.py --binary $(RELEASED) $(ARGS)
 
 config-file: ## Write config/rustydb.toml anew from the keys in src/config
 	UPDATE_EXPECT=1 $(CARGO) test --lib the_checked_in_file_is_the_default_file

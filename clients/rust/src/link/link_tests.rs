@@ -84,7 +84,7 @@ impl Server {
         peer
     }
 
-    async fn connect(&self) -> (Connection, Peer) {
+    pub(super) async fn connect(&self) -> (Connection, Peer) {
         let (connection, peer) = tokio::join!(Connection::connect(self.config()), self.accept());
         (connection.unwrap(), peer)
     }
@@ -689,16 +689,6 @@ async fn a_batch_has_a_result_or_an_error_for_each_statement() {
     assert_eq!(results[0].as_ref().unwrap().len(), 1);
     assert_eq!(results[1].as_ref().unwrap_err().sqlstate(), "22012");
     assert_eq!(number(&results[2].as_ref().unwrap().rows().next().unwrap()), 3);
-}
-
-#[tokio::test]
-async fn a_connection_says_good_bye() {
-    let (connection, mut peer) = server().await.connect().await;
-    let serve = async {
-        assert!(matches!(peer.take().await.1, Message::Close { .. }));
-        drop(peer);
-    };
-    tokio::join!(connection.close(), serve);
 }
 
 #[tokio::test]

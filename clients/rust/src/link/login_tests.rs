@@ -1,4 +1,4 @@
-//! How the client logs in, against a server made of frames.
+//! How the client logs in and leaves, against a server made of frames.
 
 use super::link_tests::server;
 use crate::protocol::*;
@@ -75,4 +75,14 @@ async fn a_password_that_is_missing_is_asked_for() {
         let (tried, _) = tokio::join!(Connection::connect(config), server.greet());
         assert!(matches!(tried, Err(Error::PasswordNeeded)), "{auth:?}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_says_good_bye() {
+    let (connection, mut peer) = server().await.connect().await;
+    let serve = async {
+        assert!(matches!(peer.take().await.1, Message::Close { .. }));
+        drop(peer);
+    };
+    tokio::join!(connection.close(), serve);
 }
