@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -79,8 +80,13 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// The server under test: cargo's, or that of RUSTYDB_TEST_BINARY.
 pub fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_rustydb")
+    static BINARY: LazyLock<String> = LazyLock::new(|| {
+        let given = std::env::var("RUSTYDB_TEST_BINARY");
+        given.unwrap_or_else(|_| env!("CARGO_BIN_EXE_rustydb").to_owned())
+    });
+    &BINARY
 }
 
 /// A command with nothing of this process's `RUSTYDB_` and `PG` variables.
