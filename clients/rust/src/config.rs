@@ -78,7 +78,8 @@ pub enum AuthKind {
     ApiKey,
     /// The client's TLS certificate.
     Certificate,
-    /// A password that an LDAP server checks, sent as for `Password`. RustyDB does not offer it yet.
+    /// A password that an LDAP server checks, sent as for `Password`. RustyDB does not offer it
+    /// yet.
     Ldap,
     /// Kerberos; not supported by this library.
     Kerberos,
