@@ -4,8 +4,9 @@
 //!
 //! Only outside of a transaction, and only statements that need nothing around them. A cancel
 //! request of PostgreSQL has no target but the connection: one that comes too late for its request
-//! can meet the next, which is carried out again then. Where nobody may repeat it, because others
-//! were sent behind it and one of them writes, its error is marked as worth a retry.
+//! can meet the next, which is carried out again then. Where it cannot be, because it or one of
+//! those sent behind it writes, or part of its rows is with the client, its error is marked as
+//! worth a retry.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
