@@ -36,6 +36,22 @@ const SCHEMA: &str = r#"
     CREATE TABLE lib.pieces (id int PRIMARY KEY, parts bytea[]);
     CREATE TABLE lib.things (id int PRIMARY KEY, bytes bytea, mark lib.mark, note text DEFAULT 'new');
     CREATE TABLE lib.lines (line text);
+    CREATE TYPE lib.mood AS ENUM ('well', 'ill');
+    CREATE TABLE lib.kinds (
+        id int PRIMARY KEY, book int REFERENCES lib.books, small int2, big int8, whole bool,
+        real float4, double float8, exact numeric, word varchar(9), wide char(4), "na""me" name,
+        bytes bytea, day date, at_time time, in_zone timetz, moment timestamp, instant timestamptz,
+        span interval, net inet, mark uuid, doc json, docs jsonb, mood lib.mood, list text[], flags bit(3)
+    );
+    INSERT INTO lib.kinds VALUES
+        (1, 1, -32768, -9223372036854775808, true, 1e-7, 1e20, 1.50, 'a"\ü', 'ab', 'n', '\x00ff',
+            '2026-01-02', '03:04', '03:04+02', '2026-01-02 03:04:05.5', '0044-03-15 BC', '1 day 2 h', '::1',
+            '00000000-0000-0000-0000-000000000001', '{"a": [1,
+            2]}', '{"b": null}', 'ill', '{"x,y",NULL}', '101'),
+        (2, 1, 1, 1, false, 'NaN', '-Infinity', 'NaN', '', '', '', '', 'infinity', '24:00',
+            '00:00-12', '-infinity', 'infinity', '-1 mon', '10.0.0.0/8',
+            'ffffffff-ffff-ffff-ffff-ffffffffffff', 'null', '"x"', 'well', '{}', '000');
+    INSERT INTO lib.kinds (id, book) VALUES (3, 1);
     CREATE TABLE lib.moving (id int PRIMARY KEY, first text, second text);
     INSERT INTO lib.moving VALUES (1, 'one', 'two');
     CREATE ROLE shelf LOGIN PASSWORD 's';
@@ -98,6 +114,52 @@ fn a_page_of_rows() {
     let odd = api.get(&rows("odd \"one\"", &format!("where={clause}"))).expect(200);
     assert_eq!(odd["items"], json!([{ "limit": 2, "a.b": "y" }]));
     assert_eq!(api.get(&rows("books", "offset=500")).expect(200)["items"], json!([]));
+}
+
+/// Whatever is in them, and in both dialects.
+#[test]
+fn related_rows_look_like_rows() {
+    let server = Server::builder().set("api.rest_schemas=lib").start();
+    server.direct_psql(SCHEMA);
+    let api = Api::of(&server, "rustydb", &server.password);
+    let items = |answer: Answer, name: &str| {
+        let list = answer.expect(200);
+        let list = if name.is_empty() { &list } else { &list[name] };
+        list.clone()
+    };
+    let plain = items(api.get(&rows("kinds", "sort=id")), "items");
+    assert_eq!(plain.as_array().map(Vec::len), Some(3));
+    let within = "columns=id,kinds(*)&id=in.(1,2)&sort=id&kinds.order=id";
+    let within = items(api.get(&rows("books", within)), "items");
+    assert_eq!(within, json!([{ "id": 1, "kinds": plain }, { "id": 2, "kinds": [] }]));
+    let rest = |path: &str| api.get(path);
+    let plain = items(rest("/rest/v1/kinds?order=id"), "");
+    let within = "/rest/v1/books?select=id,kinds(*)&id=eq.1&kinds.order=id";
+    assert_eq!(items(rest(within), ""), json!([{ "id": 1, "kinds": plain }]));
+    // One row, a row of a row, and none.
+    let book = json!({ "title": "book 1", "kinds": [{ "exact": null }], "authors": { "id": 2 } });
+    let upwards = "/rest/v1/kinds?select=id,books(title,authors(id),kinds(exact))&id=eq.3\
+                   &books.kinds.id=eq.3";
+    assert_eq!(items(rest(upwards), ""), json!([{ "id": 3, "books": book }]));
+    let none = "/rest/v1/kinds?select=id,books(title)&id=eq.3&books.title=eq.nothing";
+    assert_eq!(items(rest(none), ""), json!([{ "id": 3, "books": null }]));
+    // Beside `*`, spread, counted, in other forms.
+    let all = json!([{ "book": 1, "number": 1, "place": "x", "books": { "id": 1 }, "kinds": [{ "id": 1 }] }]);
+    let spread =
+        "/rest/v1/copies?select=*,books(id),...books(kinds(id))&number=eq.1&books.kinds.id=eq.1";
+    assert_eq!(items(rest(spread), ""), all);
+    let counted =
+        rows("books", "columns=id,kinds(id)&id=eq.1&count=exact&kinds.id=lt.3&kinds.order=id");
+    let two = json!([{ "id": 1 }, { "id": 2 }]);
+    assert_eq!(items(api.get(&counted), "items"), json!([{ "id": 1, "kinds": two }]));
+    let csv = [("accept", "text/csv")];
+    let csv = api.send("GET", &rows("books", "columns=id,kinds(id)&id=eq.2"), &csv, b"");
+    assert_eq!(csv.text.trim_end().replace("\r\n", "\n"), "id,kinds\n2,[]");
+    let sums = "/rest/v1/kinds?select=books(s:kinds(big.max(),exact.avg(),count(),small.sum()))&id=eq.3\
+                &books.s.id=eq.1";
+    let sums = items(rest(sums), "");
+    let s = json!([{ "max": i64::MIN, "avg": 1.5, "count": 1, "sum": -32768 }]);
+    assert_eq!(sums, json!([{ "books": { "s": s } }]));
 }
 
 /// What is read in two ways is not guessed.

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::iter::empty;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -206,6 +207,7 @@ impl<'a> Batch<'a> {
         &mut self,
         statement: &Arc<Statement>,
         values: impl Iterator<Item = Option<&'v [u8]>>,
+        formats: impl Iterator<Item = i16>,
         max_rows: u32,
     ) -> Result<()> {
         let name = self.name(statement);
@@ -217,7 +219,7 @@ impl<'a> Batch<'a> {
             }
             None => Ok(postgres_protocol::IsNull::Yes),
         };
-        frontend::bind("", name, [0i16], values, write, [0i16], &mut self.out)
+        frontend::bind("", name, [0i16], values, write, formats, &mut self.out)
             .map_err(|_| Error::new(ErrorKind::PayloadTooLarge, "the parameters are too long"))?;
         let limit = i32::try_from(max_rows).unwrap_or(i32::MAX);
         frontend::execute("", limit, &mut self.out).map_err(Error::internal)
@@ -307,25 +309,26 @@ fn take_error(conn: &BackendConn, before: Option<Error>) -> Result<Error> {
 }
 
 /// Runs a statement with text values, for at most `max_rows` rows (0 = all); the events follow.
+/// `formats` are those of its columns: none = all are text, else one for each.
 pub async fn execute<'v>(
     conn: &mut BackendConn,
     statement: &Arc<Statement>,
     (local, preludes): (&Local, &Preludes),
-    values: impl Iterator<Item = Option<&'v [u8]>>,
+    (values, formats): (impl Iterator<Item = Option<&'v [u8]>>, impl Iterator<Item = i16>),
     max_rows: u32,
     most: usize,
 ) -> Result<Events> {
     let mut batch = Batch::new(conn, most);
     let mut before = 0;
     if local.begins {
-        batch.run(&preludes.begin, std::iter::empty(), 0)?;
+        batch.run(&preludes.begin, empty(), empty(), 0)?;
         before += 1;
     }
     if let Some(settings) = preludes.settings(local.ends.len() / 2) {
-        batch.run(settings, local.values(), 0)?;
+        batch.run(settings, local.values(), empty(), 0)?;
         before += 1;
     }
-    batch.run(statement, values, max_rows)?;
+    batch.run(statement, values, formats, max_rows)?;
     let parsed = batch.send().await?;
     Ok(Events { error: None, parsed, before, statement: Some(statement.clone()) })
 }

@@ -6,6 +6,7 @@
 //! so that the document around it stays valid.
 
 mod params;
+mod records;
 
 use std::sync::Arc;
 
@@ -13,13 +14,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT as BASE64;
 
 pub use params::{ParamError, write_param};
+pub use records::{Member, NotRecords, Records, Value};
 
 /// The deepest nesting of arrays and composites that is followed in either direction.
 const MAX_DEPTH: usize = 32;
 
 /// How the text of a PostgreSQL value becomes JSON. The text is what the type's output function
 /// prints, see the chapter <https://www.postgresql.org/docs/current/datatype.html>.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// `t` or `f`, as JSON `true` or `false`.
     Bool,
@@ -54,7 +56,7 @@ pub enum Shape {
 }
 
 /// One attribute of a composite type (`pg_attribute`), in the order of `attnum`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     /// The key in the JSON object.
     pub name: Box<str>,

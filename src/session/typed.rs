@@ -281,23 +281,26 @@ impl Session {
 
     /// Runs the prepared statement with text values; the events follow.
     pub async fn execute(&mut self, values: &[Option<Vec<u8>>], max_rows: u32) -> Result<()> {
-        self.send(values.iter().map(Option::as_deref), max_rows).await
+        self.send(values.iter().map(Option::as_deref), std::iter::empty(), max_rows).await
     }
 
-    /// The same for values that are somewhere else.
+    /// The same for values that are somewhere else. `formats` has none for columns that are all
+    /// text, else one for each of them.
     ///
     /// # Errors
     /// The connection is lost, or the values are too long.
     pub async fn execute_params<'v>(
         &mut self,
         values: impl Iterator<Item = Option<&'v [u8]>>,
+        formats: impl Iterator<Item = i16>,
     ) -> Result<()> {
-        self.send(values, 0).await
+        self.send(values, formats, 0).await
     }
 
     async fn send<'v>(
         &mut self,
         values: impl Iterator<Item = Option<&'v [u8]>>,
+        formats: impl Iterator<Item = i16>,
         max_rows: u32,
     ) -> Result<()> {
         let Some(known) = &self.running else {
@@ -307,7 +310,8 @@ impl Session {
         let local = (local, &self.known.preludes);
         let conn = held(&mut self.lease)?.conn();
         let most = self.most_statements;
-        self.events = typed::execute(conn, statement, local, values, max_rows, most).await?;
+        self.events =
+            typed::execute(conn, statement, local, (values, formats), max_rows, most).await?;
         Ok(())
     }
 

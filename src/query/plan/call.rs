@@ -192,7 +192,8 @@ impl CallPlan {
         let found = schema.functions.binary_search_by_key(&self.function, |f| f.oid);
         let function = found.ok().map(|at| &schema.functions[at]);
         let function = function.ok_or(PlanError::Unsupported("the function is gone"))?;
-        let mut writer = Writer { schema, out: Statement::begin(), source: Source::With };
+        let mut writer =
+            Writer { schema, out: Statement::begin(), source: Source::With, as_json: false };
         match &self.level {
             None if self.page != (None, 0)
                 || self.returns == Returns::Scalars && self.count != Count::None =>

@@ -10,6 +10,7 @@ mod call;
 mod condition;
 pub mod cursor;
 mod error;
+mod nested;
 mod read;
 mod resolve;
 mod rows;
@@ -18,6 +19,7 @@ mod write;
 
 pub use call::{CallPlan, Returns, plan_call};
 pub use error::{Candidate, PlanError};
+pub use nested::NestedColumns;
 pub use read::{ReadPlan, plan_read};
 pub use resolve::Limits;
 pub use sql::{Layout, Param, Statement};

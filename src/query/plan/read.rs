@@ -1,5 +1,5 @@
 //! Rows of a table with rows of related tables within them, as one statement: the rows of the table
-//! are columns, those within them are JSON.
+//! are columns, those within them are records in a column (`nested`).
 //!
 //! What decides which rows there are (conditions, order, limit) is written in terms of the table
 //! alone, with `EXISTS` where related tables matter. So with a limit the related rows are looked
@@ -154,7 +154,8 @@ impl ReadPlan {
 
     /// The statement with or without a count, whatever was asked.
     pub fn written(&self, schema: &Schema, with_total: bool) -> Statement {
-        let mut writer = Writer { schema, out: Statement::begin(), source: Source::Table };
+        let mut writer =
+            Writer { schema, out: Statement::begin(), source: Source::Table, as_json: false };
         let page = Page { keyset: self.keyset.as_ref() };
         writer.rows(&self.level, page, with_total);
         writer.out
@@ -163,7 +164,8 @@ impl ReadPlan {
     /// `EXPLAIN (FORMAT JSON)` of the rows without limit: `"Plan Rows"` of its first plan is what
     /// PostgreSQL believes the number of rows to be.
     pub fn estimate(&self, schema: &Schema) -> Statement {
-        let mut writer = Writer { schema, out: Statement::begin(), source: Source::Table };
+        let mut writer =
+            Writer { schema, out: Statement::begin(), source: Source::Table, as_json: false };
         writer.out.push("EXPLAIN (FORMAT JSON) SELECT 1");
         writer.rows_of(&self.level, None, None);
         writer.out
@@ -171,7 +173,8 @@ impl ReadPlan {
 
     /// The exact number of rows, alone.
     pub fn exact_count(&self, schema: &Schema) -> Statement {
-        let mut writer = Writer { schema, out: Statement::begin(), source: Source::Table };
+        let mut writer =
+            Writer { schema, out: Statement::begin(), source: Source::Table, as_json: false };
         writer.count(&self.level);
         writer.out
     }

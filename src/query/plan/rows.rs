@@ -14,7 +14,7 @@ use super::sql::{Layout, Statement};
 use crate::query::schema::{Relation, Schema, oid};
 
 /// Name of the result that is a row's version.
-const VERSION: &str = "rustydb.version";
+pub(super) const VERSION: &str = "rustydb.version";
 
 /// Limits up to this one are part of the statement's text, so each is a statement of its own.
 const PLAIN_LIMIT: u64 = 100;
@@ -46,6 +46,8 @@ pub(super) struct Writer<'s> {
     pub schema: &'s Schema,
     pub out: Statement,
     pub source: Source,
+    /// What is written is within JSON that PostgreSQL makes.
+    pub as_json: bool,
 }
 
 /// Whether a function over the row is among the results or in the order.
@@ -85,6 +87,9 @@ impl Writer<'_> {
             has_total: with_total,
             cursor_values: page.keyset.map_or(0, |_| level.order.len()),
         };
+        if !level.embeds.is_empty() {
+            self.out.nested = self.nested_columns(level);
+        }
         if !with_total {
             return self.select(level, None, page, "");
         }
@@ -193,7 +198,7 @@ impl Writer<'_> {
         match item {
             // Each column by itself where rows are grouped by them.
             Out::All if level.is_grouped() => {
-                for name in self.names_of(level) {
+                for (name, _) in self.columns_of(level) {
                     self.comma(is_first);
                     self.out.column(&alias(level), &name);
                 }
@@ -264,7 +269,7 @@ impl Writer<'_> {
         let alias = format!("e{}", embed.level.number);
         let is_one = embed.relation.cardinality.is_to_one();
         if embed.spread {
-            for name in self.outputs(&embed.level) {
+            for (name, _) in self.outputs(&embed.level) {
                 self.comma(is_first);
                 self.push(if is_one { "" } else { "coalesce(" });
                 self.out.column(&alias, &name);
@@ -274,50 +279,40 @@ impl Writer<'_> {
             return;
         }
         self.comma(is_first);
+        let is_empty_array = !is_one && self.records(level, embed).is_none();
+        self.push(if is_empty_array { "coalesce(" } else { "" });
         if is_nested(level, embed) {
-            self.push("coalesce((SELECT pg_catalog.json_agg(s.*)");
-            self.subquery(embed, Some(Parent { embed, number: level.number }));
-            self.push("), '[]')");
-            return self.out.named(&embed.name);
+            self.push("(");
+            self.whole(level, embed);
+            self.push(")");
+        } else {
+            self.push(&alias);
+            self.push(".a");
         }
-        self.push(if is_one { "" } else { "coalesce(" });
-        self.push(&alias);
-        self.push(if is_one { ".a" } else { ".a, '[]')" });
+        self.push(if is_empty_array { ", '[]')" } else { "" });
         // `json` has no equality to group by.
         self.push(if level.is_grouped() { "::pg_catalog.jsonb" } else { "" });
         self.out.named(&embed.name);
     }
 
-    fn names_of(&self, level: &Level) -> Vec<String> {
-        match &level.scope {
-            Scope::Table(at) => {
-                self.schema.tables[*at].columns.iter().map(|c| c.name.to_string()).collect()
-            }
-            Scope::Outputs(_, outputs) => {
-                outputs.iter().map(|(name, _)| name.to_string()).collect()
-            }
+    /// A statement whose only value is the rows of an embedded resource.
+    fn whole(&mut self, level: &Level, embed: &Embedded) {
+        let is_one = embed.relation.cardinality.is_to_one();
+        let parent = Some(Parent { embed, number: level.number });
+        if self.records(level, embed).is_none() {
+            self.push(match is_one {
+                true => "SELECT pg_catalog.row_to_json(s.*) AS a",
+                false => "SELECT pg_catalog.json_agg(s.*) AS a",
+            });
+            return self.subquery_as_json(embed, parent);
         }
-    }
-
-    /// Names of a level's results.
-    fn outputs(&self, level: &Level) -> Vec<String> {
-        let mut names = Vec::new();
-        for item in &level.items {
-            match item {
-                Out::All => names.extend(self.names_of(level)),
-                Out::Expr { name, .. } | Out::Count { name, .. } => names.push(name.clone()),
-                Out::Embed(at) => {
-                    let embed = &level.embeds[*at];
-                    match (embed.level.is_empty(), embed.spread) {
-                        (true, _) => {}
-                        (false, true) => names.extend(self.outputs(&embed.level)),
-                        (false, false) => names.push(embed.name.clone()),
-                    }
-                }
-                Out::Version => names.push(VERSION.into()),
-            }
-        }
-        names
+        self.push(match is_one {
+            true => "SELECT pg_catalog.record_send(",
+            false => "SELECT pg_catalog.string_agg(pg_catalog.record_send(",
+        });
+        self.record(&embed.level);
+        self.push(if is_one { ") AS a" } else { "), '') AS a" });
+        self.subquery(embed, parent);
     }
 
     fn from(&mut self, level: &Level, parent: Option<Parent<'_>>) {
@@ -368,28 +363,28 @@ impl Writer<'_> {
                 (true, true) => self.select(&embed.level, parent, Page::default(), ""),
                 (true, false) => {
                     self.push("SELECT ");
-                    for (at, name) in self.outputs(&embed.level).iter().enumerate() {
+                    for (at, (name, _)) in self.outputs(&embed.level).iter().enumerate() {
                         self.push(if at > 0 { ", " } else { "" });
                         self.push("pg_catalog.json_agg(");
                         self.out.column("s", name);
                         self.push(")");
                         self.out.named(name);
                     }
-                    self.subquery(embed, parent);
+                    self.subquery_as_json(embed, parent);
                 }
-                (false, is_one) => {
-                    self.push(match is_one {
-                        true => "SELECT pg_catalog.row_to_json(s.*) AS a",
-                        false => "SELECT pg_catalog.json_agg(s.*) AS a",
-                    });
-                    self.subquery(embed, parent);
-                }
+                (false, _) => self.whole(level, embed),
             }
             self.push(&format!(") AS e{} ON TRUE", embed.level.number));
         }
         for (at, term) in level.order.iter().enumerate() {
             self.order_join(level, at, term);
         }
+    }
+
+    fn subquery_as_json(&mut self, embed: &Embedded, parent: Option<Parent<'_>>) {
+        let above = std::mem::replace(&mut self.as_json, true);
+        self.subquery(embed, parent);
+        self.as_json = above;
     }
 
     fn subquery(&mut self, embed: &Embedded, parent: Option<Parent<'_>>) {
@@ -572,7 +567,7 @@ impl Writer<'_> {
         let mut places = Vec::new();
         for item in &level.items {
             let (columns, is_key) = match item {
-                Out::All => (self.names_of(level).len(), true),
+                Out::All => (self.columns_of(level).len(), true),
                 Out::Expr { aggregate, .. } => (1, aggregate.is_none()),
                 Out::Count { .. } => (1, false),
                 Out::Version => (1, true),

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::nested::NestedColumns;
 use crate::query::schema::{Name, Schema, oid};
 
 /// A parameter of a statement.
@@ -33,6 +34,8 @@ pub struct Statement {
     pub params: Vec<Param>,
     /// What its columns are.
     pub layout: Layout,
+    /// Those of its columns that are rows.
+    pub nested: NestedColumns,
     /// Schemas and names of the tables whose rows are within those of another.
     pub related: Vec<(String, String)>,
 }

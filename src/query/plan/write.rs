@@ -156,7 +156,8 @@ impl WritePlan {
 
     /// The statement.
     pub fn statement(&self, schema: &Schema) -> Result<Statement, PlanError> {
-        let mut writer = Writer { schema, out: Statement::begin(), source: Source::Table };
+        let mut writer =
+            Writer { schema, out: Statement::begin(), source: Source::Table, as_json: false };
         let Some(level) = &self.returning else {
             self.change(&mut writer)?;
             return Ok(writer.out);

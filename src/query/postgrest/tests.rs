@@ -160,9 +160,10 @@ fn reads() {
 
 #[test]
 fn embeds() {
-    let comments = r#"SELECT t0."id" AS "id", coalesce((SELECT
-               pg_catalog.json_agg(s.*) FROM (SELECT t1.* FROM "api"."comments" AS t1 WHERE
-               t1."post" = t0."id") AS s), '[]') AS "comments" FROM "api"."posts" AS t0"#;
+    let comments = r#"SELECT t0."id" AS "id", (SELECT
+               pg_catalog.string_agg(pg_catalog.record_send(ROW(s."id", s."post", s."body")), '')
+               AS a FROM (SELECT t1.* FROM "api"."comments" AS t1 WHERE
+               t1."post" = t0."id") AS s) AS "comments" FROM "api"."posts" AS t0"#;
     assert_eq!(shown("GET", "posts?select=id,comments(*)", &[], ""), words(comments));
     for (url, parts) in [
         (
@@ -181,8 +182,8 @@ fn embeds() {
         (
             "posts?select=id,writer:authors!author(name)&order=writer(name).desc",
             &[
-                r#"SELECT pg_catalog.row_to_json(s.*) AS a FROM (SELECT t1."name" AS "name"
-               FROM "api"."authors" AS t1 WHERE t1."id" = t0."author") AS s) AS e1"#,
+                r#"SELECT pg_catalog.record_send(ROW(s."name")) AS a FROM (SELECT t1."name" AS
+               "name" FROM "api"."authors" AS t1 WHERE t1."id" = t0."author") AS s) AS e1"#,
                 r#"ORDER BY o0x0.o DESC"#,
             ],
         ),
@@ -198,7 +199,19 @@ fn embeds() {
             "authors?select=id,boss(name),authors(id)",
             &[r#"t1."id" = t0."boss""#, r#"t2."boss" = t0."id""#],
         ),
-        ("authors?select=id,profiles(bio)", &[r#"row_to_json(s.*)"#]),
+        ("authors?select=id,profiles(bio)", &[r#"record_send(ROW(s."bio"))"#]),
+        // What PostgreSQL makes JSON of is JSON down to the last level.
+        (
+            "authors?select=id,...posts!posts_author_fkey(title,comments(id))",
+            &[
+                r#"pg_catalog.json_agg(s."comments") AS "comments""#,
+                r#"coalesce((SELECT pg_catalog.json_agg(s.*) AS a FROM (SELECT t2."id""#,
+            ],
+        ),
+        (
+            "posts?select=comments(id,body,id)",
+            &[r#"coalesce((SELECT pg_catalog.json_agg(s.*) AS a FROM (SELECT t1."id""#],
+        ),
         (
             "lines?select=id,orders(note)",
             &[r#"t1."shop" = t0."shop" AND t1."number" = t0."number""#],

@@ -231,8 +231,12 @@ pub mod oid {
     pub const BOOL: u32 = 16;
     /// `bytea`.
     pub const BYTEA: u32 = 17;
+    /// `name`.
+    pub const NAME: u32 = 19;
     /// `int8`.
     pub const INT8: u32 = 20;
+    /// `int2`.
+    pub const INT2: u32 = 21;
     /// `int4`.
     pub const INT4: u32 = 23;
     /// `text`.
@@ -241,14 +245,38 @@ pub mod oid {
     pub const JSON: u32 = 114;
     /// `xml`.
     pub const XML: u32 = 142;
+    /// `float4`.
+    pub const FLOAT4: u32 = 700;
+    /// `float8`.
+    pub const FLOAT8: u32 = 701;
     /// `bytea[]`.
     pub const BYTEA_ARRAY: u32 = 1001;
     /// `text[]`.
     pub const TEXT_ARRAY: u32 = 1009;
+    /// `bpchar`.
+    pub const BPCHAR: u32 = 1042;
+    /// `varchar`.
+    pub const VARCHAR: u32 = 1043;
+    /// `date`.
+    pub const DATE: u32 = 1082;
+    /// `time`.
+    pub const TIME: u32 = 1083;
+    /// `timestamp`.
+    pub const TIMESTAMP: u32 = 1114;
+    /// `timestamptz`.
+    pub const TIMESTAMPTZ: u32 = 1184;
+    /// `interval`.
+    pub const INTERVAL: u32 = 1186;
+    /// `timetz`.
+    pub const TIMETZ: u32 = 1266;
+    /// `numeric`.
+    pub const NUMERIC: u32 = 1700;
     /// `record`.
     pub const RECORD: u32 = 2249;
     /// `void`.
     pub const VOID: u32 = 2278;
+    /// `uuid`.
+    pub const UUID: u32 = 2950;
     /// `tsvector`.
     pub const TSVECTOR: u32 = 3614;
     /// `regconfig`.

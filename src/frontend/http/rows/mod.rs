@@ -12,6 +12,7 @@ mod guided;
 pub mod keyed;
 pub mod list;
 mod media;
+mod nested;
 pub mod rest;
 mod stream;
 pub mod uri;
@@ -155,7 +156,8 @@ async fn begin(door: &HttpDoor, hold: &mut Hold, job: &Job<'_>) -> Result<Arc<Kn
         true => session.begin_with(&settings),
         false => session.run_with(&settings),
     }
-    let begun = session.execute_params(values(job.statement)).await;
+    let formats = nested::formats(job.statement, &known);
+    let begun = session.execute_params(values(job.statement), formats).await;
     if !is_own {
         // What its owner runs then begins with nothing of ours.
         session.run_with(&[]);
@@ -178,7 +180,7 @@ async fn value_of(
     session.ended_by("error");
     ready(door, session, statement).await?;
     session.run_with(&settings.pairs());
-    let begun = session.execute_params(values(statement)).await;
+    let begun = session.execute_params(values(statement), std::iter::empty()).await;
     session.run_with(&[]);
     begun?;
     let longest = door.config.now().api.max_row_size.len();

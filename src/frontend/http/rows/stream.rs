@@ -11,6 +11,7 @@ use super::super::formats::{Encoder, Layout as Form, RowWriter, strip_nulls};
 use super::super::running::{Chunks, Fill, Running};
 use super::failure::Failure;
 use super::guided::{self, Guided};
+use super::nested::Nested;
 use super::{Job, Settings, value_of};
 use crate::error::{Error, Result};
 use crate::proto::backend::DataRow;
@@ -44,6 +45,17 @@ pub enum Sink {
     Nothing,
 }
 
+impl Sink {
+    /// How JSON looks in it.
+    fn style(self) -> Style {
+        match self {
+            Sink::Rows(form) => form.style,
+            Sink::Object(style) | Sink::Value(style) | Sink::Values(style) => style,
+            Sink::Text | Sink::Bytes | Sink::Nothing => Style::default(),
+        }
+    }
+}
+
 /// What follows the rows in a document, when everything is known.
 type Tail = Box<dyn FnOnce(&Stream) -> String + Send>;
 
@@ -55,6 +67,7 @@ pub struct Stream {
     sink: Sink,
     /// Columns at the end that are not shown.
     hidden: usize,
+    nested: Option<Nested>,
     encoder: Option<Encoder>,
     writer: Option<RowWriter>,
     limit: Option<u64>,
@@ -62,6 +75,7 @@ pub struct Stream {
     tail: Option<Tail>,
     out: Vec<u8>,
     cut: Vec<u8>,
+    unfolded: Vec<u8>,
     /// Bytes that make a chunk.
     chunk: usize,
     rows: u64,
@@ -74,12 +88,14 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(running: Running, known: Arc<Known>, job: &Job<'_>) -> Result<Self> {
         let (layout, sink) = (job.statement.layout, job.sink);
+        let nested = Nested::of(job.statement, &known);
         let mut stream = Self {
             running,
             known,
             layout,
             sink,
             hidden: job.hidden + layout.cursor_values,
+            nested,
             encoder: None,
             writer: None,
             limit: job.limit,
@@ -87,6 +103,7 @@ impl Stream {
             tail: None,
             out: Vec::with_capacity(1 << 10),
             cut: Vec::new(),
+            unfolded: Vec::new(),
             chunk: HELD,
             rows: 0,
             affected: 0,
@@ -95,7 +112,9 @@ impl Stream {
             last: Vec::new(),
         };
         let known = stream.known.clone();
-        let columns = stream.shown(&known.described.columns);
+        let columns = &known.described.columns;
+        let unfolded = stream.nested.as_ref().map(|nested| nested.columns(columns));
+        let columns = stream.shown(unfolded.as_ref().unwrap_or(columns));
         match sink {
             Sink::Rows(form) => {
                 stream.encoder = Some(Encoder::begin(form, columns, &mut stream.out)?)
@@ -182,8 +201,13 @@ impl Stream {
     }
 
     fn row(&mut self) -> Result<()> {
-        let Self { running, layout, hidden, out, cut, .. } = self;
+        let Self { running, layout, hidden, nested, out, cut, unfolded, .. } = self;
         let mut row = running.session()?.row();
+        if let Some(nested) = nested {
+            unfolded.clear();
+            nested.unfold(row, self.sink.style(), unfolded)?;
+            row = unfolded;
+        }
         if layout.has_total || *hidden > 0 {
             let (leading, hidden) = (if layout.has_total { 2 } else { 0 }, *hidden);
             let mut values = DataRow::parse(row).map_err(Error::backend_lost)?;
