@@ -154,6 +154,12 @@ impl WritePlan {
         self.returning.is_some()
     }
 
+    /// Whether rows that are there already are dealt with.
+    pub fn resolves_conflicts(&self) -> bool {
+        let Step::Insert { conflict: Some((_, columns)), .. } = &self.change else { return false };
+        !columns.is_empty()
+    }
+
     /// The statement.
     pub fn statement(&self, schema: &Schema) -> Result<Statement, PlanError> {
         let mut writer = Writer { schema, out: Statement::begin(), source: Source::Table };
