@@ -301,6 +301,9 @@ fn results_of_functions_have_their_columns() {
             $$ select n as id, 'x'::text as nm from generate_series(1, most) n $$;
         create function listed(variadic v text[]) returns text[] language sql immutable as
             $$ select v $$;
+        create type point_3d as (x int, y int, label text);
+        create function points() returns setof point_3d language sql stable as
+            $$ values (1, 2, 'a'), (3, 4, 'b') $$;
         create function say_hello(name text) returns text language sql as $$ select name $$;
         create function malformed(message text, detail text default null) returns void
             language plpgsql as $$ begin
@@ -322,6 +325,8 @@ fn results_of_functions_have_their_columns() {
     assert_eq!(get("some_records?most=9&offset=1&limit=1"), json!([{ "id": 2, "nm": "x" }]));
     assert_eq!(get("listed?v=%7Bhi%7D"), json!(["{hi}"]));
     assert_eq!(get("listed?v=%7Ba,b%7D&v=c"), json!(["{a,b}", "c"]));
+    assert_eq!(get("points?select=x,l:label&y=gt.2&order=x"), json!([{ "x": 3, "l": "b" }]));
+    assert_eq!(get("points?limit=1"), json!([{ "x": 1, "y": 2, "label": "a" }]));
     // Of several objects the first is meant.
     let several = api.post("/rest/v1/rpc/add_up", json!([{ "a": 1, "b": 2 }, { "a": 4, "b": 6 }]));
     assert_eq!(several.expect(200), 3);
@@ -376,6 +381,13 @@ fn views_have_the_key_of_their_table() {
     assert_eq!((place.status, place.header("location")), (201, "/rest/v1/shelf_over?n=eq.3"));
     let put = send("PUT", "/rest/v1/shelf_over?n=eq.3", "", r#"{"n":3,"name":"e"}"#);
     assert_eq!(put.status, 204, "{}", put.text);
+    let order = "/rest/v1/shelf?id=lt.3&order=id.desc&select=id";
+    let changed = send("PATCH", order, "return=representation", r#"[{"name":"z"},{"name":"y"}]"#);
+    assert_eq!(changed.expect(200), json!([{ "id": 2 }, { "id": 1 }]));
+    let unnamed = "/rest/v1/shelf?id=eq.1&columns=name,hidden&select=name,hidden";
+    let prefer = "missing=default, return=representation";
+    let changed = send("PATCH", unnamed, prefer, r#"[{"name":"w"}]"#);
+    assert_eq!(changed.expect(200), json!([{ "name": "w", "hidden": 7 }]));
     let pairs = send("PUT", "/rest/v1/shelf_pairs?id=eq.3", "", r#"{"id":3,"name":"e"}"#);
     refused(pairs, 405, "PGRST105");
     // Of the other API, too; what a view says of its own order stays.

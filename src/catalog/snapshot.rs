@@ -169,6 +169,7 @@ pub fn read(rows: &[Row]) -> Schema {
             Some("function") => function(&mut builder, row),
             Some("type") => type_entry(&mut builder, row),
             Some("label") => label(&mut builder, row),
+            Some("field") => field(&mut builder, row),
             _ => None,
         };
     }
@@ -412,7 +413,7 @@ fn type_entry(builder: &mut Builder, row: &Row) -> Option<()> {
         "d" => TypeKind::Domain(other),
         "e" => TypeKind::Enum(Vec::new()),
         "r" | "m" => TypeKind::Range,
-        "c" => TypeKind::Composite,
+        "c" => TypeKind::Composite(Vec::new()),
         "p" => TypeKind::Pseudo,
         _ => TypeKind::Base,
     };
@@ -425,6 +426,12 @@ fn type_entry(builder: &mut Builder, row: &Row) -> Option<()> {
 fn label(builder: &mut Builder, row: &Row) -> Option<()> {
     let label = builder.name(text(row, 3)?);
     builder.label(number(row, 1)?, number(row, 2)?, label);
+    Some(())
+}
+
+fn field(builder: &mut Builder, row: &Row) -> Option<()> {
+    let name = builder.name(text(row, 3)?);
+    builder.field(number(row, 1)?, number(row, 2)?, name, number(row, 4)?);
     Some(())
 }
 
@@ -454,6 +461,9 @@ mod tests {
         label|500|1|calm
         type|500|public|mood|e|0|501
         type|25|pg_catalog|text|b|0|1009
+        field|600|2|y|23
+        field|600|1|x|25
+        type|600|public|pair|c|0|601
         function|900|public|greet|fs-v-|25 1|25 1009|[["who","rest"],["i","v"]]|-
         function|901|public|pairs|fvs-r|2249 0|{23,25,25}|[["n","a","b"],["i","t","t"]]|-
     "#;
@@ -472,6 +482,8 @@ mod tests {
         let mood = schema.type_entry(authors.column("mood").unwrap().type_oid).unwrap();
         assert_eq!(mood.kind, TypeKind::Enum(vec!["calm".into(), "wild".into()]));
         assert_eq!(schema.array_of(500), 501);
+        let pair = &schema.type_entry(600).unwrap().kind;
+        assert_eq!(*pair, TypeKind::Composite(vec![("x".into(), 25), ("y".into(), 23)]));
         let greet = schema.functions("public", "greet").next().unwrap();
         let last = greet.arguments.last().unwrap();
         assert!(last.variadic && last.has_default && !greet.arguments[0].has_default);

@@ -6,7 +6,7 @@ use super::resolve::{Level, Limits, Resolver, Scope, distance, least, similar};
 use super::rows::{Page, Source, Writer};
 use super::sql::{Statement, array_text};
 use super::{MAX_LIST, ask};
-use crate::query::schema::{Argument, Function, Schema, TypeKind, Volatility, oid};
+use crate::query::schema::{Argument, Function, Name, Schema, TypeKind, Volatility, oid};
 
 /// Functions of one name whose arguments are looked at for a hint.
 const MAX_SIMILAR: usize = 100;
@@ -51,7 +51,7 @@ pub fn plan_call(schema: &Schema, limits: Limits, asked: &Call) -> Result<CallPl
             let row_type = schema.base_type(function.returns);
             let scope = match schema.table_of_row_type(row_type) {
                 Some(at) => Scope::Table(at),
-                None => Scope::Outputs(function.name.clone(), function.outputs.clone()),
+                None => Scope::Outputs(function.name.clone(), columns(schema, function)),
             };
             Some(resolver.level(scope, &asked.level, 0)?)
         }
@@ -168,7 +168,7 @@ fn returns(schema: &Schema, function: &Function) -> Returns {
     let base = schema.base_type(function.returns);
     let is_composite = schema.table_of_row_type(base).is_some()
         || base == oid::RECORD && !function.outputs.is_empty()
-        || matches!(schema.type_entry(base).map(|t| &t.kind), Some(TypeKind::Composite));
+        || matches!(schema.type_entry(base).map(|t| &t.kind), Some(TypeKind::Composite(_)));
     match (base, is_composite, function.returns_set) {
         (oid::VOID, ..) => Returns::Nothing,
         (_, true, true) => Returns::Rows,
@@ -177,6 +177,15 @@ fn returns(schema: &Schema, function: &Function) -> Returns {
         (_, false, true) => Returns::Rows,
         (_, false, false) if function.outputs.is_empty() => Returns::Scalar,
         (_, false, false) => Returns::Row,
+    }
+}
+
+/// The columns of a result that is no row of a table.
+fn columns(schema: &Schema, function: &Function) -> Vec<(Name, u32)> {
+    let base = schema.base_type(function.returns);
+    match schema.type_entry(base).map(|entry| &entry.kind) {
+        Some(TypeKind::Composite(fields)) if function.outputs.is_empty() => fields.clone(),
+        _ => function.outputs.clone(),
     }
 }
 

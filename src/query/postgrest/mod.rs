@@ -356,7 +356,7 @@ impl Planner<'_> {
 
     fn update(&self, name: &str) -> Result<Action, Refusal> {
         let query = Query::parse(self.request.query, query::Kind::Change)?;
-        let payload = self.payload(query.columns)?;
+        let payload = payload::first(self.payload(query.columns)?)?;
         let change = Change::Update { payload, filter: query.filter };
         Ok(Action::Write(self.write(name, change, query.level)?, Verb::Update))
     }

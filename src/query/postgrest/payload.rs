@@ -156,17 +156,27 @@ pub(super) fn object_names(body: &[u8]) -> Result<Option<(String, Vec<String>)>,
     }
     match serde_json::from_str::<Keys>(text) {
         Ok(keys) if !keys.is_array => Ok(Some((text.to_owned(), keys.first))),
-        Ok(keys) => {
-            let objects: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
-            let first = objects.first().map_or("{}", |object| object.get());
-            Ok(Some((first.to_owned(), keys.first)))
-        }
+        Ok(keys) => Ok(Some((first_object(text).unwrap_or("{}").to_owned(), keys.first))),
         // Anything else may be meant for a function with one argument of type json.
         _ => match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Ok(None),
             Err(error) => Err(Refusal::body(format!("Empty or invalid json: {error}"))),
         },
     }
+}
+
+/// A payload for one row: of several objects the first counts.
+pub(super) fn first(payload: Payload) -> Result<Payload, Refusal> {
+    match first_object(&payload.json).filter(|_| payload.is_array) {
+        Some(one) => json(one.as_bytes(), Some(payload.columns), payload.missing_default),
+        None => Ok(payload),
+    }
+}
+
+/// The first element of an array.
+fn first_object(array: &str) -> Option<&str> {
+    let objects: Vec<&RawValue> = serde_json::from_str(array).ok()?;
+    objects.first().map(|object| object.get())
 }
 
 fn utf8(body: &[u8]) -> Result<&str, Refusal> {

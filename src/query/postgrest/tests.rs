@@ -344,6 +344,24 @@ fn changes() {
             r#"SELECT t0.* FROM "api"."labels" AS t0 WHERE FALSE"#,
         ),
         (
+            "PATCH",
+            "posts?id=eq.1&columns=author,title",
+            &default,
+            r#"[{"author":2},{"title":"x"}]"#,
+            r#"UPDATE "api"."posts" AS t0 SET "author" = b."author", "title" = DEFAULT FROM
+               (SELECT * FROM pg_catalog.json_to_record($1) AS r("author" "pg_catalog"."int4")
+               LIMIT 1) AS b WHERE ((t0."id" = $2)) {"author":2}:114 1:23"#,
+        ),
+        (
+            "DELETE",
+            "labels?id=gt.1&select=id&order=name.desc",
+            &full,
+            "",
+            r#"WITH w AS (DELETE FROM "api"."labels" AS t0 WHERE ((t0."id" > $1)) RETURNING
+               t0."id", t0."name") SELECT t0."id" AS "id" FROM w AS t0 ORDER BY t0."name" DESC
+               NULLS FIRST 1:23"#,
+        ),
+        (
             "DELETE",
             "labels?id=eq.1",
             &[],

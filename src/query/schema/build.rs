@@ -27,6 +27,7 @@ pub struct Builder {
     labels: Vec<(u32, f32, Name)>,
     view_columns: HashMap<Place, Place>,
     view_bases: HashMap<u32, u32>,
+    fields: Vec<(u32, i16, (Name, u32))>,
 }
 
 #[derive(Clone, Debug)]
@@ -107,6 +108,11 @@ impl Builder {
         self.labels.push((type_oid, place, label));
     }
 
+    /// Adds a field, by its number, to the composite type of this number.
+    pub fn field(&mut self, composite: u32, number: i16, name: Name, type_oid: u32) {
+        self.fields.push((composite, number, (name, type_oid)));
+    }
+
     /// Puts everything together. What belongs to something that is not there is left out.
     pub fn finish(mut self) -> Schema {
         let schema = &mut self.schema;
@@ -140,6 +146,13 @@ impl Builder {
         for (oid, _, label) in self.labels {
             if let Some(TypeKind::Enum(labels)) = schema.types.get_mut(&oid).map(|t| &mut t.kind) {
                 labels.push(label);
+            }
+        }
+        self.fields.sort_by_key(|(composite, number, _)| (*composite, *number));
+        for (oid, _, field) in self.fields {
+            let kind = schema.types.get_mut(&oid).map(|t| &mut t.kind);
+            if let Some(TypeKind::Composite(fields)) = kind {
+                fields.push(field);
             }
         }
         index(schema);

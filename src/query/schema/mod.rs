@@ -151,8 +151,8 @@ pub enum TypeKind {
     Range,
     /// An array of a type.
     Array(u32),
-    /// A composite type of its own.
-    Composite,
+    /// A composite type of its own, with the names and types of its fields.
+    Composite(Vec<(Name, u32)>),
     /// `void`, `record` and the like.
     Pseudo,
 }
