@@ -157,8 +157,7 @@ pub fn plan(schema: &Schema, options: &Options, request: &Request<'_>) -> Result
         ([""], method) => return Err(unsupported(method)),
         _ => return Err(Refusal::new("PGRST125", 404, "Invalid path specified in request URL")),
     };
-    let resolves = |plan: &WritePlan| plan.resolves_conflicts();
-    if !matches!(&action, Action::Write(plan, Verb::Insert) if resolves(plan)) {
+    if !matches!(&action, Action::Write(plan, Verb::Insert) if plan.resolves_conflicts()) {
         preferences.resolution = None;
     }
     Ok(Planned {

@@ -351,7 +351,8 @@ impl Schema {
         oid
     }
 
-    /// A type as SQL names it, as `format_type` does; with its schema unless it is PostgreSQL's own.
+    /// A type in the words of SQL, as `format_type` has them; with its schema unless it is
+    /// PostgreSQL's own.
     pub fn sql_name(&self, type_oid: u32) -> String {
         let Some(entry) = self.types.get(&type_oid) else {
             let table = self.table_of_row_type(type_oid).and_then(|at| self.tables.get(at));
