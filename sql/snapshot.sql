@@ -65,5 +65,10 @@ LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
 LEFT JOIN pg_catalog.pg_class c ON c.oid = coalesce(nullif(e.typrelid, 0), nullif(t.typrelid, 0))
 WHERE (n.oid IN (SELECT oid FROM own) OR n.nspname = 'pg_catalog') AND (c.oid IS NULL OR c.relkind = 'c')
 UNION ALL
+SELECT 'field', t.oid::text, a.attnum::text, a.attname::text, a.atttypid::text, NULL, NULL, NULL, NULL
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_type t ON t.oid = c.reltype
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind = 'c' AND c.relnamespace IN (SELECT oid FROM own)
+UNION ALL
 SELECT 'label', l.enumtypid::text, l.enumsortorder::text, l.enumlabel::text, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_enum l

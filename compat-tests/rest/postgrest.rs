@@ -288,6 +288,139 @@ fn long_results_are_streamed() {
 }
 
 #[test]
+fn results_of_functions_have_their_columns() {
+    films();
+    let api = admin();
+    let made = guarded().psql(
+        "create function single_out(num int, out num_plus_one int) language sql as
+            $$ select num + 1 $$;
+        create function single_inout(inout num int) language sql as $$ select num + 1 $$;
+        create function a_record() returns record language sql stable as
+            $$ select 1 as id, 'x'::text as nm $$;
+        create function some_records(most int) returns setof record language sql stable as
+            $$ select n as id, 'x'::text as nm from generate_series(1, most) n $$;
+        create function listed(variadic v text[]) returns text[] language sql immutable as
+            $$ select v $$;
+        create type point_3d as (x int, y int, label text);
+        create function points() returns setof point_3d language sql stable as
+            $$ values (1, 2, 'a'), (3, 4, 'b') $$;
+        create function say_hello(name text) returns text language sql as $$ select name $$;
+        create function malformed(message text, detail text default null) returns void
+            language plpgsql as $$ begin
+            if detail is null then raise sqlstate 'PGRST' using message = message; end if;
+            raise sqlstate 'PGRST' using message = message, detail = detail; end $$;",
+    );
+    assert_eq!(made.stderr, "");
+    let get = |path: &str| api.get(&format!("/rest/v1/rpc/{path}")).expect(200);
+    assert_eq!(get("single_out?num=5"), json!({ "num_plus_one": 6 }));
+    assert_eq!(get("single_out?num=5&select=n:num_plus_one::text"), json!({ "n": "6" }));
+    assert_eq!(get("single_inout?num=5"), json!({ "num": 6 }));
+    let posted = api.post("/rest/v1/rpc/single_out", json!({ "num": 1 }));
+    assert_eq!(posted.expect(200), json!({ "num_plus_one": 2 }));
+    assert_eq!(get("a_record"), json!({ "id": 1, "nm": "x" }));
+    let two = json!([{ "id": 1, "nm": "x" }, { "id": 2, "nm": "x" }]);
+    assert_eq!(get("some_records?most=2"), two);
+    let posted = api.post("/rest/v1/rpc/some_records", json!({ "most": 2 }));
+    assert_eq!(posted.expect(200), two);
+    assert_eq!(get("some_records?most=9&offset=1&limit=1"), json!([{ "id": 2, "nm": "x" }]));
+    assert_eq!(get("listed?v=%7Bhi%7D"), json!(["{hi}"]));
+    assert_eq!(get("listed?v=%7Ba,b%7D&v=c"), json!(["{a,b}", "c"]));
+    assert_eq!(get("points?select=x,l:label&y=gt.2&order=x"), json!([{ "x": 3, "l": "b" }]));
+    assert_eq!(get("points?limit=1"), json!([{ "x": 1, "y": 2, "label": "a" }]));
+    // Of several objects the first is meant.
+    let several = api.post("/rest/v1/rpc/add_up", json!([{ "a": 1, "b": 2 }, { "a": 4, "b": 6 }]));
+    assert_eq!(several.expect(200), 3);
+    let exact = [("prefer", "count=exact")];
+    let counted = api.send("GET", "/rest/v1/rpc/add_up?a=1", &exact, b"");
+    assert_eq!((counted.status, counted.header("content-range")), (200, "0-0/1"));
+    for (path, hint) in [
+        ("say_hell", json!("Perhaps you meant to call the function public.say_hello")),
+        ("say_hello", json!("Perhaps you meant to call the function public.say_hello(name)")),
+        ("nothing_is_like_this", Value::Null),
+    ] {
+        let answer = api.get(&format!("/rest/v1/rpc/{path}"));
+        assert_eq!(refused(answer, 404, "PGRST202")["hint"], hint, "{path}");
+    }
+    let said = r#"{"code":"1","message":"pay"}"#;
+    for (body, details) in [
+        (json!({ "message": "INVALID" }), "Invalid JSON value for MESSAGE: 'INVALID'"),
+        (json!({ "message": said }), "DETAIL is missing in the RAISE statement"),
+        (json!({ "message": said, "detail": "no" }), "Invalid JSON value for DETAIL: 'no'"),
+    ] {
+        let error = refused(api.post("/rest/v1/rpc/malformed", body), 500, "PGRST121");
+        assert_eq!(error["details"], details);
+        assert!(error["hint"].as_str().unwrap().contains("obligatory keys"));
+    }
+}
+
+#[test]
+fn views_have_the_key_of_their_table() {
+    films();
+    let api = admin();
+    let made = guarded().psql(
+        "create table shelf (id int primary key, name text not null, hidden int default 7);
+        create view shelf_view as select name, id as number from shelf;
+        create view shelf_over as select number as n, name from shelf_view;
+        create view shelf_pairs as select a.id, a.name from shelf a, shelf b;
+        create view shelf_last as select id, name from shelf order by id desc;
+        insert into shelf values (1, 'a'), (2, 'b');",
+    );
+    assert_eq!(made.stderr, "");
+    let send = |method: &str, path: &str, prefer: &str, body: &str| {
+        let headers = [("content-type", "application/json"), ("prefer", prefer)];
+        api.send(method, path, &headers, body.as_bytes())
+    };
+    let merge = "resolution=merge-duplicates, return=representation";
+    let merged = send("POST", "/rest/v1/shelf_view", merge, r#"{"number":1,"name":"c"}"#);
+    assert_eq!(merged.json, json!([{ "name": "c", "number": 1 }]), "{}", merged.text);
+    assert_eq!(
+        merged.header("preference-applied"),
+        "resolution=merge-duplicates, return=representation"
+    );
+    let place = send("POST", "/rest/v1/shelf_over", "return=headers-only", r#"{"n":3,"name":"d"}"#);
+    assert_eq!((place.status, place.header("location")), (201, "/rest/v1/shelf_over?n=eq.3"));
+    let put = send("PUT", "/rest/v1/shelf_over?n=eq.3", "", r#"{"n":3,"name":"e"}"#);
+    assert_eq!(put.status, 204, "{}", put.text);
+    let order = "/rest/v1/shelf?id=lt.3&order=id.desc&select=id";
+    let changed = send("PATCH", order, "return=representation", r#"[{"name":"z"},{"name":"y"}]"#);
+    assert_eq!(changed.expect(200), json!([{ "id": 2 }, { "id": 1 }]));
+    let unnamed = "/rest/v1/shelf?id=eq.1&columns=name,hidden&select=name,hidden";
+    let prefer = "missing=default, return=representation";
+    let changed = send("PATCH", unnamed, prefer, r#"[{"name":"w"}]"#);
+    assert_eq!(changed.expect(200), json!([{ "name": "w", "hidden": 7 }]));
+    let pairs = send("PUT", "/rest/v1/shelf_pairs?id=eq.3", "", r#"{"id":3,"name":"e"}"#);
+    refused(pairs, 405, "PGRST105");
+    // Of the other API, too; what a view says of its own order stays.
+    let row = api.get("/api/v1/tables/shelf_over/rows/3").expect(200);
+    assert_eq!(row["name"], "e", "{row}");
+    let page = api.get("/api/v1/tables/shelf_over/rows?limit=2&order=n").expect(200);
+    assert!(page["next_cursor"].is_string(), "{page}");
+    let last = api.get("/api/v1/tables/shelf_last/rows?limit=2").expect(200);
+    assert_eq!(last["items"][0]["id"], 3, "{last}");
+    assert_eq!(api.get("/api/v1/views/shelf_over").json.get("primary_key"), None);
+}
+
+#[test]
+fn ranges_as_postgrest_reads_them() {
+    films();
+    let api = admin();
+    let exact = ("prefer", "count=exact");
+    let head = api.send("HEAD", "/rest/v1/films", &[exact, ("range", "1-2")], b"");
+    assert_eq!((head.status, head.header("content-range")), (200, "0-4/5"));
+    let beyond = api.send("GET", "/rest/v1/films?offset=100", &[exact], b"");
+    assert_eq!(beyond.header("content-range"), "*/5");
+    refused(beyond, 416, "PGRST103");
+    let all = api.get("/rest/v1/films?offset=-4&select=id&order=id");
+    assert_eq!(all.header("content-range"), "0-4/*");
+    all.expect(200);
+    refused(api.get("/rest/v1/films?limit=-4"), 416, "PGRST103");
+    let grouped = "/rest/v1/films?select=total:year.sum(),...directors(name)&order=directors(name)";
+    let expected =
+        json!([{ "total": 3948, "name": "Kubrick" }, { "total": 3961, "name": "Scott" }]);
+    assert_eq!(api.get(grouped).expect(200), expected);
+}
+
+#[test]
 fn hostile_requests_are_refused() {
     films();
     let api = admin();

@@ -169,6 +169,7 @@ pub fn read(rows: &[Row]) -> Schema {
             Some("function") => function(&mut builder, row),
             Some("type") => type_entry(&mut builder, row),
             Some("label") => label(&mut builder, row),
+            Some("field") => field(&mut builder, row),
             _ => None,
         };
     }
@@ -273,15 +274,18 @@ fn view(builder: &mut Builder, row: &Row) -> Option<()> {
     for (column, table, table_column) in view_columns(text(row, 2)?) {
         builder.view_column((view, column), (table, table_column));
     }
+    if let Some(table) = view_base(text(row, 2)?) {
+        builder.view_base(view, table);
+    }
     Some(())
 }
 
-/// Columns of a view, each with the table and column it shows, from the tree of its rule: the
-/// target entries of the outermost query. `\` stands before what is meant literally
+/// The parts of the outermost query in the tree of a rule: each from its label on, and what of it
+/// follows the parts within. `\` stands before what is meant literally
 /// (`src/backend/nodes/outfuncs.c`).
-fn view_columns(tree: &str) -> Vec<(i16, u32, i16)> {
+fn parts(tree: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
-    let (mut depth, mut start, mut is_target) = (0_usize, 0, false);
+    let (mut depth, mut begin, mut start) = (0_usize, 0, 0);
     let mut bytes = tree.bytes().enumerate();
     while let Some((at, byte)) = bytes.next() {
         match byte {
@@ -291,21 +295,47 @@ fn view_columns(tree: &str) -> Vec<(i16, u32, i16)> {
             b'{' => {
                 depth += 1;
                 if depth == 2 {
-                    is_target = tree.as_bytes()[at..].starts_with(b"{TARGETENTRY");
+                    (begin, start) = (at, at);
                 }
             }
             b'}' => {
-                if depth == 2 && is_target {
-                    found.extend(target_entry(&tree[start..at]));
+                if depth == 2 {
+                    found.push((&tree[begin..at], &tree[start..at]));
                 }
                 depth = depth.saturating_sub(1);
-                // What follows the expression within.
                 start = at + 1;
             }
             _ => {}
         }
     }
     found
+}
+
+/// Columns of a view, each with the table and column it shows.
+fn view_columns(tree: &str) -> Vec<(i16, u32, i16)> {
+    let parts = parts(tree).into_iter();
+    let targets = parts.filter(|(part, _)| part.starts_with("{TARGETENTRY"));
+    targets.filter_map(|(_, fields)| target_entry(fields)).collect()
+}
+
+/// The table of a view that reads nothing else and has each of its rows at most once.
+fn view_base(tree: &str) -> Option<u32> {
+    // What makes several rows of one.
+    if tree.contains(":hasTargetSRFs true") || tree.contains("{GROUPINGSET") {
+        return None;
+    }
+    let parts = parts(tree);
+    let from = |part: &str| -> Option<usize> {
+        let only = part.strip_prefix("{FROMEXPR :fromlist ({RANGETBLREF :rtindex ")?;
+        only.split_once("}) ")?.0.parse().ok()
+    };
+    let place = parts.iter().find_map(|(part, _)| from(part))?;
+    // The second is its name since PostgreSQL 16.
+    let is_source = |part: &str| part.starts_with("{RTE ") || part.starts_with("{RANGETBLENTRY ");
+    let (_, fields) =
+        parts.iter().filter(|(part, _)| is_source(part)).nth(place.checked_sub(1)?)?;
+    let (_, table) = fields.split_once(":rtekind 0 :relid ")?;
+    table.split(' ').next()?.parse().ok()
 }
 
 fn target_entry(fields: &str) -> Option<(i16, u32, i16)> {
@@ -383,7 +413,7 @@ fn type_entry(builder: &mut Builder, row: &Row) -> Option<()> {
         "d" => TypeKind::Domain(other),
         "e" => TypeKind::Enum(Vec::new()),
         "r" | "m" => TypeKind::Range,
-        "c" => TypeKind::Composite,
+        "c" => TypeKind::Composite(Vec::new()),
         "p" => TypeKind::Pseudo,
         _ => TypeKind::Base,
     };
@@ -396,6 +426,12 @@ fn type_entry(builder: &mut Builder, row: &Row) -> Option<()> {
 fn label(builder: &mut Builder, row: &Row) -> Option<()> {
     let label = builder.name(text(row, 3)?);
     builder.label(number(row, 1)?, number(row, 2)?, label);
+    Some(())
+}
+
+fn field(builder: &mut Builder, row: &Row) -> Option<()> {
+    let name = builder.name(text(row, 3)?);
+    builder.field(number(row, 1)?, number(row, 2)?, name, number(row, 4)?);
     Some(())
 }
 
@@ -425,6 +461,9 @@ mod tests {
         label|500|1|calm
         type|500|public|mood|e|0|501
         type|25|pg_catalog|text|b|0|1009
+        field|600|2|y|23
+        field|600|1|x|25
+        type|600|public|pair|c|0|601
         function|900|public|greet|fs-v-|25 1|25 1009|[["who","rest"],["i","v"]]|-
         function|901|public|pairs|fvs-r|2249 0|{23,25,25}|[["n","a","b"],["i","t","t"]]|-
     "#;
@@ -443,6 +482,8 @@ mod tests {
         let mood = schema.type_entry(authors.column("mood").unwrap().type_oid).unwrap();
         assert_eq!(mood.kind, TypeKind::Enum(vec!["calm".into(), "wild".into()]));
         assert_eq!(schema.array_of(500), 501);
+        let pair = &schema.type_entry(600).unwrap().kind;
+        assert_eq!(*pair, TypeKind::Composite(vec![("x".into(), 25), ("y".into(), 23)]));
         let greet = schema.functions("public", "greet").next().unwrap();
         let last = greet.arguments.last().unwrap();
         assert!(last.variadic && last.has_default && !greet.arguments[0].has_default);
@@ -490,6 +531,52 @@ mod tests {
         assert_eq!(schema.relations(posts, "author", None).len(), 1);
         let some = schema.table_at("public", "some").unwrap();
         assert_eq!(schema.relations(some, "posts", None).len(), 1);
+    }
+
+    #[test]
+    fn views_of_one_table_have_its_key() {
+        let rule = |from: &str, sources: &str, more: &str| {
+            format!(
+                "({{QUERY {more}:rtable ({sources}) :jointree {{FROMEXPR :fromlist ({from}) \
+                 :quals <>}} :targetList ({{TARGETENTRY :expr {{VAR}} :resno 1 :resname key \
+                 :resorigtbl 10 :resorigcol 1}})}})"
+            )
+        };
+        let one = "{RANGETBLREF :rtindex 1}";
+        let table = "{RANGETBLENTRY :eref {ALIAS :aliasname x} :rtekind 0 :relid 10 :inh true}";
+        let inner = "{RANGETBLENTRY :subquery {QUERY :rtable ({RTE :rtekind 0 :relid 10 :inh \
+            true})} :eref {ALIAS :aliasname x} :rtekind 1 :inh true}";
+        let simple = rule(one, table, "");
+        assert_eq!(view_base(&simple), Some(10));
+        assert_eq!(view_base(&simple.replace("{RANGETBLENTRY", "{RTE")), Some(10));
+        for other in [
+            rule("{RANGETBLREF :rtindex 1} {RANGETBLREF :rtindex 2}", table, ""),
+            rule("{JOINEXPR :larg {RANGETBLREF :rtindex 1}}", table, ""),
+            rule(one, inner, ""),
+            rule(one, table, ":hasTargetSRFs true "),
+            rule(one, table, ":groupingSets ({GROUPINGSET :kind 2}) "),
+            rule("{RANGETBLREF :rtindex 0}", table, ""),
+            rule("{RANGETBLREF :rtindex 9}", table, ""),
+        ] {
+            assert_eq!(view_base(&other), None, "{other}");
+        }
+        let mut all = rows(DATABASE);
+        all.extend(rows(
+            "table|12|public|people|v|112|-|-|-
+             column|12|1|key|23|-1||-|-
+             table|13|public|some|v|113|-|-|-
+             column|13|1|who|23|-1||-|-
+             table|14|public|moods|v|114|-|-|-
+             column|14|1|mood|500|-1||-|-",
+        ));
+        let over = simple.replace(":relid 10", ":relid 12").replace("tbl 10", "tbl 12");
+        let without = simple.replace(":resorigcol 1", ":resorigcol 2");
+        for (view, rule) in [("12", simple), ("13", over), ("14", without)] {
+            all.push(vec![Some("view".into()), Some(view.into()), Some(rule)]);
+        }
+        let schema = read(&all);
+        let key = |name: &str| schema.table("public", name).unwrap().primary_key.clone();
+        assert_eq!((key("people"), key("some"), key("moods")), (vec![0], vec![0], vec![]));
     }
 
     #[test]

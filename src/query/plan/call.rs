@@ -2,11 +2,14 @@
 
 use super::ask::{Arguments, Call, Count};
 use super::error::PlanError;
-use super::resolve::{Level, Limits, Resolver, Scope, least};
+use super::resolve::{Level, Limits, Resolver, Scope, distance, least, similar};
 use super::rows::{Page, Source, Writer};
 use super::sql::{Statement, array_text};
 use super::{MAX_LIST, ask};
-use crate::query::schema::{Argument, Function, Schema, TypeKind, Volatility, oid};
+use crate::query::schema::{Argument, Function, Name, Schema, TypeKind, Volatility, oid};
+
+/// Functions of one name whose arguments are looked at for a hint.
+const MAX_SIMILAR: usize = 100;
 
 /// What a function gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub fn plan_call(schema: &Schema, limits: Limits, asked: &Call) -> Result<CallPl
             let row_type = schema.base_type(function.returns);
             let scope = match schema.table_of_row_type(row_type) {
                 Some(at) => Scope::Table(at),
-                None => Scope::Outputs(function.name.clone(), function.outputs.clone()),
+                None => Scope::Outputs(function.name.clone(), columns(schema, function)),
             };
             Some(resolver.level(scope, &asked.level, 0)?)
         }
@@ -109,9 +112,27 @@ fn choose<'s>(schema: &'s Schema, asked: &Call) -> Result<(&'s Function, Argumen
     Err(PlanError::UnknownFunction {
         schema: target.schema.clone(),
         name: target.name.clone(),
-        arguments: names.into_iter().map(str::to_owned).collect(),
-        has_others: !all.is_empty(),
+        arguments: names.iter().map(|name| (*name).to_owned()).collect(),
+        similar: match &all[..] {
+            [] => similar(&target.name, schema.functions_of(&target.schema)),
+            all => similar_arguments(all, &names).map(|list| format!("{}{list}", target.name)),
+        },
     })
+}
+
+/// The arguments of the function that takes those which are most like these, if any are alike.
+fn similar_arguments(functions: &[&Function], names: &[&str]) -> Option<String> {
+    let list = |mut names: Vec<&str>| {
+        names.sort_unstable();
+        format!("({})", names.join(", "))
+    };
+    let given = list(names.to_vec());
+    let near = functions.iter().take(MAX_SIMILAR).filter_map(|function| {
+        let taken = list(function.arguments.iter().map(|a| &*a.name).collect());
+        let (distance, longest) = (distance(&given, &taken), given.len().max(taken.len()));
+        (distance * 3 <= longest * 2).then_some((distance, taken))
+    });
+    near.min().map(|(_, taken)| taken)
 }
 
 fn fits(function: &Function, names: &[&str]) -> bool {
@@ -122,10 +143,7 @@ fn fits(function: &Function, names: &[&str]) -> bool {
 }
 
 fn ambiguous(schema: &Schema, functions: &[&Function]) -> PlanError {
-    let argument = |a: &Argument| {
-        let type_name = schema.type_entry(a.type_oid).map_or("?", |entry| &entry.name);
-        format!("{} => {type_name}", a.name)
-    };
+    let argument = |a: &Argument| format!("{} => {}", a.name, schema.sql_name(a.type_oid));
     let describe = |function: &&Function| {
         let arguments: Vec<String> = function.arguments.iter().map(argument).collect();
         format!("{}.{}({})", function.schema, function.name, arguments.join(", "))
@@ -149,16 +167,31 @@ impl Arguments {
 fn returns(schema: &Schema, function: &Function) -> Returns {
     let base = schema.base_type(function.returns);
     let is_composite = schema.table_of_row_type(base).is_some()
-        || base == oid::RECORD
-        || matches!(schema.type_entry(base).map(|t| &t.kind), Some(TypeKind::Composite));
+        || base == oid::RECORD && !function.outputs.is_empty()
+        || matches!(schema.type_entry(base).map(|t| &t.kind), Some(TypeKind::Composite(_)));
     match (base, is_composite, function.returns_set) {
         (oid::VOID, ..) => Returns::Nothing,
         (_, true, true) => Returns::Rows,
         (_, true, false) => Returns::Row,
         (_, false, true) if function.outputs.is_empty() => Returns::Scalars,
         (_, false, true) => Returns::Rows,
-        (_, false, false) => Returns::Scalar,
+        (_, false, false) if function.outputs.is_empty() => Returns::Scalar,
+        (_, false, false) => Returns::Row,
     }
+}
+
+/// The columns of a result that is no row of a table.
+fn columns(schema: &Schema, function: &Function) -> Vec<(Name, u32)> {
+    let base = schema.base_type(function.returns);
+    match schema.type_entry(base).map(|entry| &entry.kind) {
+        Some(TypeKind::Composite(fields)) if function.outputs.is_empty() => fields.clone(),
+        _ => function.outputs.clone(),
+    }
+}
+
+/// Whether only the rows themselves tell which columns they have.
+fn is_bare_record(function: &Function) -> bool {
+    function.returns == oid::RECORD && function.outputs.is_empty()
 }
 
 impl CallPlan {
@@ -198,14 +231,22 @@ impl CallPlan {
             None if self.page != (None, 0)
                 || self.returns == Returns::Scalars && self.count != Count::None =>
             {
-                writer.out.push("WITH w AS MATERIALIZED (SELECT f.v FROM ");
-                self.from(&mut writer.out, schema, function)?;
-                writer.out.push(" AS f(v)) ");
+                writer.out.push("WITH w AS MATERIALIZED (SELECT ");
+                if is_bare_record(function) {
+                    self.value(&mut writer.out, schema, function)?;
+                    writer.out.push(" AS v");
+                    self.source(&mut writer.out, schema, function, " FROM ")?;
+                    writer.out.push(") ");
+                } else {
+                    writer.out.push("f.v FROM ");
+                    self.from(&mut writer.out, schema, function)?;
+                    writer.out.push(" AS f(v)) ");
+                }
                 self.values(&mut writer.out, &function.name);
             }
             None => {
                 writer.out.push("SELECT ");
-                self.call(&mut writer.out, schema, function)?;
+                self.value(&mut writer.out, schema, function)?;
                 writer.out.named(&function.name);
                 self.source(&mut writer.out, schema, function, " FROM ")?;
             }
@@ -217,6 +258,20 @@ impl CallPlan {
             }
         }
         Ok(writer.out)
+    }
+
+    /// The call as a value. Without columns a record cannot be selected from, but it can be JSON.
+    fn value(
+        &self,
+        out: &mut Statement,
+        schema: &Schema,
+        function: &Function,
+    ) -> Result<(), PlanError> {
+        let is_bare = is_bare_record(function);
+        out.push(if is_bare { "pg_catalog.to_json(" } else { "" });
+        self.call(out, schema, function)?;
+        out.push(if is_bare { ")" } else { "" });
+        Ok(())
     }
 
     /// The call as something to select from.
@@ -328,7 +383,8 @@ impl CallPlan {
     }
 }
 
-/// The last value of a name; all of them for an array.
+/// The last value of a name; all of them for an array. Of a variadic argument each value is an
+/// element, also one that looks like an array.
 fn named_text(schema: &Schema, argument: &Argument, pairs: &[(String, String)]) -> String {
     let values: Vec<&str> = pairs
         .iter()
@@ -338,10 +394,9 @@ fn named_text(schema: &Schema, argument: &Argument, pairs: &[(String, String)]) 
     let base = schema.base_type(argument.type_oid);
     let is_array = matches!(schema.type_entry(base).map(|t| &t.kind), Some(TypeKind::Array(_)));
     let is_list = argument.variadic || is_array && values.len() > 1;
-    match (&values[..], is_list) {
-        ([only], true) if only.starts_with('{') => (*only).to_owned(),
-        (_, true) => array_text(values),
-        (_, false) => values.last().copied().unwrap_or_default().to_owned(),
+    match is_list {
+        true => array_text(values),
+        false => values.last().copied().unwrap_or_default().to_owned(),
     }
 }
 

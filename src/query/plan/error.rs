@@ -79,8 +79,8 @@ pub enum PlanError {
         name: String,
         /// Names of the arguments given.
         arguments: Vec<String>,
-        /// Whether there are functions of that name.
-        has_others: bool,
+        /// A similar name, or this one with the names of the arguments that it takes.
+        similar: Option<String>,
     },
     /// More than one function fits.
     AmbiguousFunction(Vec<String>),

@@ -13,7 +13,7 @@ use super::error::PlanError;
 use super::resolve::{Base, Expr, Level, Limits, OrderBy, Out, Resolver, Scope};
 use super::rows::{Page, Source, Writer};
 use super::sql::Statement;
-use crate::query::schema::{Name, Schema, oid};
+use crate::query::schema::{Name, Schema, TableKind, oid};
 
 /// A statement that reads, and what counts its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,10 @@ fn offered(
                 Out::Count { .. } | Out::Embed(_) | Out::Version => false,
             })
     };
-    if !schema.tables[at].key_names().all(is_read) {
+    let table = &schema.tables[at];
+    // What a view says of the order of its rows holds as long as nobody wants another one.
+    let has_own_order = table.kind == TableKind::View && level.order.is_empty();
+    if has_own_order || !table.key_names().all(is_read) {
         return None;
     }
     complete_order(schema, at, level).ok()?;

@@ -514,7 +514,7 @@ pub(super) fn similar<'n>(name: &str, names: impl Iterator<Item = &'n Name>) -> 
 }
 
 /// Letters to change, add or remove; of the beginnings of the names.
-fn distance(one: &str, other: &str) -> usize {
+pub(super) fn distance(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) =
         (one.chars().take(64).collect(), other.chars().take(64).collect());
     let mut row: Vec<usize> = (0..=other.len()).collect();

@@ -586,6 +586,8 @@ impl Writer<'_> {
             place += columns;
         }
         if !places.is_empty() {
+            let related = level.order.iter().enumerate().filter(|(_, term)| term.embed.is_some());
+            places.extend(related.map(|(at, _)| format!("o{}x{at}.o", level.number)));
             self.push(" GROUP BY ");
             self.push(&places.join(", "));
         }

@@ -2,7 +2,7 @@
 //!
 //! Values come as one JSON parameter, which PostgreSQL itself takes apart with the types of the
 //! columns. What is wanted of the rows is `RETURNING`, or a statement over `WITH w AS (…)` when
-//! related rows are wanted too.
+//! related rows or an order are wanted too.
 
 use super::ask::{self, Change, Item, Payload, Resolution, Returning, Write};
 use super::error::PlanError;
@@ -154,6 +154,12 @@ impl WritePlan {
         self.returning.is_some()
     }
 
+    /// Whether rows that are there already are dealt with.
+    pub fn resolves_conflicts(&self) -> bool {
+        let Step::Insert { conflict: Some((_, columns)), .. } = &self.change else { return false };
+        !columns.is_empty()
+    }
+
     /// The statement.
     pub fn statement(&self, schema: &Schema) -> Result<Statement, PlanError> {
         let mut writer =
@@ -162,7 +168,10 @@ impl WritePlan {
             self.change(&mut writer)?;
             return Ok(writer.out);
         };
-        let simple = level.embeds.is_empty() && level.filter.is_none() && !level.is_grouped();
+        let simple = level.embeds.is_empty()
+            && level.filter.is_none()
+            && level.order.is_empty()
+            && !level.is_grouped();
         // `RETURNING` of nothing is not SQL.
         if simple && !level.items.is_empty() {
             self.change(&mut writer)?;

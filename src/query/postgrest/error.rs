@@ -19,11 +19,20 @@ pub struct Refusal {
     pub details: Box<Value>,
     /// What to do.
     pub hint: Option<String>,
+    /// The number of rows that there are, where rows behind them were asked for.
+    pub total: Option<u64>,
 }
 
 impl Refusal {
     pub(super) fn new(code: &'static str, status: u16, message: impl Into<String>) -> Self {
-        Self { code, status, message: message.into(), details: Box::default(), hint: None }
+        Self {
+            code,
+            status,
+            message: message.into(),
+            details: Box::default(),
+            hint: None,
+            total: None,
+        }
     }
 
     pub(super) fn details(mut self, details: impl Into<Value>) -> Self {
@@ -59,6 +68,13 @@ impl Refusal {
     /// The payload is not what it should be.
     pub fn body(reason: impl Into<String>) -> Self {
         Self::new("PGRST102", 400, reason)
+    }
+
+    /// The rows that are left out are more than there are.
+    pub(super) fn beyond(offset: u64, total: u64) -> Self {
+        let details =
+            format!("An offset of {offset} was requested, but there are only {total} rows.");
+        Self { total: Some(total), ..Self::range(details) }
     }
 
     /// The range cannot be had.
@@ -160,8 +176,13 @@ impl From<PlanError> for Refusal {
             BadEmbedTest(_) => Refusal::new("PGRST120", 400, message)
                 .details("Only is null or not is null filters are allowed on embedded resources"),
             AggregatesOff => Refusal::new("PGRST123", 400, message),
-            UnknownFunction { schema, name, arguments, .. } => {
-                unknown_function(message, &format!("{schema}.{name}"), &arguments)
+            UnknownFunction { schema, name, arguments, similar } => {
+                let refusal = unknown_function(message, &format!("{schema}.{name}"), &arguments);
+                match similar {
+                    Some(similar) => refusal
+                        .hint(format!("Perhaps you meant to call the function {schema}.{similar}")),
+                    None => refusal,
+                }
             }
             AmbiguousFunction(_) => Refusal::new("PGRST203", 300, message).hint(
                 "Try renaming the parameters or the function itself in the database so function \
@@ -205,13 +226,15 @@ fn unknown_function(message: String, function: &str, arguments: &[String]) -> Re
     ))
 }
 
-/// The HTTP status of an error of PostgreSQL. Lack of a privilege is 401 for who has not said who
-/// he is.
-pub fn status_of_sqlstate(state: &str, is_anonymous: bool) -> u16 {
+/// The HTTP status of an error of PostgreSQL with this message. Lack of a privilege is 401 for who
+/// has not said who he is.
+pub fn status_of_sqlstate(state: &str, message: &str, is_anonymous: bool) -> u16 {
     match state {
         "23503" | "23505" => 409,
         "25006" => 405,
-        "21000" => 400,
+        // What pg-safeupdate says to a change of a whole table.
+        "21000" if message.ends_with("requires a WHERE clause") => 400,
+        "21000" => 500,
         "42883" | "42P01" => 404,
         "42P17" => 500,
         "42501" if is_anonymous => 401,

@@ -104,7 +104,7 @@ pub struct Planned {
     pub schema: String,
     /// What is to be done.
     pub action: Action,
-    /// What the client prefers.
+    /// What the client prefers; a resolution only where there are conflicts to resolve.
     pub preferences: Preferences,
     /// The answer has no body (`HEAD`).
     pub headers_only: bool,
@@ -144,7 +144,8 @@ pub fn plan(schema: &Schema, options: &Options, request: &Request<'_>) -> Result
         return Err(unsupported(request.method));
     }
     let prefer = request.headers.iter().filter(|(name, _)| *name == "prefer");
-    let preferences = Preferences::parse(prefer.map(|(_, value)| *value), options.may_roll_back);
+    let mut preferences =
+        Preferences::parse(prefer.map(|(_, value)| *value), options.may_roll_back);
     preferences.check()?;
     let profile = profile(options, request)?;
     let planner = Planner { schema, options, request, preferences: &preferences, profile };
@@ -156,6 +157,9 @@ pub fn plan(schema: &Schema, options: &Options, request: &Request<'_>) -> Result
         ([""], method) => return Err(unsupported(method)),
         _ => return Err(Refusal::new("PGRST125", 404, "Invalid path specified in request URL")),
     };
+    if !matches!(&action, Action::Write(plan, Verb::Insert) if plan.resolves_conflicts()) {
+        preferences.resolution = None;
+    }
     Ok(Planned {
         schema: profile.to_owned(),
         action,
@@ -253,8 +257,8 @@ impl Planner<'_> {
     fn page(&self, query: &mut Query) -> Result<(), Refusal> {
         let asked = Rows { offset: query.level.offset, limit: query.level.limit };
         let header = match self.request.header("range") {
-            Some(text) => range::header(text)?,
-            None => None,
+            Some(text) if self.request.method == "GET" => range::header(text)?,
+            _ => None,
         };
         let rows = header.map_or(asked, |header| range::both(asked, header));
         if rows.limit == Some(0) && asked.limit != Some(0) {
@@ -306,13 +310,22 @@ impl Planner<'_> {
             Content::Json => payload::json(body, columns, missing_default),
             Content::Csv => payload::json(&payload::csv(body)?, columns, missing_default),
             Content::Form => payload::json(&payload::form(body)?, columns, missing_default),
-            other => Err(Refusal::body(format!("Content-Type not acceptable: {}", other.name()))),
+            _ => Err(self.unacceptable()),
         }
     }
 
-    fn content_type(&self) -> Content {
+    fn unacceptable(&self) -> Refusal {
+        let sent: String = self.media_type().chars().take(100).collect();
+        Refusal::body(format!("Content-Type not acceptable: {sent}"))
+    }
+
+    fn media_type(&self) -> String {
         let header = self.request.header("content-type").unwrap_or("application/json");
-        let essence = header.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        header.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+    }
+
+    fn content_type(&self) -> Content {
+        let essence = self.media_type();
         match essence.as_str() {
             "" | "application/json" | "*/*" => Content::Json,
             _ if essence.starts_with("application/vnd.pgrst.") => Content::Json,
@@ -342,7 +355,7 @@ impl Planner<'_> {
 
     fn update(&self, name: &str) -> Result<Action, Refusal> {
         let query = Query::parse(self.request.query, query::Kind::Change)?;
-        let payload = self.payload(query.columns)?;
+        let payload = payload::first(self.payload(query.columns)?)?;
         let change = Change::Update { payload, filter: query.filter };
         Ok(Action::Write(self.write(name, change, query.level)?, Verb::Update))
     }
@@ -444,7 +457,7 @@ impl Planner<'_> {
             Content::Text => Ok((single(&[oid::TEXT]), None)),
             Content::Xml => Ok((single(&[oid::XML]), None)),
             Content::Bytes => Ok((single(&[oid::BYTEA]), None)),
-            other => Err(Refusal::body(format!("Content-Type not acceptable: {}", other.name()))),
+            _ => Err(self.unacceptable()),
         }
     }
 }
@@ -473,20 +486,6 @@ enum Content {
     Xml,
     Bytes,
     Other,
-}
-
-impl Content {
-    fn name(self) -> &'static str {
-        match self {
-            Content::Json => "application/json",
-            Content::Csv => "text/csv",
-            Content::Form => "application/x-www-form-urlencoded",
-            Content::Text => "text/plain",
-            Content::Xml => "text/xml",
-            Content::Bytes => "application/octet-stream",
-            Content::Other => "it is not one that is understood",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::error::Refusal;
@@ -146,7 +147,8 @@ pub(super) fn uneven(body: &[u8]) -> Result<Payload, Refusal> {
     })
 }
 
-/// How many objects there are, and the names of the only one's members.
+/// The arguments that a body holds, with their names: of an array of objects the first counts, and
+/// one of nothing has none. `None` is JSON that has no names.
 pub(super) fn object_names(body: &[u8]) -> Result<Option<(String, Vec<String>)>, Refusal> {
     let text = utf8(body)?;
     if text.trim().is_empty() {
@@ -154,12 +156,27 @@ pub(super) fn object_names(body: &[u8]) -> Result<Option<(String, Vec<String>)>,
     }
     match serde_json::from_str::<Keys>(text) {
         Ok(keys) if !keys.is_array => Ok(Some((text.to_owned(), keys.first))),
+        Ok(keys) => Ok(Some((first_object(text).unwrap_or("{}").to_owned(), keys.first))),
         // Anything else may be meant for a function with one argument of type json.
         _ => match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Ok(None),
             Err(error) => Err(Refusal::body(format!("Empty or invalid json: {error}"))),
         },
     }
+}
+
+/// A payload for one row: of several objects the first counts.
+pub(super) fn first(payload: Payload) -> Result<Payload, Refusal> {
+    match first_object(&payload.json).filter(|_| payload.is_array) {
+        Some(one) => json(one.as_bytes(), Some(payload.columns), payload.missing_default),
+        None => Ok(payload),
+    }
+}
+
+/// The first element of an array.
+fn first_object(array: &str) -> Option<&str> {
+    let objects: Vec<&RawValue> = serde_json::from_str(array).ok()?;
+    objects.first().map(|object| object.get())
 }
 
 fn utf8(body: &[u8]) -> Result<&str, Refusal> {
@@ -330,6 +347,23 @@ mod tests {
             assert_eq!(csv(bad.as_bytes()).unwrap_err().code, "PGRST102", "{bad:?}");
         }
         assert_eq!(csv(b"a\n").unwrap(), b"[]");
+    }
+
+    #[test]
+    fn arguments_of_a_body() {
+        let some = |json: &str, names: &[&str]| {
+            Some((json.to_owned(), names.iter().map(|name| (*name).to_owned()).collect()))
+        };
+        for (body, expected) in [
+            ("", some("{}", &[])),
+            (r#"{"a":1e400}"#, some(r#"{"a":1e400}"#, &["a"])),
+            (r#"[ {"a":[1], "b":2} ,{"c":3}]"#, some(r#"{"a":[1], "b":2}"#, &["a", "b"])),
+            ("[]", some("{}", &[])),
+            ("[1]", None),
+            ("3", None),
+        ] {
+            assert_eq!(object_names(body.as_bytes()).unwrap(), expected, "{body}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::query::plan::ask::{Condition, Item, Level, Order};
 pub(super) enum Kind {
     /// Rows that are read.
     Rows,
-    /// Rows that are changed: order and limit of the first level mean nothing.
+    /// Rows that are changed: limits of the first level mean nothing.
     Change,
     /// A call whose arguments are in the query string too.
     Call,
@@ -100,9 +100,6 @@ impl Query {
                     "" => Vec::new(),
                     value => select::order(value)?,
                 };
-                if kind == Kind::Change && path.is_empty() {
-                    return Ok(());
-                }
                 let level = level_at(&mut self.level, &path)?;
                 if level.order.is_empty() {
                     level.order = order;

@@ -9,13 +9,14 @@ pub(super) struct Rows {
     pub limit: Option<u64>,
 }
 
-/// A number of rows.
+/// A number of rows; a negative one to leave out is none.
 pub(super) fn number(what: &'static str, text: &str) -> Result<u64, Refusal> {
     let refused = || {
         let details = format!("unexpected {text:?} expecting a whole number below 2^64");
         Refusal::syntax(what, text, 1, details)
     };
     match text.trim().parse::<i128>() {
+        Ok(..0) if what == "offset" => Ok(0),
         Ok(..0) => Err(Refusal::range("Limit should be greater than or equal to zero.")),
         Ok(number) => u64::try_from(number).map_err(|_| refused()),
         Err(_) => Err(refused()),
@@ -63,9 +64,7 @@ pub fn content_range(offset: u64, rows: u64, total: Option<u64>) -> String {
 /// to be left out.
 pub fn read_status(offset: u64, rows: u64, total: Option<u64>) -> Result<u16, Refusal> {
     match total {
-        Some(total) if offset > total => Err(Refusal::range(format!(
-            "An offset of {offset} was requested, but there are only {total} rows."
-        ))),
+        Some(total) if offset > total => Err(Refusal::beyond(offset, total)),
         Some(total) if rows < total => Ok(206),
         _ => Ok(200),
     }

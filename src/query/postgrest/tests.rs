@@ -265,9 +265,12 @@ fn counts_and_pages() {
                ON TRUE 1:23 1:23 5:20"#
         )
     );
-    let planned = ask("HEAD", "authors?limit=7", &[("range", "3-5")], "").unwrap();
+    let planned = ask("GET", "authors?limit=7", &[("range", "3-5")], "").unwrap();
     let Action::Read(plan) = &planned.action else { panic!() };
-    assert_eq!((plan.offset(), plan.limit(), planned.headers_only), (3, Some(3), true));
+    assert_eq!((plan.offset(), plan.limit(), planned.headers_only), (3, Some(3), false));
+    let planned = ask("HEAD", "authors?limit=7&offset=-4", &[("range", "3-5")], "").unwrap();
+    let Action::Read(plan) = &planned.action else { panic!() };
+    assert_eq!((plan.offset(), plan.limit(), planned.headers_only), (0, Some(7), true));
     assert!(plan.estimate(&fixtures::schema()).sql.starts_with("EXPLAIN (FORMAT JSON) SELECT 1"));
     assert_eq!(content_range(5, 5, Some(20)), "5-9/20");
     assert_eq!(content_range(0, 0, None), "*/*");
@@ -354,6 +357,24 @@ fn changes() {
             r#"SELECT t0.* FROM "api"."labels" AS t0 WHERE FALSE"#,
         ),
         (
+            "PATCH",
+            "posts?id=eq.1&columns=author,title",
+            &default,
+            r#"[{"author":2},{"title":"x"}]"#,
+            r#"UPDATE "api"."posts" AS t0 SET "author" = b."author", "title" = DEFAULT FROM
+               (SELECT * FROM pg_catalog.json_to_record($1) AS r("author" "pg_catalog"."int4")
+               LIMIT 1) AS b WHERE ((t0."id" = $2)) {"author":2}:114 1:23"#,
+        ),
+        (
+            "DELETE",
+            "labels?id=gt.1&select=id&order=name.desc",
+            &full,
+            "",
+            r#"WITH w AS (DELETE FROM "api"."labels" AS t0 WHERE ((t0."id" > $1)) RETURNING
+               t0."id", t0."name") SELECT t0."id" AS "id" FROM w AS t0 ORDER BY t0."name" DESC
+               NULLS FIRST 1:23"#,
+        ),
+        (
             "DELETE",
             "labels?id=eq.1",
             &[],
@@ -401,6 +422,14 @@ fn calls() {
             "",
             r#"WITH w AS MATERIALIZED (SELECT f.* FROM "api"."find"("who" => $1) AS f) SELECT
                t0."id" AS "id" FROM w AS t0 WHERE ((t0."title" = $2)) LIMIT 1 1:23 x:25"#,
+        ),
+        (
+            "POST",
+            "rpc/add",
+            &[],
+            r#"[{"a":1},{"a":2}]"#,
+            r#"SELECT "api"."add"("a" => b."a") AS "add" FROM pg_catalog.json_to_record($1) AS
+               b("a" "pg_catalog"."int4") {"a":1}:114"#,
         ),
         ("POST", "rpc/whole", &[], "[1]", r#"SELECT "api"."whole"($1) AS "whole" [1]:114"#),
         (
@@ -481,11 +510,11 @@ fn refusals() {
         ("TRACE", "authors", &[], "", "PGRST117", 405, "TRACE"),
         ("PUT", "rpc/add", &[], "", "PGRST101", 405, "PUT"),
         ("GET", "rpc/add?c=1", &[], "", "PGRST202", 404, "api.add(c)"),
-        ("GET", "rpc/twice?v=1", &[], "", "PGRST203", 300, "api.twice(v => int4)"),
+        ("GET", "rpc/twice?v=1", &[], "", "PGRST203", 300, "api.twice(v => integer)"),
         ("POST", "labels", &[], "x", "PGRST102", 400, "invalid json"),
         ("POST", "labels", &[], r#"[{"id":1},{"name":2}]"#, "PGRST102", 400, "keys must match"),
         ("POST", "labels", &[], r#"{"nope":1}"#, "PGRST204", 400, "'nope' column of 'labels'"),
-        ("POST", "labels", &[("content-type", "image/png")], "x", "PGRST102", 400, "Content-Type"),
+        ("POST", "labels", &[("content-type", "image/png")], "x", "PGRST102", 400, "image/png"),
         ("PUT", "labels?name=eq.1", &[], "{}", "PGRST105", 405, "primary key"),
         ("PUT", "labels?id=gt.1", &[], "{}", "PGRST105", 405, "primary key"),
         ("PUT", "labels?id=eq.1&limit=1", &[], "{}", "PGRST114", 400, "limit/offset"),
@@ -502,8 +531,15 @@ fn refusals() {
     assert_eq!(ambiguous.details.as_array().unwrap().len(), 2);
     let hint = ambiguous.hint.unwrap();
     assert!(hint.contains("'posts!posts_author_fkey'") && hint.contains("'posts!posts_editor"));
-    let similar = ask("GET", "author", &[], "").unwrap_err();
-    assert_eq!(similar.hint.as_deref(), Some("Perhaps you meant the table 'api.authors'"));
+    let hint = |url: &str| ask("GET", url, &[], "").unwrap_err().hint.unwrap_or_default();
+    assert_eq!(hint("author"), "Perhaps you meant the table 'api.authors'");
+    for (url, function) in
+        [("rpc/ad?a=1", "add"), ("rpc/add", "add(a, b)"), ("rpc/find?whom=1", "find(who)")]
+    {
+        let expected = format!("Perhaps you meant to call the function api.{function}");
+        assert_eq!(hint(url), expected, "{url}");
+    }
+    assert_eq!(hint("rpc/nothing_like_it"), "");
 }
 
 #[test]
@@ -520,6 +556,17 @@ fn preferences() {
     let odd = ["timezone=Mars/Olympus", "tx=rollback; x, max-affected=-1", "a", "=,"];
     assert_eq!(Preferences::parse(odd, false).invalid.len(), 5);
     assert_eq!(Preferences::parse(["tx=rollback"], false).applied(), None);
+    let merge = [("prefer", "resolution=merge-duplicates")];
+    for (method, url, is_applied) in [
+        ("POST", "labels", true),
+        ("POST", "odd \"table\"", false),
+        ("POST", "odd \"table\"?on_conflict=count", true),
+        ("PUT", "labels?id=eq.1", false),
+        ("GET", "labels", false),
+    ] {
+        let applied = ask(method, url, &merge, "{}").unwrap().preferences.applied();
+        assert_eq!(applied.is_some(), is_applied, "{method} {url}");
+    }
 }
 
 /// Whatever comes in, names and values stay apart: the text has no character of a value.

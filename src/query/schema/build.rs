@@ -26,6 +26,8 @@ pub struct Builder {
     references: Vec<Reference>,
     labels: Vec<(u32, f32, Name)>,
     view_columns: HashMap<Place, Place>,
+    view_bases: HashMap<u32, u32>,
+    fields: Vec<(u32, i16, (Name, u32))>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +87,12 @@ impl Builder {
         self.view_columns.insert(column, shows);
     }
 
+    /// Says that a view shows rows of this table or view alone, each at most once: the primary key
+    /// is the view's too when it shows all its columns.
+    pub fn view_base(&mut self, view: u32, shows: u32) {
+        self.view_bases.insert(view, shows);
+    }
+
     /// Adds a function.
     pub fn function(&mut self, function: Function) {
         self.schema.functions.push(function);
@@ -100,6 +108,11 @@ impl Builder {
         self.labels.push((type_oid, place, label));
     }
 
+    /// Adds a field, by its number, to the composite type of this number.
+    pub fn field(&mut self, composite: u32, number: i16, name: Name, type_oid: u32) {
+        self.fields.push((composite, number, (name, type_oid)));
+    }
+
     /// Puts everything together. What belongs to something that is not there is left out.
     pub fn finish(mut self) -> Schema {
         let schema = &mut self.schema;
@@ -113,6 +126,7 @@ impl Builder {
                 schema.tables[*at].columns.push(column);
             }
         }
+        derive_keys(&self.view_bases, &self.view_columns, &mut self.keys);
         for (oid, is_primary, numbers) in self.keys {
             let Some(table) = by_oid.get(&oid).map(|at| &mut schema.tables[*at]) else { continue };
             let Some(columns) = places(table, &numbers) else { continue };
@@ -134,8 +148,46 @@ impl Builder {
                 labels.push(label);
             }
         }
+        self.fields.sort_by_key(|(composite, number, _)| (*composite, *number));
+        for (oid, _, field) in self.fields {
+            let kind = schema.types.get_mut(&oid).map(|t| &mut t.kind);
+            if let Some(TypeKind::Composite(fields)) = kind {
+                fields.push(field);
+            }
+        }
         index(schema);
         self.schema
+    }
+}
+
+/// Adds the primary keys that views have because of the tables they show.
+fn derive_keys(
+    bases: &HashMap<u32, u32>,
+    view_columns: &HashMap<Place, Place>,
+    keys: &mut Vec<(u32, bool, Numbers)>,
+) {
+    let mut shown: HashMap<(u32, Place), i16> = HashMap::new();
+    for ((view, number), shows) in view_columns {
+        // The first of several columns that show the same.
+        let first = shown.entry((*view, *shows)).or_insert(*number);
+        *first = (*first).min(*number);
+    }
+    let primary = keys.iter().filter(|(_, is_primary, _)| *is_primary);
+    let mut known: HashMap<u32, Numbers> =
+        primary.map(|(table, _, columns)| (*table, columns.clone())).collect();
+    // A view over a view has its key a round after that one.
+    for _ in 0..MAX_VIEW_DEPTH {
+        let own = |view: u32, base: u32| -> Option<(u32, Numbers)> {
+            let key = known.get(&base).filter(|_| !known.contains_key(&view))?;
+            let own = |column: &i16| shown.get(&(view, (base, *column))).copied();
+            Some((view, key.iter().map(own).collect::<Option<_>>()?))
+        };
+        let found: Vec<_> = bases.iter().filter_map(|(view, base)| own(*view, *base)).collect();
+        if found.is_empty() {
+            break;
+        }
+        keys.extend(found.iter().map(|(view, columns)| (*view, true, columns.clone())));
+        known.extend(found);
     }
 }
 

@@ -151,8 +151,8 @@ pub enum TypeKind {
     Range,
     /// An array of a type.
     Array(u32),
-    /// A composite type of its own.
-    Composite,
+    /// A composite type of its own, with the names and types of its fields.
+    Composite(Vec<(Name, u32)>),
     /// `void`, `record` and the like.
     Pseudo,
 }
@@ -287,6 +287,23 @@ pub mod oid {
     pub const JSONPATH: u32 = 4072;
 }
 
+/// Types whose name in SQL differs from that in the catalog, which comes second.
+const SQL_NAMES: [(&str, &str); 13] = [
+    ("integer", "int4"),
+    ("smallint", "int2"),
+    ("bigint", "int8"),
+    ("real", "float4"),
+    ("double precision", "float8"),
+    ("boolean", "bool"),
+    ("character varying", "varchar"),
+    ("character", "bpchar"),
+    ("timestamp without time zone", "timestamp"),
+    ("timestamp with time zone", "timestamptz"),
+    ("time without time zone", "time"),
+    ("time with time zone", "timetz"),
+    ("bit varying", "varbit"),
+];
+
 impl Table {
     /// A column by its name.
     pub fn column(&self, name: &str) -> Option<&Column> {
@@ -328,6 +345,11 @@ impl Schema {
         self.row_types.get(&row_type).copied()
     }
 
+    /// Names of the functions of a schema, in no order.
+    pub fn functions_of(&self, schema: &str) -> impl Iterator<Item = &Name> {
+        self.function_names.get(schema).into_iter().flat_map(HashMap::keys)
+    }
+
     /// All functions of a name.
     pub fn functions(&self, schema: &str, name: &str) -> impl Iterator<Item = &Function> {
         let of_schema = self.function_names.get(schema);
@@ -357,26 +379,36 @@ impl Schema {
         oid
     }
 
+    /// A type in the words of SQL, as `format_type` has them; with its schema unless it is
+    /// PostgreSQL's own.
+    pub fn sql_name(&self, type_oid: u32) -> String {
+        let Some(entry) = self.types.get(&type_oid) else {
+            let table = self.table_of_row_type(type_oid).and_then(|at| self.tables.get(at));
+            return table.map_or("???".into(), |table| format!("{}.{}", table.schema, table.name));
+        };
+        match &entry.kind {
+            // There are no arrays of arrays.
+            TypeKind::Array(element) if *element != type_oid => {
+                format!("{}[]", self.sql_name(*element))
+            }
+            _ if &*entry.schema == "pg_catalog" => {
+                let known = SQL_NAMES.iter().find(|(_, own)| *own == &*entry.name);
+                known.map_or(&*entry.name, |(sql, _)| *sql).to_owned()
+            }
+            _ => format!("{}.{}", entry.schema, entry.name),
+        }
+    }
+
     /// A type by the name that a client wrote: SQL's own words first, then PostgreSQL's types, then
     /// those of these schemas.
     pub fn type_named(&self, name: &str, schemas: &[&str]) -> Option<u32> {
         let lower = name.trim().to_ascii_lowercase();
         let builtin = match lower.as_str() {
-            "int" | "integer" => "int4",
-            "smallint" => "int2",
-            "bigint" => "int8",
-            "real" => "float4",
-            "float" | "double precision" => "float8",
+            "int" => "int4",
+            "float" => "float8",
             "decimal" => "numeric",
-            "boolean" => "bool",
-            "character varying" => "varchar",
-            "char" | "character" => "bpchar",
-            "timestamp without time zone" => "timestamp",
-            "timestamp with time zone" => "timestamptz",
-            "time without time zone" => "time",
-            "time with time zone" => "timetz",
-            "bit varying" => "varbit",
-            other => other,
+            "char" => "bpchar",
+            other => SQL_NAMES.iter().find(|(sql, _)| *sql == other).map_or(other, |(_, own)| own),
         };
         let find = |schema: &str, name: &str| self.type_names.get(schema)?.get(name).copied();
         find("pg_catalog", builtin).or_else(|| {

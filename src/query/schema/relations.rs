@@ -81,6 +81,10 @@ impl Relation {
     }
 }
 
+fn is_view(table: &Table) -> bool {
+    matches!(table.kind, TableKind::View | TableKind::MaterializedView)
+}
+
 /// The name of the only column.
 fn single<'s>(schema: &'s Schema, table: usize, columns: &[usize]) -> Option<&'s str> {
     match columns {
@@ -107,7 +111,7 @@ impl Schema {
         let table = &self.tables[relation.target];
         let by_table = &*table.name == target;
         // A view shares references with its table; it is meant by its own name only.
-        let is_view = matches!(table.kind, TableKind::View | TableKind::MaterializedView);
+        let is_view = is_view(table);
         let key = &self.foreign_keys[relation.foreign_key];
         let column = single(self, key.table, &key.columns);
         let is_self = relation.origin == relation.target && relation.junction.is_none();
@@ -157,6 +161,10 @@ impl Schema {
     fn through(&self, origin: usize, to_origin: usize, found: &mut Vec<Relation>) {
         let first = &self.foreign_keys[to_origin];
         let table: &Table = &self.tables[first.table];
+        // A view over such a table would be a second way between the same rows.
+        if is_view(table) {
+            return;
+        }
         let in_key = |key: &ForeignKey| key.columns.iter().all(|c| table.primary_key.contains(c));
         if !in_key(first) {
             return;

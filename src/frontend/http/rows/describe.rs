@@ -178,7 +178,7 @@ fn type_of(schema: &Schema, type_oid: u32) -> Value {
         TypeKind::Array(element) => {
             json!({ "type": "array", "format": format, "items": type_of(schema, *element) })
         }
-        TypeKind::Composite => json!({ "type": "object", "format": format }),
+        TypeKind::Composite(_) => json!({ "type": "object", "format": format }),
         _ => match (base, format) {
             (oid::BOOL, _) => json!({ "type": "boolean", "format": format }),
             (_, "int2" | "int4" | "int8") => json!({ "type": "integer", "format": format }),

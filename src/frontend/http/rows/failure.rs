@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::error;
 use crate::error::{Error, ErrorKind};
-use crate::query::postgrest::{Refusal, status_of_sqlstate};
+use crate::query::postgrest::{Refusal, content_range, status_of_sqlstate};
 use crate::telemetry::Metrics;
 
 /// Why there is no answer.
@@ -35,6 +35,11 @@ impl Failure {
                 metrics.api_error(kind_of(refusal.status).code());
                 let mut response = Response::default();
                 write(&mut response, refusal.status, &refusal.to_json());
+                if let Some(total) = refusal.total {
+                    let range = HeaderValue::try_from(content_range(0, 0, Some(total)));
+                    let range = range.map(|range| (header::CONTENT_RANGE, range));
+                    response.headers_mut().extend(range);
+                }
                 response
             }
             Failure::Failed(error) => error::response(error),
@@ -62,8 +67,10 @@ fn write(response: &mut Response, status: u16, body: &Value) {
 /// Writes an error into the response that stands for it.
 pub fn put(response: &mut Response, error: &Error) {
     let state = error.sqlstate();
-    if state.as_str() == "PGRST" && put_raised(response, error).is_some() {
-        return;
+    if state.as_str() == "PGRST" {
+        let raised = raised(error).unwrap_or_else(Raised::malformed);
+        write(response, raised.status, &raised.body);
+        return response.headers_mut().extend(raised.headers);
     }
     // Where an error came from is said by PostgreSQL alone.
     let is_ours = error.origin().is_empty();
@@ -72,7 +79,7 @@ pub fn put(response: &mut Response, error: &Error) {
         _ if is_ours => (state.as_str(), error.http_status()),
         kind => {
             let is_nobody = kind == ErrorKind::AuthenticationFailed;
-            (state.as_str(), status_of_sqlstate(state.as_str(), is_nobody))
+            (state.as_str(), status_of_sqlstate(state.as_str(), error.message(), is_nobody))
         }
     };
     let body = json!({
@@ -88,34 +95,84 @@ pub fn put(response: &mut Response, error: &Error) {
     }
 }
 
-/// The DETAIL of an error that a function raises with SQLSTATE `PGRST`.
+/// The MESSAGE of an error that a function raises with SQLSTATE `PGRST`.
+#[derive(Deserialize)]
+struct Said {
+    code: String,
+    message: String,
+    #[serde(default)]
+    details: Value,
+    #[serde(default)]
+    hint: Value,
+}
+
+/// Its DETAIL.
 #[derive(Deserialize)]
 struct Status {
     status: u16,
-    #[serde(default)]
     headers: Map<String, Value>,
 }
 
+/// The answer that a function gives by raising SQLSTATE `PGRST`.
+struct Raised {
+    status: u16,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Value,
+}
+
+/// What of such an error cannot be understood, with its text.
+enum Unclear<'e> {
+    Message(&'e str),
+    Detail(Option<&'e str>),
+}
+
 /// A function that raises SQLSTATE `PGRST` says itself what the answer is.
-fn put_raised(response: &mut Response, error: &Error) -> Option<()> {
-    let body: Map<String, Value> = serde_json::from_str(error.message()).ok()?;
-    let Status { status, headers } = serde_json::from_str(error.detail()?).ok()?;
+fn raised(error: &Error) -> Result<Raised, Unclear<'_>> {
+    let Said { code, message, details, hint } =
+        serde_json::from_str(error.message()).map_err(|_| Unclear::Message(error.message()))?;
+    let (status, headers) = error
+        .detail()
+        .and_then(status_and_headers)
+        .ok_or_else(|| Unclear::Detail(error.detail()))?;
+    let body = json!({ "code": code, "message": message, "details": details, "hint": hint });
+    Ok(Raised { status, headers, body })
+}
+
+fn status_and_headers(detail: &str) -> Option<(u16, Vec<(HeaderName, HeaderValue)>)> {
+    let Status { status, headers } = serde_json::from_str(detail).ok()?;
     let status = Some(status).filter(|status| (200..600).contains(status))?;
-    let said = |name: &str| body.get(name).cloned().unwrap_or(Value::Null);
-    let body = json!({
-        "code": said("code"),
-        "message": said("message"),
-        "details": said("details"),
-        "hint": said("hint"),
-    });
     let header = |(name, value): (&String, &Value)| {
         let name = HeaderName::try_from(name).ok()?;
         Some((name, HeaderValue::from_str(value.as_str()?).ok()?))
     };
-    let headers: Vec<_> = headers.iter().map(header).collect::<Option<_>>()?;
-    write(response, status, &body);
-    response.headers_mut().extend(headers);
-    Some(())
+    Some((status, headers.iter().map(header).collect::<Option<_>>()?))
+}
+
+impl Raised {
+    fn malformed(unclear: Unclear<'_>) -> Self {
+        let details = match unclear {
+            Unclear::Message(text) => format!("Invalid JSON value for MESSAGE: '{text}'"),
+            Unclear::Detail(Some(text)) => format!("Invalid JSON value for DETAIL: '{text}'"),
+            Unclear::Detail(None) => "DETAIL is missing in the RAISE statement".into(),
+        };
+        let hint = match unclear {
+            Unclear::Message(_) => {
+                "MESSAGE must be a JSON object with obligatory keys: 'code', 'message' and \
+                 optional keys: 'details', 'hint'."
+            }
+            Unclear::Detail(_) => {
+                "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and \
+                 optional key: 'status_text'."
+            }
+        };
+        let body = json!({
+            "code": "PGRST121",
+            "message": "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error",
+            "details": details,
+            "hint": hint,
+        });
+        Raised { status: 500, headers: Vec::new(), body }
+    }
 }
 
 #[cfg(test)]
@@ -142,8 +199,18 @@ mod tests {
             assert_eq!(shown(&error).status().as_u16(), status, "{error}");
         }
         let detail = r#"{"status":402,"headers":{"X-A":"b"}}"#;
-        let raised = Error::sql(b"PGRST", "no JSON").with_detail(detail);
-        assert_eq!(shown(&raised).status().as_u16(), 500);
+        for raised in [
+            Error::sql(b"PGRST", "no JSON").with_detail(detail),
+            Error::sql(b"PGRST", r#"{"code":"1","message":"pay"}"#),
+            Error::sql(b"PGRST", r#"{"code":"1","message":"pay"}"#).with_detail("no JSON"),
+        ] {
+            assert_eq!(shown(&raised).status().as_u16(), 500, "{raised}");
+        }
+        let safe = "UPDATE requires a WHERE clause";
+        for (message, status) in [(safe, 400), ("more than one row returned", 500)] {
+            let error = Error::sql(b"21000", message).with_origin(b"Fx.c\0".to_vec());
+            assert_eq!(shown(&error).status().as_u16(), status, "{message}");
+        }
         let raised = Error::sql(b"PGRST", r#"{"code":"1","message":"pay"}"#).with_detail(detail);
         let response = shown(&raised);
         assert_eq!(response.status().as_u16(), 402);

@@ -406,7 +406,8 @@ impl Asked<'_> {
             self.put_headers(response.headers_mut(), None);
             return Ok(response);
         }
-        self.rows_answer(stream, fill, (plan.offset(), None), None)
+        let is_counted = plan.returns() == Returns::Scalar && plan.count() != Count::None;
+        self.rows_answer(stream, fill, (plan.offset(), None), is_counted.then_some(1))
     }
 
     fn rows_response(&self, status: u16, range: Option<&str>, body: Body) -> Response {
