@@ -33,6 +33,7 @@ fn probes_answer_on_both_listeners_without_a_password() {
         }
         assert!(full.get("details").is_none(), "{full}");
         assert_eq!(full["checks"]["cluster"], "disabled");
+        assert_eq!(full["checks"]["replication"], "ok");
         assert_eq!(ask("/api/v1/health?verbose=much").0, 400);
     }
 }

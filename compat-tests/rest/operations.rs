@@ -55,6 +55,8 @@ pub enum Expect {
     Done,
     /// 501 with the name of the feature.
     Absent,
+    /// 409 with the reason.
+    Refused,
 }
 
 pub struct Operation {
@@ -82,6 +84,10 @@ impl Operation {
 
     const fn absent(self) -> Self {
         Self { expect: Expect::Absent, ..self }
+    }
+
+    const fn refused(self) -> Self {
+        Self { expect: Expect::Refused, ..self }
     }
 }
 
@@ -972,7 +978,7 @@ fn pools() -> Vec<Operation> {
             NOTHING,
         )
         .absent(),
-        op("DELETE", "/api/v1/pools/{id}", |_| Ask::at("/api/v1/pools/x"), NOTHING).absent(),
+        op("DELETE", "/api/v1/pools/{id}", |_| Ask::at("/api/v1/pools/main"), LOST).refused(),
         op(
             "GET",
             "/api/v1/pools/{id}/partitions",
@@ -1089,9 +1095,8 @@ fn sessions() -> Vec<Operation> {
             "GET",
             "/api/v1/sessions/{id}/callbacks",
             |world| Ask::at(of(world, "/callbacks")),
-            NOTHING,
-        )
-        .absent(),
+            &[Bad::Path("/api/v1/sessions/x/callbacks")],
+        ),
         op(
             "GET",
             "/api/v1/sessions/{id}/state",

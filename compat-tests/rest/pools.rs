@@ -60,6 +60,12 @@ fn a_pool_is_seen_and_changed() {
 
     let stats = api.get("/api/v1/pools/main/stats").expect(200);
     assert!(stats["successful_acquisitions"].as_u64() > Some(0), "{stats}");
+    assert!(stats["max_acquire_time_ms"].as_f64() > Some(0.0), "{stats}");
+    let list = api.get("/api/v1/connections?pool_id=main").expect(200);
+    let caches = list["items"].as_array().unwrap().iter().map(|c| &c["statement_cache"]);
+    let used = |cache: &Value| cache["size"].as_u64() > Some(0) && cache["misses"] != 0;
+    assert!(caches.clone().any(used), "{list}");
+    assert!(caches.clone().all(|cache| cache["max_size"] == 100), "{list}");
     let csv = api.get("/api/v1/pools/main/stats?format=csv");
     assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8");
     let lines: Vec<&str> = csv.text.lines().collect();
@@ -82,11 +88,16 @@ fn a_pool_is_seen_and_changed() {
     );
     api.put(policy, json!({ "recycling": "slow" })).refused(400, "VALIDATION_ERROR");
     api.put(policy, json!({ "recycling": "fast" })).refused(501, "NOT_SUPPORTED");
-    let uses = api.put(policy, json!({ "max_uses": 5 }));
-    assert_eq!(uses.json["error"]["details"]["feature"], "pool_max_uses");
+    api.put(policy, json!({ "aging": "usage_based" })).refused(400, "VALIDATION_ERROR");
+    let set = api.put(policy, json!({ "recycling": "adaptive", "max_uses": 3 })).expect(200);
+    assert_eq!((&set["aging"], &set["max_uses"]), (&"usage_based".into(), &3.into()));
+    (0..20).for_each(|_| drop(api.sql("select 1")));
+    let lives = api.get("/api/v1/pools/main/lifecycle/stats").expect(200);
+    assert!(lives["closed_by_reason"]["max_uses"].as_u64() >= Some(4), "{lives}");
+    let set = api.put(policy, json!({ "aging": "time_based" })).expect(200);
+    assert_eq!((&set["aging"], &set["max_uses"]), (&"time_based".into(), &Value::Null));
     for (method, path) in [
         ("POST", ""),
-        ("DELETE", "/main"),
         ("GET", "/main/partitions"),
         ("POST", "/main/partitions"),
         ("PUT", "/main/partitions/p"),
@@ -94,6 +105,13 @@ fn a_pool_is_seen_and_changed() {
     ] {
         let path = format!("/api/v1/pools{path}");
         api.send(method, &path, &[], b"").refused(501, "NOT_SUPPORTED");
+    }
+    api.delete("/api/v1/pools/main").refused(409, "CONFLICT");
+    api.delete("/api/v1/pools/system").refused(409, "CONFLICT");
+    api.delete("/api/v1/pools/other").refused(404, "NOT_FOUND");
+    for filter in ["state=bogus", "pool_id=bogus"] {
+        let path = format!("/api/v1/connections?{filter}");
+        api.get(&path).refused(400, "VALIDATION_ERROR");
     }
     let recycle = |body: Value| api.post("/api/v1/pools/main/lifecycle/recycle", body);
     assert!(recycle(json!({})).expect(200)["recycled"].as_u64() >= Some(1));

@@ -41,6 +41,7 @@ fn a_session_is_opened_looked_at_and_ended() {
         (&found["state"], &found["details"]["transaction"]),
         (&"active".into(), &"open".into())
     );
+    api.get("/api/v1/sessions?state=bogus").refused(400, "VALIDATION_ERROR");
     let list = api.get("/api/v1/sessions?limit=1000&user=rustydb&state=active").expect(200);
     let ids = |list: &Value| -> Vec<Value> {
         list["items"].as_array().unwrap().iter().map(|s| s["session_id"].clone()).collect()
@@ -94,11 +95,23 @@ fn a_session_is_its_owners() {
     let found = api.get(&at(&session, "")).expect(200);
     assert_eq!((&found["user"], &found["details"]), (&"session_owner".into(), &Value::Null));
     query(&api, &session, "select 1").refused(404, "NOT_FOUND");
-    api.get(&at(&session, "/state")).refused(404, "NOT_FOUND");
+    assert_eq!(api.get(&at(&session, "/state")).expect(200)["transaction"], "none");
+    let limits = json!({ "max_memory_mb": 7 });
+    let limited = api.put(&at(&session, "/resources/limits"), limits.clone()).expect(200);
+    assert_eq!(limited["limits"], limits);
+    let monitor = json!({ "username": "session_monitor", "password": "session_monitor-pass",
+        "roles": ["monitor"] });
+    api.post("/api/v1/admin/users", monitor).expect(201);
+    let monitor = Api::of(guarded(), "session_monitor", "session_monitor-pass");
+    monitor.get(&at(&session, "")).expect(200);
+    monitor.get(&at(&session, "/state")).refused(403, "AUTHORIZATION_FAILED");
     let events = api.get(&at(&session, "/events")).expect(200);
     assert_eq!(events["items"][0]["event"], "created");
-    trigger(&owner, "suspend").refused(501, "NOT_SUPPORTED");
-    owner.get(&at(&session, "/callbacks")).refused(501, "NOT_SUPPORTED");
+    trigger(&stranger, "suspend").refused(404, "NOT_FOUND");
+    trigger(&owner, "login").refused(501, "NOT_SUPPORTED");
+    let callbacks = owner.get(&at(&session, "/callbacks")).expect(200);
+    assert_eq!(callbacks["callbacks"]["login"], json!([]));
+    stranger.get(&at(&session, "/callbacks")).refused(404, "NOT_FOUND");
     trigger(&owner, "party").refused(400, "VALIDATION_ERROR");
     assert_eq!(trigger(&api, "kill").expect(200)["state"], "killed");
     eventually("it has ended", SOON, || query(&owner, &session, "select 1").status == 404);
@@ -119,7 +132,11 @@ fn a_session_of_another_door_is_seen_and_ended() {
     });
     api.get(&at(&session, "/state")).refused(501, "NOT_SUPPORTED");
     api.post(&at(&session, "/state/snapshot"), json!({})).refused(501, "NOT_SUPPORTED");
+    api.put(&at(&session, "/resources/limits"), json!({ "max_memory_mb": 7 }))
+        .refused(501, "NOT_SUPPORTED");
     query(&api, &session, "select 1").refused(409, "CONFLICT");
+    api.post(&at(&session, "/events/trigger"), json!({ "event": "suspend" }))
+        .refused(501, "NOT_SUPPORTED");
     let used = api.get(&at(&session, "/resources")).expect(200);
     assert!(used["backend"]["memory_bytes"].as_u64() > Some(0), "{used}");
     assert_eq!(api.delete(&at(&session, "?force=true")).expect(200)["state"], "killed");
@@ -180,11 +197,102 @@ fn state_is_changed_taken_and_restored() {
 }
 
 #[test]
+fn settings_that_nobody_has_defined_are_restored() {
+    let api = admin();
+    let session = open(&api, json!({}));
+    query(&api, &session, "set app.z = 'q'").expect(200);
+    query(&api, &session, "select set_config('App.x', 'it''s', false)").expect(200);
+    let state = api.get(&at(&session, "/state")).expect(200);
+    assert_eq!(state["settings"], json!({ "app.z": "q", "app.x": "it's" }));
+    let taken = api.post(&at(&session, "/state/snapshot"), json!({})).expect(201);
+    let other = open(&api, json!({ "settings": { "app.other": "1" } }));
+    let restore = json!({ "snapshot_id": taken["snapshot_id"] });
+    let restored = api.post(&at(&other, "/state/restore"), restore).expect(200);
+    assert_eq!(restored["settings"], state["settings"]);
+    let sql = "select current_setting('app.z', true) as z, current_setting('app.other', true) as o";
+    assert_eq!(query(&api, &other, sql).expect(200)["rows"], json!([{ "z": "q", "o": "" }]));
+    // What was taken back with SQL is not there any more.
+    query(&api, &other, "reset app.z").expect(200);
+    assert_eq!(api.get(&at(&other, "/state")).expect(200)["settings"], json!({ "app.x": "it's" }));
+}
+
+#[test]
+fn a_snapshot_may_hold_a_role() {
+    let api = admin();
+    role("snapshot_role");
+    let session = open(&api, json!({}));
+    query(&api, &session, "set temp_file_limit = '5MB'").expect(200);
+    query(&api, &session, "set role snapshot_role").expect(200);
+    let state = api.get(&at(&session, "/state")).expect(200);
+    assert_eq!(state["settings"], json!({ "role": "snapshot_role", "temp_file_limit": "5MB" }));
+    let taken = api.post(&at(&session, "/state/snapshot"), json!({})).expect(201);
+    let restore = json!({ "snapshot_id": taken["snapshot_id"] });
+    let other = open(&api, json!({}));
+    for _ in 0..2 {
+        let restored = api.post(&at(&other, "/state/restore"), restore.clone()).expect(200);
+        assert_eq!(restored["settings"], state["settings"]);
+    }
+    let who = query(&api, &other, "select current_user::text as u").expect(200);
+    assert_eq!(who["rows"], json!([{ "u": "snapshot_role" }]));
+}
+
+#[test]
+fn the_state_of_a_failed_transaction() {
+    let api = admin();
+    let session = open(&api, json!({}));
+    query(&api, &session, "begin").expect(200);
+    query(&api, &session, "select 1/0").refused(400, "VALIDATION_ERROR");
+    let state = api.get(&at(&session, "/state")).expect(200);
+    assert_eq!((&state["transaction"], &state["settings"]), (&"failed".into(), &Value::Null));
+    let found = api.get(&at(&session, "")).expect(200);
+    assert_eq!(found["details"]["transaction"], "failed");
+    let taken = api.post(&at(&session, "/state/snapshot"), json!({}));
+    assert_eq!(taken.status, 409, "{}", taken.text);
+    query(&api, &session, "rollback").expect(200);
+    let state = api.get(&at(&session, "/state")).expect(200);
+    assert_eq!((&state["transaction"], &state["settings"]), (&"none".into(), &json!({})));
+}
+
+#[test]
+fn a_suspended_session_holds_nothing_and_comes_back() {
+    let (api, owner) = (admin(), role("suspend_owner"));
+    let session = open(&owner, json!({ "settings": { "work_mem": "3MB", "app.who": "me" } }));
+    owner.put(&at(&session, "/state"), json!({ "variables": { "n": 1 } })).expect(200);
+    let trigger = |api: &Api<'_>, event: &str| {
+        api.post(&at(&session, "/events/trigger"), json!({ "event": event }))
+    };
+    trigger(&owner, "resume").refused(409, "CONFLICT");
+    query(&owner, &session, "begin").expect(200);
+    query(&owner, &session, "select 1/0").refused(400, "VALIDATION_ERROR");
+    assert_eq!(trigger(&owner, "suspend").expect(200)["state"], "suspended");
+    let found = owner.get(&at(&session, "")).expect(200);
+    assert_eq!((&found["state"], &found["connection_id"]), (&"suspended".into(), &Value::Null));
+    let list = owner.get("/api/v1/sessions?state=suspended").expect(200);
+    assert_eq!(list["items"][0]["session_id"], session);
+    query(&owner, &session, "select 1").refused(409, "CONFLICT");
+    owner.get(&at(&session, "/state")).refused(409, "CONFLICT");
+    trigger(&owner, "suspend").refused(409, "CONFLICT");
+    assert_eq!(trigger(&api, "resume").expect(200)["state"], "idle");
+    let state = owner.get(&at(&session, "/state")).expect(200);
+    assert_eq!(state["settings"], json!({ "work_mem": "3MB", "app.who": "me" }));
+    assert_eq!((&state["variables"]["n"], &state["transaction"]), (&1.into(), &"none".into()));
+    let events = owner.get(&at(&session, "/events")).expect(200);
+    let words: Vec<_> = events["items"].as_array().unwrap().iter().map(|e| &e["event"]).collect();
+    assert_eq!(words[2..], ["state", "query", "query", "suspend", "resume"]);
+}
+
+#[test]
 fn resources_are_counted_and_limited() {
     let api = admin();
     let session = open(&api, json!({}));
     query(&api, &session, "select 1").expect(200);
     let used = api.get(&at(&session, "/resources")).expect(200);
+    assert_eq!((&used["bytes_sent"], &used["cursors"]), (&Value::Null, &0.into()));
+    assert_eq!(used["parallel_workers"], 0);
+    let cursor = open(&api, json!({}));
+    query(&api, &cursor, "begin").expect(200);
+    query(&api, &cursor, "declare c cursor for select 1").expect(200);
+    assert_eq!(api.get(&at(&cursor, "/resources")).expect(200)["cursors"], 1);
     assert_eq!((&used["queries"], &used["limits"]), (&2.into(), &json!({})));
     let reset = api.post(&at(&session, "/resources/reset"), json!(null)).expect(200);
     assert_eq!(reset["queries"], 0);

@@ -246,6 +246,7 @@ fn walk(world: &World<'_>, operation: &Operation, features: Option<&Value>) -> V
     let answer = world.ask(operation, &(operation.good)(world));
     match operation.expect {
         Expect::Done => check((200..300).contains(&answer.status), "well formed", &answer),
+        Expect::Refused => check(is_error(&answer, 409), "well formed", &answer),
         Expect::Absent => {
             check(is_error(&answer, 501), "not supported", &answer);
             let feature = answer.json["error"]["details"]["feature"].as_str().unwrap_or_default();

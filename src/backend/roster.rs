@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+use super::Statements;
 use crate::net::Ends;
 use crate::types::{BackendAddr, Database, Role};
 
@@ -33,7 +34,20 @@ pub struct Listed {
     pid: AtomicU32,
     stale: AtomicBool,
     borrows: AtomicU64,
+    /// [`Cached`], in the order of its fields.
+    cached: [AtomicU64; 3],
     reached: Mutex<Option<Reached>>,
+}
+
+/// Statements that a connection has prepared, as it was when it was given back last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cached {
+    /// How many it has.
+    pub size: u64,
+    /// How often one was there that was to be run.
+    pub hits: u64,
+    /// How often PostgreSQL had to parse it.
+    pub misses: u64,
 }
 
 /// Where a connection leads.
@@ -64,6 +78,19 @@ impl Listed {
         self.borrows.store(self.borrows() + 1, Ordering::Relaxed);
     }
 
+    /// What it has prepared.
+    pub fn cached(&self) -> Cached {
+        let [size, hits, misses] = self.cached.each_ref().map(|n| n.load(Ordering::Relaxed));
+        Cached { size, hits, misses }
+    }
+
+    /// Shows what it has prepared to whoever looks at the list.
+    pub fn show_cached(&self, statements: &Statements) {
+        let (hits, misses) = statements.found();
+        let now = [statements.len() as u64, hits, misses];
+        self.cached.iter().zip(now).for_each(|(shown, now)| shown.store(now, Ordering::Relaxed));
+    }
+
     /// Where it leads; `None` = not logged in yet.
     pub fn reached(&self) -> Option<Reached> {
         self.reached.lock().clone()
@@ -91,6 +118,7 @@ impl Roster {
             pid: AtomicU32::new(0),
             stale: AtomicBool::new(false),
             borrows: AtomicU64::new(0),
+            cached: Default::default(),
             reached: Mutex::default(),
         });
         self.by_id.lock().insert(listed.id, listed.clone());

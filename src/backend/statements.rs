@@ -124,6 +124,8 @@ pub struct Statements {
     bytes: usize,
     next: u32,
     uses: u64,
+    /// How often one was found, and how often PostgreSQL had to parse it.
+    found: (u64, u64),
 }
 
 /// The server's name of a statement, without an allocation.
@@ -159,6 +161,11 @@ impl ServerName {
 }
 
 impl Statements {
+    /// How often a statement was found since the connection was made, and how often not.
+    pub fn found(&self) -> (u64, u64) {
+        self.found
+    }
+
     /// From now on what is found is counted.
     pub fn count_with(&mut self, metrics: Arc<StatementCacheMetrics>) {
         self.metrics = Some(metrics);
@@ -167,6 +174,7 @@ impl Statements {
     /// Finds a statement that was parsed before, by its text and context.
     pub fn find(&mut self, hash: u64, body: &[u8], context: u64) -> Option<Arc<Statement>> {
         let kept = self.kept.get(&hash).filter(|kept| kept.statement.is(body, context))?;
+        self.found.0 += 1;
         self.count(|metrics| &metrics.hits);
         Some(kept.statement.clone())
     }
@@ -180,6 +188,7 @@ impl Statements {
     /// [`Self::name_of`], for a statement that is run.
     pub fn name_to_run(&mut self, statement: &Statement) -> Option<ServerName> {
         let name = self.name_of(statement)?;
+        self.found.0 += 1;
         self.count(|metrics| &metrics.hits);
         Some(name)
     }
@@ -229,6 +238,7 @@ impl Statements {
 
     /// Adds a statement; returns the name to prepare it under.
     pub fn insert(&mut self, statement: Arc<Statement>) -> ServerName {
+        self.found.1 += 1;
         self.count(|metrics| &metrics.misses);
         self.next = self.next.wrapping_add(1);
         self.uses += 1;

@@ -386,6 +386,9 @@ config! {
         starvation_threshold_secs: Secs = Secs(10) => live;
         /// Seconds after which a connection is replaced, give or take a tenth; "none" = never.
         max_lifetime_secs: Option<Secs> = Some(Secs(3600)) => live;
+        /// How often a connection is lent to sessions before it is replaced; 0 = as often as they
+        /// come.
+        max_uses: u32 = 0 => live;
         /// Seconds after which an idle connection is closed; "none" = never.
         idle_timeout_secs: Option<Secs> = Some(Secs(600)) => live;
         /// Prepared statements kept on each connection; the least recently used goes first.

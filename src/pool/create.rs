@@ -49,9 +49,16 @@ impl Pool {
 
     /// A connection is clean, or new: it is handed to who waits, kept, or closed.
     pub(super) fn give(&self, lane: Arc<LaneKey>, worker: ThreadId, conn: Box<BackendConn>) {
-        let refused = self.0.inner.lock().put_back(lane, worker, conn);
-        if let Some(conn) = refused {
-            self.part("made_room", conn);
+        if let Some(ticket) = &conn.ticket {
+            ticket.show_cached(&conn.state.statements);
+        }
+        let refused = {
+            let mut inner = self.0.inner.lock();
+            let refused = inner.put_back(lane, worker, conn);
+            refused.map(|conn| (if inner.is_worn(&conn) { "max_uses" } else { "made_room" }, conn))
+        };
+        if let Some((reason, conn)) = refused {
+            self.part(reason, conn);
         }
     }
 

@@ -184,6 +184,8 @@ pub(super) struct Inner {
     max_waiters: usize,
     /// Seconds of being idle after which a connection needs a check.
     pub(super) skip_recent: Option<u32>,
+    /// How often a connection is lent; 0 = as often as sessions come.
+    max_uses: u32,
     /// Seconds, moved by [`Inner::tick`], so that nobody reads a clock for a connection.
     pub(super) clock: u32,
     /// Connections in every state, those being made included.
@@ -215,6 +217,7 @@ impl Inner {
             policy,
             max_waiters: pool.max_wait_queue_size,
             skip_recent: skip_recent(pool),
+            max_uses: pool.max_uses,
             clock: 0,
             total: 0,
             idle: 0,
@@ -405,7 +408,8 @@ impl Inner {
         mut conn: Box<BackendConn>,
     ) -> Option<BackendConn> {
         let is_stale = conn.ticket.as_ref().is_some_and(|ticket| ticket.is_stale());
-        if self.closed || is_stale || self.total > self.policy.max_size {
+        let is_unwanted = self.closed || is_stale || self.total > self.policy.max_size;
+        if is_unwanted || self.is_worn(&conn) {
             return Some(*conn);
         }
         let mut at = 0;
@@ -430,6 +434,12 @@ impl Inner {
             None => self.lanes.entry(key).or_default().idle.push(idle),
         }
         None
+    }
+
+    /// Whether a connection was lent as often as one may be.
+    pub(super) fn is_worn(&self, conn: &BackendConn) -> bool {
+        let uses = || conn.ticket.as_ref().map_or(0, |ticket| ticket.borrows());
+        self.max_uses != 0 && uses() >= u64::from(self.max_uses)
     }
 
     /// A connection is gone, or could not be made.
@@ -550,7 +560,7 @@ impl Inner {
         self.creations.change(pool, policy.max_size);
         let surplus = self.total.saturating_sub(policy.max_size);
         (self.policy, self.max_waiters) = (policy, pool.max_wait_queue_size);
-        self.skip_recent = skip_recent(pool);
+        (self.skip_recent, self.max_uses) = (skip_recent(pool), pool.max_uses);
         let narrowed = self.gates.change(gates);
         let unserved = self.waiters.iter().filter(|waiter| !waiter.is_served);
         self.gates.recount(unserved.map(|waiter| &*waiter.demand.lane));

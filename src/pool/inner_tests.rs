@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::super::creation::{Failure, Narrowed, Next, Order, Why};
 use super::super::{Demand, PoolKind};
 use super::{Grant, Inner, LaneKey, MAX_LANES, Turn};
-use crate::backend::{BackendConn, Credentials, LimitOf};
+use crate::backend::{BackendConn, Credentials, LimitOf, Roster};
 use crate::config::{Config, PoolOverride};
 use crate::error::{Error, ErrorKind};
 
@@ -595,4 +595,23 @@ async fn limits_of_roles_can_change() {
     limits.pool.databases.insert("db".into(), limit(1));
     assert!(change(&mut inner, &limits).1.concerns("b", "db"));
     assert!(inner.gates.shut(&a.lane).is_none());
+}
+
+#[tokio::test]
+async fn a_connection_is_lent_so_often_and_no_more() {
+    let mut config = config(2, 2);
+    // How many uses there may be, how many there were, whether it is kept.
+    let cases = [(0, 1000, true), (3, 0, true), (3, 2, true), (3, 3, false), (1, 1, false)];
+    for (most, uses, is_kept) in cases {
+        config.pool.max_uses = most;
+        let mut inner = inner(&config);
+        let alice = of("alice", "db");
+        let mut conn = BackendConn::to_nothing(1);
+        let ticket = Arc::new(Roster::default()).enter("alice".into(), "db".into());
+        (0..uses).for_each(|_| ticket.lent());
+        conn.ticket = Some(ticket);
+        let refused = inner.put_back(alice.lane, me(), Box::new(conn));
+        assert_eq!((refused.is_none(), inner.idle()), (is_kept, usize::from(is_kept)), "{most}");
+        assert!(refused.is_none_or(|conn| inner.is_worn(&conn)));
+    }
 }

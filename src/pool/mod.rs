@@ -160,7 +160,7 @@ impl Pool {
         let metrics = self.0.metrics();
         match result {
             Ok(conn) => {
-                metrics.acquire_duration.observe(begun.elapsed().as_secs_f64());
+                metrics.acquired_after(begun.elapsed());
                 Ok(self.lend(conn, demand, slot, thread::current().id()))
             }
             Err(error) => {

@@ -156,7 +156,7 @@ async fn ask_backend(shared: &Shared) -> (Check, (Check, String)) {
         }
     };
     match asked.await {
-        Ok(Ok(None)) => (Check::Ok, (Check::Disabled, "there is no replication slot".into())),
+        Ok(Ok(None)) => (Check::Ok, (Check::Ok, "there is no replication slot".into())),
         Ok(Ok(Some(lag))) => {
             let state = if lag > SLOT_LAG { Check::Degraded } else { Check::Ok };
             (Check::Ok, (state, format!("replication slots keep back {lag} bytes of WAL")))

@@ -2,7 +2,7 @@
 //! the connection goes back as it is when a statement is known to leave nothing behind, so that
 //! the statements prepared on it serve the next session too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -360,6 +360,9 @@ impl Session {
         let names = self.mux.database();
         let leaves = |known: &Arc<Known>| leaves_something(&known.statement.class, names);
         self.dirty |= self.running.as_ref().is_none_or(leaves);
+        if let Some(known) = &self.running {
+            self.mux.may_have_set(&known.statement.class);
+        }
         self.let_go();
     }
 
@@ -385,6 +388,19 @@ impl Session {
         self.let_go();
     }
 
+    /// Gives up its connection, on which nothing of it stays: a transaction is rolled back,
+    /// settings and temporary tables are gone.
+    pub fn give_up_connection(&mut self) {
+        self.running = None;
+        self.finish_work();
+        self.lease = None;
+        self.dirty = false;
+        self.entry.tally.transaction_lost();
+        if std::mem::take(&mut self.defined) {
+            self.mux.database().defined();
+        }
+    }
+
     fn settle_definitions(&mut self) {
         let is_over = |lease: &mut crate::pool::Lease| lease.conn().state.tx == TxStatus::Idle;
         if self.defined && self.lease.as_mut().is_some_and(is_over) {
@@ -403,6 +419,12 @@ impl Session {
     /// Number of the request in work, by which others can find and cancel it.
     pub fn query_id(&self) -> Option<uuid::Uuid> {
         self.sessions.query_id(&self.entry)
+    }
+
+    /// Names of settings with a dot that may be set in it; PostgreSQL lists none of them.
+    pub fn custom_settings(&mut self) -> BTreeSet<String> {
+        self.mux.refresh_names();
+        self.mux.custom_settings().map(str::to_owned).collect()
     }
 
     /// Whether the session can be gone on with: what it holds, if it holds anything, works.

@@ -1,6 +1,7 @@
 //! Metrics of the pools.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
@@ -47,6 +48,8 @@ pub struct PoolMetrics {
     pub acquire_rejected: IntCounter,
     /// Time from asking for a connection to having it.
     pub acquire_duration: Histogram,
+    /// Microseconds of the longest of them.
+    pub longest_acquire: AtomicU64,
     /// Connections made.
     pub created: IntCounter,
     /// Creations that had to wait for their rate.
@@ -67,6 +70,13 @@ pub struct PoolMetrics {
 }
 
 impl PoolMetrics {
+    /// Counts a connection that was asked for and came after this time.
+    pub fn acquired_after(&self, took: Duration) {
+        self.acquire_duration.observe(took.as_secs_f64());
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.longest_acquire.fetch_max(us, Ordering::Relaxed);
+    }
+
     /// Counts a closed connection.
     pub fn destroyed(&self, reason: &str, age: Duration) {
         self.lifetime.observe(age.as_secs_f64());
@@ -166,6 +176,7 @@ pub(super) fn pool_metrics(make: &Maker<'_>) -> [PoolMetrics; 2] {
             acquire_timeout: acquisitions.with_label_values(&[name, "timeout"]),
             acquire_rejected: acquisitions.with_label_values(&[name, "rejected"]),
             acquire_duration: acquire.with_label_values(l),
+            longest_acquire: AtomicU64::new(0),
             created: created.with_label_values(l),
             recycled: recycled.with_label_values(&[name, "discard_all"]),
             destroyed: destroyed.clone(),

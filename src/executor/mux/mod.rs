@@ -26,7 +26,7 @@ use crate::catalog::{DatabaseNames, SequenceRule};
 use crate::config::PoolingMode;
 use crate::proto::backend::{parameter_status, put_parameter_status};
 use crate::proto::frontend::{put_close, put_query, put_sync};
-use crate::query::{Change, Effects, Names, SettingValue, Settings};
+use crate::query::{Change, Class, Effects, Names, SettingValue, Settings};
 use crate::telemetry::Metrics;
 
 pub use crate::backend::APPLICATION_NAME;
@@ -285,6 +285,18 @@ impl Mux {
                 self.mentioned.pop_front();
             }
             self.mentioned.push_back(name);
+        }
+    }
+
+    /// Settings with a dot that a statement may have set whose effects are not followed here can be
+    /// looked for from now on.
+    pub fn may_have_set(&mut self, class: &Class) {
+        let set = class.changes.iter().filter_map(|change| match change {
+            Change::Set(name, _) if name.contains('.') => Some(name),
+            _ => None,
+        });
+        for name in set.chain(&class.custom_settings).chain(&class.mentions) {
+            self.mention(name.clone());
         }
     }
 

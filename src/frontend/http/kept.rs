@@ -14,6 +14,7 @@ use super::HttpDoor;
 use super::extract::Caller;
 use super::places::Claim;
 use super::shelf::{Borrowed, Kept, Limits, Purpose, Shelf};
+use super::values::millis;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
@@ -55,6 +56,8 @@ pub struct ClientState {
     pub limits: BTreeMap<String, u64>,
     /// What happened, the oldest first.
     pub events: VecDeque<Happened>,
+    /// While it is suspended: the settings that it gets back.
+    pub suspended: Option<BTreeMap<String, String>>,
 }
 
 /// Something that happened in a session.
@@ -156,6 +159,20 @@ impl ClientState {
     }
 }
 
+impl Kept<Client> {
+    /// Writes down that a request has used it for this long.
+    pub fn note_request(&self, took: Duration) {
+        let count = self.entry.tally.totals().queries;
+        let detail = format!("the {count}. of the session, {} ms", millis(took));
+        self.about.state.lock().note("query", Some(detail));
+    }
+
+    /// Whether it is suspended.
+    pub fn is_suspended(&self) -> bool {
+        self.about.state.lock().suspended.is_some()
+    }
+}
+
 impl Purpose for Client {
     const WHAT: &'static str = "session";
     const COUNTED: &'static str = "sessions";
@@ -246,7 +263,7 @@ impl KeptSessions {
     /// Borrows a caller's session for one request.
     ///
     /// # Errors
-    /// He has none of this number, it is busy, or its client is at another door.
+    /// He has none of this number, it is busy or suspended, or its client is at another door.
     pub fn borrow(&self, door: &HttpDoor, id: u64, caller: &Caller) -> Result<Borrowed<Client>> {
         let role = &caller.identity.role;
         let borrowed = self.shelf.borrow(id, role);
@@ -260,8 +277,25 @@ impl KeptSessions {
                 Err(Error::new(ErrorKind::Conflict, text)
                     .with_hint("POST /api/v1/sessions opens one for X-Session-Id"))
             }
-            borrowed => borrowed,
+            borrowed => awake(borrowed?),
         }
+    }
+
+    /// Borrows one, whoever's it is, for one request of somebody who may do that.
+    ///
+    /// # Errors
+    /// There is none of this number, or it is busy or suspended.
+    pub fn borrow_anybodys(&self, id: u64) -> Result<Borrowed<Client>> {
+        awake(self.borrow_suspended(id)?)
+    }
+
+    /// As [`KeptSessions::borrow_anybodys`], suspended or not.
+    ///
+    /// # Errors
+    /// There is none of this number, or it is busy.
+    pub fn borrow_suspended(&self, id: u64) -> Result<Borrowed<Client>> {
+        let owner = self.look(id).map(|kept| kept.owner.clone());
+        self.shelf.borrow(id, &owner.unwrap_or_else(|| "".into()))
     }
 
     /// One of a role's; those of others are not there.
@@ -317,6 +351,17 @@ impl KeptSessions {
             Error::new(ErrorKind::NotFound, format!("there is no snapshot {id}")).with_hint(hint)
         })
     }
+}
+
+/// Refuses one that is suspended.
+fn awake(borrowed: Borrowed<Client>) -> Result<Borrowed<Client>> {
+    if !borrowed.kept().is_suspended() {
+        return Ok(borrowed);
+    }
+    let id = borrowed.kept().id;
+    borrowed.give_back();
+    let hint = format!("POST /api/v1/sessions/{id}/events/trigger with the event resume");
+    Err(Error::new(ErrorKind::Conflict, format!("the session {id} is suspended")).with_hint(hint))
 }
 
 #[cfg(test)]

@@ -179,8 +179,20 @@ impl Hold {
     pub fn finish(self) {
         match self {
             Hold::Own(_) => {}
-            Hold::Lent(borrowed) => borrowed.give_back(),
-            Hold::Bound(borrowed) => borrowed.give_back(),
+            Hold::Lent(borrowed) => {
+                let home = |home: &Home| home.place.kept().clone();
+                let kept = borrowed.kept().about.home.lock().as_ref().map(home);
+                let took = borrowed.kept().unused();
+                borrowed.give_back();
+                if let Some(kept) = kept {
+                    kept.note_request(took);
+                }
+            }
+            Hold::Bound(borrowed) => {
+                let (kept, took) = (borrowed.kept().clone(), borrowed.kept().unused());
+                borrowed.give_back();
+                kept.note_request(took);
+            }
         }
     }
 }

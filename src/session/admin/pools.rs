@@ -119,6 +119,19 @@ impl Admin {
         tokio::time::timeout(CLOSING, gone).await.is_ok()
     }
 
+    /// Processes of PostgreSQL that help another one with its query.
+    ///
+    /// # Errors
+    /// PostgreSQL, which knows, cannot be asked.
+    pub async fn parallel_workers(&self, pid: u32) -> Result<u64> {
+        let sql = format!(
+            "SELECT count(*) FROM pg_catalog.pg_stat_activity a WHERE a.leader_pid = {pid}"
+        );
+        let rows = self.0.sql.run(sql).await?;
+        let count = rows.first().and_then(|row| row.first()?.as_ref()?.parse().ok());
+        Ok(count.unwrap_or(0))
+    }
+
     /// Sessions that have held a connection in a transaction without work for longer than the
     /// threshold. In session pooling a client may do that.
     ///

@@ -16,7 +16,7 @@ use super::super::extract::{Caller, InPath, Params};
 use super::super::paging::{List, Page};
 use super::super::values::timestamp;
 use super::super::{HttpDoor, answer, fetch};
-use super::pools::{KINDS, name_of};
+use super::pools::{KINDS, kind_of, name_of};
 use super::queries::{Activity, activity};
 use super::{Routes, aliased, aliased_to};
 use crate::error::{Error, ErrorKind, Result};
@@ -38,6 +38,19 @@ pub fn routes() -> Routes {
         )
 }
 
+/// The prepared statements of a connection, as it was when it was given back last.
+#[derive(Serialize, ToSchema)]
+struct StatementCache {
+    /// How many it may keep.
+    max_size: usize,
+    /// How many it has.
+    size: u64,
+    /// How often one was there that was to be run.
+    hits: u64,
+    /// How often PostgreSQL had to parse it.
+    misses: u64,
+}
+
 /// A connection to PostgreSQL.
 #[derive(Serialize, ToSchema)]
 struct Connection {
@@ -54,7 +67,8 @@ struct Connection {
     /// The database.
     database: String,
     /// creating, idle, active, or recycling: being cleaned or closed.
-    state: &'static str,
+    #[schema(inline)]
+    state: ConnectionState,
     /// When its log-in began.
     #[schema(format = DateTime)]
     created_at: String,
@@ -66,6 +80,8 @@ struct Connection {
     backend_pid: Option<u32>,
     /// How often it was lent to a session.
     borrow_count: u64,
+    /// Its prepared statements.
+    statement_cache: StatementCache,
     /// Version and cipher suite of its TLS; null = none.
     #[schema(required)]
     tls: Option<String>,
@@ -73,13 +89,23 @@ struct Connection {
     closing: bool,
 }
 
-fn state_of(kind: PoolKind, held: &HeldServer) -> &'static str {
+/// How a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ConnectionState {
+    Creating,
+    Idle,
+    Active,
+    Recycling,
+}
+
+fn state_of(kind: PoolKind, held: &HeldServer) -> ConnectionState {
     match (held.state(), kind) {
-        ("login", _) => "creating",
+        ("login", _) => ConnectionState::Creating,
+        ("idle", _) => ConnectionState::Idle,
         // No session of a client's holds it, but the server itself.
-        ("tested", PoolKind::System) => "active",
-        ("tested", PoolKind::Main) => "recycling",
-        (state, _) => state,
+        ("tested", PoolKind::Main) => ConnectionState::Recycling,
+        _ => ConnectionState::Active,
     }
 }
 
@@ -87,8 +113,14 @@ fn pid_of(held: &HeldServer) -> Option<u32> {
     Some(held.server.listed.pid()).filter(|pid| *pid != 0)
 }
 
-fn described(kind: PoolKind, held: &HeldServer, known: &HashMap<u32, Activity>) -> Connection {
+fn described(
+    door: &HttpDoor,
+    kind: PoolKind,
+    held: &HeldServer,
+    known: &HashMap<u32, Activity>,
+) -> Connection {
     let listed = &held.server.listed;
+    let cached = listed.cached();
     let pid = pid_of(held);
     Connection {
         connection_id: id_of(kind, held),
@@ -101,6 +133,12 @@ fn described(kind: PoolKind, held: &HeldServer, known: &HashMap<u32, Activity>) 
         last_activity: pid.and_then(|pid| known.get(&pid)?.changed_at.clone()),
         backend_pid: pid,
         borrow_count: listed.borrows(),
+        statement_cache: StatementCache {
+            max_size: door.config.now().pool.statement_cache_size,
+            size: cached.size,
+            hits: cached.hits,
+            misses: cached.misses,
+        },
         tls: listed.reached().and_then(|reached| Some(reached.ends.tls.as_deref()?.to_owned())),
         closing: listed.is_stale(),
     }
@@ -143,8 +181,9 @@ async fn known(
 struct ConnectionQuery {
     /// Those of this pool: main, system.
     pool_id: Option<String>,
-    /// Those in this state: creating, idle, active, recycling.
-    state: Option<String>,
+    /// Those in this state.
+    #[param(inline)]
+    state: Option<ConnectionState>,
     /// Those of this role.
     user: Option<String>,
     /// Those whose process has done nothing for so many seconds.
@@ -164,15 +203,17 @@ async fn get_connections(
     Params(query): Params<ConnectionQuery>,
     page: Page,
 ) -> ApiResult {
+    let pool = query.pool_id.as_deref().map(kind_of).transpose();
+    let pool = pool.map_err(|error| error.with_kind(ErrorKind::ValidationError))?;
     let mut all = Vec::new();
     for kind in KINDS {
-        if query.pool_id.as_ref().is_some_and(|pool| pool != name_of(kind)) {
+        if pool.is_some_and(|pool| pool != kind) {
             continue;
         }
         all.extend(door.admin.held(kind).into_iter().map(|held| (kind, held)));
     }
     all.retain(|(kind, held)| {
-        query.state.as_ref().is_none_or(|state| state == state_of(*kind, held))
+        query.state.is_none_or(|state| state == state_of(*kind, held))
             && query.user.as_ref().is_none_or(|user| user == held.server.listed.role.as_str())
     });
     let known = known(&door, &caller, &all).await?;
@@ -182,7 +223,8 @@ async fn get_connections(
             pid_of(held).and_then(rested).is_some_and(|ms| ms >= i64::from(least) * 1000)
         });
     }
-    let all: Vec<_> = all.iter().map(|(kind, held)| described(*kind, held, &known)).collect();
+    let all: Vec<_> =
+        all.iter().map(|(kind, held)| described(&door, *kind, held, &known)).collect();
     Ok(answer(StatusCode::OK, &page.of_all(all)))
 }
 
@@ -202,7 +244,7 @@ async fn get_connection(
     let found = [find(&door, &id)?];
     let known = known(&door, &caller, &found).await?;
     let [(kind, held)] = &found;
-    Ok(answer(StatusCode::OK, &described(*kind, held, &known)))
+    Ok(answer(StatusCode::OK, &described(&door, *kind, held, &known)))
 }
 
 /// A connection that was closed.

@@ -25,6 +25,7 @@ mod schema;
 mod session_state;
 mod sessions;
 mod settings;
+mod suspension;
 mod tables;
 mod transaction_list;
 mod transaction_stats;

@@ -179,7 +179,8 @@ async fn clear_wait_queue(
 /// When connections are replaced, and what happens to one that comes back.
 #[derive(Serialize, ToSchema)]
 struct LifecyclePolicy {
-    /// Always time_based.
+    /// time_based; usage_based: max_uses counts, too.
+    #[schema(examples("time_based"))]
     aging: &'static str,
     /// What is done with one that comes back. adaptive: it is kept, and gets DISCARD ALL where
     /// what was left on it is not known. checked: it gets that. replace: it is closed.
@@ -191,19 +192,20 @@ struct LifecyclePolicy {
     /// Seconds after which an idle connection is closed; null = never.
     #[schema(required)]
     idle_timeout_secs: Option<u64>,
-    /// Always null: uses are not counted.
+    /// How often a connection is lent before it is replaced; null = as often as sessions come.
     #[schema(required)]
     max_uses: Option<u64>,
 }
 
 fn policy(door: &HttpDoor) -> LifecyclePolicy {
     let config = door.config.now();
+    let max_uses = Some(u64::from(config.pool.max_uses)).filter(|uses| *uses != 0);
     LifecyclePolicy {
-        aging: "time_based",
+        aging: if max_uses.is_some() { "usage_based" } else { "time_based" },
         recycling: config.pool.recycling_strategy.word(),
         max_lifetime_secs: config.pool.max_lifetime_secs.map(|secs| secs.0),
         idle_timeout_secs: config.pool.idle_timeout_secs.map(|secs| secs.0),
-        max_uses: None,
+        max_uses,
     }
 }
 
@@ -228,7 +230,8 @@ async fn get_lifecycle_policy(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct UpdatePolicy {
-    /// time_based; others answer 501.
+    /// time_based: max_uses does not count any more; usage_based: there is a max_uses; others
+    /// answer 501.
     aging: Option<String>,
     /// adaptive, checked or replace; fast answers 501.
     recycling: Option<String>,
@@ -240,13 +243,33 @@ struct UpdatePolicy {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>)]
     idle_timeout_secs: Option<Option<u64>>,
-    /// null; a number answers 501.
-    max_uses: Option<u64>,
+    /// How often a connection is lent before it is replaced; null = as often as sessions come.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    max_uses: Option<Option<u64>>,
+}
+
+/// What a new policy makes of `pool.max_uses`, of which 0 = it does not count; `None` = it stays.
+fn uses_of(aging: Option<&str>, given: Option<Option<u64>>, now: u64) -> Result<Option<u64>> {
+    let invalid = |text: &'static str| Err(Error::new(ErrorKind::ValidationError, text));
+    if given == Some(Some(0)) {
+        return invalid("max_uses is 1 or more; null = as often as sessions come");
+    }
+    let wanted = given.map(|uses| uses.unwrap_or(0));
+    match (aging, wanted.unwrap_or(now)) {
+        (Some("time_based"), _) if wanted.is_some_and(|uses| uses != 0) => {
+            invalid("with max_uses the connections' aging is usage_based")
+        }
+        (Some("time_based"), uses) if uses != 0 => Ok(Some(0)),
+        (Some("usage_based"), 0) => invalid("usage_based needs max_uses"),
+        (None | Some("time_based" | "usage_based"), _) => Ok(wanted),
+        (Some(_), _) => Err(unsupported("pool_aging_policies")),
+    }
 }
 
 /// Change the lifecycle policy of a pool
 ///
-/// The two times and what is done with connections that come back; the rest is as it is.
+/// The times, the uses, and what is done with connections that come back.
 #[utoipa::path(
     put, path = "/api/v1/pools/{id}/lifecycle/policy", tag = "pools",
     params(("id" = String, Path, description = "main.")), request_body = UpdatePolicy,
@@ -259,16 +282,15 @@ async fn update_lifecycle_policy(
     JsonBody(new): JsonBody<UpdatePolicy>,
 ) -> ApiResult {
     main_only(&id)?;
-    if new.aging.is_some_and(|aging| aging != "time_based") {
-        return Err(unsupported("pool_aging_policies").into());
-    }
+    let present = u64::from(door.config.now().pool.max_uses);
+    let uses = uses_of(new.aging.as_deref(), new.max_uses, present)?;
     if new.recycling.as_deref() == Some("fast") {
         return Err(unsupported("pool_recycling_fast").into());
     }
-    if new.max_uses.is_some() {
-        return Err(unsupported("pool_max_uses").into());
-    }
     let mut changes = BTreeMap::new();
+    if let Some(uses) = uses {
+        changes.insert("max_uses".to_owned(), Value::from(uses));
+    }
     if let Some(recycling) = new.recycling {
         changes.insert("recycling_strategy".to_owned(), Value::from(recycling));
     }
@@ -343,7 +365,8 @@ struct LifecycleStatistics {
     created: u64,
     /// Connections cleaned for the next session.
     recycled: u64,
-    /// Connections closed because they were too old, idle for too long, or too many.
+    /// Connections closed because they were too old, used too often, idle for too long, or too
+    /// many.
     retired: u64,
     /// Connections closed for other reasons.
     replaced: u64,
@@ -375,7 +398,8 @@ async fn get_lifecycle_stats(
     let kind = kind_of(&id)?;
     let metrics = metrics_of(&door, kind);
     let closed = metrics.closed();
-    let retired = |reason: &str| matches!(reason, "max_lifetime" | "idle" | "shrunk" | "resize");
+    let ends = ["max_lifetime", "max_uses", "idle", "shrunk", "resize"];
+    let retired = |reason: &str| ends.contains(&reason);
     let (old, other): (Vec<_>, Vec<_>) = closed.iter().partition(|(reason, _)| retired(reason));
     let sum = |list: Vec<(&String, &u64)>| list.into_iter().map(|(_, count)| count).sum();
     let now = SystemTime::now();
@@ -495,4 +519,26 @@ async fn clear_leaks(
     };
     door.admin.forgive(&leaks);
     Ok(answer(StatusCode::OK, &ClearedLeaks { cleared: leaks.len(), reclaimed }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aging_by_uses() {
+        let kind = |error: Error| error.kind();
+        let uses = |aging, given, now| uses_of(aging, given, now).map_err(kind);
+        let (time, usage) = (Some("time_based"), Some("usage_based"));
+        assert_eq!(uses(None, None, 5), Ok(None));
+        assert_eq!(uses(None, Some(Some(3)), 5), Ok(Some(3)));
+        assert_eq!(uses(None, Some(None), 5), Ok(Some(0)));
+        assert_eq!((uses(time, None, 0), uses(time, None, 5)), (Ok(None), Ok(Some(0))));
+        assert_eq!((uses(usage, None, 5), uses(usage, Some(Some(2)), 0)), (Ok(None), Ok(Some(2))));
+        let invalid = Err(ErrorKind::ValidationError);
+        assert_eq!((uses(usage, None, 0), uses(usage, Some(None), 5)), (invalid, invalid));
+        assert_eq!(uses(time, Some(Some(2)), 0), invalid);
+        assert_eq!(uses(None, Some(Some(0)), 0), invalid);
+        assert_eq!(uses(Some("adaptive"), None, 0), Err(ErrorKind::NotSupported));
+    }
 }

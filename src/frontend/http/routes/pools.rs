@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Extension;
@@ -39,7 +40,7 @@ const MAX_DRAIN_SECS: u32 = 3600;
 pub fn routes() -> Routes {
     Routes::new()
         .routes(routes!(get_pools))
-        .routes(routes!(get_pool, update_pool))
+        .routes(routes!(get_pool, update_pool, delete_pool))
         .routes(routes!(get_pool_stats))
         .routes(routes!(drain_pool))
 }
@@ -215,6 +216,24 @@ async fn update_pool(
     Ok(answer(StatusCode::OK, &details(&door, PoolKind::Main)))
 }
 
+/// Remove a pool
+///
+/// Always refused: no other pools can be made, and the server needs these two.
+#[utoipa::path(
+    delete, path = "/api/v1/pools/{id}", tag = "pools",
+    params(("id" = String, Path, description = "main, system.")),
+    responses((status = 409, description = "It cannot be removed."))
+)]
+async fn delete_pool(_: Caller, InPath(id): InPath<String>) -> ApiResult {
+    let text = match kind_of(&id)? {
+        PoolKind::Main => "main is the default pool and cannot be removed",
+        PoolKind::System => "log-ins and RustyDB's own statements need the pool system",
+    };
+    Err(Error::new(ErrorKind::Conflict, text)
+        .with_hint("POST /api/v1/pools/{id}/drain has a pool give out no more connections")
+        .into())
+}
+
 /// Changes keys of the pool.
 pub(super) async fn change(
     door: &HttpDoor,
@@ -335,6 +354,8 @@ struct PoolStatistics {
     /// Milliseconds within which 95 of 100 had one; null when that is not known.
     #[schema(required)]
     p95_acquire_time_ms: Option<f64>,
+    /// Milliseconds of the longest time until there was one.
+    max_acquire_time_ms: f64,
     /// Milliseconds that closed connections lived, on average.
     avg_connection_lifetime_ms: f64,
     /// Sessions that wait now.
@@ -373,6 +394,7 @@ fn statistics(door: &HttpDoor, kind: PoolKind) -> PoolStatistics {
         timeout_acquisitions: timeouts,
         avg_acquire_time_ms: acquire.mean_ms(),
         p95_acquire_time_ms: acquire.p95.map(|secs| secs * 1000.0),
+        max_acquire_time_ms: metrics.longest_acquire.load(Ordering::Relaxed) as f64 / 1000.0,
         avg_connection_lifetime_ms: lives.mean_ms(),
         current_waiters: counts.waiting as u64,
         max_waiters: counts.most_waiting as u64,

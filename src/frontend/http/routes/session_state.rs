@@ -25,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::query::quote_literal;
 use crate::session::{Session, SessionView};
 use crate::telemetry::backend_usage;
+use crate::types::Protocol;
 
 /// Settings with their values; null = what the session began with.
 pub(super) type Settings = BTreeMap<String, Option<String>>;
@@ -49,9 +50,12 @@ pub fn routes() -> Routes {
 /// What a session keeps.
 #[derive(Serialize, ToSchema)]
 pub(super) struct StateView {
-    /// Settings that were changed in it.
-    settings: BTreeMap<String, String>,
-    /// Where names without a schema are looked for; null = as the session began.
+    /// Settings that were changed in it; null in a failed transaction, where PostgreSQL does not
+    /// tell.
+    #[schema(required)]
+    pub(super) settings: Option<BTreeMap<String, String>>,
+    /// Where names without a schema are looked for; null = as the session began, or in a failed
+    /// transaction.
     #[schema(required)]
     search_path: Option<String>,
     /// Values of the client's own.
@@ -59,9 +63,10 @@ pub(super) struct StateView {
     variables: BTreeMap<String, Value>,
     /// Names of the prepared statements.
     prepared_statements: Vec<String>,
-    /// Open cursors of PostgreSQL.
-    cursors: Vec<Value>,
-    /// none, open.
+    /// Open cursors of PostgreSQL; null in a failed transaction.
+    #[schema(required)]
+    cursors: Option<Vec<Value>>,
+    /// none, open; failed: it can only be rolled back.
     transaction: &'static str,
     /// Always empty: tags are of pooled sessions of the other doors.
     tags: Vec<String>,
@@ -77,27 +82,76 @@ struct Told {
 
 /// What a session keeps now. One without a connection has left nothing in PostgreSQL.
 pub(super) async fn look(door: &HttpDoor, borrowed: &mut Borrowed<Client>) -> Result<StateView> {
+    let given = borrowed.kept().about.state.lock().settings.clone();
     let session = borrowed.session()?;
-    let told: Told = match session.entry().slot().backend_pid() {
-        None => Told::default(),
-        Some(_) => {
-            let sql = include_str!("../../../../sql/api/session_state.sql");
-            fetch::run(door, session, sql, &[]).await?.one(String::new)?
-        }
+    let transaction = match (session.is_in_failed_transaction(), session.is_in_transaction()) {
+        (true, _) => "failed",
+        (false, true) => "open",
+        (false, false) => "none",
     };
-    let is_open = session.is_in_transaction();
+    let told = match (transaction, session.entry().slot().backend_pid()) {
+        ("failed", _) => None,
+        (_, None) => Some(Told { settings: given, ..Told::default() }),
+        (_, Some(_)) => Some(ask(door, session, given.into_keys()).await?),
+    };
+    let (settings, search_path, cursors) = match told {
+        Some(told) => (Some(told.settings), told.search_path, Some(told.cursors)),
+        None => (None, None, None),
+    };
     let state = borrowed.kept().about.state.lock();
-    let mut settings = state.settings.clone();
-    settings.extend(told.settings);
     Ok(StateView {
         settings,
-        search_path: told.search_path,
+        search_path,
         variables: state.variables.clone(),
         prepared_statements: state.named.keys().cloned().collect(),
-        cursors: told.cursors,
-        transaction: if is_open { "open" } else { "none" },
+        cursors,
+        transaction,
         tags: Vec::new(),
     })
+}
+
+/// Asks PostgreSQL; `given` = names of settings that came through the API.
+async fn ask(
+    door: &HttpDoor,
+    session: &mut Session,
+    given: impl Iterator<Item = String>,
+) -> Result<Told> {
+    let mut custom = session.custom_settings();
+    custom.extend(given.filter(|name| name.contains('.')).map(|name| name.to_ascii_lowercase()));
+    let custom = serde_json::to_string(&custom).map_err(Error::internal)?;
+    let role = session.entry().role.to_string();
+    let sql = include_str!("../../../../sql/api/session_state.sql");
+    fetch::run(door, session, sql, &[Some(&custom), Some(&role)]).await?.one(String::new)
+}
+
+/// The settings that were looked at, for what cannot go on without them.
+pub(super) fn readable(
+    settings: Option<BTreeMap<String, String>>,
+) -> Result<BTreeMap<String, String>> {
+    settings.ok_or_else(|| {
+        Error::sql(b"25P02", "the session is in a failed transaction: its settings cannot be read")
+            .with_hint("roll the transaction back first")
+    })
+}
+
+/// Settings in the order in which they can be given: what one role may set, another may not.
+fn in_order(settings: &Settings) -> Vec<(&str, Option<&str>)> {
+    let rank = |name: &str| match name.to_ascii_lowercase().as_str() {
+        "session_authorization" => 1,
+        "role" => 2,
+        _ => 0,
+    };
+    let mut ordered: Vec<_> =
+        settings.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+    ordered.sort_by_key(|(name, _)| rank(name));
+    // Who they are given as is the session's own role, whatever it has become since.
+    if ordered.iter().any(|(name, _)| rank(name) > 1) {
+        ordered.insert(0, ("role", Some("none")));
+    }
+    if ordered.iter().any(|(name, _)| rank(name) == 1) {
+        ordered.insert(0, ("session_authorization", None));
+    }
+    ordered
 }
 
 /// Gives settings their values: all of them, or none.
@@ -111,12 +165,12 @@ pub(super) async fn apply(
         return Err(Error::new(ErrorKind::ValidationError, text));
     }
     let mut calls = Vec::new();
-    for (name, value) in settings {
-        if name.contains('\0') || value.as_ref().is_some_and(|value| value.contains('\0')) {
+    for (name, value) in in_order(settings) {
+        if name.contains('\0') || value.is_some_and(|value| value.contains('\0')) {
             let text = "a setting contains U+0000";
             return Err(Error::new(ErrorKind::ValidationError, text));
         }
-        let value = value.as_ref().map_or_else(|| "NULL".to_owned(), |text| quote_literal(text));
+        let value = value.map_or_else(|| "NULL".to_owned(), quote_literal);
         calls.push(format!("pg_catalog.set_config({}, {value}, false)", quote_literal(name)));
     }
     if calls.is_empty() {
@@ -130,19 +184,24 @@ pub(super) async fn apply(
     })
 }
 
-/// The caller's session, if it is one whose state is kept here.
-fn borrow(door: &HttpDoor, caller: &Caller, id: u64) -> Result<Borrowed<Client>> {
-    let is_open = door.kept.look(id).is_some();
-    door.kept.borrow(door, id, caller).map_err(|error| match error.kind() {
-        ErrorKind::Conflict if !is_open => unsupported("session_state_of_other_doors"),
-        _ => error,
-    })
+/// A session whose state is kept here: one of the caller's, or, with `admin:sessions`, anybody's.
+pub(super) async fn borrow(door: &HttpDoor, caller: &Caller, id: u64) -> Result<Borrowed<Client>> {
+    let view = find(door, caller, id, "read:monitoring").await?;
+    if door.kept.look(id).is_none() {
+        return Err(unsupported("session_state_of_other_doors"));
+    }
+    let is_own = view.entry.role == caller.identity.role;
+    if !is_own && !caller.may(door, "admin:sessions").await? {
+        let text = "the state of somebody else's session is for who may admin:sessions";
+        return Err(Error::new(ErrorKind::AuthorizationFailed, text));
+    }
+    door.kept.borrow_anybodys(id)
 }
 
 /// Get the state of a session
 ///
-/// Of one that the caller has opened over HTTP: what its client of another door keeps is known to
-/// that client alone.
+/// Of one that the caller has opened over HTTP, or anybody for who may `admin:sessions`: what its
+/// client of another door keeps is known to that client alone.
 #[utoipa::path(
     get, path = "/api/v1/sessions/{id}/state", tag = "sessions",
     params(("id" = u64, Path, description = "Number of the session.")),
@@ -153,7 +212,7 @@ async fn get_session_state(
     caller: Caller,
     InPath(id): InPath<u64>,
 ) -> ApiResult {
-    let mut borrowed = borrow(&door, &caller, id)?;
+    let mut borrowed = borrow(&door, &caller, id).await?;
     let looked = look(&door, &mut borrowed).await;
     borrowed.give_back();
     Ok(answer(StatusCode::OK, &looked?))
@@ -193,7 +252,7 @@ async fn update_session_state(
     if new.tag.is_some() {
         return Err(unsupported("session_tags").into());
     }
-    let mut borrowed = borrow(&door, &caller, id)?;
+    let mut borrowed = borrow(&door, &caller, id).await?;
     let changed = change(&door, &mut borrowed, new).await;
     let looked = match changed {
         Ok(()) => look(&door, &mut borrowed).await,
@@ -271,19 +330,20 @@ async fn create_session_snapshot(
         let text = format!("name is longer than {MAX_NAME} bytes");
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
-    let mut borrowed = borrow(&door, &caller, id)?;
+    let mut borrowed = borrow(&door, &caller, id).await?;
     let looked = look(&door, &mut borrowed).await;
     let named = borrowed.kept().about.state.lock().named.clone();
-    if looked.is_ok() {
+    if looked.as_ref().is_ok_and(|looked| looked.settings.is_some()) {
         borrowed.kept().about.state.lock().note("snapshot", new.name.clone());
     }
     borrowed.give_back();
     let looked = looked?;
+    let settings = readable(looked.settings)?;
     let snapshot = Snapshot {
         name: new.name.clone(),
         taken: SystemTime::now(),
         owner: caller.identity.role.clone(),
-        settings: looked.settings,
+        settings,
         variables: looked.variables,
         named,
     };
@@ -324,7 +384,7 @@ async fn restore_session_snapshot(
     JsonBody(which): JsonBody<RestoreSnapshot>,
 ) -> ApiResult {
     let snapshot = door.kept.snapshot(&which.snapshot_id, &caller.identity.role)?;
-    let mut borrowed = borrow(&door, &caller, id)?;
+    let mut borrowed = borrow(&door, &caller, id).await?;
     let restored = restore(&door, &mut borrowed, snapshot).await;
     borrowed.give_back();
     Ok(answer(StatusCode::OK, &restored?))
@@ -336,7 +396,8 @@ async fn restore(
     snapshot: Snapshot,
 ) -> Result<StateView> {
     let now = look(door, borrowed).await?;
-    let mut settings: Settings = now.settings.into_keys().map(|name| (name, None)).collect();
+    let now = readable(now.settings)?;
+    let mut settings: Settings = now.into_keys().map(|name| (name, None)).collect();
     settings.extend(snapshot.settings.into_iter().map(|(name, value)| (name, Some(value))));
     apply(door, borrowed.session()?, &settings).await?;
     {
@@ -379,13 +440,20 @@ struct SessionResources {
     transactions: u64,
     /// Milliseconds of waiting for connections.
     wait_ms: u64,
-    /// Bytes from its client.
-    bytes_received: u64,
-    /// Bytes to its client.
-    bytes_sent: u64,
+    /// Bytes from its client; null of HTTP, where a client's connection is of no session.
+    #[schema(required)]
+    bytes_received: Option<u64>,
+    /// Bytes to its client; null of HTTP.
+    #[schema(required)]
+    bytes_sent: Option<u64>,
     /// Prepared statements; null where its client alone knows.
     #[schema(required)]
     prepared_statements: Option<usize>,
+    /// Open cursors; null where its client alone knows, and while it cannot be asked.
+    #[schema(required)]
+    cursors: Option<usize>,
+    /// Processes that help with its query now.
+    parallel_workers: u64,
     /// Its process in PostgreSQL, of the embedded one, while it has one.
     #[schema(required)]
     backend: Option<BackendUsage>,
@@ -393,8 +461,26 @@ struct SessionResources {
     limits: BTreeMap<String, u64>,
 }
 
-fn resources_of(door: &HttpDoor, view: &SessionView) -> SessionResources {
+/// Open cursors of a session that the caller may look into.
+async fn cursors_of(door: &HttpDoor, caller: &Caller, id: u64) -> Option<usize> {
+    let mut borrowed = borrow(door, caller, id).await.ok()?;
+    let looked = look(door, &mut borrowed).await;
+    borrowed.give_back();
+    Some(looked.ok()?.cursors?.len())
+}
+
+async fn resources_of(
+    door: &HttpDoor,
+    caller: &Caller,
+    view: &SessionView,
+) -> Result<SessionResources> {
     let totals = view.since_reset();
+    let parallel_workers = match view.backend_pid {
+        Some(pid) => door.admin.parallel_workers(pid).await?,
+        None => 0,
+    };
+    let cursors = cursors_of(door, caller, view.entry.id.0).await;
+    let has_client = view.entry.protocol != Protocol::Http;
     let kept = door.kept.look(view.entry.id.0);
     let usage = |pid| {
         let usage = backend_usage(pid)?;
@@ -408,18 +494,20 @@ fn resources_of(door: &HttpDoor, view: &SessionView) -> SessionResources {
     };
     let is_local = door.config.now().backend.mode == crate::config::BackendMode::Embedded;
     let state = kept.as_ref().map(|kept| kept.about.state.lock());
-    SessionResources {
+    Ok(SessionResources {
         session_id: view.entry.id.0,
         queries: totals.queries,
         query_ms: totals.query_us / 1000,
         transactions: totals.transactions(),
         wait_ms: totals.wait_us / 1000 + view.waiting.map_or(0, millis),
-        bytes_received: totals.received,
-        bytes_sent: totals.sent,
+        bytes_received: has_client.then_some(totals.received),
+        bytes_sent: has_client.then_some(totals.sent),
         prepared_statements: state.as_ref().map(|state| state.named.len()),
+        cursors,
+        parallel_workers,
         backend: view.backend_pid.filter(|_| is_local).and_then(usage),
         limits: state.map_or_else(BTreeMap::new, |state| state.limits.clone()),
-    }
+    })
 }
 
 /// Get what a session has used
@@ -436,7 +524,7 @@ async fn get_session_resources(
     InPath(id): InPath<u64>,
 ) -> ApiResult {
     let view = find(&door, &caller, id, "read:monitoring").await?;
-    Ok(answer(StatusCode::OK, &resources_of(&door, &view)))
+    Ok(answer(StatusCode::OK, &resources_of(&door, &caller, &view).await?))
 }
 
 /// Reset the counters of a session
@@ -455,7 +543,7 @@ async fn reset_session_resources(
     let view = find(&door, &caller, id, "admin:sessions").await?;
     view.reset();
     let view = find(&door, &caller, id, "admin:sessions").await?;
-    Ok(answer(StatusCode::OK, &resources_of(&door, &view)))
+    Ok(answer(StatusCode::OK, &resources_of(&door, &caller, &view).await?))
 }
 
 /// Limits of a session. What is left out stays; null takes one away.
@@ -511,7 +599,8 @@ impl UpdateLimits {
 
 /// Limit what a session may use
 ///
-/// One that the caller has opened over HTTP; by settings of PostgreSQL.
+/// One that the caller has opened over HTTP, or anybody for who may `admin:sessions`; by settings
+/// of PostgreSQL.
 #[utoipa::path(
     put, path = "/api/v1/sessions/{id}/resources/limits", tag = "sessions",
     params(("id" = u64, Path, description = "Number of the session.")),
@@ -535,7 +624,7 @@ async fn update_session_limits(
         ((*setting).to_owned(), value.map(|_| text.clone()))
     };
     let settings: Settings = limits.iter().map(given).collect();
-    let mut borrowed = borrow(&door, &caller, id)?;
+    let mut borrowed = borrow(&door, &caller, id).await?;
     let applied = apply(&door, borrowed.session()?, &settings).await;
     if applied.is_ok() {
         let mut state = borrowed.kept().about.state.lock();
@@ -552,5 +641,30 @@ async fn update_session_limits(
     borrowed.give_back();
     applied?;
     let view = find(&door, &caller, id, "admin:sessions").await?;
-    Ok(answer(StatusCode::OK, &resources_of(&door, &view)))
+    Ok(answer(StatusCode::OK, &resources_of(&door, &caller, &view).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sets_is_settled_last() {
+        let settings = |pairs: &[(&str, Option<&str>)]| {
+            let owned = |(n, v): &(&str, Option<&str>)| ((*n).to_owned(), v.map(str::to_owned));
+            pairs.iter().map(owned).collect::<Settings>()
+        };
+        let plain = settings(&[("a.b", None), ("work_mem", Some("1MB"))]);
+        assert_eq!(in_order(&plain), [("a.b", None), ("work_mem", Some("1MB"))]);
+        let all =
+            settings(&[("Role", Some("r")), ("session_authorization", Some("s")), ("x", None)]);
+        let expected = [
+            ("session_authorization", None),
+            ("role", Some("none")),
+            ("x", None),
+            ("session_authorization", Some("s")),
+            ("Role", Some("r")),
+        ];
+        assert_eq!(in_order(&all), expected);
+    }
 }

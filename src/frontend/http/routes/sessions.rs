@@ -1,5 +1,6 @@
 //! The sessions of all doors, and those that clients of the API open.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,6 +18,7 @@ use super::super::paging::{List, Page};
 use super::super::values::{millis, timestamp};
 use super::super::{HttpDoor, answer, fetch};
 use super::session_state::{Settings, StateView, apply, look};
+use super::suspension::{resume, suspend};
 use super::unsupported::unsupported;
 use super::{Routes, aliased, aliased_to};
 use crate::error::{Error, ErrorKind, Result};
@@ -46,6 +48,7 @@ pub fn routes() -> Routes {
         .routes(routes!(get_session_privileges))
         .routes(routes!(get_session_events))
         .routes(routes!(trigger_session_event))
+        .routes(routes!(get_session_callbacks))
 }
 
 /// A session.
@@ -63,8 +66,10 @@ struct SessionEntry {
     client_addr: String,
     /// What its client calls itself.
     application_name: String,
-    /// active: a request or a transaction is in work; idle; killed: it is about to end.
-    state: &'static str,
+    /// active: a request or a transaction is in work; idle; suspended: it waits to be resumed;
+    /// killed: it is about to end.
+    #[schema(inline)]
+    state: SessionState,
     /// When it was opened.
     #[schema(format = DateTime)]
     created_at: String,
@@ -110,9 +115,12 @@ fn described(door: &HttpDoor, view: &SessionView) -> SessionEntry {
         client_addr: entry.peer.clone(),
         application_name: entry.application(),
         state: match (entry.stop(), is_active) {
-            (Stop::No, true) => "active",
-            (Stop::No, false) => "idle",
-            _ => "killed",
+            (Stop::No, _) if kept.as_ref().is_some_and(|kept| kept.is_suspended()) => {
+                SessionState::Suspended
+            }
+            (Stop::No, true) => SessionState::Active,
+            (Stop::No, false) => SessionState::Idle,
+            _ => SessionState::Killed,
         },
         created_at: timestamp(view.connected_at),
         last_activity: last.map(timestamp),
@@ -143,12 +151,23 @@ pub(super) async fn find(
     }
 }
 
+/// How a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum SessionState {
+    Active,
+    Idle,
+    Suspended,
+    Killed,
+}
+
 /// Which sessions.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct SessionQuery {
-    /// Those in this state: active, idle, killed.
-    state: Option<String>,
+    /// Those in this state.
+    #[param(inline)]
+    state: Option<SessionState>,
     /// Those of this role.
     user: Option<String>,
     /// Those in this database.
@@ -181,7 +200,7 @@ async fn get_sessions(
         return Ok(answer(StatusCode::OK, &list));
     }
     let mut all: Vec<_> = views.iter().map(|view| described(&door, view)).collect();
-    all.retain(|one| query.state.as_ref().is_none_or(|state| state == one.state));
+    all.retain(|one| query.state.is_none_or(|state| state == one.state));
     Ok(answer(StatusCode::OK, &page.of_all(all)))
 }
 
@@ -289,12 +308,12 @@ struct TerminateQuery {
     force: bool,
 }
 
-/// A session that was ended.
+/// A session that was ended, suspended or resumed.
 #[derive(Serialize, ToSchema)]
 struct TerminatedSession {
     /// Its number.
     session_id: u64,
-    /// terminated, killed.
+    /// terminated, killed, suspended; idle: it is resumed.
     state: &'static str,
 }
 
@@ -484,7 +503,7 @@ struct SessionEvent {
     /// When.
     #[schema(format = DateTime)]
     at: String,
-    /// created, authenticated, query, state, limits, snapshot, restore, kill.
+    /// created, authenticated, query, state, limits, snapshot, restore, suspend, resume, kill.
     event: &'static str,
     /// More of it.
     #[schema(required)]
@@ -493,8 +512,9 @@ struct SessionEvent {
 
 /// List what happened in a session
 ///
-/// Its beginning, its present request, and what was done to it over HTTP (the last 1000). Single
-/// statements are not written down; how many there were is told.
+/// Its beginning, its present request, and, of one that was opened over HTTP, its requests and what
+/// was done to it (the last 1000). The requests of the other doors are not written down, and of no
+/// door the statements; how many there were is told.
 #[utoipa::path(
     get, path = "/api/v1/sessions/{id}/events", tag = "sessions",
     params(("id" = u64, Path, description = "Number of the session."), Page),
@@ -527,6 +547,32 @@ async fn get_session_events(
     Ok(answer(StatusCode::OK, &page.of_all(events)))
 }
 
+/// What is called when something happens to a session.
+#[derive(Serialize, ToSchema)]
+struct SessionCallbacks {
+    /// For each event its callbacks: none, they cannot be registered.
+    callbacks: BTreeMap<&'static str, Vec<String>>,
+}
+
+/// List callbacks of a session
+///
+/// There are none: nothing can be registered that is called when something happens to a session.
+#[utoipa::path(
+    get, path = "/api/v1/sessions/{id}/callbacks", tag = "sessions",
+    params(("id" = u64, Path, description = "Number of the session.")),
+    responses((status = 200, description = "Those of each event.", body = SessionCallbacks))
+)]
+async fn get_session_callbacks(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    InPath(id): InPath<u64>,
+) -> ApiResult {
+    find(&door, &caller, id, "read:monitoring").await?;
+    let events = ["login", "logoff", "suspend", "resume", "timeout", "kill"];
+    let callbacks = events.map(|event| (event, Vec::new())).into();
+    Ok(answer(StatusCode::OK, &SessionCallbacks { callbacks }))
+}
+
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Trigger {
@@ -542,7 +588,7 @@ enum Trigger {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TriggerEvent {
-    /// logoff, timeout, kill; login, suspend and resume answer 501.
+    /// logoff, timeout, kill, suspend, resume; login answers 501.
     event: Trigger,
     /// For the log.
     #[schema(value_type = Option<Object>)]
@@ -551,7 +597,9 @@ struct TriggerEvent {
 
 /// Have an event happen to a session
 ///
-/// `logoff`, `timeout` and `kill` end it.
+/// `logoff`, `timeout` and `kill` end it. `suspend`, of one that was opened over HTTP, rolls its
+/// transaction back and gives up its connection; settings, variables and prepared statements are
+/// there again after `resume`, and until then its requests answer 409.
 #[utoipa::path(
     post, path = "/api/v1/sessions/{id}/events/trigger", tag = "sessions",
     params(("id" = u64, Path, description = "Number of the session.")),
@@ -570,14 +618,25 @@ async fn trigger_session_event(
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
     let view = find(&door, &caller, id, "admin:sessions").await?;
-    let (force, state) = match trigger.event {
-        Trigger::Logoff | Trigger::Timeout => (false, "terminated"),
-        Trigger::Kill => (true, "killed"),
-        Trigger::Login | Trigger::Suspend | Trigger::Resume => {
-            return Err(unsupported("session_suspension").into());
+    let state = match trigger.event {
+        Trigger::Logoff | Trigger::Timeout => {
+            end(&door, &view, false).await;
+            "terminated"
         }
+        Trigger::Kill => {
+            end(&door, &view, true).await;
+            "killed"
+        }
+        Trigger::Suspend => {
+            suspend(&door, &caller, id).await?;
+            "suspended"
+        }
+        Trigger::Resume => {
+            resume(&door, id).await?;
+            "idle"
+        }
+        Trigger::Login => return Err(unsupported("session_callbacks").into()),
     };
     tracing::info!(session = id, event = ?trigger.event, payload, "triggered over HTTP");
-    end(&door, &view, force).await;
     Ok(answer(StatusCode::OK, &TerminatedSession { session_id: id, state }))
 }

@@ -224,16 +224,17 @@ pub const FEATURES: &[Feature] = &[
         "plans are PostgreSQL's own; POST /api/v1/query/explain shows them",
         &["/api/v1/optimizer", "/api/v1/simd"],
     ),
-    absent("pool_aging_policies", "connections age by time (time_based) and nothing else", &[]),
+    absent(
+        "pool_aging_policies",
+        "connections age by time (time_based) and by their uses (usage_based) and nothing else",
+        &[],
+    ),
     absent(
         "pool_creation",
         ONE_POOL,
-        &[
-            Operation::new(POST, "/api/v1/pools", "create_pool", "Create a pool"),
-            Operation::new(DELETE, "/api/v1/pools/{id}", "delete_pool", "Remove a pool"),
-        ],
+        &[Operation::new(POST, "/api/v1/pools", "create_pool", "Create a pool")],
     ),
-    absent("pool_max_uses", "how often a connection was lent is not counted", &[]),
+    supported("pool_max_uses"),
     absent(
         "pool_partitions",
         ONE_POOL,
@@ -315,13 +316,9 @@ pub const FEATURES: &[Feature] = &[
     ),
     absent(
         "session_callbacks",
-        "nothing is called when something happens to a session; the audit log and the metrics tell",
-        &[Operation::new(
-            GET,
-            "/api/v1/sessions/{id}/callbacks",
-            "get_session_callbacks",
-            "List callbacks of a session",
-        )],
+        "nothing is called when something happens to a session, so there is nothing that an event \
+         could trigger; the audit log and the metrics tell",
+        &[],
     ),
     absent(
         "session_limits_of_rustydb",
@@ -337,7 +334,8 @@ pub const FEATURES: &[Feature] = &[
     ),
     absent(
         "session_suspension",
-        "a session gives its connection back by itself when it needs none; it cannot be suspended",
+        "a session of the PostgreSQL or native protocol gives its connection back by itself when \
+         it needs none; those that are opened over HTTP can be suspended",
         &[],
     ),
     absent(
