@@ -163,7 +163,6 @@ impl ErrorKind {
             "08001" => ServiceUnavailable,
             "08P01" => ProtocolViolation,
             "0A000" => NotSupported,
-            "58P01" => ExtensionRequired,
             _ => Self::of_class(state.class()),
         }
     }
@@ -409,6 +408,7 @@ mod tests {
             (b"22012", ErrorKind::ValidationError, 400),
             (b"P0002", ErrorKind::InternalError, 500),
             (b"58030", ErrorKind::InternalError, 500),
+            (b"58P01", ErrorKind::InternalError, 500),
         ] {
             let got = ErrorKind::of_sqlstate(SqlState::new(state));
             assert_eq!((got, got.http_status()), (kind, status), "{:?}", SqlState::new(state));

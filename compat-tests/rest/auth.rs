@@ -214,6 +214,84 @@ fn a_key_is_good_for_what_it_says() {
     }
 }
 
+/// A key for one table reaches nothing else of its role: neither other keys nor jobs nor sessions.
+#[test]
+fn a_key_for_one_table_is_for_nothing_else() {
+    let alice = role("alice_of_keys");
+    let made = |permissions: Value| {
+        let body = json!({ "name": "k", "permissions": permissions });
+        alice.post("/api/v1/auth/api-keys", body).expect(201)
+    };
+    let (narrow, other) = (made(json!(["read:tables:t"])), made(json!([])));
+    let key = |made: &Value| made["key"].as_str().unwrap().to_owned();
+    let ask = |made: &Value, method: &str, path: &str| {
+        with(("x-api-key", &key(made)), method, path, Value::Null)
+    };
+    let revoke = |of: &Value| format!("/api/v1/auth/api-keys/{}", of["key_id"].as_str().unwrap());
+    ask(&narrow, "DELETE", &revoke(&other)).refused(403, "AUTHORIZATION_FAILED");
+    ask(&other, "DELETE", &revoke(&narrow)).refused(403, "AUTHORIZATION_FAILED");
+    ask(&other, "GET", "/api/v1/auth/me").expect(200);
+    // One for keys sees them; none is more than itself.
+    let parts = json!([{ "resource": "keys", "action": "manage" }, "read:tables:t"]);
+    let keeper = made(parts);
+    let list = ask(&keeper, "GET", "/api/v1/auth/api-keys").expect(200);
+    assert_eq!(list["total"], 3);
+    assert!(list.to_string().contains("manage:keys"), "{list}");
+    assert_eq!(ask(&keeper, "DELETE", &revoke(&keeper)).status, 204);
+
+    // What such a key may ask for all the same, and why.
+    let may = [
+        ("/api/v1/auth/", "about itself, or before anybody is known"),
+        ("/api/v1/info", "what the server is: anybody who may come in may know"),
+        ("/api/v1/openapi", "the description"),
+        ("/docs", "the description"),
+        ("/redoc", "the description"),
+        ("/api/v1/health", "probes"),
+        ("/health", "probes"),
+        ("/api/v1/tables/t/rows", "its table"),
+    ];
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+    let described: Value =
+        serde_json::from_str(&std::fs::read_to_string(document).unwrap()).unwrap();
+    let mut wrong = Vec::new();
+    for (path, item) in described["paths"].as_object().unwrap() {
+        let is_allowed = may.iter().any(|(below, _)| path.starts_with(below));
+        if is_allowed && !path.contains("api-keys") {
+            continue;
+        }
+        let asked = path.split('/').map(|part| if part.starts_with('{') { "1" } else { part });
+        let asked = asked.collect::<Vec<_>>().join("/");
+        for method in ["get", "put", "post", "patch", "delete"] {
+            if item[method].is_null() {
+                continue;
+            }
+            let body = if method == "get" { Value::Null } else { json!({}) };
+            let narrow = key(&narrow);
+            let answer = with(("x-api-key", &narrow), &method.to_uppercase(), &asked, body);
+            // What is not there says so to whoever asks.
+            if answer.status != 403 && answer.status != 501 {
+                wrong.push(format!("{method} {path}: {} {}", answer.status, answer.text));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_log_in_takes_the_password_as_it_comes() {
+    let olga = role("olga");
+    let tokens = olga.send("POST", "/api/v1/auth/login", &[], b"").expect(200);
+    assert_eq!(tokens["user"], "olga");
+    let nobody = Api::nobody(guarded());
+    let factor = json!({ "username": "olga", "password": "olga-secret", "mfa_code": "123456" });
+    nobody.post("/api/v1/auth/login", factor).expect(200);
+    nobody.send("POST", "/api/v1/auth/login", &[], b"").refused(400, "VALIDATION_ERROR");
+    let half = json!({ "username": "olga" });
+    olga.post("/api/v1/auth/login", half).refused(400, "VALIDATION_ERROR");
+    let wrong = Api::of(guarded(), "olga", "wrong");
+    wrong.send("POST", "/api/v1/auth/login", &[], b"").refused(401, "AUTHENTICATION_FAILED");
+}
+
 /// A name is a value, wherever it stands in a statement of RustyDB's own.
 #[test]
 fn no_name_is_sql() {

@@ -26,6 +26,7 @@ fn the_server_says_what_it_is_and_can() {
         (&info["version"], &info["features"]["query"]),
         (&env!("CARGO_PKG_VERSION").into(), &"supported".into())
     );
+    assert!(info["protocols"].as_array().unwrap().contains(&"h2".into()), "{info}");
     let extensions = info["extensions"].as_array().unwrap();
     let plpgsql = extensions.iter().find(|e| e["name"] == "plpgsql").unwrap();
     assert!(plpgsql["installed_version"].is_string());

@@ -674,6 +674,7 @@ fn auth() -> Vec<Operation> {
             |_| Ask::at("/api/v1/auth/oauth/authorize"),
             NOTHING,
         )
+        .open()
         .absent(),
         op(
             "GET",
@@ -681,14 +682,18 @@ fn auth() -> Vec<Operation> {
             |_| Ask::at("/api/v1/auth/oauth/callback?code=x"),
             NOTHING,
         )
+        .open()
         .absent(),
-        op("POST", "/api/v1/auth/saml/acs", |_| Ask::at("/api/v1/auth/saml/acs"), NOTHING).absent(),
+        op("POST", "/api/v1/auth/saml/acs", |_| Ask::at("/api/v1/auth/saml/acs"), NOTHING)
+            .open()
+            .absent(),
         op(
             "POST",
             "/api/v1/auth/mfa/verify",
             |_| Ask::with("/api/v1/auth/mfa/verify", json!({ "challenge_id": "x", "code": "1" })),
             NOTHING,
         )
+        .open()
         .absent(),
         op("GET", "/api/v1/auth/me", |_| Ask::at("/api/v1/auth/me"), NOTHING),
         op(

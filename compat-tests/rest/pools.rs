@@ -196,6 +196,31 @@ fn who_waits_is_seen_and_sent_away() {
     assert_eq!(api.sql("select 1 as one"), json!([{ "one": 1 }]));
 }
 
+/// Who waits for a connection longer than its request may take has run nothing.
+#[test]
+fn a_request_that_only_waited_is_not_said_to_have_run() {
+    let server = Server::builder()
+        .arg("--set=pool.max_size=1")
+        .arg("--set=api.request_timeout_secs=2")
+        .start();
+    let api = as_admin(&server);
+    let id = begin(&api);
+    let impatient = json!({ "sql": "select 1", "timeout_ms": 300 });
+    for (path, body) in [
+        ("/api/v1/query", impatient.clone()),
+        ("/api/v1/query", json!({ "sql": "select 1" })),
+        ("/api/v1/batch", json!({ "statements": ["select 1"] })),
+        ("/api/v1/query/explain", impatient),
+    ] {
+        let refused = api.post(path, body);
+        assert!(!refused.header("retry-after").is_empty(), "{path}");
+        assert!(!refused.text.contains("cancelled"), "{path} {}", refused.text);
+        refused.refused(503, "POOL_EXHAUSTED");
+    }
+    let slow = json!({ "sql": "select pg_sleep(9)", "timeout_ms": 300, "transaction_id": id });
+    api.post("/api/v1/query", slow).refused(504, "TIMEOUT");
+}
+
 #[test]
 fn a_connection_is_closed_with_its_session() {
     let server = Server::start();

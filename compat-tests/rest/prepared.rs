@@ -69,6 +69,12 @@ fn statements_are_prepared_once_and_run_often() {
     of(&stranger, &session, "GET", path, Value::Null).refused(404, "NOT_FOUND");
     let run = json!({ "prepared": "p 1", "params": [1, "x"] });
     query(&stranger, &session, run.clone()).refused(404, "NOT_FOUND");
+    let list = |api: &Api<'_>| of(api, &session, "GET", "/api/v1/prepared", Value::Null);
+    let elsewhere = json!({ "name": "elsewhere", "sql": "select 1" });
+    api.post("/api/v1/prepared", elsewhere).expect(201);
+    let listed = list(&api).expect(200);
+    assert_eq!((&listed["total"], &listed["items"][0]["name"]), (&1.into(), &"p 1".into()));
+    list(&stranger).refused(404, "NOT_FOUND");
     assert_eq!(of(&api, &session, "DELETE", path, Value::Null).status, 204);
     of(&api, &session, "DELETE", path, Value::Null).refused(404, "NOT_FOUND");
     query(&api, &session, run).refused(404, "NOT_FOUND");

@@ -12,6 +12,17 @@ fn names(list: &Value) -> Vec<&str> {
 #[test]
 fn a_table_is_made_looked_at_altered_and_dropped() {
     let api = admin();
+    let counted = json!({
+        "name": "counted",
+        "columns": [{ "name": "id", "type": "BigSerial", "primary_key": true }],
+    });
+    let made = api.post("/api/v1/tables", counted).expect(201);
+    let id = &made["columns"][0];
+    assert_eq!((&id["type"], &id["nullable"]), (&json!("bigint"), &json!(false)));
+    let more = json!({ "add_columns": [{ "name": "b", "type": "serial4" }] });
+    api.put("/api/v1/tables/counted", more).expect(200);
+    let wrong = json!({ "name": "never", "columns": [{ "name": "a", "type": "serial9" }] });
+    api.post("/api/v1/tables", wrong).refused(400, "VALIDATION_ERROR");
     api.post("/api/v1/schemas", json!({ "name": "Shop \"1\"" })).expect(201);
     let place = "schema=Shop%20%221%22";
     let customer = json!({

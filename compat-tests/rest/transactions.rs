@@ -399,8 +399,19 @@ fn a_batch_is_done_or_not() {
     assert_eq!(sql(&api, "select count(*) as n from batched"), json!([{ "n": 3 }]));
 
     let id = begin(&api, json!({}));
+    within(&api, &id, "insert into batched values (7)").expect(200);
     let part = batch(json!({ "statements": [insert(8), insert(1)], "transaction_id": id }));
-    assert_eq!((&part["succeeded"], &part["failed"]), (&1.into(), &1.into()));
+    assert_eq!((&part["succeeded"], &part["failed"]), (&0.into(), &2.into()));
+    assert_eq!(part["results"][0]["error"]["code"], "TRANSACTION_FAILED");
+    // Its own statements are undone, and nothing else.
+    let good = batch(json!({ "statements": [insert(9)], "transaction_id": id }));
+    assert_eq!(good["succeeded"], 1);
+    let ends = batch(json!({ "statements": [insert(10), "commit"], "transaction_id": id }));
+    assert_eq!(ends["results"][1]["error"]["sqlstate"], "2D000");
+    let rows = within(&api, &id, "select a from batched where a > 6 order by a").expect(200);
+    assert_eq!(rows["rows"], json!([{ "a": 7 }, { "a": 9 }]));
+    let loose = json!({ "statements": ["select 1/0"], "atomic": false, "transaction_id": id });
+    assert_eq!(batch(loose)["failed"], 1);
     within(&api, &id, "select 1").refused(409, "TRANSACTION_FAILED");
     api.post(&format!("/api/v1/transactions/{id}/rollback"), json!(null)).expect(200);
 
@@ -431,6 +442,33 @@ fn plans() {
     ask(json!({ "sql": "select" , "params": [1] })).refused(400, "VALIDATION_ERROR");
     let failed = ask(json!({ "sql": "select 1 frm planned" }));
     assert_eq!(failed.json["error"]["position"], 14, "{}", failed.text);
+
+    // What a query takes is taken, and what bounds it counts.
+    let like_a_query = json!({
+        "sql": "select $1::int", "params": [1], "timeout_ms": 60000, "read_only": true,
+        "max_rows": 1, "row_format": "array", "numeric": "number", "int8": "string",
+    });
+    ask(like_a_query).expect(200);
+    ask(json!({ "sql": "select 1", "timeout_ms": 0 })).refused(400, "VALIDATION_ERROR");
+    ask(json!({ "sql": "select 1", "prepared": "p" })).refused(400, "VALIDATION_ERROR");
+    let writes = json!({ "sql": insert, "analyze": true, "read_only": true });
+    ask(writes).refused(409, "READ_ONLY");
+    let slow = |id: &Value| {
+        json!({ "sql": "select pg_sleep(60)", "analyze": true, "timeout_ms": 200,
+            "transaction_id": id })
+    };
+    ask(slow(&Value::Null)).refused(504, "TIMEOUT");
+    let id = begin(&api, json!({ "read_only": false }));
+    ask(slow(&id)).refused(504, "TIMEOUT");
+    let left = "select current_setting('statement_timeout') as t";
+    assert_eq!(within(&api, &id, left).expect(200)["rows"][0]["t"], api.sql(left)[0]["t"]);
+    api.post(&format!("/api/v1/transactions/{id}/rollback"), json!(null)).expect(200);
+    let made = json!({ "name": "p", "sql": "select $1", "parameter_types": ["int8"] });
+    let session = api.post("/api/v1/prepared", made).expect(201)["session_id"].to_string();
+    let headers = [("x-session-id", session.as_str()), ("content-type", "application/json")];
+    let named = br#"{"prepared":"p","params":[7],"format":"text"}"#;
+    let plan = api.send("POST", "/api/v1/query/explain", &headers, named).expect(200);
+    assert!(plan["plan"].as_str().unwrap().contains("Result"), "{plan}");
 
     // Within a transaction, which goes on as it was.
     let id = begin(&api, json!({}));
@@ -583,4 +621,63 @@ fn a_transaction_begins_in_a_session_of_the_clients() {
     let lost = begin(json!({})).expect(201)["transaction_id"].clone();
     within(&api, &lost, "select pg_terminate_backend(pg_backend_pid())");
     query("select 1").refused(404, "NOT_FOUND");
+}
+
+/// A transaction that SQL begins needs somewhere to stay open, and so does what a session keeps.
+#[test]
+fn nothing_is_begun_that_ends_with_its_request() {
+    let api = admin();
+    sql(&api, "create table lone (a int)");
+    let query = |sql: &str| api.post("/api/v1/query", json!({ "sql": sql }));
+    for control in ["begin", "/* x */ Start Transaction", "commit", "rollback", "savepoint s"] {
+        let refused = query(control);
+        assert_eq!(refused.json["error"]["sqlstate"], "2D000", "{}", refused.text);
+        let hint = &refused.json["error"]["hint"];
+        assert_eq!(hint, "POST /api/v1/transactions, or X-Session-Id");
+        refused.refused(400, "VALIDATION_ERROR");
+    }
+    // Of a prepared one PostgreSQL says that it is not there.
+    query("rollback prepared 'none'").refused(404, "NOT_FOUND");
+    let warned = |sql: &str| {
+        let done = query(sql).expect(200);
+        let notices = done["notices"].as_array().unwrap();
+        let is_it = |notice: &&Value| {
+            let message = notice["message"].as_str().unwrap();
+            notice["severity"] == "WARNING" && message.contains("X-Session-Id")
+        };
+        notices.iter().filter(is_it).count()
+    };
+    for leaves in [
+        "set work_mem = '3MB'",
+        "select set_config('work_mem', '3MB', false)",
+        "prepare lone as select 1",
+        "listen lone",
+        "create temp table lone_here (a int)",
+        "declare c cursor with hold for select 1",
+        "select pg_advisory_lock(4711)",
+    ] {
+        assert_eq!(warned(leaves), 1, "{leaves}");
+    }
+    for leaves_nothing in [
+        "select 1",
+        "insert into lone values (1)",
+        "create table lone_too (a serial)",
+        "reset work_mem",
+        "select set_config('work_mem', '3MB', true)",
+    ] {
+        assert_eq!(warned(leaves_nothing), 0, "{leaves_nothing}");
+    }
+    // Nor does a batch leave one open: what it says to be done is done.
+    let batch = |statements: Value| {
+        let body = json!({ "statements": statements, "atomic": false });
+        api.post("/api/v1/batch", body).expect(200)
+    };
+    let insert = "insert into lone values (2)";
+    let left = batch(json!([insert, "begin", insert]));
+    assert_eq!((&left["succeeded"], &left["failed"]), (&1.into(), &2.into()), "{left}");
+    assert_eq!(left["results"][2]["error"]["code"], "TRANSACTION_FAILED");
+    let whole = batch(json!(["begin", insert, "commit"]));
+    assert_eq!(whole["succeeded"], 3);
+    let count = "select count(*) as n from lone where a = 2";
+    assert_eq!(sql(&api, count), json!([{ "n": 2 }]));
 }

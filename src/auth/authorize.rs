@@ -43,8 +43,7 @@ impl Permissions {
         let missing = |why: String| {
             Err(Error::new(ErrorKind::AuthorizationFailed, format!("permission denied: {why}")))
         };
-        let scopes = identity.grant.as_ref().and_then(|grant| grant.permissions.as_ref());
-        if scopes.is_some_and(|scopes| !scopes.iter().any(|scope| wanted.is_allowed_by(scope))) {
+        if !identity.is_for(wanted) {
             return missing(format!("the key is not for {wanted}"));
         }
         let (roles, names) = self.names(identity).await?;

@@ -379,7 +379,7 @@ impl Authenticator {
     /// Revokes an API key of the role of an identity, or of anybody; returns whether there was one.
     ///
     /// # Errors
-    /// The tables cannot be reached.
+    /// It is another key than the one that was shown, or the tables cannot be reached.
     pub async fn revoke_key(
         &self,
         identity: &Identity,
@@ -387,6 +387,11 @@ impl Authenticator {
         anybodys: bool,
         visit: &Visit,
     ) -> Result<bool> {
+        let shown = identity.grant.as_ref().filter(|grant| grant.kind == GrantKind::ApiKey);
+        if shown.is_some_and(|key| key.id.as_deref() != Some(key_id)) {
+            let text = "an API key can revoke none but itself";
+            return Err(Error::new(ErrorKind::AuthorizationFailed, text));
+        }
         let role = (!anybodys).then_some(&identity.role);
         let was_there = self.keys.revoke(key_id, role).await?;
         if was_there {

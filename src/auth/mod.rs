@@ -134,6 +134,12 @@ impl Identity {
             stand_in: None,
         }
     }
+
+    /// Whether his credentials are for this, whatever his role may: a key can be for less.
+    pub fn is_for(&self, wanted: &dyn rbac::Wanted) -> bool {
+        let scopes = self.grant.as_ref().and_then(|grant| grant.permissions.as_ref());
+        scopes.is_none_or(|scopes| scopes.iter().any(|scope| wanted.is_allowed_by(scope)))
+    }
 }
 
 /// What a chain is made of.

@@ -127,12 +127,29 @@ impl<'a> Report<'a> {
         matches!(self.severity, b"FATAL" | b"PANIC")
     }
 
+    /// The extension whose files PostgreSQL does not find, if that is what this tells.
+    fn missing_extension(&self) -> Option<&'a [u8]> {
+        const LOADERS: [&[u8]; 2] = [b"parse_extension_control_file", b"internal_load_library"];
+        let is_missing = matches!(self.sqlstate, b"0A000" | b"58P01");
+        self.routine.filter(|routine| is_missing && LOADERS.contains(routine))?;
+        // In whatever language: its name, or the path of its file, is what stands in quotes.
+        let quoted = self.message.split(|byte| *byte == b'"').nth(1)?;
+        let name = quoted.rsplit(|byte| *byte == b'/').next()?;
+        let suffix = |suffix: &[u8]| name.strip_suffix(suffix);
+        Some(suffix(b".control").or_else(|| suffix(b".so")).unwrap_or(name))
+    }
+
     /// The error for a client of RustyDB.
     pub fn to_error(&self) -> Error {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let state = SqlState::parse(self.sqlstate);
         let mut error = Error::new(ErrorKind::of_sqlstate(state), text(self.message));
         error = error.with_sqlstate(state);
+        if let Some(extension) = self.missing_extension() {
+            error = error
+                .with_kind(ErrorKind::ExtensionRequired)
+                .with_named("extension", text(extension));
+        }
         if let Some(detail) = self.detail {
             error = error.with_detail(text(detail));
         }

@@ -74,20 +74,50 @@ pub fn is_call(sql: &str) -> bool {
 
 /// Whether a statement of a text begins, ends or divides a transaction.
 pub fn controls_transaction(sql: &str) -> bool {
-    const VERBS: [&[u8]; 8] =
-        [b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"savepoint", b"release"];
     statements(sql).into_iter().any(|range| {
         let mut tokens = Lexer::new(&sql.as_bytes()[range]);
-        let is = |token: Option<Token<'_>>, word| token.is_some_and(|token| token.is_word(word));
-        let verb = tokens.next();
-        VERBS.iter().any(|word| is(verb, word))
-            || is(verb, b"prepare") && is(tokens.next(), b"transaction")
+        controls((tokens.next(), tokens.next()))
     })
+}
+
+/// The same of the first two words of a statement.
+fn controls((verb, next): (Option<Token<'_>>, Option<Token<'_>>)) -> bool {
+    const VERBS: [&[u8]; 8] =
+        [b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"savepoint", b"release"];
+    let is = |token: Option<Token<'_>>, word| token.is_some_and(|token| token.is_word(word));
+    VERBS.iter().any(|word| is(verb, word)) || is(verb, b"prepare") && is(next, b"transaction")
+}
+
+/// Whether one statement makes sense only where a transaction stays open behind it, or was open
+/// before: [`controls_transaction`], but not COMMIT PREPARED or ROLLBACK PREPARED.
+pub fn needs_transaction(sql: &str) -> bool {
+    let mut tokens = Lexer::new(sql.as_bytes()).skip_while(|t| *t == Token::Symbol(b';'));
+    let (verb, next) = (tokens.next(), tokens.next());
+    let is = |token: Option<Token<'_>>, word| token.is_some_and(|token| token.is_word(word));
+    let of_prepared = is(next, b"prepared") && (is(verb, b"commit") || is(verb, b"rollback"));
+    controls((verb, next)) && !of_prepared
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_that_need_a_transaction() {
+        for (sql, expected) in [
+            ("BEGIN", true),
+            (" ; begin", true),
+            ("-- x\nstart transaction", true),
+            ("commit", true),
+            ("savepoint prepared", true),
+            ("prepare transaction 'x'", true),
+            ("commit prepared 'x'", false),
+            ("ROLLBACK PREPARED 'x'", false),
+            ("select 1", false),
+        ] {
+            assert_eq!(needs_transaction(sql), expected, "{sql}");
+        }
+    }
 
     #[test]
     fn statements_that_control_transactions() {

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::executor::typed::{self, Local, Preludes};
 use crate::pool::LaneKey;
 use crate::proto::backend::{CommandTag, TxStatus};
-use crate::query::{Class, Effects, classify};
+use crate::query::{Change, Class, Effects, classify};
 
 /// Statements whose types are remembered.
 const MAX_KNOWN: usize = 4096;
@@ -45,6 +45,23 @@ pub struct Known {
 pub type Ask = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 impl Known {
+    /// What the statement leaves in its session for sure, and the next one there would find: a name
+    /// for people.
+    pub fn leaves(&self) -> Option<&'static str> {
+        const SURE: Effects = Effects::TEMP
+            .and(Effects::HOLD)
+            .and(Effects::ADVISORY)
+            .and(Effects::LISTEN)
+            .and(Effects::PREPARE)
+            .and(Effects::ROLE)
+            .and(Effects::LOAD)
+            .and(Effects::SEED)
+            .and(Effects::SETTING);
+        let class = &self.statement.class;
+        let sets = class.changes.iter().any(|change| matches!(change, Change::Set(..)));
+        class.effects.only(SURE).reason().or(sets.then_some("setting"))
+    }
+
     fn is_current(&self, names: &DatabaseNames) -> bool {
         self.definitions == names.definitions()
             && self.statement.world.version == names.version()

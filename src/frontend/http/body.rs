@@ -84,6 +84,11 @@ impl Rows {
         })
     }
 
+    /// Puts a notice of ours before those of PostgreSQL.
+    pub fn note(&mut self, notice: Option<Notice>) {
+        self.notices.extend(notice);
+    }
+
     /// Number of the query, for the response's header.
     pub fn query_id(&self) -> &str {
         &self.query_id

@@ -60,6 +60,11 @@ const OPEN: &[&str] = &[
     "/api/v1/openapi.json",
     "/api/v1/auth/login",
     "/api/v1/auth/refresh",
+    // Asked by who is about to log in.
+    "/api/v1/auth/oauth/authorize",
+    "/api/v1/auth/oauth/callback",
+    "/api/v1/auth/saml/acs",
+    "/api/v1/auth/mfa/verify",
 ];
 
 /// Whether a path asks for no log-in.

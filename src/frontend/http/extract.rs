@@ -203,6 +203,7 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
                 }
             }
         }
+        check_scope(&identity, &parts.method, parts.uri.path())?;
         pipeline::proven(door, parts, &identity, &visit, begun)?;
         within::check(parts)?;
         Ok(Self { identity, peer, id, visit, cookie, application })
@@ -278,6 +279,47 @@ fn needed(method: &Method, path: &str) -> Option<&'static str> {
     }
 }
 
+/// Checks that credentials which are for a few things only are for what their role needs no
+/// permission for.
+///
+/// # Errors
+/// They are not, and what they would have to be for.
+fn check_scope(identity: &Identity, method: &Method, path: &str) -> Result<(), Error> {
+    let wanted = needed_of_key(method, path);
+    let Some(first) = wanted.first() else { return Ok(()) };
+    for permission in wanted {
+        if identity.is_for(&Permission::parse(permission)?) {
+            return Ok(());
+        }
+    }
+    let text = format!("permission denied: the key is not for {first}");
+    Err(Error::new(ErrorKind::AuthorizationFailed, text))
+}
+
+/// What such credentials must be for where [`needed`] says nothing; one of them is enough.
+fn needed_of_key(method: &Method, path: &str) -> &'static [&'static str] {
+    let Some(rest) = path.strip_prefix("/api/v1/").filter(|_| !is_absent(path)) else {
+        return &[];
+    };
+    let mut parts = rest.strip_prefix("pool/").unwrap_or(rest).split('/');
+    let [group, one, of_it] = [(); 3].map(|()| parts.next().unwrap_or(""));
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    match (group, one, of_it) {
+        // The values of its settings.
+        ("sessions", _, "state") => &["execute:queries"],
+        ("sessions", ..) if is_read => &["execute:queries", "read:monitoring"],
+        // Whoever begins one may look what becomes of it.
+        ("jobs", ..) if is_read => {
+            &["execute:queries", "admin:jobs", "create:tables", "admin:backup", "admin:maintenance"]
+        }
+        ("jobs", ..) => &["execute:queries", "admin:jobs"],
+        // About nobody but who asks, or before anybody is known.
+        ("auth", "me" | "validate" | "csrf" | "login" | "logout" | "refresh", _) => &[],
+        ("auth", ..) => &["manage:keys", "admin:keys"],
+        _ => &[],
+    }
+}
+
 fn administration(path: &str) -> &'static str {
     match path.split('/').nth(1).unwrap_or("") {
         "config" | "reload" => "admin:config",
@@ -323,7 +365,10 @@ fn presented(headers: &HeaderMap) -> Result<Option<Credential>, Error> {
 }
 
 /// Reads `Authorization: Basic` (RFC 7617).
-fn basic(headers: &HeaderMap) -> Result<Option<(Role, Secret)>, Error> {
+///
+/// # Errors
+/// The header is something else, or malformed.
+pub fn basic(headers: &HeaderMap) -> Result<Option<(Role, Secret)>, Error> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let malformed = || {
         let text = "the Authorization header is neither HTTP Basic nor Bearer";
@@ -545,6 +590,23 @@ mod tests {
             (Method::GET, "/api/v1/admin", Some("admin:other")),
         ] {
             assert_eq!(needed(&method, path), permission, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_keys_must_be_for() {
+        for (method, path, first) in [
+            (Method::GET, "/api/v1/sessions", Some("execute:queries")),
+            (Method::GET, "/api/v1/pool/sessions/7", Some("execute:queries")),
+            (Method::GET, "/api/v1/sessions/7/state", Some("execute:queries")),
+            (Method::DELETE, "/api/v1/jobs/7", Some("execute:queries")),
+            (Method::GET, "/api/v1/auth/api-keys", Some("manage:keys")),
+            (Method::DELETE, "/api/v1/auth/api-keys/7", Some("manage:keys")),
+            (Method::GET, "/api/v1/auth/me", None),
+            (Method::GET, "/api/v1/info", None),
+            (Method::GET, "/api/v1/graphs", None),
+        ] {
+            assert_eq!(needed_of_key(&method, path).first().copied(), first, "{method} {path}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! For answers of a bounded size only; what can be large is streamed ([`super::body`]).
 
 use std::future::poll_fn;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 use super::HttpDoor;
 use super::formats::RowWriter;
 use super::paging::{List, Page};
-use super::running::timed_out;
+use super::running::late;
 use super::values::bind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::Style;
@@ -61,12 +62,12 @@ pub async fn run(
 ) -> Result<Fetched> {
     let bytes = |value: &Option<&str>| value.map(|text| text.as_bytes().to_vec());
     let values = params.iter().map(bytes).collect();
-    within(door, run_within(door, session, sql, |_| Ok(values))).await
+    within(door, session, (sql, &[]), None, |_| Ok(values)).await
 }
 
 /// As [`run`], for as long as it takes: for jobs.
 pub async fn run_unhurried(door: &HttpDoor, session: &mut Session, sql: &str) -> Result<Fetched> {
-    run_within(door, session, sql, |_| Ok(Vec::new())).await
+    run_within(door, session, (sql, &[]), |_| Ok(Vec::new())).await
 }
 
 /// Runs one statement of a client with JSON parameters.
@@ -76,9 +77,21 @@ pub async fn run_bound(
     sql: &str,
     params: &[Value],
 ) -> Result<Fetched> {
+    run_typed(door, session, (sql, &[]), params, None).await
+}
+
+/// The same with the types of parameters that PostgreSQL is not to find itself (0 = it is), and for
+/// as long as this instead of `api.request_timeout_secs`.
+pub async fn run_typed(
+    door: &HttpDoor,
+    session: &mut Session,
+    statement: (&str, &[u32]),
+    params: &[Value],
+    limit: Option<Duration>,
+) -> Result<Fetched> {
     let raw = |value: &Value| RawValue::from_string(value.to_string()).map_err(Error::internal);
-    let params: Result<Vec<_>> = params.iter().map(raw).collect();
-    run_raw(door, session, sql, &params?).await
+    let params = params.iter().map(raw).collect::<Result<Vec<_>>>()?;
+    within(door, session, statement, limit, |described| bind(&params, described)).await
 }
 
 /// The same with every digit of their numbers.
@@ -88,13 +101,20 @@ pub async fn run_raw(
     sql: &str,
     params: &[Box<RawValue>],
 ) -> Result<Fetched> {
-    within(door, run_within(door, session, sql, |described| bind(params, described))).await
+    within(door, session, (sql, &[]), None, |described| bind(params, described)).await
 }
 
 /// Dropping the session on the way cancels what it does.
-async fn within(door: &HttpDoor, run: impl Future<Output = Result<Fetched>>) -> Result<Fetched> {
-    let limit = door.config.now().api.request_timeout_secs.duration();
-    tokio::time::timeout(limit, run).await.map_err(|_| timed_out())?
+async fn within(
+    door: &HttpDoor,
+    session: &mut Session,
+    statement: (&str, &[u32]),
+    limit: Option<Duration>,
+    bind: impl FnOnce(&Described) -> Result<Vec<Option<Vec<u8>>>>,
+) -> Result<Fetched> {
+    let limit = limit.unwrap_or_else(|| door.config.now().api.request_timeout_secs.duration());
+    let ran = tokio::time::timeout(limit, run_within(door, session, statement, bind)).await;
+    ran.unwrap_or_else(|_| Err(late(session)))
 }
 
 /// Refuses an answer that is too large to be held.
@@ -109,11 +129,11 @@ pub fn check_size(bytes: usize) -> Result<()> {
 async fn run_within(
     door: &HttpDoor,
     session: &mut Session,
-    sql: &str,
+    (sql, types): (&str, &[u32]),
     bind: impl FnOnce(&Described) -> Result<Vec<Option<Vec<u8>>>>,
 ) -> Result<Fetched> {
     session.ended_by("error");
-    let known = session.prepare(&door.catalog, sql, &[]).await?;
+    let known = session.prepare(&door.catalog, sql, types).await?;
     let values = bind(&known.described)?;
     session.execute(&values, 0).await?;
     let columns = &known.described.columns;

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::extract::Caller;
 use super::kept::Client;
+use super::running::late;
 use super::shelf::{Borrowed, Kept, Limits, Purpose, Shelf};
 use super::{HttpDoor, fetch, within};
 use crate::config::Config;
@@ -160,6 +161,11 @@ impl Hold {
             Hold::Lent(borrowed) => borrowed.session(),
             Hold::Bound(borrowed) => borrowed.session(),
         }
+    }
+
+    /// The error of a request whose time is over.
+    pub fn late(&mut self) -> Error {
+        self.session().map_or_else(|error| error, |session| late(session))
     }
 
     /// The transaction that the client has named.

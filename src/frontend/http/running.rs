@@ -114,6 +114,16 @@ pub fn timed_out() -> Error {
         .with_hint("timeout_ms and api.request_timeout_secs bound it")
 }
 
+/// The error of a request whose time is over: without a connection its statement never began.
+pub fn late(session: &Session) -> Error {
+    if session.holds_connection() {
+        return timed_out();
+    }
+    let text = "no connection was free in the time that the request had; nothing was run for it";
+    Error::new(ErrorKind::PoolExhausted, text)
+        .with_hint("try again, or raise timeout_ms, api.request_timeout_secs or the pool's size")
+}
+
 /// What a look at the statement gave.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fill {

@@ -25,7 +25,7 @@ enum Takes {
 }
 
 /// Routes whose operations run there; a method before it means this one alone.
-const OPERATIONS: [(&str, Takes); 11] = [
+const OPERATIONS: [(&str, Takes); 13] = [
     ("/api/v1/query", Takes::Both),
     ("/api/v1/query/explain", Takes::Both),
     ("/api/v1/batch", Takes::Both),
@@ -34,6 +34,8 @@ const OPERATIONS: [(&str, Takes); 11] = [
     ("/api/v1/tables/{name}/rows/{id}", Takes::Both),
     ("POST /api/v1/transactions", Takes::Session),
     ("POST /api/v1/prepared", Takes::Session),
+    ("GET /api/v1/prepared", Takes::Session),
+    ("HEAD /api/v1/prepared", Takes::Session),
     ("GET /api/v1/prepared/{name}", Takes::Session),
     ("HEAD /api/v1/prepared/{name}", Takes::Session),
     ("DELETE /api/v1/prepared/{name}", Takes::Session),
@@ -107,6 +109,7 @@ mod tests {
             ("POST", "/api/v1/transactions", false, true),
             ("GET", "/api/v1/transactions", false, false),
             ("DELETE", "/api/v1/prepared/{name}", false, true),
+            ("GET", "/api/v1/prepared", false, true),
             ("POST", "/api/v1/tables", false, false),
             ("GET", "/rest/v1/{table}", false, false),
         ] {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, State};
 use axum::http::header::SET_COOKIE;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -14,13 +14,13 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use super::super::error::{ApiError, ApiResult};
-use super::super::extract::{Caller, InPath, JsonBody, SESSION_COOKIE, whence};
+use super::super::extract::{Caller, InPath, JsonBody, SESSION_COOKIE, basic, whence};
 use super::super::paging::{List, Page};
 use super::super::{HttpDoor, Way, answer, no_content};
 use super::Routes;
+use super::roles::GivenPermission;
 use super::unsupported::unsupported;
 use crate::auth::api_keys::{KeyInfo, NewKey};
-use crate::auth::rbac::Permission;
 use crate::auth::tokens::logins::TokenPair;
 use crate::auth::{Credential, Identity, Login, Visit};
 use crate::error::{Error, ErrorKind, Result};
@@ -64,10 +64,13 @@ impl FromRequestParts<Arc<HttpDoor>> for Visitor {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct LoginRequest {
-    /// A PostgreSQL role.
-    username: String,
+    /// A PostgreSQL role; without name and password, those of `Authorization: Basic`.
+    username: Option<String>,
     /// Its password.
-    password: String,
+    password: Option<String>,
+    /// A second factor: means nothing, as log-ins have one.
+    #[allow(dead_code, reason = "taken from clients that always send it")]
+    mfa_code: Option<String>,
     /// Who knows it: database.
     provider: Option<Provider>,
     /// For a browser: the answer sets a cookie instead of giving tokens.
@@ -140,7 +143,8 @@ enum LoggedIn {
 
 /// Log in
 ///
-/// With a role's password; gives tokens, or with `cookie` a session for a browser.
+/// With a role's password, in the body or as HTTP Basic; gives tokens, or with `cookie` a session
+/// for a browser.
 #[utoipa::path(
     post, path = "/api/v1/auth/login", tag = "auth", request_body = LoginRequest,
     responses((status = 200, description = "Who it is.", body = LoggedIn))
@@ -148,6 +152,7 @@ enum LoggedIn {
 async fn login(
     State(door): State<Arc<HttpDoor>>,
     visitor: Visitor,
+    headers: HeaderMap,
     JsonBody(request): JsonBody<LoginRequest>,
 ) -> ApiResult {
     match request.provider {
@@ -157,8 +162,13 @@ async fn login(
         Some(Provider::Saml) => return Err(unsupported("saml").into()),
         Some(Provider::Oauth) => return Err(unsupported("oauth_login").into()),
     }
-    let password = Secret::new(request.password);
-    let credential = Credential::Password(request.username.as_str().into(), password);
+    let missing = || Error::new(ErrorKind::ValidationError, "username and password are missing");
+    let (role, password) = match (request.username, request.password) {
+        (Some(name), Some(password)) => (name.as_str().into(), Secret::new(password)),
+        (None, None) => basic(&headers)?.ok_or_else(missing)?,
+        _ => return Err(missing().into()),
+    };
+    let credential = Credential::Password(role, password);
     let limit = door.config.now().api.request_timeout_secs.duration();
     let late = |_| Error::new(ErrorKind::Timeout, "the log-in took too long");
     let checked = door.auth.credentials(credential, &visitor.visit);
@@ -356,7 +366,8 @@ async fn get_csrf(State(door): State<Arc<HttpDoor>>, caller: Caller) -> ApiResul
 
 /// List API keys
 ///
-/// Those of the caller; those of everybody for who may `admin:keys`.
+/// Those of the caller; those of everybody for who may `admin:keys`. A key with permissions of its
+/// own lists none unless it is for `manage:keys`.
 #[utoipa::path(
     get, path = "/api/v1/auth/api-keys", tag = "auth", params(Page),
     responses((status = 200, description = "A page of them.", body = List<KeyInfo>))
@@ -376,8 +387,7 @@ struct CreateKey {
     name: String,
     /// All that it may be used for; empty = whatever the role may.
     #[serde(default)]
-    #[schema(examples("read:tables"))]
-    permissions: Vec<String>,
+    permissions: Vec<GivenPermission>,
     /// Networks from where it may be used; empty = from everywhere.
     #[serde(default)]
     #[schema(examples("10.0.0.0/8"))]
@@ -415,7 +425,7 @@ async fn create_api_key(
     JsonBody(new): JsonBody<CreateKey>,
 ) -> ApiResult {
     let permissions: Result<Vec<_>> =
-        new.permissions.iter().map(|p| Permission::parse(p)).collect();
+        new.permissions.into_iter().map(GivenPermission::read).collect();
     let network = |text: &String| {
         let address = || text.parse::<IpAddr>().map(IpNet::from);
         text.parse::<IpNet>().or_else(|_| address()).map_err(|_| {
@@ -439,7 +449,7 @@ async fn create_api_key(
 
 /// Revoke an API key
 ///
-/// One of the caller's; anybody's for who may `admin:keys`.
+/// One of the caller's; anybody's for who may `admin:keys`. A key can revoke none but itself.
 #[utoipa::path(
     delete, path = "/api/v1/auth/api-keys/{key_id}", tag = "auth",
     params(("key_id" = String, Path, description = "Its public id.")),

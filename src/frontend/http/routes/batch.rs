@@ -1,7 +1,7 @@
 //! `POST /api/v1/batch`: many statements, together or one by one; and the plans of statements.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::extract::State;
@@ -15,10 +15,18 @@ use super::super::error::{self, ApiResult};
 use super::super::extract::{Caller, JsonBody};
 use super::super::fetch::{self, Fetched};
 use super::super::open::Hold;
+use super::super::running::timed_out;
 use super::super::{HttpDoor, InWork, answer, pipeline};
 use super::Routes;
+use super::query::{NumberOrString, RowFormat, named};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Session;
+
+/// Milliseconds that PostgreSQL can wait at most.
+const LONGEST_TIMEOUT: u64 = i32::MAX as u64;
+
+/// Time for PostgreSQL to stop a statement itself.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Statements of a batch.
 const MAX_STATEMENTS: usize = 1000;
@@ -45,8 +53,8 @@ struct BatchRequest {
     /// Whether a statement that fails is the last one; of an atomic batch it always is.
     #[serde(default = "yes")]
     stop_on_error: bool,
-    /// Runs in this transaction, as the header X-Transaction-Id says too; then atomic does not
-    /// matter.
+    /// Runs in this transaction, as the header X-Transaction-Id says too; an atomic batch that
+    /// fails then undoes its own statements, and the transaction goes on.
     transaction_id: Option<u64>,
     /// Another database than api.database.
     database: Option<String>,
@@ -145,34 +153,80 @@ async fn execute_batch(
     pipeline::charge(&door, &caller, &in_work, "/api/v1/batch", count - 1)?;
     let database = batch.database.as_deref();
     let mut hold = Hold::of(&door, &caller, &headers, batch.transaction_id, database)?;
-    // A transaction that is open already, also in a session of the client's, stays his.
-    let own = batch.atomic && !hold.session()?.is_in_transaction();
+    let bond = Bond::of(batch.atomic, hold.session()?.is_in_transaction());
     let mut results = Vec::with_capacity(count);
-    let undone = run_all(&door, &caller, hold.session()?, &batch, own, &mut results).await;
+    let opened = run_all(&door, &caller, hold.session()?, &batch, bond, &mut results).await;
+    let is_own = hold.is_own();
     hold.finish();
-    let undone = undone?;
-    let succeeded = results.iter().filter(|result| result.success && !undone).count();
+    if let Some(from) = opened?.filter(|_| is_own) {
+        let text = "it was rolled back, because nothing ended the transaction: say COMMIT at last, \
+                    or POST /api/v1/transactions";
+        let undone = results.iter_mut().skip(from).filter(|result| result.success);
+        undone.for_each(|result| result.undone(&caller, text.into()));
+    }
+    let succeeded = results.iter().filter(|result| result.success).count();
     let execution_time_ms = begun.elapsed().as_secs_f64() * 1000.0;
     let failed = count - succeeded;
     Ok(answer(StatusCode::OK, &BatchAnswer { results, succeeded, failed, execution_time_ms }))
 }
 
-/// Runs the statements; says whether all of them were undone.
+/// What makes the statements of a batch one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bond {
+    /// Nothing: each is for itself.
+    None,
+    /// A transaction of the batch's own.
+    Transaction,
+    /// A savepoint, because the client's transaction is open already, and stays his.
+    Savepoint,
+}
+
+impl Bond {
+    fn of(atomic: bool, is_in_transaction: bool) -> Self {
+        match (atomic, is_in_transaction) {
+            (false, _) => Self::None,
+            (true, false) => Self::Transaction,
+            (true, true) => Self::Savepoint,
+        }
+    }
+
+    /// What begins it, what undoes it, and what ends it otherwise.
+    fn statements(self) -> [&'static [&'static str]; 3] {
+        const RELEASE: &str = "RELEASE SAVEPOINT rustydb_batch";
+        match self {
+            Self::None => [&[], &[], &[]],
+            Self::Transaction => [&["BEGIN"], &["ROLLBACK"], &["COMMIT"]],
+            Self::Savepoint => [
+                &["SAVEPOINT rustydb_batch"],
+                &["ROLLBACK TO SAVEPOINT rustydb_batch", RELEASE],
+                &[RELEASE],
+            ],
+        }
+    }
+}
+
+async fn run_each(door: &HttpDoor, session: &mut Session, statements: &[&str]) -> Result<()> {
+    for sql in statements {
+        fetch::run(door, session, sql, &[]).await?;
+    }
+    Ok(())
+}
+
+/// Runs the statements; gives the first one of a transaction that they have left open.
 async fn run_all(
     door: &HttpDoor,
     caller: &Caller,
     session: &mut Session,
     batch: &BatchRequest,
-    own: bool,
+    bond: Bond,
     results: &mut Vec<BatchResult>,
-) -> Result<bool> {
-    if own {
-        fetch::run(door, session, "BEGIN", &[]).await?;
-    }
-    let mut size = 0;
+) -> Result<Option<usize>> {
+    let [begin, undo, end] = bond.statements();
+    run_each(door, session, begin).await?;
+    let (mut size, mut opened) = (0, None);
     for (index, statement) in batch.statements.iter().enumerate() {
         let (sql, params) = statement.parts();
-        let ran = match own && ends_transaction(sql) {
+        let ran = match bond != Bond::None && ends_transaction(sql) {
             true => Err(Error::sql(b"2D000", "an atomic batch is a transaction already")
                 .with_kind(ErrorKind::ValidationError)
                 .with_hint("leave out BEGIN, COMMIT and ROLLBACK, or send \"atomic\": false")),
@@ -184,19 +238,19 @@ async fn run_all(
         });
         let failed = ran.is_err();
         results.push(result(caller, index, ran));
-        if failed && own {
-            fetch::run(door, session, "ROLLBACK", &[]).await?;
-            results.iter_mut().take(index).for_each(|result| result.undone_by(caller, index));
-            return Ok(true);
+        if failed && bond != Bond::None {
+            run_each(door, session, undo).await?;
+            let text = || format!("it was rolled back, because statement {index} failed");
+            results.iter_mut().take(index).for_each(|result| result.undone(caller, text()));
+            return Ok(None);
         }
+        opened = session.is_in_transaction().then(|| opened.unwrap_or(index));
         if failed && batch.stop_on_error {
-            return Ok(false);
+            break;
         }
     }
-    if own {
-        fetch::run(door, session, "COMMIT", &[]).await?;
-    }
-    Ok(false)
+    run_each(door, session, end).await?;
+    Ok(opened.filter(|_| bond == Bond::None))
 }
 
 /// Whether a statement would end the transaction that RustyDB has begun.
@@ -233,19 +287,26 @@ fn result(caller: &Caller, index: usize, ran: Result<Fetched>) -> BatchResult {
 
 impl BatchResult {
     /// What it gave is not there any more.
-    fn undone_by(&mut self, caller: &Caller, failed: usize) {
-        let text = format!("it was rolled back, because statement {failed} failed");
+    fn undone(&mut self, caller: &Caller, text: String) {
         let error = Error::new(ErrorKind::TransactionFailed, text);
         *self = result(caller, self.index, Err(error));
     }
 }
 
-/// A statement whose plan is asked for.
+/// A statement whose plan is asked for: that of `POST /api/v1/query`, and how.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[allow(
+    dead_code,
+    reason = "what is about rows means nothing for a plan, and is taken all the same"
+)]
 struct ExplainRequest {
     /// One statement.
+    #[serde(default)]
+    #[schema(required = false, examples("select 1"))]
     sql: String,
+    /// Instead of sql: the name of a prepared statement of the session that X-Session-Id names.
+    prepared: Option<String>,
     /// Values of `$1`, `$2`, …
     #[serde(default)]
     #[schema(value_type = Vec<serde_json::Value>)]
@@ -261,8 +322,46 @@ struct ExplainRequest {
     format: PlanFormat,
     /// Runs in this transaction, as the header X-Transaction-Id says too; it stays as it was.
     transaction_id: Option<u64>,
+    /// Milliseconds after which the statement is stopped.
+    #[schema(minimum = 1)]
+    timeout_ms: Option<u64>,
+    /// Refuses what writes.
+    #[serde(default)]
+    read_only: bool,
+    /// Means nothing for a plan.
+    #[schema(minimum = 1)]
+    max_rows: Option<u32>,
+    /// Means nothing for a plan.
+    #[serde(default)]
+    row_format: RowFormat,
+    /// Means nothing for a plan.
+    #[serde(default)]
+    numeric: NumberOrString,
+    /// Means nothing for a plan.
+    int8: Option<NumberOrString>,
     /// Another database than api.database.
     database: Option<String>,
+}
+
+impl ExplainRequest {
+    fn check(&self) -> Result<()> {
+        let text = match (self.sql.trim().is_empty(), &self.prepared) {
+            (true, None) => "sql is empty",
+            (false, Some(_)) => "sql and prepared exclude each other",
+            _ if self.timeout_ms == Some(0) => "timeout_ms must be at least 1",
+            _ if self.max_rows == Some(0) => "max_rows must be at least 1",
+            _ => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::ValidationError, text))
+    }
+
+    /// Settings of the statement, gone with what it did.
+    fn settings(&self) -> Vec<String> {
+        let limit = self.timeout_ms.map(|ms| ms.min(LONGEST_TIMEOUT));
+        let limit = limit.map(|ms| format!("SET LOCAL statement_timeout = {ms}"));
+        let read_only = self.read_only.then(|| "SET LOCAL transaction_read_only = on".to_owned());
+        limit.into_iter().chain(read_only).collect()
+    }
 }
 
 #[derive(Clone, Copy, Default, Deserialize, ToSchema, PartialEq, Eq)]
@@ -292,22 +391,35 @@ struct Plan {
 )]
 async fn explain_query(
     State(door): State<Arc<HttpDoor>>,
+    Extension(in_work): Extension<InWork>,
     caller: Caller,
     headers: HeaderMap,
-    JsonBody(request): JsonBody<ExplainRequest>,
+    JsonBody(mut request): JsonBody<ExplainRequest>,
 ) -> ApiResult {
+    request.check()?;
+    if request.timeout_ms.is_some() {
+        in_work.has_own_limit();
+    }
     let format = match request.format {
         PlanFormat::Json => "JSON",
         PlanFormat::Text => "TEXT",
         PlanFormat::Xml => "XML",
         PlanFormat::Yaml => "YAML",
     };
-    let ExplainRequest { sql, analyze, buffers, .. } = &request;
+    let ExplainRequest { analyze, buffers, .. } = &request;
     let explain = format!("EXPLAIN (FORMAT {format}, ANALYZE {analyze}, BUFFERS {buffers}) ");
-    let sql = format!("{explain}{sql}");
     let database = request.database.as_deref();
     let mut hold = Hold::of(&door, &caller, &headers, request.transaction_id, database)?;
-    let explained = undone(&door, hold.session()?, &sql, &request.params).await;
+    let types = match &request.prepared {
+        Some(name) => {
+            let types;
+            (request.sql, types) = named(&hold, name, 0)?;
+            types
+        }
+        None => Vec::new(),
+    };
+    let sql = format!("{explain}{}", request.sql);
+    let explained = undone(&door, hold.session()?, (&sql, &types), &request).await;
     hold.finish();
     let explained = explained.map_err(|error| error.behind(explain.len()))?;
     let plan = plan(&explained, request.format)?;
@@ -318,19 +430,30 @@ async fn explain_query(
 async fn undone(
     door: &HttpDoor,
     session: &mut Session,
-    sql: &str,
-    params: &[serde_json::Value],
+    statement: (&str, &[u32]),
+    request: &ExplainRequest,
 ) -> Result<Fetched> {
     let (begin, ends): (_, &[&str]) = match session.is_in_transaction() {
         true => ("SAVEPOINT rustydb_explain", &UNDO),
         false => ("BEGIN", &["ROLLBACK"]),
     };
-    fetch::run(door, session, begin, &[]).await?;
-    let ran = fetch::run_bound(door, session, sql, params).await;
-    for end in ends {
-        fetch::run(door, session, end, &[]).await?;
+    let limit = request.timeout_ms.map(Duration::from_millis);
+    fetch::run_typed(door, session, (begin, &[]), &[], limit).await?;
+    for setting in request.settings() {
+        fetch::run(door, session, &setting, &[]).await?;
     }
-    ran
+    let begun = Instant::now();
+    // PostgreSQL stops it first, so that a transaction can go on.
+    let ours = limit.map(|limit| limit.saturating_add(GRACE));
+    let ran = fetch::run_typed(door, session, statement, &request.params, ours).await;
+    if !session.is_sound() {
+        return ran;
+    }
+    run_each(door, session, ends).await?;
+    ran.map_err(|error| match error.kind() {
+        ErrorKind::Cancelled if limit.is_some_and(|limit| begun.elapsed() >= limit) => timed_out(),
+        _ => error,
+    })
 }
 
 fn plan(explained: &Fetched, format: PlanFormat) -> Result<Box<RawValue>> {

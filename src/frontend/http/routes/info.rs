@@ -119,11 +119,17 @@ async fn get_info(State(door): State<Arc<HttpDoor>>, caller: Caller) -> ApiResul
             },
             in_recovery: told.in_recovery,
         },
-        protocols: vec!["postgresql/3.0", "postgresql/3.2", "rustydb/1", "http/1.1"],
+        protocols: protocols(config.api.enable_http2),
         features: FEATURES.iter().map(|f| (f.name, words(f.standing))).collect(),
         extensions: told.extensions,
     };
     Ok(answer(StatusCode::OK, &info))
+}
+
+fn protocols(has_http2: bool) -> Vec<&'static str> {
+    let mut all = vec!["postgresql/3.0", "postgresql/3.2", "rustydb/1", "http/1.1"];
+    all.extend(has_http2.then_some("h2"));
+    all
 }
 
 /// The machine's name, where it is known.

@@ -14,7 +14,7 @@ use super::super::extract::{Caller, InPath, JsonBody};
 use super::super::kept::{Client, Named};
 use super::super::open::number_in;
 use super::super::paging::{List, Page};
-use super::super::running::timed_out;
+use super::super::running::late;
 use super::super::shelf::Borrowed;
 use super::super::values::timestamp;
 use super::super::{HttpDoor, answer, fetch, no_content};
@@ -161,7 +161,8 @@ async fn prepare(
     let types = numbers_of(door, session, &new.parameter_types).await?;
     let limit = door.config.now().api.request_timeout_secs.duration();
     let learnt = session.prepare(&door.catalog, &new.sql, &types);
-    let known = tokio::time::timeout(limit, learnt).await.map_err(|_| timed_out())??;
+    let learnt = tokio::time::timeout(limit, learnt).await;
+    let known = learnt.unwrap_or_else(|_| Err(late(session)))?;
     let columns = known.described.columns.iter();
     let named = Named {
         sql: new.sql,
@@ -207,14 +208,25 @@ async fn numbers_of(
 
 /// List prepared statements
 ///
-/// Those of all sessions that the caller has opened.
+/// Those of all sessions that the caller has opened, or of the one that `X-Session-Id` names.
 #[utoipa::path(
-    get, path = "/api/v1/prepared", tag = "query", params(Page),
+    get, path = "/api/v1/prepared", tag = "query",
+    params(Page, ("x-session-id" = Option<u64>, Header, description = "Number of the session.")),
     responses((status = 200, description = "A page of them.", body = List<PreparedStatement>))
 )]
-async fn list_prepared(State(door): State<Arc<HttpDoor>>, caller: Caller, page: Page) -> ApiResult {
+async fn list_prepared(
+    State(door): State<Arc<HttpDoor>>,
+    caller: Caller,
+    headers: HeaderMap,
+    page: Page,
+) -> ApiResult {
+    let role = &caller.identity.role;
+    let sessions = match number_in(&headers, "x-session-id")? {
+        Some(id) => vec![door.kept.find(id, role)?],
+        None => door.kept.of(role),
+    };
     let mut all = Vec::new();
-    for kept in door.kept.of(&caller.identity.role) {
+    for kept in sessions {
         let state = kept.about.state.lock();
         all.extend(state.named.iter().map(|(name, named)| described(kept.id, name, named)));
     }

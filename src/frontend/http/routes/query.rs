@@ -18,13 +18,13 @@ use super::super::error::ApiResult;
 use super::super::extract::{Caller, JsonBody};
 use super::super::formats::{Format, Layout};
 use super::super::open::Hold;
-use super::super::running::{ChunkedBody, Chunks, Fill, timed_out};
+use super::super::running::{ChunkedBody, Chunks, Fill};
 use super::super::values::bind;
 use super::super::{HttpDoor, InWork};
 use super::Routes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::Style;
-use crate::query::changes_rows;
+use crate::query::{changes_rows, needs_transaction};
 use crate::session::{Known, Notice};
 
 /// Routes of this file.
@@ -71,7 +71,7 @@ struct QueryRequest {
 
 #[derive(Clone, Copy, Default, Deserialize, ToSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-enum RowFormat {
+pub(super) enum RowFormat {
     #[default]
     Object,
     Array,
@@ -79,7 +79,7 @@ enum RowFormat {
 
 #[derive(Clone, Copy, Default, Deserialize, ToSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-enum NumberOrString {
+pub(super) enum NumberOrString {
     Number,
     #[default]
     String,
@@ -199,15 +199,12 @@ async fn execute_query(
     let id = caller.id.clone();
     let database = request.database.as_deref();
     let hold = Hold::of(&door, &caller, &headers, request.transaction_id, database)?;
-    let started = start(&door, hold, request);
-    let (hold, known) = match deadline {
-        // Dropping the session on the way cancels what it does.
-        Some(at) => tokio::time::timeout_at(at, started).await.map_err(|_| timed_out())??,
-        None => started.await?,
-    };
+    let (hold, known) = start(&door, hold, request, deadline).await?;
+    let warning = known.leaves().filter(|_| hold.is_own()).map(gone);
     let longest_row = config.api.max_row_size.len();
     let run = Run { layout, max_rows, longest_row, begun, deadline };
     let mut rows = Box::new(Rows::new(hold, run, &known.described.columns)?);
+    rows.note(warning);
     let fill = std::future::poll_fn(|cx| rows.poll_fill(cx)).await?;
     let query_id = rows.query_id().to_owned();
     let body = match fill {
@@ -242,8 +239,15 @@ async fn start(
     door: &HttpDoor,
     mut hold: Hold,
     mut request: QueryRequest,
+    deadline: Option<tokio::time::Instant>,
 ) -> Result<(Hold, Arc<Known>)> {
-    match begin(door, &mut hold, &mut request).await {
+    let begun = begin(door, &mut hold, &mut request);
+    let begun = match deadline {
+        // Dropping the session on the way cancels what it does.
+        Some(at) => tokio::time::timeout_at(at, begun).await.ok(),
+        None => Some(begun.await),
+    };
+    match begun.unwrap_or_else(|| Err(hold.late())) {
         Ok(known) => Ok((hold, known)),
         Err(error) => {
             hold.finish();
@@ -255,13 +259,19 @@ async fn start(
 async fn begin(door: &HttpDoor, hold: &mut Hold, request: &mut QueryRequest) -> Result<Arc<Known>> {
     let mut types = Vec::new();
     if let Some(name) = &request.prepared {
-        (request.sql, types) = named(hold, name)?;
+        (request.sql, types) = named(hold, name, 1)?;
     }
     if request.read_only && matches!(hold, Hold::Lent(_)) {
         let text = "read_only is the transaction's, not the statement's";
         return Err(Error::new(ErrorKind::ValidationError, text));
     }
     let is_own = hold.is_own();
+    if is_own && needs_transaction(&request.sql) {
+        let text = "the transaction would not outlive the request: nothing here keeps it open";
+        return Err(Error::sql(b"2D000", text)
+            .with_kind(ErrorKind::ValidationError)
+            .with_hint("POST /api/v1/transactions, or X-Session-Id"));
+    }
     let session = hold.session()?;
     session.ended_by("error");
     match (request.read_only, is_own) {
@@ -280,8 +290,20 @@ async fn begin(door: &HttpDoor, hold: &mut Hold, request: &mut QueryRequest) -> 
     Ok(known)
 }
 
-/// Text and types of a prepared statement.
-fn named(hold: &Hold, name: &str) -> Result<(String, Vec<u32>)> {
+/// What is told of a statement that has left something in a session which ends with the request.
+fn gone(what: &'static str) -> Notice {
+    Notice {
+        severity: "WARNING".into(),
+        sqlstate: "01000".into(),
+        message: format!(
+            "what the statement leaves in its session ({what}) is gone with the request: send \
+             X-Session-Id or a transaction_id to keep it"
+        ),
+    }
+}
+
+/// Text and types of a prepared statement, which is about to be run so often.
+pub(super) fn named(hold: &Hold, name: &str, runs: u64) -> Result<(String, Vec<u32>)> {
     let Hold::Bound(borrowed) = hold else {
         let text = "prepared statements belong to a session: X-Session-Id is missing";
         return Err(Error::new(ErrorKind::ValidationError, text));
@@ -291,6 +313,6 @@ fn named(hold: &Hold, name: &str) -> Result<(String, Vec<u32>)> {
         let text = format!("prepared statement \"{name}\" does not exist");
         return Err(Error::sql(b"26000", text));
     };
-    named.runs += 1;
+    named.runs += runs;
     Ok((named.sql.clone(), named.types.clone()))
 }

@@ -117,7 +117,7 @@ async fn get_role(
 /// A permission, in either form.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a permission is a string, or an object with action and resource")]
-enum GivenPermission {
+pub(super) enum GivenPermission {
     /// `action:resource`.
     #[schema(examples("read:tables:users"))]
     Text(String),
@@ -128,7 +128,7 @@ enum GivenPermission {
 /// A permission in parts.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct PermissionParts {
+pub(super) struct PermissionParts {
     /// On what.
     #[schema(examples("tables:users"))]
     resource: String,
@@ -142,7 +142,7 @@ struct PermissionParts {
 }
 
 impl GivenPermission {
-    fn read(self) -> Result<Permission> {
+    pub(super) fn read(self) -> Result<Permission> {
         match self {
             Self::Text(text) => Permission::parse(&text),
             Self::Parts(parts) if parts.conditions.is_empty() => {
@@ -168,24 +168,25 @@ struct RoleBody {
     /// `read:tables:app.users` or `read:tables:app:*`, is for this one below `/api/v1/tables` and
     /// `/rest/v1`, and a privilege in PostgreSQL too, unless it has a `*`: read, create, update
     /// and delete are SELECT, INSERT, UPDATE, DELETE; write is the last three.
-    #[serde(default)]
-    permissions: Vec<GivenPermission>,
+    permissions: Option<Vec<GivenPermission>>,
     /// What it forbids, whoever else allows it; only over HTTP. SQL of a role's own
     /// (`execute:queries`) can reach every table that PostgreSQL lets it reach.
-    #[serde(default)]
-    denied_permissions: Vec<GivenPermission>,
+    denied_permissions: Option<Vec<GivenPermission>>,
     /// Roles whose permissions it has too.
-    #[serde(default)]
-    inherits_from: Vec<String>,
+    inherits_from: Option<Vec<String>>,
 }
 
 impl RoleBody {
-    fn definition(self) -> Result<RoleDefinition> {
-        let read = |list: Vec<GivenPermission>| list.into_iter().map(GivenPermission::read);
+    /// What it says; what it does not say is as before.
+    fn definition(self, old: RoleDefinition) -> Result<RoleDefinition> {
+        let read = |given: Option<Vec<GivenPermission>>, old| match given {
+            Some(list) => list.into_iter().map(GivenPermission::read).collect::<Result<_>>(),
+            None => Ok(old),
+        };
         Ok(RoleDefinition {
-            allows: read(self.permissions).collect::<Result<_>>()?,
-            denies: read(self.denied_permissions).collect::<Result<_>>()?,
-            inherits: self.inherits_from,
+            allows: read(self.permissions, old.allows)?,
+            denies: read(self.denied_permissions, old.denies)?,
+            inherits: self.inherits_from.unwrap_or(old.inherits),
         })
     }
 }
@@ -210,13 +211,14 @@ async fn create_role(
         let text = format!("there is a role \"{name}\" already");
         return Err(Error::new(ErrorKind::Conflict, text).into());
     }
-    put(&door, &caller, &name, body.definition()?).await?;
+    put(&door, &caller, &name, body.definition(RoleDefinition::default())?).await?;
     Ok(answer(StatusCode::CREATED, &look(&door, &name).await?))
 }
 
 /// Change a role
 ///
-/// It is afterwards as the body says; privileges and memberships of its role of PostgreSQL follow.
+/// It is afterwards as the body says, and as before where the body says nothing; privileges and
+/// memberships of its role of PostgreSQL follow.
 #[utoipa::path(
     put, path = "/api/v1/admin/roles/{role_name}", tag = "admin", request_body = RoleBody,
     params(("role_name" = String, Path, description = "Its name.")),
@@ -233,7 +235,8 @@ async fn update_role(
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
     look(&door, &name).await?;
-    put(&door, &caller, &name, body.definition()?).await?;
+    let old = door.auth.roles().await?.get(&name).cloned().unwrap_or_default();
+    put(&door, &caller, &name, body.definition(old)?).await?;
     Ok(answer(StatusCode::OK, &look(&door, &name).await?))
 }
 

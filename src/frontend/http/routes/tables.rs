@@ -369,7 +369,7 @@ async fn create(door: &HttpDoor, caller: &Caller, table: CreateTable) -> ApiResu
     let mut session = caller.session(door, table.database.as_deref())?;
     let schema = table.schema.as_deref().unwrap_or("public");
     let types = table.columns.iter().map(|column| column.data_type.as_str());
-    check_types(door, &mut session, types).await?;
+    check_types(door, &mut session, types.filter(|name| !is_serial(name))).await?;
     let mut statements = vec![new_table(schema, name, &table).sql()?];
     for column in &table.columns {
         if let Some(comment) = &column.comment {
@@ -399,6 +399,14 @@ fn new_table<'a>(schema: &'a str, name: &'a str, table: &'a CreateTable) -> NewT
         .as_ref()
         .map(|by| (by.strategy.as_str(), by.columns.iter().map(String::as_str).collect()));
     new
+}
+
+/// Whether it is what makes a column with a sequence of its own: a word for that, and no type
+/// (<https://www.postgresql.org/docs/current/datatype-numeric.html#DATATYPE-SERIAL>).
+fn is_serial(name: &str) -> bool {
+    const WORDS: [&str; 6] =
+        ["serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"];
+    WORDS.iter().any(|word| word.eq_ignore_ascii_case(name.trim_ascii()))
 }
 
 /// Has PostgreSQL read each text as the name of a type and nothing else.
@@ -472,6 +480,7 @@ async fn update_table(
     let mut session = caller.session(&door, place.database.as_deref())?;
     let added = update.add_columns.iter().map(|column| column.data_type.as_str());
     let changed = update.alter_columns.iter().filter_map(|column| column.data_type.as_deref());
+    let added = added.filter(|name| !is_serial(name));
     check_types(&door, &mut session, added.chain(changed)).await?;
     let statements = update.statements(place.schema(), &name)?;
     if statements.is_empty() {

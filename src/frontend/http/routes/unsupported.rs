@@ -6,6 +6,7 @@ use axum::routing::{MethodFilter, any, on};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{ObjectBuilder, Required, ResponseBuilder, Type};
 
+use super::super::description::is_open;
 use super::super::error::ApiError;
 use super::super::extract::Caller;
 use super::{Routes, aliased};
@@ -423,6 +424,10 @@ fn operations() -> Routes {
         let paths = &mut routes.get_openapi_mut().paths;
         paths.add_path_operation(operation.path, methods, describe(feature, operation));
         let name = feature.name;
+        if is_open(operation.path) {
+            let refusal = move || async move { Err::<Response, _>(ApiError(unsupported(name))) };
+            return routes.route(operation.path, on(operation.method, refusal));
+        }
         // Who asks is known, as everywhere.
         let refusal =
             move |_: Caller| async move { Err::<Response, _>(ApiError(unsupported(name))) };

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use super::extract::Caller;
 use super::fetch::check_size;
 use super::open::Hold;
-use super::running::{ChunkedBody, Chunks, Fill, Running, timed_out};
+use super::running::{ChunkedBody, Chunks, Fill, Running};
 use super::{HttpDoor, InWork, RequestId};
 use crate::error::{Error, Result};
 use crate::query::plan::ask::Count;
@@ -111,14 +111,11 @@ pub async fn start(door: &HttpDoor, mut hold: Hold, job: Job<'_>) -> Result<Stre
         let begun = std::pin::pin!(begin(door, &mut hold, &job));
         match job.deadline {
             // Dropping the session on the way cancels what it does.
-            Some(at) => {
-                let late = |_| Err(timed_out());
-                tokio::time::timeout_at(at, begun).await.unwrap_or_else(late)
-            }
-            None => begun.await,
+            Some(at) => tokio::time::timeout_at(at, begun).await.ok(),
+            None => Some(begun.await),
         }
     };
-    match begun {
+    match begun.unwrap_or_else(|| Err(hold.late())) {
         Ok(known) => {
             let longest = door.config.now().api.max_row_size.len();
             let running = Running::new(hold, longest, job.deadline);
