@@ -14,7 +14,7 @@ use crate::backend::{BackendConn, ServerName, Statement, World};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::backend::{self as replies, Report, TxStatus, tag};
 use crate::proto::frontend::{self, tag as request};
-use crate::query::{Class, Effects};
+use crate::query::{Class, Effects, quote_literal};
 
 /// Longest message that is not a row: a report or a description of 1664 columns.
 const LONGEST: usize = 1 << 20;
@@ -80,6 +80,7 @@ pub enum Event {
 #[derive(Clone, Debug, Default)]
 pub struct Local {
     begins: bool,
+    isolation: Option<Isolation>,
     /// Names and values, one after the other.
     text: String,
     /// Where each of them ends.
@@ -90,25 +91,59 @@ pub struct Local {
 #[derive(Debug)]
 pub struct Preludes {
     begin: Arc<Statement>,
+    /// As [`ISOLATIONS`].
+    isolation: [Arc<Statement>; ISOLATIONS.len()],
     /// By the number of settings, from one.
     settings: Vec<Arc<Statement>>,
 }
 
-/// Settings that a [`Local`] may have.
-pub const MAX_LOCAL: usize = 16;
+/// Settings that a [`Local`] may have, beside the level of isolation.
+pub const MAX_LOCAL: usize = 32;
+
+/// The setting that has no effect any more when a query has been made in the transaction.
+const ISOLATION: &str = "transaction_isolation";
+
+/// Its values.
+const ISOLATIONS: [&str; 4] =
+    ["read uncommitted", "read committed", "repeatable read", "serializable"];
+
+/// A level of isolation, by its place in [`ISOLATIONS`].
+type Isolation = usize;
+
+/// The level of isolation among settings.
+fn isolation_of(settings: &[(&str, &str)]) -> Option<Isolation> {
+    let (_, wanted) = settings.iter().rev().find(|(name, _)| *name == ISOLATION)?;
+    ISOLATIONS.iter().position(|level| level.eq_ignore_ascii_case(wanted))
+}
+
+/// The command that sets a level of isolation, for as long as the transaction lasts.
+fn isolation_sql(level: Isolation) -> String {
+    format!("SET {ISOLATION} TO '{}'", ISOLATIONS[level])
+}
+
+/// Statements that make settings hold until the end of the transaction that they begin.
+pub fn local_sql(settings: &[(&str, &str)]) -> String {
+    let isolation = isolation_of(settings);
+    let mut sql = isolation.map_or_else(String::new, |level| isolation_sql(level) + ";");
+    for (name, value) in settings.iter().filter(|(name, _)| *name != ISOLATION) {
+        let (name, value) = (quote_literal(name), quote_literal(value));
+        sql += &format!("SELECT pg_catalog.set_config({name}, {value}, true);");
+    }
+    sql
+}
 
 impl Local {
     /// Names and values of settings; further ones than [`MAX_LOCAL`] are left out.
     pub fn new(settings: &[(&str, &str)]) -> Self {
-        let settings = &settings[..settings.len().min(MAX_LOCAL)];
         let length = settings.iter().map(|(name, value)| name.len() + value.len()).sum();
         let mut text = String::with_capacity(length);
-        let mut ends = Vec::with_capacity(2 * settings.len());
-        for part in settings.iter().flat_map(|(name, value)| [name, value]) {
+        let mut ends = Vec::with_capacity(2 * settings.len().min(MAX_LOCAL));
+        let others = settings.iter().filter(|(name, _)| *name != ISOLATION).take(MAX_LOCAL);
+        for part in others.flat_map(|(name, value)| [name, value]) {
             text.push_str(part);
             ends.push(text.len());
         }
-        Self { begins: false, text, ends }
+        Self { begins: false, isolation: isolation_of(settings), text, ends }
     }
 
     fn values(&self) -> impl Iterator<Item = Option<&[u8]>> {
@@ -138,7 +173,11 @@ impl Preludes {
             let body = statement_body(&sql, &vec![TEXT; 2 * count]);
             Arc::new(Statement::shared(hasher, body, WORLD, Class::default()))
         });
-        Self { begin: Arc::new(begin), settings: settings.collect() }
+        let isolation = std::array::from_fn(|level| {
+            let body = statement_body(&isolation_sql(level), &[]);
+            Arc::new(Statement::shared(hasher, body, WORLD, Class::default()))
+        });
+        Self { begin: Arc::new(begin), isolation, settings: settings.collect() }
     }
 
     fn settings(&self, count: usize) -> Option<&Arc<Statement>> {
@@ -319,6 +358,10 @@ pub async fn execute<'v>(
     let mut before = 0;
     if local.begins {
         batch.run(&preludes.begin, std::iter::empty(), 0)?;
+        before += 1;
+    }
+    if let Some(statement) = local.isolation.and_then(|level| preludes.isolation.get(level)) {
+        batch.run(statement, std::iter::empty(), 0)?;
         before += 1;
     }
     if let Some(settings) = preludes.settings(local.ends.len() / 2) {

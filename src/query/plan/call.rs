@@ -6,7 +6,7 @@ use super::resolve::{Level, Limits, Resolver, Scope, least};
 use super::rows::{Page, Source, Writer};
 use super::sql::{Statement, array_text};
 use super::{MAX_LIST, ask};
-use crate::query::schema::{Argument, Function, Schema, TypeKind, Volatility, oid};
+use crate::query::schema::{Argument, Function, Name, Schema, TypeKind, Volatility, oid};
 
 /// What a function gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +175,12 @@ impl CallPlan {
     /// Whether the function may say something about the answer that it is given in.
     pub fn guides_response(&self) -> bool {
         self.guides_response
+    }
+
+    /// Settings that the function wants, which must hold before it is called.
+    pub fn settings<'s>(&self, schema: &'s Schema) -> &'s [(Name, Name)] {
+        let found = schema.functions.binary_search_by_key(&self.function, |f| f.oid);
+        found.map_or(&[], |at| &schema.functions[at].settings)
     }
 
     /// Whether the number of all rows is wanted, and how. It is always counted.
