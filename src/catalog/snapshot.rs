@@ -448,7 +448,7 @@ mod tests {
         type|500|public|mood|e|0|501
         type|25|pg_catalog|text|b|0|1009
         function|900|public|greet|fs-v-|25 1|25 1009|[["who","rest"],["i","v"],[]]|-
-        function|901|public|pairs|fvs-r|2249 0|{23,25,25}|[["n","a","b"],["i","t","t"],["statement_timeout=2s"]]|-
+        function|901|public|pairs|fvs-r|2249 0|{23,25,25}|[["n","a","b"],["i","t","t"],["x=2s"]]|-
         setting|anon|work_mem|8MB|t|-
         setting|anon|work_mem|4MB|f|-
         setting|anon|log_statement|all|f|["boss"]
@@ -474,7 +474,7 @@ mod tests {
         let pairs = schema.functions("public", "pairs").next().unwrap();
         assert_eq!((pairs.arguments.len(), pairs.outputs.len()), (1, 2));
         assert!(pairs.guides_response && !greet.guides_response);
-        assert_eq!(pairs.settings, [("statement_timeout".into(), "2s".into())]);
+        assert_eq!(pairs.settings, [("x".into(), "2s".into())]);
         all.reverse();
         assert_eq!(read(&all).fingerprint, schema.fingerprint);
         all.pop();

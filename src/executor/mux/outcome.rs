@@ -284,8 +284,8 @@ fn in_work(conn: &ConnState) -> u64 {
     conn.expect.last_ended() + 1
 }
 
-/// Whether a definition cannot change what other statements mean or do. The settings of a role count
-/// where another one logs in for it.
+/// Whether a definition cannot change what other statements mean or do. The settings of a role
+/// count where another one logs in for it.
 fn is_harmless(command: &str) -> bool {
     const KINDS: [&str; 6] = ["INDEX", "ROLE", "DATABASE", "STATISTICS", "TABLESPACE", "SEQUENCE"];
     let kind = command.split(' ').nth(1);

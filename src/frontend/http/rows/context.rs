@@ -48,8 +48,8 @@ const OURS: [&str; 7] = [
 
 impl<'a> Settings<'a> {
     /// Those that every statement for somebody begins with: his role where another one has logged
-    /// in for him, with what `ALTER ROLE … SET` says of it, and who he is. `fixed` are settings that
-    /// the session has for its answers.
+    /// in for him, with what `ALTER ROLE … SET` says of it, and who he is. `fixed` are settings
+    /// that the session has for its answers.
     ///
     /// # Errors
     /// The role has more settings than can be taken on.
@@ -151,8 +151,8 @@ pub fn headers_of(headers: &HeaderMap) -> String {
     String::from_utf8(object).unwrap_or_default()
 }
 
-/// The cookies of a request as a JSON object, without that of RustyDB's own sessions; `None` = there
-/// are no others.
+/// The cookies of a request as a JSON object, without that of RustyDB's own sessions; `None` =
+/// there are no others.
 pub fn cookies_of(headers: &HeaderMap) -> Option<String> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs =
