@@ -48,6 +48,9 @@ const TIMES: [(&str, &str); 2] = [("IntervalStyle", "iso_8601"), ("TimeZone", "U
 /// The names of [`TIMES`].
 pub const FIXED: [&str; 2] = [TIMES[0].0, TIMES[1].0];
 
+/// Start-up parameters: names and values.
+type Start<'p> = &'p [(&'p str, &'p str)];
+
 /// The header that names a session.
 static APPLICATION_NAME: HeaderName = HeaderName::from_static("x-application-name");
 
@@ -112,7 +115,7 @@ impl Caller {
         door: &HttpDoor,
         identity: &Identity,
         database: Option<&str>,
-        (times, further): (&[(&str, &str)], &[(&str, &str)]),
+        (times, further): (Start<'_>, Start<'_>),
     ) -> Result<Box<Session>, Error> {
         let config = door.config.now();
         let database = database.unwrap_or(&config.api.database);
