@@ -50,7 +50,10 @@ SELECT 'function', p.oid::text, n.nspname::text, p.proname::text,
         || CASE WHEN p.prosrc ~ 'response[.](headers|status)' THEN 'r' ELSE '-' END,
     p.prorettype::text || ' ' || p.pronargdefaults::text,
     coalesce(p.proallargtypes::text, p.proargtypes::text),
-    pg_catalog.json_build_array(p.proargnames, p.proargmodes)::text, d.description
+    pg_catalog.json_build_array(p.proargnames, p.proargmodes, ARRAY(
+        SELECT entry FROM pg_catalog.unnest(p.proconfig) entry WHERE entry ~
+        '^(statement_timeout|default_transaction_isolation|plan_filter[.]statement_cost_limit)='
+    ))::text, d.description
 FROM pg_catalog.pg_proc p JOIN own n ON n.oid = p.pronamespace
 LEFT JOIN pg_catalog.pg_description d
     ON d.objoid = p.oid AND d.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objsubid = 0
@@ -72,3 +75,18 @@ WHERE c.relkind = 'c' AND c.relnamespace IN (SELECT oid FROM own)
 UNION ALL
 SELECT 'label', l.enumtypid::text, l.enumsortorder::text, l.enumlabel::text, NULL, NULL, NULL, NULL, NULL
 FROM pg_catalog.pg_enum l
+UNION ALL
+-- Of roles that others log in for; with those who may set what not everybody may.
+SELECT 'setting', r.rolname::text, x.name, x.value, CASE WHEN x.of_database THEN 't' ELSE 'f' END,
+    CASE WHEN g.context = 'superuser' THEN (
+        SELECT coalesce(pg_catalog.json_agg(l.rolname), '[]')::text FROM pg_catalog.pg_roles l
+        WHERE l.rolcanlogin AND (l.rolsuper OR may_set(l.oid, x.name))) END, NULL, NULL, NULL
+FROM (
+    SELECT s.setrole, s.setdatabase <> 0 AS of_database, pg_catalog.split_part(e.entry, '=', 1) AS name,
+        pg_catalog.substr(e.entry, pg_catalog.strpos(e.entry, '=') + 1) AS value
+    FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS e(entry)
+    WHERE s.setdatabase IN (0,
+        (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
+) x JOIN pg_catalog.pg_roles r ON r.oid = x.setrole AND NOT r.rolcanlogin
+LEFT JOIN pg_catalog.pg_settings g ON g.name = x.name
+WHERE g.context IS NULL OR g.context IN ('user', 'superuser')

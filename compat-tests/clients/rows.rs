@@ -62,7 +62,7 @@ async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>, String> {
 }
 
 async fn snapshot(client: &Client) -> Schema {
-    read_snapshot(&rows(client, snapshot_query()).await.unwrap())
+    read_snapshot(&rows(client, &snapshot_query(0)).await.unwrap())
 }
 
 fn literal(value: &[u8]) -> String {
@@ -828,7 +828,7 @@ fn ten_thousand_tables() {
         client.batch_execute("analyze").await.unwrap();
         for _ in 0..3 {
             let start = Instant::now();
-            let rows = rows(&client, snapshot_query()).await.unwrap();
+            let rows = rows(&client, &snapshot_query(0)).await.unwrap();
             let queried = start.elapsed();
             let schema = read_snapshot(&rows);
             assert!(schema.tables.len() >= 10_000);

@@ -170,3 +170,77 @@ fn those_who_share_a_role_have_their_own_idempotency_keys() {
     let signed = server.direct_value("select string_agg(who, ' ' order by at) from signed");
     assert_eq!(signed, "ann bob ann nobody");
 }
+
+#[test]
+fn a_role_that_is_taken_on_brings_its_settings() {
+    let server = &start();
+    let ready = server.psql(
+        "alter role anon set statement_timeout = '300ms';
+         alter role anon set default_transaction_isolation = 'Serializable';
+         alter role anon set log_min_messages = 'fatal';
+         alter role anon set timezone = 'Asia/Tokyo';
+         alter role anon set app.tenant = 'all';
+         alter role authenticated set work_mem = '1MB';
+         alter role authenticated set default_transaction_read_only = on;
+         select format('alter role authenticated in database %I set work_mem = %L',
+             current_database(), '7MB') \\gexec
+         create function setting(name text) returns text language sql as
+             $$ select current_setting(name, true) $$;
+         create function nap() returns void language sql as $$ select pg_sleep(5) $$;
+         create function brief() returns void language sql set statement_timeout = '200ms'
+             as $$ select pg_sleep(5) $$;
+         create function careful() returns text language sql
+             set default_transaction_isolation = 'repeatable read'
+             as $$ select current_setting('transaction_isolation') $$;
+         create function rest_late() returns trigger language plpgsql as
+             $$ begin perform pg_sleep(5); return new; end $$;
+         create table late (id int);
+         create trigger late before insert on late execute function rest_late();
+         grant select, insert on late to anon;
+         create function span() returns interval language sql as
+             $$ select interval '1 year 2 mons 3 days 04:05:06' $$;
+         create function moment() returns timestamptz language sql as
+             $$ select timestamptz '2026-01-02 03:04:05Z' $$;",
+    );
+    assert_eq!(ready.stderr, "");
+    let (ann, direct) = (token("authenticated", "ann"), token("direct", "bob"));
+    let call = |token: Option<&str>, name: &str, body: Value| {
+        ask(server, token, "POST", &format!("/rest/v1/rpc/{name}"), &body)
+    };
+    let setting = |token, name: &str| {
+        call(token, "setting", json!({ "name": name })).expect(200).as_str().unwrap().to_owned()
+    };
+    assert_eq!(setting(None, "statement_timeout"), "300ms");
+    assert_eq!(setting(None, "transaction_isolation"), "serializable");
+    assert_eq!(setting(None, "TimeZone"), "Asia/Tokyo");
+    assert_eq!(setting(None, "app.tenant"), "all");
+    assert_eq!(call(None, "moment", json!({})).expect(200), "2026-01-02T12:04:05+09:00");
+    assert_eq!(call(None, "span", json!({})).expect(200), "1 year 2 mons 3 days 04:05:06");
+    assert_eq!(setting(None, "log_min_messages"), "warning", "the authenticator may not set it");
+    assert_eq!(setting(Some(&ann), "work_mem"), "7MB");
+    assert_eq!(setting(Some(&ann), "transaction_read_only"), "on");
+    assert_eq!(setting(Some(&direct), "statement_timeout"), "0", "nobody else has them");
+    assert_eq!(setting(Some(&direct), "transaction_isolation"), "read committed");
+    // They hold for the statement beside which they are set.
+    let late = |answer: Answer| assert!(answer.text.contains("57014"), "{}", answer.text);
+    late(call(None, "nap", json!({})));
+    let csv = [("content-type", "text/csv")];
+    let rows = "/api/v1/tables/late/rows";
+    late(Api::nobody(server).send("POST", rows, &csv, b"id\n1\n"));
+    late(ask(server, None, "POST", rows, &json!({ "id": 1 })));
+    // Those of a function hold for its call, whoever calls it.
+    late(call(Some(&direct), "brief", json!({})));
+    assert_eq!(call(Some(&direct), "careful", json!({})).expect(200), "repeatable read");
+    // Too many are refused, and not left out.
+    let many: String = (0..21).map(|n| format!("alter role anon set app.n{n} = '1';")).collect();
+    assert_eq!(server.psql(&many).stderr, "");
+    for _ in 0..100 {
+        let answer = call(None, "setting", json!({ "name": "app.n20" }));
+        if answer.status != 200 {
+            assert!(answer.text.contains("settings"), "{}", answer.text);
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("more settings than can be taken on are left out");
+}

@@ -90,6 +90,11 @@ fn what_is_no_token_is_refused() {
         let answer = with(("authorization", &header), "GET", "/api/v1/auth/me", Value::Null);
         // Headers beyond the limit are refused by the HTTP parser, without a body.
         assert!(matches!(answer.status, 401 | 431), "{} {}", answer.status, answer.text);
+        if answer.status == 401 {
+            // Not Basic, for which browsers ask for a password.
+            let challenge = answer.header("www-authenticate");
+            assert_eq!(challenge, "Bearer realm=\"RustyDB\", error=\"invalid_token\"");
+        }
     }
     for bad in [
         json!({ "username": "vera", "password": "wrong" }),

@@ -210,6 +210,37 @@ fn a_body_in_messagepack_says_the_same_as_one_in_json() {
     send("text/plain", &body).refused(415, "UNSUPPORTED_MEDIA_TYPE");
 }
 
+/// Whatever is JSON elsewhere is MessagePack for who likes that better, errors too.
+#[test]
+fn every_document_is_there_as_messagepack() {
+    let api = admin();
+    let get = |path: &str, accept: &str| api.send("GET", path, &[("accept", accept)], b"");
+    let field = |value: &rmpv::Value, name: &str| {
+        let pairs = value.as_map().unwrap().iter();
+        pairs.clone().find(|(key, _)| key.as_str() == Some(name)).unwrap().1.clone()
+    };
+    for path in ["/api/v1/schemas", "/api/v1/tables", "/api/v1/pools", "/api/v1/auth/me"] {
+        let answer = get(path, "application/json;q=0.5, application/msgpack");
+        assert_eq!((answer.status, answer.header("content-type")), (200, "application/msgpack"));
+        assert_eq!(unpacked(&answer.bytes).len(), 1, "{path}");
+        for accept in ["*/*", "application/json, application/msgpack", "application/msgpack;q=0"] {
+            let answer = get(path, accept);
+            assert_eq!(answer.header("content-type"), "application/json", "{path} {accept}");
+        }
+    }
+    let refused = get("/api/v1/tables/never", "application/x-msgpack");
+    assert_eq!((refused.status, refused.header("content-type")), (404, "application/msgpack"));
+    let error = field(&unpacked(&refused.bytes)[0], "error");
+    assert_eq!(field(&error, "code").as_str(), Some("NOT_FOUND"));
+    let done = api.send(
+        "POST",
+        "/api/v1/batch",
+        &[("accept", "application/msgpack"), ("content-type", "application/json")],
+        br#"{"statements":[{"sql":"select 1 as one"}]}"#,
+    );
+    assert_eq!(done.header("content-type"), "application/msgpack", "{}", done.text);
+}
+
 /// Rows of a table have the same forms.
 #[test]
 fn rows_of_a_table() {

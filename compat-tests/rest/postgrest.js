@@ -122,7 +122,7 @@ const cases = {
     const nothing = await db.rpc('nothing')
     assert.deepEqual([nothing.status, nothing.data, nothing.error], [204, null, null])
     const me = await db.rpc('whoami').setHeader('x-tenant', 'acme').setHeader('prefer', 'timezone=Asia/Kolkata')
-    assert.deepEqual(me.data, { user: 'rest_writer', path: 'public', method: 'POST', tenant: 'acme', sub: 'rest_writer', zone: 'Asia/Kolkata' })
+    assert.deepEqual(me.data, { user: 'rest_writer', path: 'public', method: 'POST', at: '/rpc/whoami', cookie: null, tenant: 'acme', sub: 'rest_writer', zone: 'Asia/Kolkata' })
     const unknown = await db.rpc('add_up', { x: 1 })
     assert.deepEqual([unknown.status, unknown.error.code], [404, 'PGRST202'])
     const raised = await db.rpc('refuse', { how: 'teapot' })

@@ -93,7 +93,7 @@ fn rows_are_read() {
         values,
         json!([{
             "big": 9_007_199_254_740_993_i64, "num": 1.10, "at": "2026-01-02T03:04:05+00:00",
-            "data": "\\x00ff", "list": [1, null], "doc": { "a": 1.0 },
+            "data": "\\x00ff", "list": [1, null], "doc": { "a": 1.0 }, "o": "7",
         }])
     );
 }
@@ -137,8 +137,14 @@ fn row_security_sees_the_claims() {
     let left =
         reader().send("GET", "/rest/v1/rpc/whoami", &[("x-tenant", "acme")], b"").expect(200);
     assert_eq!((&left["tenant"], &left["method"]), (&"acme".into(), &"GET".into()));
+    assert_eq!((&left["at"], &left["cookie"]), (&"/rpc/whoami".into(), &Value::Null));
+    let cookies = [("cookie", "theme=dark")];
+    let left = reader().send("GET", "/rest/v1/rpc/whoami", &cookies, b"").expect(200);
+    assert_eq!(left["cookie"], "dark");
     let left = reader().get("/rest/v1/rpc/whoami").expect(200);
-    assert_eq!((&left["tenant"], &left["zone"]), (&Value::Null, &"UTC".into()));
+    assert_eq!(left["cookie"], Value::Null);
+    let zone = films().direct_value("show timezone");
+    assert_eq!((&left["tenant"], &left["zone"]), (&Value::Null, &zone.into()));
     let query = json!({ "sql": "select current_setting('request.jwt.claims', true) as v" });
     let seen = reader().post("/api/v1/query", query).expect(200);
     assert!(matches!(seen["rows"][0]["v"].as_str(), None | Some("")), "{seen}");

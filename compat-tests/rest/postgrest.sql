@@ -28,8 +28,8 @@ INSERT INTO films (id, title, year, director, tags, info) VALUES
 SELECT setval('films_id_seq', 100);
 INSERT INTO actors VALUES (1, 'Weaver'), (2, 'Ford'), (3, 'Nicholson');
 INSERT INTO roles VALUES (1, 1, 'Ripley'), (2, 2, 'Deckard'), (4, 3, 'Jack');
-CREATE TABLE kinds (big int8, num numeric, at timestamptz, data bytea, list int[], doc json);
-INSERT INTO kinds VALUES (9007199254740993, 1.10, '2026-01-02 03:04:05Z', '\x00ff', '{1,null}', '{"a":1.0}');
+CREATE TABLE kinds (big int8, num numeric, at timestamptz, data bytea, list int[], doc json, o oid);
+INSERT INTO kinds VALUES (9007199254740993, 1.10, '2026-01-02 03:04:05Z', '\x00ff', '{1,null}', '{"a":1.0}', 7);
 CREATE TABLE owned (id int PRIMARY KEY, who text NOT NULL, what text);
 INSERT INTO owned VALUES (1, 'ada', 'x'), (2, 'bob', 'y');
 ALTER TABLE owned ENABLE ROW LEVEL SECURITY;
@@ -46,6 +46,8 @@ CREATE FUNCTION bytes() RETURNS bytea LANGUAGE sql IMMUTABLE AS $$SELECT '\x00ff
 CREATE FUNCTION whoami() RETURNS json LANGUAGE sql STABLE AS
     $$SELECT json_build_object('user', current_user, 'path', current_setting('search_path'),
         'method', current_setting('request.method', true),
+        'at', current_setting('request.path', true),
+        'cookie', nullif(current_setting('request.cookies', true), '')::json ->> 'theme',
         'tenant', current_setting('request.headers', true)::json ->> 'x-tenant',
         'sub', current_setting('request.jwt.claims', true)::json ->> 'sub',
         'zone', current_setting('TimeZone'))$$;

@@ -45,7 +45,10 @@ fn a_table_is_made_looked_at_altered_and_dropped() {
         ],
         "constraints": [{ "unique": ["id", "customer"] }, { "check": "id <> 3" }],
     });
-    let made = api.post("/api/v1/tables/order", order).expect(201);
+    let made = api.post("/api/v1/tables/order", order);
+    assert_eq!(made.header("deprecation"), "true");
+    assert!(made.header("link").starts_with("</api/v1/tables>"));
+    let made = made.expect(201);
     assert_eq!(made["columns"][1]["type"], "numeric(12,2)[]");
     assert_eq!(made["columns"][1]["comment"], "it's \\ much");
     assert_eq!(made["columns"][0]["default"], "7");

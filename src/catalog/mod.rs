@@ -237,7 +237,8 @@ fn builtin(oid: u32) -> Option<TypeInfo> {
 fn scalar(known: &Type) -> Shape {
     match *known {
         Type::BOOL => Shape::Bool,
-        Type::INT2 | Type::INT4 | Type::OID => Shape::Int,
+        Type::INT2 | Type::INT4 => Shape::Int,
+        Type::OID => Shape::Oid,
         Type::INT8 => Shape::Int8,
         Type::FLOAT4 | Type::FLOAT8 => Shape::Float,
         Type::NUMERIC => Shape::Numeric,

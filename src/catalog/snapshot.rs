@@ -16,8 +16,8 @@ use tokio::sync::futures::Notified;
 
 use super::{Row, number, text};
 use crate::query::schema::{
-    Argument, Builder, Column, Function, Namespace, Origin, Schema, Table, TableKind, TypeEntry,
-    TypeKind, Volatility,
+    Argument, Builder, Column, Function, Namespace, Origin, RoleSetting, Schema, Table, TableKind,
+    TypeEntry, TypeKind, Volatility,
 };
 use crate::types::Database;
 
@@ -81,9 +81,14 @@ impl Snapshots {
 
 /// The query whose answer [`Look::learn`] takes; it needs no parameters. PostgreSQL leaves out the
 /// schema of what its `search_path` finds when it prints defaults, so that should be `pg_catalog`
-/// while it runs.
-pub fn snapshot_query() -> &'static str {
-    include_str!("../../sql/snapshot.sql")
+/// while it runs. `major` is the server's version.
+pub fn snapshot_query(major: u32) -> String {
+    // GRANT SET ON PARAMETER came with 15.
+    let may_set = match major {
+        15.. => "pg_catalog.has_parameter_privilege(l.oid, x.name, 'SET')",
+        _ => "false",
+    };
+    include_str!("../../sql/snapshot.sql").replace("may_set(l.oid, x.name)", may_set)
 }
 
 impl DatabaseSnapshot {
@@ -170,6 +175,7 @@ pub fn read(rows: &[Row]) -> Schema {
             Some("type") => type_entry(&mut builder, row),
             Some("label") => label(&mut builder, row),
             Some("field") => field(&mut builder, row),
+            Some("setting") => role_setting(&mut builder, row),
             _ => None,
         };
     }
@@ -366,8 +372,8 @@ fn function(builder: &mut Builder, row: &Row) -> Option<()> {
     let result: Vec<u32> = numbers(text(row, 5)?);
     let [returns, defaults] = result[..] else { return None };
     let types: Vec<u32> = numbers(text(row, 6)?);
-    type Described = (Option<Vec<Option<String>>>, Option<Vec<String>>);
-    let (names, modes): Described = serde_json::from_str(text(row, 7)?).ok()?;
+    type Described = (Option<Vec<Option<String>>>, Option<Vec<String>>, Vec<String>);
+    let (names, modes, settings): Described = serde_json::from_str(text(row, 7)?).ok()?;
     let (mut arguments, mut outputs) = (Vec::new(), Vec::new());
     for (at, type_oid) in types.into_iter().enumerate() {
         let given = names.as_ref().and_then(|names| names.get(at)?.as_deref());
@@ -385,6 +391,8 @@ fn function(builder: &mut Builder, row: &Row) -> Option<()> {
     for argument in arguments.iter_mut().rev().take(defaults as usize) {
         argument.has_default = true;
     }
+    let pair =
+        |entry: &String| entry.split_once('=').map(|(name, value)| (name.into(), value.into()));
     let function = Function {
         oid: number(row, 1)?,
         schema: builder.name(text(row, 2)?),
@@ -400,6 +408,7 @@ fn function(builder: &mut Builder, row: &Row) -> Option<()> {
             _ => Volatility::Volatile,
         },
         guides_response,
+        settings: settings.iter().filter_map(pair).collect(),
         comment: comment(builder, row, 8),
     };
     builder.function(function);
@@ -420,6 +429,19 @@ fn type_entry(builder: &mut Builder, row: &Row) -> Option<()> {
     let (schema, name) = (builder.name(text(row, 2)?), builder.name(text(row, 3)?));
     let array = number(row, 6).unwrap_or(0);
     builder.type_entry(number(row, 1)?, TypeEntry { schema, name, kind, array });
+    Some(())
+}
+
+fn role_setting(builder: &mut Builder, row: &Row) -> Option<()> {
+    let setters: Option<Vec<String>> = match text(row, 5) {
+        Some(list) => Some(serde_json::from_str(list).ok()?),
+        None => None,
+    };
+    let setters = setters.map(|list| list.iter().map(|name| builder.name(name)).collect());
+    let (name, value) = (builder.name(text(row, 2)?), builder.name(text(row, 3)?));
+    let setting = RoleSetting { name, value, setters };
+    let role = builder.name(text(row, 1)?);
+    builder.role_setting(role, text(row, 4)? == "t", setting);
     Some(())
 }
 
@@ -464,8 +486,11 @@ mod tests {
         field|600|2|y|23
         field|600|1|x|25
         type|600|public|pair|c|0|601
-        function|900|public|greet|fs-v-|25 1|25 1009|[["who","rest"],["i","v"]]|-
-        function|901|public|pairs|fvs-r|2249 0|{23,25,25}|[["n","a","b"],["i","t","t"]]|-
+        function|900|public|greet|fs-v-|25 1|25 1009|[["who","rest"],["i","v"],[]]|-
+        function|901|public|pairs|fvs-r|2249 0|{23,25,25}|[["n","a","b"],["i","t","t"],["x=2s"]]|-
+        setting|anon|work_mem|8MB|t|-
+        setting|anon|work_mem|4MB|f|-
+        setting|anon|log_statement|all|f|["boss"]
     "#;
 
     #[test]
@@ -490,10 +515,24 @@ mod tests {
         let pairs = schema.functions("public", "pairs").next().unwrap();
         assert_eq!((pairs.arguments.len(), pairs.outputs.len()), (1, 2));
         assert!(pairs.guides_response && !greet.guides_response);
+        assert_eq!(pairs.settings, [("x".into(), "2s".into())]);
         all.reverse();
         assert_eq!(read(&all).fingerprint, schema.fingerprint);
         all.pop();
         assert_ne!(read(&all).fingerprint, schema.fingerprint);
+    }
+
+    #[test]
+    fn settings_of_roles() {
+        let schema = read(&rows(DATABASE));
+        let of = |role: &str, login: &str| {
+            let settings = schema.settings_of_role(role, login);
+            settings.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        // What is said for this database comes last, and counts.
+        assert_eq!(of("anon", "joe"), ["work_mem=8MB"]);
+        assert_eq!(of("anon", "boss"), ["log_statement=all", "work_mem=8MB"]);
+        assert!(of("joe", "joe").is_empty());
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl NameReader {
         let (reader, database) = (self.clone(), names.database.clone());
         runtime.spawn(async move {
             // So that defaults are printed with the schemas of what they mention.
-            let sql = |_| format!("SET search_path = pg_catalog;{}", snapshot_query());
+            let sql = |major| format!("SET search_path = pg_catalog;{}", snapshot_query(major));
             let rows = reader.read(&database, sql, MAX_SNAPSHOT_ROWS).await;
             if let Err(error) = &rows {
                 tracing::warn!(%database, %error, "the definitions of a database are not known");

@@ -3,19 +3,20 @@
 //! asks for the types, so that values can be bound and read with them. Rows are looked at where
 //! they arrived.
 
-use std::collections::VecDeque;
-use std::hash::BuildHasher;
+use std::collections::{HashMap, VecDeque};
+use std::hash::RandomState;
 use std::iter::empty;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use parking_lot::RwLock;
 
 use crate::backend::{BackendConn, ServerName, Statement, World};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::backend::{self as replies, Report, TxStatus, tag};
 use crate::proto::frontend::{self, tag as request};
-use crate::query::{Class, Effects};
+use crate::query::{Class, Effects, quote_literal};
 
 /// Longest message that is not a row: a report or a description of 1664 columns.
 const LONGEST: usize = 1 << 20;
@@ -81,9 +82,12 @@ pub enum Event {
 #[derive(Clone, Debug, Default)]
 pub struct Local {
     begins: bool,
-    /// Names and values, one after the other.
-    text: String,
-    /// Where each of them ends.
+    isolation: Option<Isolation>,
+    /// Names, each with U+0000 behind it.
+    names: String,
+    /// Their values, one after the other.
+    values: String,
+    /// Where each of these ends.
     ends: Vec<usize>,
 }
 
@@ -91,32 +95,72 @@ pub struct Local {
 #[derive(Debug)]
 pub struct Preludes {
     begin: Arc<Statement>,
-    /// By the number of settings, from one.
-    settings: Vec<Arc<Statement>>,
+    /// As [`ISOLATIONS`].
+    isolation: [Arc<Statement>; ISOLATIONS.len()],
+    /// By the names of the settings, as a [`Local`] has them.
+    settings: RwLock<HashMap<Box<str>, Arc<Statement>>>,
+    hasher: RandomState,
 }
 
-/// Settings that a [`Local`] may have.
-pub const MAX_LOCAL: usize = 16;
+/// Sets of names whose statements are kept; for further ones they are made each time.
+const MAX_SETS: usize = 256;
+
+/// Settings that a [`Local`] may have, beside the level of isolation.
+pub const MAX_LOCAL: usize = 32;
+
+/// The setting that has no effect any more when a query has been made in the transaction.
+const ISOLATION: &str = "transaction_isolation";
+
+/// Its values.
+const ISOLATIONS: [&str; 4] =
+    ["read uncommitted", "read committed", "repeatable read", "serializable"];
+
+/// A level of isolation, by its place in [`ISOLATIONS`].
+type Isolation = usize;
+
+/// The level of isolation among settings.
+fn isolation_of(settings: &[(&str, &str)]) -> Option<Isolation> {
+    let (_, wanted) = settings.iter().rev().find(|(name, _)| *name == ISOLATION)?;
+    ISOLATIONS.iter().position(|level| level.eq_ignore_ascii_case(wanted))
+}
+
+/// The command that sets a level of isolation, for as long as the transaction lasts.
+fn isolation_sql(level: Isolation) -> String {
+    format!("SET {ISOLATION} TO '{}'", ISOLATIONS[level])
+}
+
+/// Statements that make settings hold until the end of the transaction that they begin.
+pub fn local_sql(settings: &[(&str, &str)]) -> String {
+    let isolation = isolation_of(settings);
+    let mut sql = isolation.map_or_else(String::new, |level| isolation_sql(level) + ";");
+    for (name, value) in settings.iter().filter(|(name, _)| *name != ISOLATION) {
+        let (name, value) = (quote_literal(name), quote_literal(value));
+        sql += &format!("SELECT pg_catalog.set_config({name}, {value}, true);");
+    }
+    sql
+}
 
 impl Local {
     /// Names and values of settings; further ones than [`MAX_LOCAL`] are left out.
     pub fn new(settings: &[(&str, &str)]) -> Self {
-        let settings = &settings[..settings.len().min(MAX_LOCAL)];
-        let length = settings.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let mut text = String::with_capacity(length);
-        let mut ends = Vec::with_capacity(2 * settings.len());
-        for part in settings.iter().flat_map(|(name, value)| [name, value]) {
-            text.push_str(part);
-            ends.push(text.len());
+        let others = || settings.iter().filter(|(name, _)| *name != ISOLATION).take(MAX_LOCAL);
+        let mut names = String::with_capacity(others().map(|(name, _)| name.len() + 1).sum());
+        let mut values = String::with_capacity(others().map(|(_, value)| value.len()).sum());
+        let mut ends = Vec::with_capacity(settings.len().min(MAX_LOCAL));
+        for (name, value) in others() {
+            names.push_str(name);
+            names.push('\0');
+            values.push_str(value);
+            ends.push(values.len());
         }
-        Self { begins: false, text, ends }
+        Self { begins: false, isolation: isolation_of(settings), names, values, ends }
     }
 
     fn values(&self) -> impl Iterator<Item = Option<&[u8]>> {
         let mut from = 0;
         self.ends.iter().map(move |end| {
             let from = std::mem::replace(&mut from, *end);
-            self.text.as_bytes().get(from..*end)
+            self.values.as_bytes().get(from..*end)
         })
     }
 
@@ -128,26 +172,43 @@ impl Local {
 
 impl Preludes {
     /// For sessions whose statements have hashes of this hasher.
-    pub fn new(hasher: &impl BuildHasher) -> Self {
+    pub fn new(hasher: RandomState) -> Self {
         let class = Class { effects: Effects::BEGIN, ..Class::default() };
-        let begin = Statement::shared(hasher, statement_body("BEGIN", &[]), WORLD, class);
-        let call =
-            |at: usize| format!("pg_catalog.set_config(${},${},true)", 2 * at + 1, 2 * at + 2);
-        let settings = (1..=MAX_LOCAL).map(|count| {
-            let calls: Vec<_> = (0..count).map(call).collect();
-            let sql = format!("select {}", calls.join(","));
-            let body = statement_body(&sql, &vec![TEXT; 2 * count]);
-            Arc::new(Statement::shared(hasher, body, WORLD, Class::default()))
+        let begin = Statement::shared(&hasher, statement_body("BEGIN", &[]), WORLD, class);
+        let isolation = std::array::from_fn(|level| {
+            let body = statement_body(&isolation_sql(level), &[]);
+            Arc::new(Statement::shared(&hasher, body, WORLD, Class::default()))
         });
-        Self { begin: Arc::new(begin), settings: settings.collect() }
+        Self { begin: Arc::new(begin), isolation, settings: RwLock::default(), hasher }
     }
 
-    fn settings(&self, count: usize) -> Option<&Arc<Statement>> {
-        self.settings.get(count.checked_sub(1)?)
+    /// The statement that sets what a [`Local`] has. The names are in its text: PostgreSQL has
+    /// fewer values to read then.
+    fn settings(&self, local: &Local) -> Option<Arc<Statement>> {
+        if local.ends.is_empty() {
+            return None;
+        }
+        let kept = self.settings.read().get(&*local.names).cloned();
+        Some(kept.unwrap_or_else(|| self.setting(&local.names)))
+    }
+
+    fn setting(&self, names: &str) -> Arc<Statement> {
+        let call = |(at, name): (usize, &str)| {
+            format!("pg_catalog.set_config({},${},true)", quote_literal(name), at + 1)
+        };
+        let calls: Vec<_> = names.split_terminator('\0').enumerate().map(call).collect();
+        let sql = format!("select {}", calls.join(","));
+        let body = statement_body(&sql, &vec![TEXT; calls.len()]);
+        let made = Arc::new(Statement::shared(&self.hasher, body, WORLD, Class::default()));
+        let mut settings = self.settings.write();
+        if settings.len() < MAX_SETS {
+            settings.insert(names.into(), made.clone());
+        }
+        made
     }
 }
 
-/// Type of the names and values of settings.
+/// Type of the values of settings.
 const TEXT: u32 = 25;
 
 /// Keeps the statements of this module apart from those of PostgreSQL clients on a connection.
@@ -324,8 +385,12 @@ pub async fn execute<'v>(
         batch.run(&preludes.begin, empty(), empty(), 0)?;
         before += 1;
     }
-    if let Some(settings) = preludes.settings(local.ends.len() / 2) {
-        batch.run(settings, local.values(), empty(), 0)?;
+    if let Some(statement) = local.isolation.and_then(|level| preludes.isolation.get(level)) {
+        batch.run(statement, empty(), empty(), 0)?;
+        before += 1;
+    }
+    if let Some(settings) = preludes.settings(local) {
+        batch.run(&settings, local.values(), empty(), 0)?;
         before += 1;
     }
     batch.run(statement, values, formats, max_rows)?;

@@ -27,6 +27,8 @@ pub enum Shape {
     Bool,
     /// An integer that every JSON reader holds exactly, as a number.
     Int,
+    /// `oid`, as a number or, by [`Style::as_postgres`], a string.
+    Oid,
     /// A 64-bit integer, as a number or, by [`Style::int8_as_string`], a string.
     Int8,
     /// `float4` and `float8`, as a number; `NaN` and the infinities as strings.
@@ -71,7 +73,7 @@ pub struct Style {
     pub int8_as_string: bool,
     /// `numeric` becomes a number, for readers that keep every digit.
     pub numeric_as_number: bool,
-    /// `bytea` and `timestamptz` look as in JSON that PostgreSQL makes (`to_json`).
+    /// `bytea`, `oid` and `timestamptz` look as in JSON that PostgreSQL makes (`to_json`).
     pub as_postgres: bool,
     /// Rows have no members that are null, at any depth; [`write_value`] does not look at this.
     pub without_nulls: bool,
@@ -101,7 +103,8 @@ impl Writer<'_> {
             Shape::Text => None,
             Shape::Int8 if style.int8_as_string => None,
             Shape::Numeric if !style.numeric_as_number => None,
-            Shape::Int | Shape::Int8 => self.verbatim(text, is_integer(text)),
+            Shape::Oid if style.as_postgres => None,
+            Shape::Int | Shape::Int8 | Shape::Oid => self.verbatim(text, is_integer(text)),
             Shape::Float | Shape::Numeric => self.verbatim(text, skip_number(text) == Some(b"")),
             Shape::Json => return write_json(self.out, text),
             Shape::Bytea if style.as_postgres => None,

@@ -3,31 +3,44 @@
 use super::{Session, held};
 use crate::error::Result;
 use crate::executor::copy;
+use crate::executor::typed::local_sql;
 use crate::proto::backend::CommandTag;
-use crate::query::quote_literal;
 
 impl Session {
-    /// Begins a COPY into a table, in a transaction with these settings unless one is open. Other
-    /// statements may stand around it; they are one transaction with it.
+    /// Makes ready for COPYs that count together: begins a transaction with these settings, or has
+    /// them hold in the one that is open. Gives whether it was begun; then
+    /// [`Session::end_transaction`] ends it.
     ///
     /// # Errors
-    /// PostgreSQL's, or there is no connection.
-    pub async fn copy_in(&mut self, sql: &str, settings: &[(&str, &str)]) -> Result<()> {
+    /// PostgreSQL's, or there is no connection; a transaction that was begun is over then.
+    pub async fn begin_copies(&mut self, settings: &[(&str, &str)]) -> Result<bool> {
         self.ask.as_ref().map_or(Ok(()), |ask| ask())?;
-        let admitted = self.executor.admit(self.entry.protocol, sql.as_bytes(), &self.entry.tally);
-        self.work = Some(admitted);
         self.attach_typed().await?;
-        let mut text = String::new();
-        for (name, value) in settings {
-            let (name, value) = (quote_literal(name), quote_literal(value));
-            text += &format!("SELECT pg_catalog.set_config({name}, {value}, true);");
-        }
-        // Statements that are sent together are one transaction.
-        text += sql;
-        // What its triggers do is nobody's who comes after.
+        let begins = !self.is_in_transaction();
+        // Not together with a COPY, for whose time-out PostgreSQL would not look at them.
+        let sql = format!("{}{}", if begins { "BEGIN;" } else { "" }, local_sql(settings));
+        // What triggers do is nobody's who comes after.
         self.dirty = true;
         let conn = held(&mut self.lease)?.conn();
-        let begun = copy::begin(conn, &text).await;
+        conn.inbound.consume_scanned();
+        let begun = conn.simple(&sql, |_| {}).await;
+        let begun = self.note_failure(begun);
+        if begins && begun.is_err() && self.is_in_transaction() {
+            self.end_transaction(false).await?;
+        }
+        begun.map(|()| begins)
+    }
+
+    /// Begins a COPY into a table, after [`Session::begin_copies`]. Other statements may stand
+    /// around it.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub async fn copy_in(&mut self, sql: &str) -> Result<()> {
+        self.finish_work();
+        let admitted = self.executor.admit(self.entry.protocol, sql.as_bytes(), &self.entry.tally);
+        self.work = Some(admitted);
+        let begun = copy::begin(held(&mut self.lease)?.conn(), sql).await;
         self.note_failure(begun)
     }
 

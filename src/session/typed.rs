@@ -87,7 +87,7 @@ struct Kept {
 impl Default for KnownStatements {
     fn default() -> Self {
         let hasher = RandomState::new();
-        let preludes = Preludes::new(&hasher);
+        let preludes = Preludes::new(hasher.clone());
         Self { hasher, kept: Mutex::default(), uses: AtomicU64::new(0), preludes }
     }
 }
@@ -161,7 +161,8 @@ fn leaves_something(class: &Class, names: &DatabaseNames) -> bool {
 
 impl Session {
     /// Makes the statements that follow run with these settings, each in the transaction that it
-    /// belongs to.
+    /// belongs to. `transaction_isolation` is set before anything else: a transaction that is open
+    /// already must not be given one.
     pub fn run_with(&mut self, settings: &[(&str, &str)]) {
         self.local = Local::new(settings);
     }
@@ -355,7 +356,7 @@ impl Session {
     }
 
     /// The request in work is over; a transaction may be open.
-    fn finish_work(&mut self) {
+    pub(super) fn finish_work(&mut self) {
         let Some(mut work) = self.work.take() else { return };
         work.ready(self.is_in_transaction());
     }

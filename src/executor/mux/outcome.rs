@@ -284,8 +284,10 @@ fn in_work(conn: &ConnState) -> u64 {
     conn.expect.last_ended() + 1
 }
 
-/// Whether a definition cannot change what other statements mean or do.
+/// Whether a definition cannot change what other statements mean or do. The settings of a role
+/// count where another one logs in for it.
 fn is_harmless(command: &str) -> bool {
     const KINDS: [&str; 6] = ["INDEX", "ROLE", "DATABASE", "STATISTICS", "TABLESPACE", "SEQUENCE"];
-    command.split(' ').nth(1).is_some_and(|kind| KINDS.contains(&kind))
+    let kind = command.split(' ').nth(1);
+    command != "ALTER ROLE" && kind.is_some_and(|kind| KINDS.contains(&kind))
 }

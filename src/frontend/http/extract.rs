@@ -7,7 +7,7 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::Method;
-use axum::http::header::{self, HeaderMap, HeaderName};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -36,13 +36,20 @@ const LONGEST_NAME: usize = 63;
 pub const SESSION_COOKIE: &str = "rustydb_session";
 
 /// Parameters that make text values of PostgreSQL unambiguous, and JSON of them possible.
-const SESSION_PARAMETERS: [(&str, &str); 5] = [
+const SESSION_PARAMETERS: [(&str, &str); 3] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
-    ("IntervalStyle", "iso_8601"),
-    ("TimeZone", "UTC"),
     ("options", "-c bytea_output=hex -c extra_float_digits=1"),
 ];
+
+/// The same for times. PostgREST leaves them to the database and the role.
+const TIMES: [(&str, &str); 2] = [("IntervalStyle", "iso_8601"), ("TimeZone", "UTC")];
+
+/// The names of [`TIMES`].
+pub const FIXED: [&str; 2] = [TIMES[0].0, TIMES[1].0];
+
+/// Start-up parameters: names and values.
+type Start<'p> = &'p [(&'p str, &'p str)];
 
 /// The header that names a session.
 static APPLICATION_NAME: HeaderName = HeaderName::from_static("x-application-name");
@@ -70,7 +77,7 @@ impl Caller {
     /// A session of the caller's in a database; `None` = `api.database`.
     pub fn session(&self, door: &HttpDoor, database: Option<&str>) -> Result<Box<Session>, Error> {
         let name = self.application.as_deref().unwrap_or(APPLICATION);
-        self.open(door, &self.identity, database, &[("application_name", name)])
+        self.open(door, &self.identity, database, (&TIMES, &[("application_name", name)]))
     }
 
     /// A session of a job of this name, for as long as its statements take.
@@ -81,7 +88,7 @@ impl Caller {
         name: &str,
     ) -> Result<Box<Session>, Error> {
         let further = [("application_name", name), ("statement_timeout", "0")];
-        self.open(door, &self.identity, database, &further)
+        self.open(door, &self.identity, database, (&TIMES, &further))
     }
 
     /// A session for statements that RustyDB makes. Where the caller's role may not log in, another
@@ -93,7 +100,14 @@ impl Caller {
     ) -> Result<Box<Session>, Error> {
         let name = self.application.as_deref().unwrap_or(APPLICATION);
         let identity = self.identity.stand_in.as_deref().unwrap_or(&self.identity);
-        self.open(door, identity, database, &[("application_name", name)])
+        self.open(door, identity, database, (&TIMES, &[("application_name", name)]))
+    }
+
+    /// The same for PostgREST's dialect.
+    pub fn session_for_rest(&self, door: &HttpDoor) -> Result<Box<Session>, Error> {
+        let name = self.application.as_deref().unwrap_or(APPLICATION);
+        let identity = self.identity.stand_in.as_deref().unwrap_or(&self.identity);
+        self.open(door, identity, None, (&[], &[("application_name", name)]))
     }
 
     fn open(
@@ -101,7 +115,7 @@ impl Caller {
         door: &HttpDoor,
         identity: &Identity,
         database: Option<&str>,
-        further: &[(&str, &str)],
+        (times, further): (Start<'_>, Start<'_>),
     ) -> Result<Box<Session>, Error> {
         let config = door.config.now();
         let database = database.unwrap_or(&config.api.database);
@@ -110,7 +124,7 @@ impl Caller {
             let text = "database is empty, or contains U+0000";
             return Err(Error::new(ErrorKind::ValidationError, text));
         }
-        let options = SESSION_PARAMETERS.iter().chain(further);
+        let options = SESSION_PARAMETERS.iter().chain(times).chain(further);
         let options = options.map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let session = door.opener.open(Opening {
             identity: identity.clone(),
@@ -362,6 +376,18 @@ fn presented(headers: &HeaderMap) -> Result<Option<Credential>, Error> {
         (name == SESSION_COOKIE).then(|| Credential::Session(Secret::new(value)))
     });
     Ok(pairs.next())
+}
+
+/// Whether the request shows a token, be it a good one or not.
+pub fn shows_token(headers: &HeaderMap) -> bool {
+    let is_bearer = |value: &HeaderValue| {
+        let scheme = value.as_bytes().split(|byte| *byte == b' ').next();
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
+    };
+    match headers.get(header::AUTHORIZATION) {
+        Some(value) => is_bearer(value),
+        None => headers.contains_key("apikey"),
+    }
 }
 
 /// Reads `Authorization: Basic` (RFC 7617).

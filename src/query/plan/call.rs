@@ -210,6 +210,12 @@ impl CallPlan {
         self.guides_response
     }
 
+    /// Settings that the function wants, which must hold before it is called.
+    pub fn settings<'s>(&self, schema: &'s Schema) -> &'s [(Name, Name)] {
+        let found = schema.functions.binary_search_by_key(&self.function, |f| f.oid);
+        found.map_or(&[], |at| &schema.functions[at].settings)
+    }
+
     /// Whether the number of all rows is wanted, and how. It is always counted.
     pub fn count(&self) -> Count {
         self.count

@@ -141,6 +141,7 @@ fn functions(builder: &mut Builder, posts: u32) {
             returns_set,
             volatility: if returns_set { Volatility::Stable } else { Volatility::Volatile },
             guides_response: false,
+            settings: Vec::new(),
             comment: None,
         });
     };

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{Column, ForeignKey, Function, Name, Namespace, Schema, Table, TypeEntry, TypeKind};
+use super::{
+    Column, ForeignKey, Function, Name, Namespace, RoleSetting, Schema, Table, TypeEntry, TypeKind,
+};
 
 /// References that views add; of more, the rest is left out.
 const MAX_DERIVED: usize = 100_000;
@@ -28,6 +30,7 @@ pub struct Builder {
     view_columns: HashMap<Place, Place>,
     view_bases: HashMap<u32, u32>,
     fields: Vec<(u32, i16, (Name, u32))>,
+    role_settings: Vec<(Name, bool, RoleSetting)>,
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +101,11 @@ impl Builder {
         self.schema.functions.push(function);
     }
 
+    /// Adds a setting of a role; one for this database takes the place of one for all.
+    pub fn role_setting(&mut self, role: Name, of_database: bool, setting: RoleSetting) {
+        self.role_settings.push((role, of_database, setting));
+    }
+
     /// Adds a type.
     pub fn type_entry(&mut self, oid: u32, entry: TypeEntry) {
         self.schema.types.insert(oid, entry);
@@ -153,6 +161,13 @@ impl Builder {
             let kind = schema.types.get_mut(&oid).map(|t| &mut t.kind);
             if let Some(TypeKind::Composite(fields)) = kind {
                 fields.push(field);
+            }
+        }
+        self.role_settings.sort_by(|(_, all, a), (_, own, b)| (&a.name, own).cmp(&(&b.name, all)));
+        for (role, _, setting) in self.role_settings {
+            let settings = schema.role_settings.entry(role).or_default();
+            if settings.last().is_none_or(|last: &RoleSetting| last.name != setting.name) {
+                settings.push(setting);
             }
         }
         index(schema);

@@ -32,6 +32,7 @@ pub struct Schema {
     function_names: HashMap<Name, HashMap<Name, Vec<usize>>>,
     type_names: HashMap<Name, HashMap<Name, u32>>,
     row_types: HashMap<u32, usize>,
+    role_settings: HashMap<Name, Vec<RoleSetting>>,
 }
 
 type ByName = HashMap<Name, HashMap<Name, usize>>;
@@ -218,8 +219,22 @@ pub struct Function {
     /// Whether its text names a setting of the answer that PostgREST has (`response.status`,
     /// `response.headers`).
     pub guides_response: bool,
+    /// What its `SET` clauses say of settings that must hold before it is called to have an effect:
+    /// names and values.
+    pub settings: Vec<(Name, Name)>,
     /// What `COMMENT ON` said.
     pub comment: Option<Name>,
+}
+
+/// What `ALTER ROLE … SET` says of a role that cannot log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleSetting {
+    /// Name.
+    pub name: Name,
+    /// Value.
+    pub value: Name,
+    /// The roles that may set it; `None` = everybody may.
+    pub setters: Option<Vec<Name>>,
 }
 
 /// Types that are mentioned by number; the same in every database
@@ -355,6 +370,17 @@ impl Schema {
         let of_schema = self.function_names.get(schema);
         let found = of_schema.and_then(|names| names.get(name));
         found.into_iter().flatten().filter_map(|at| self.functions.get(*at))
+    }
+
+    /// The settings of a role that cannot log in: those that the role which has logged in for it
+    /// may set. Each name comes once.
+    pub fn settings_of_role(&self, role: &str, login: &str) -> impl Iterator<Item = (&str, &str)> {
+        let settings = self.role_settings.get(role).into_iter().flatten();
+        let may_set = move |setting: &&RoleSetting| {
+            let setters = setting.setters.as_ref();
+            setters.is_none_or(|setters| setters.iter().any(|name| **name == *login))
+        };
+        settings.filter(may_set).map(|setting| (&*setting.name, &*setting.value))
     }
 
     /// A type by its number.

@@ -80,6 +80,18 @@ impl Format {
     }
 }
 
+/// Whether a document is liked better in MessagePack than in JSON.
+pub fn prefers_msgpack(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter();
+    let text: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+    // Nearly always there is nothing of it.
+    text.iter().any(|text| text.contains("msgpack")) && {
+        let text = text.join(",");
+        let packed = MSGPACK.iter().filter_map(|name| rank(&text, name)).max();
+        packed > rank(&text, "application/json")
+    }
+}
+
 /// How much a media type is liked; `None` = not at all. The range that names it most exactly
 /// counts.
 fn rank(accept: &str, name: &str) -> Option<Rank> {

@@ -19,8 +19,9 @@ mod strip;
 mod times;
 mod unpack;
 
-pub use accept::{Format, MSGPACK};
+pub use accept::{Format, MSGPACK, prefers_msgpack};
 pub use json::RowWriter;
+pub use msgpack::pack_json;
 pub use strip::strip_nulls;
 pub use unpack::unpack;
 

@@ -95,7 +95,10 @@ fn value_of(
             number(text).map(|value| drop(encode::write_f32(out, value)))
         }
         Shape::Float => number(text).map(|value| drop(encode::write_f64(out, value))),
-        Shape::Int | Shape::Int8 => number(text).map(|value| drop(encode::write_sint(out, value))),
+        Shape::Oid if style.as_postgres => None,
+        Shape::Int | Shape::Int8 | Shape::Oid => {
+            number(text).map(|value| drop(encode::write_sint(out, value)))
+        }
         Shape::Json => return pack_json(text, out),
         other => {
             scratch.clear();

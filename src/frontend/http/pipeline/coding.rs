@@ -17,6 +17,7 @@ use tower::{ServiceExt, service_fn};
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::compression::{Compression, CompressionLevel};
 
+use super::super::formats::{Format, pack_json};
 use crate::config::Encodings;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -59,6 +60,26 @@ pub(super) async fn compress(
         response.headers_mut().insert(header::CONTENT_RANGE, range);
     }
     response.map(Body::new)
+}
+
+/// Writes a JSON document as MessagePack. What is still to come, or is something else, stays as it
+/// is: rows are asked for in the form that they are wanted in.
+pub(super) async fn pack(response: Response) -> Response {
+    let is_json = |value: &HeaderValue| value.as_bytes() == b"application/json";
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(is_json);
+    let is_whole = response.body().size_hint().exact().is_some_and(|length| length > 0);
+    if !is_json || !is_whole {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Ok(json) = body.collect().await else { return Response::from_parts(parts, Body::empty()) };
+    let mut packed = Vec::new();
+    pack_json(&json.to_bytes(), &mut packed);
+    let msgpack = HeaderValue::from_static(Format::Msgpack.content_type());
+    parts.headers.insert(header::CONTENT_TYPE, msgpack);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.append(header::VARY, HeaderValue::from_static("accept"));
+    Response::from_parts(parts, Body::from(packed))
 }
 
 /// Bytes that are decompressed at once.

@@ -33,13 +33,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Version, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::{HttpDoor, error};
+use super::formats::prefers_msgpack;
+use super::rows::rest::PREFIX;
+use super::{HttpDoor, error, extract};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::metrics::Raised;
 
@@ -66,12 +68,15 @@ pub fn around(routes: Router, door: &Arc<HttpDoor>) -> Router {
 
 async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: Next) -> Response {
     let passage = Passage::begin(&door, &mut request);
+    let shows_token = extract::shows_token(request.headers());
+    let packs = !passage.uri.path().starts_with(PREFIX) && prefers_msgpack(request.headers());
     let in_flight = Raised::new(&door.metrics.api_in_flight);
     let mut response = match admit(&door, &passage, &request) {
         Ok(Some(preflight)) => preflight,
         Ok(None) => {
             let accepted = request.headers().get(header::ACCEPT_ENCODING).cloned();
             let answer = replay::once(&door, &passage, request, next).await;
+            let answer = if packs { coding::pack(answer).await } else { answer };
             coding::compress(&door.config.now().api.compression, accepted, answer).await
         }
         Err(error) => {
@@ -83,6 +88,14 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
     };
     drop(in_flight);
     let failure = error::finish(&mut response, (passage.id(), passage.uri.path()), &door.metrics);
+    if packs && failure.is_some() {
+        response = coding::pack(response).await;
+    }
+    if shows_token && response.status() == StatusCode::UNAUTHORIZED {
+        // A browser would ask for a password (RFC 6750, section 3).
+        let invalid = HeaderValue::from_static("Bearer realm=\"RustyDB\", error=\"invalid_token\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, invalid);
+    }
     headers::complete(&door, &passage, &mut response);
     record::record(&door, &passage, &response, failure.as_deref());
     response

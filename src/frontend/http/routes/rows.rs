@@ -231,8 +231,9 @@ async fn insert_table_rows(
         return Err(Error::new(ErrorKind::ValidationError, text).into());
     }
     let hold = place.hold(&door, &caller, &headers)?;
-    let asked = Insertion { target: place.target, payload, conflict, returning, style };
-    Ok(keyed::insert(&door, &caller, hold, asked, uri.path()).await?)
+    let Place { target, database } = place;
+    let asked = Insertion { database, target, payload, conflict, returning, style };
+    Ok(keyed::insert(&door, &caller, hold, asked, (uri.path(), &headers)).await?)
 }
 
 /// Get a row

@@ -14,7 +14,7 @@ use super::super::extract::{Caller, InPath, JsonBody, Params};
 use super::super::paging::{List, Page};
 use super::super::values::present;
 use super::super::{HttpDoor, answer, fetch, no_content};
-use super::{DropQuery, Routes};
+use super::{DropQuery, Routes, aliased};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::ddl::{
     NewColumn, NewConstraint, NewTable, References, default_of, quote_name, quote_qualified,
@@ -27,12 +27,11 @@ const MAX_PARTS: usize = 1600;
 
 /// Routes of this file.
 pub fn routes() -> Routes {
-    Routes::new().routes(routes!(list_tables, create_table)).routes(routes!(
-        get_table,
-        update_table,
-        delete_table,
-        create_named_table
-    ))
+    let (schemas, paths, create_named) = routes!(create_named_table);
+    Routes::new()
+        .routes(routes!(list_tables, create_table))
+        .routes(routes!(get_table, update_table, delete_table))
+        .routes((schemas, paths, aliased("/api/v1/tables", create_named)))
 }
 
 /// Which tables.

@@ -49,7 +49,7 @@ const PART: usize = 64 << 10;
 pub enum BulkFormat {
     /// A line of names, then the rows; what is empty and has no quotes is NULL.
     Csv,
-    /// A JSON object in each line; the first one says which columns there are.
+    /// A JSON object in each line; columns that it does not name have their defaults.
     Ndjson,
 }
 
@@ -142,28 +142,11 @@ pub async fn load(
         BulkFormat::Ndjson => object(first, 1)?.into_keys().collect(),
     };
     let plan = |schema: &Schema| columns(schema, target, &names);
-    let (mut hold, _, (table, types)) = planned_in(hold, plan).await?;
-    let settings = settings(caller, &hold);
-    let secured = match hold.session() {
-        Ok(session) => secured_columns(door, session, (table, &names), &settings).await,
-        Err(error) => Err(error),
-    };
-    let sql = match secured {
-        Ok(None) => copy_sql(&qualified(target), &names, format),
-        Ok(Some(columns)) => staged_sql(&qualified(target), &names, format, &columns),
-        Err(error) => {
-            hold.finish();
-            return Err(error);
-        }
-    };
-    let job = Loading {
-        door,
-        sql,
-        settings,
-        shapes_of: (format == BulkFormat::Ndjson).then_some(types),
-        names,
-    };
-    let rows = job.run(hold.session()?, &mut source, &mut lines, first).await;
+    let (mut hold, schema, _) = planned_in(hold, plan).await?;
+    let settings = settings(caller, &hold, &schema)?;
+    let loading = Loading { door, schema: &schema, target, format, known: Vec::new() };
+    let rows = loading.run(hold.session()?, &settings, &mut source, &mut lines, names, first);
+    let rows = rows.await;
     hold.finish();
     Ok(loaded(rows?))
 }
@@ -194,7 +177,6 @@ async fn secured_columns(
     door: &HttpDoor,
     session: &mut Session,
     (table, names): (u32, &[String]),
-    settings: &Settings<'_>,
 ) -> Result<Option<String>> {
     let names = serde_json::to_vec(names).map_err(Error::internal)?;
     let text = |value: Vec<u8>| Param { type_oid: 0, value: Some(value) };
@@ -203,7 +185,8 @@ async fn secured_columns(
         params: vec![text(table.to_string().into_bytes()), text(names)],
         ..Statement::default()
     };
-    value_of(door, session, &statement, settings).await
+    // The transaction has its settings already.
+    value_of(door, session, &statement, &Settings::default()).await
 }
 
 fn qualified(target: &Target) -> String {
@@ -264,53 +247,141 @@ impl LineStart {
     }
 }
 
-/// Who refuses to go on: after PostgreSQL there is nothing to be ended.
-enum Refused {
-    ByPostgres(Error),
-    ByUs(Error),
+/// The COPY under way.
+struct Copying<'a> {
+    session: &'a mut Session,
+    is_open: bool,
+    /// What was not sent yet.
+    out: Vec<u8>,
+    /// Those of the COPYs before it.
+    rows: u64,
 }
 
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        Refused::ByUs(error)
+impl Copying<'_> {
+    async fn begin(&mut self, sql: &str) -> Result<()> {
+        self.session.ended_by("error");
+        self.session.copy_in(sql).await?;
+        self.is_open = true;
+        Ok(())
+    }
+
+    async fn write(&mut self, data: &[u8]) -> Result<()> {
+        let written = self.session.copy_write(data).await;
+        // What PostgreSQL refuses is over.
+        self.is_open &= written.is_ok();
+        written
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        let mut out = std::mem::take(&mut self.out);
+        let written = self.write(&out).await;
+        out.clear();
+        self.out = out;
+        written
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        self.flush().await?;
+        self.is_open = false;
+        self.rows += self.session.copy_end().await?;
+        Ok(())
     }
 }
 
+/// Rows with the same columns, and how they are copied.
+struct Part {
+    /// In the order of their text.
+    names: Vec<String>,
+    sql: String,
+    /// Of their values; empty when these are not converted.
+    shapes: Vec<Shape>,
+}
+
+impl Part {
+    /// One object as a line of COPY's text format
+    /// (<https://www.postgresql.org/docs/current/sql-copy.html>).
+    fn row(&self, values: &Object<'_>, number: u64, out: &mut Vec<u8>) -> Result<()> {
+        let mut text = Vec::new();
+        for (at, ((name, value), shape)) in values.iter().zip(&self.shapes).enumerate() {
+            if at > 0 {
+                out.push(b'\t');
+            }
+            text.clear();
+            let is_there = write_param(&mut text, value.get(), shape)
+                .map_err(|e| invalid(format!("line {number}, {name}: {e}")))?;
+            if is_there {
+                escape(&text, out);
+            } else {
+                out.extend_from_slice(b"\\N");
+            }
+        }
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+/// Sets of columns that are remembered.
+const MAX_PARTS: usize = 32;
+
 struct Loading<'a> {
     door: &'a HttpDoor,
-    sql: String,
-    settings: Settings<'a>,
-    /// Types of the columns, when values are to be converted.
-    shapes_of: Option<Vec<u32>>,
-    names: Vec<String>,
+    schema: &'a Schema,
+    target: &'a Target,
+    format: BulkFormat,
+    known: Vec<Arc<Part>>,
 }
 
 impl Loading<'_> {
     async fn run(
-        &self,
+        mut self,
         session: &mut Session,
+        settings: &Settings<'_>,
         source: &mut Source,
         lines: &mut Lines,
+        names: Vec<String>,
         first: &str,
     ) -> Result<u64> {
         session.ended_by("error");
-        let shapes = match &self.shapes_of {
-            Some(types) => Some(self.shapes(session, types).await?),
-            None => None,
+        let begins = session.begin_copies(&settings.pairs()).await?;
+        let mut copying = Copying { session, is_open: false, out: Vec::new(), rows: 0 };
+        let fed = match self.format {
+            BulkFormat::Csv => self.csv(&mut copying, source, lines, names).await,
+            BulkFormat::Ndjson => self.objects(&mut copying, source, lines, names, first).await,
         };
-        session.copy_in(&self.sql, &self.settings.pairs()).await?;
-        match self.feed(session, source, lines, (first, shapes.as_deref())).await {
-            Ok(()) => {
-                let rows = session.copy_end().await?;
-                session.ended_by("closed");
-                Ok(rows)
-            }
-            Err(Refused::ByPostgres(error)) => Err(error),
-            Err(Refused::ByUs(error)) => {
-                session.copy_fail().await?;
-                Err(error)
-            }
+        let Copying { session, is_open, rows, .. } = copying;
+        if is_open {
+            session.copy_fail().await?;
         }
+        let ended = match begins {
+            true => session.end_transaction(fed.is_ok()).await,
+            false => Ok(()),
+        };
+        fed.and(ended)?;
+        session.ended_by("closed");
+        Ok(rows)
+    }
+
+    /// How rows with these columns are copied.
+    async fn part(&mut self, session: &mut Session, names: Vec<String>) -> Result<Arc<Part>> {
+        if let Some(known) = self.known.iter().find(|part| part.names == names) {
+            return Ok(known.clone());
+        }
+        let (table, types) = columns(self.schema, self.target, &names)?;
+        let shapes = match self.format {
+            BulkFormat::Csv => Vec::new(),
+            BulkFormat::Ndjson => self.shapes(session, &types).await?,
+        };
+        let name = qualified(self.target);
+        let sql = match secured_columns(self.door, session, (table, &names)).await? {
+            None => copy_sql(&name, &names, self.format),
+            Some(columns) => staged_sql(&name, &names, self.format, &columns),
+        };
+        if self.known.len() >= MAX_PARTS {
+            self.known.clear();
+        }
+        let part = Arc::new(Part { names, sql, shapes });
+        self.known.push(part.clone());
+        Ok(part)
     }
 
     /// How values of these types are written.
@@ -321,25 +392,40 @@ impl Loading<'_> {
         Ok(known.described.parameters.iter().map(|info| info.shape.clone()).collect())
     }
 
-    async fn feed(
-        &self,
-        session: &mut Session,
+    async fn csv(
+        &mut self,
+        copying: &mut Copying<'_>,
         source: &mut Source,
         lines: &mut Lines,
-        (first, shapes): (&str, Option<&[Shape]>),
-    ) -> Result<(), Refused> {
-        let Some(shapes) = shapes else {
-            let (mut line, rest) = (LineStart::default(), lines.rest());
-            line.check(&rest)?;
-            session.copy_write(&rest).await.map_err(Refused::ByPostgres)?;
-            while let Some(data) = source.next().await? {
-                line.check(&data)?;
-                session.copy_write(&data).await.map_err(Refused::ByPostgres)?;
-            }
-            return Ok(line.check(b"\n")?);
-        };
-        let mut out = Vec::with_capacity(PART + 1024);
-        self.row(first, lines.number, shapes, &mut out)?;
+        names: Vec<String>,
+    ) -> Result<()> {
+        let part = self.part(copying.session, names).await?;
+        copying.begin(&part.sql).await?;
+        let (mut line, rest) = (LineStart::default(), lines.rest());
+        line.check(&rest)?;
+        copying.write(&rest).await?;
+        while let Some(data) = source.next().await? {
+            line.check(&data)?;
+            copying.write(&data).await?;
+        }
+        line.check(b"\n")?;
+        copying.end().await
+    }
+
+    /// Lines whose objects have other members than those before them begin another COPY, so that
+    /// columns that they do not name have their defaults.
+    async fn objects(
+        &mut self,
+        copying: &mut Copying<'_>,
+        source: &mut Source,
+        lines: &mut Lines,
+        names: Vec<String>,
+        first: &str,
+    ) -> Result<()> {
+        copying.out.reserve(PART + 1024);
+        let mut part = self.part(copying.session, names).await?;
+        copying.begin(&part.sql).await?;
+        part.row(&object(first, lines.number)?, lines.number, &mut copying.out)?;
         let mut is_over = false;
         while !is_over {
             match source.next().await? {
@@ -354,50 +440,39 @@ impl Loading<'_> {
             while let Some(line) = lines.take(false)? {
                 let text = std::str::from_utf8(&line);
                 let text = text.map_err(|_| invalid("the body is not UTF-8"))?.trim();
-                if !text.is_empty() {
-                    self.row(text, lines.number, shapes, &mut out)?;
+                if text.is_empty() {
+                    continue;
                 }
-                if out.len() >= PART {
-                    session.copy_write(&out).await.map_err(Refused::ByPostgres)?;
-                    out.clear();
+                let values = object(text, lines.number)?;
+                if !values.keys().eq(&part.names) {
+                    let names: Vec<String> = values.keys().cloned().collect();
+                    // As long as what is open can be given up: a transaction of the client's fails
+                    // with it, and the rows before are not there.
+                    columns(self.schema, self.target, &names)?;
+                    copying.end().await?;
+                    part = self.part(copying.session, names).await?;
+                    copying.begin(&part.sql).await?;
+                }
+                part.row(&values, lines.number, &mut copying.out)?;
+                if copying.out.len() >= PART {
+                    copying.flush().await?;
                 }
             }
         }
-        session.copy_write(&out).await.map_err(Refused::ByPostgres)
-    }
-
-    /// One object as a line of COPY's text format
-    /// (<https://www.postgresql.org/docs/current/sql-copy.html>).
-    fn row(&self, line: &str, number: u64, shapes: &[Shape], out: &mut Vec<u8>) -> Result<()> {
-        let values = object(line, number)?;
-        if let Some(other) = values.keys().find(|name| !self.names.contains(name)) {
-            let other: String = other.chars().take(100).collect();
-            return Err(invalid(format!("line {number} has \"{other}\", the first line has not")));
-        }
-        let mut text = Vec::new();
-        for (at, (name, shape)) in self.names.iter().zip(shapes).enumerate() {
-            if at > 0 {
-                out.push(b'\t');
-            }
-            text.clear();
-            let is_there = match values.get(name) {
-                Some(value) => write_param(&mut text, value.get(), shape)
-                    .map_err(|e| invalid(format!("line {number}, {name}: {e}")))?,
-                None => false,
-            };
-            if is_there {
-                escape(&text, out);
-            } else {
-                out.extend_from_slice(b"\\N");
-            }
-        }
-        out.push(b'\n');
-        Ok(())
+        copying.end().await
     }
 }
 
-fn object(line: &str, number: u64) -> Result<BTreeMap<String, &RawValue>> {
-    serde_json::from_str(line).map_err(|e| invalid(format!("line {number} is no JSON object: {e}")))
+/// An object of a line.
+type Object<'l> = BTreeMap<String, &'l RawValue>;
+
+fn object(line: &str, number: u64) -> Result<Object<'_>> {
+    let values: Object<'_> = serde_json::from_str(line)
+        .map_err(|e| invalid(format!("line {number} is no JSON object: {e}")))?;
+    match values.is_empty() {
+        true => Err(invalid(format!("line {number} names no column"))),
+        false => Ok(values),
+    }
 }
 
 fn escape(text: &[u8], out: &mut Vec<u8>) {

@@ -2,7 +2,7 @@
 //!
 //! The version of a row, its `ETag`, is a hash of its text, so that it differs when anything in the
 //! row differs. `If-Match` becomes a part of the condition: PostgreSQL itself compares, and nobody
-//! can come in between.
+//! can come in between. Who may not read every column gets named ones without a version.
 
 use std::sync::Arc;
 
@@ -91,6 +91,18 @@ fn put_tag(response: &mut Response, tag: Option<&str>) {
     }
 }
 
+/// Whether a statement whose session is the request's own can be run again without the version of
+/// its row, for which PostgreSQL wants the right to read every column.
+fn can_do_without(hold: &Hold, level: &Level, headers: &HeaderMap) -> bool {
+    let is_asked =
+        [header::IF_MATCH, header::IF_NONE_MATCH].iter().any(|h| headers.contains_key(h));
+    hold.is_own() && !is_asked && !level.items.is_empty() && !level.items.contains(&Item::All)
+}
+
+fn is_denied(error: &Error) -> bool {
+    error.sqlstate().as_str() == "42501"
+}
+
 fn version(stream: &Stream) -> Option<&str> {
     stream.last().first().and_then(Option::as_deref)
 }
@@ -98,11 +110,11 @@ fn version(stream: &Stream) -> Option<&str> {
 async fn run(
     door: &Arc<HttpDoor>,
     caller: &Caller,
-    hold: Hold,
+    (hold, schema): (Hold, &Schema),
     (statement, sink, hidden): (&Statement, Sink, usize),
     read_only: bool,
 ) -> Result<Stream> {
-    let settings = settings(caller, &hold);
+    let settings = settings(caller, &hold, schema)?;
     let read_only = read_only && matches!(hold, Hold::Own(_));
     let settings = settings.read_only(read_only);
     let deadline = Instant::now() + door.config.now().api.request_timeout_secs.duration();
@@ -140,14 +152,31 @@ pub async fn read(
     asked: Keyed,
     headers: &HeaderMap,
 ) -> Result<Response> {
+    // What is in related rows is not in the version of this one.
+    let has_version = !has_embeds(&asked.level);
+    let may_go_without = has_version && can_do_without(&hold, &asked.level, headers);
+    match Box::pin(read_once(door, caller, hold, (&asked, has_version), headers)).await {
+        Err(error) if may_go_without && is_denied(&error) => {
+            let own = Hold::Own(caller.session_for_rows(door, asked.database.as_deref())?);
+            Box::pin(read_once(door, caller, own, (&asked, false), headers)).await
+        }
+        answered => answered,
+    }
+}
+
+async fn read_once(
+    door: &Arc<HttpDoor>,
+    caller: &Caller,
+    hold: Hold,
+    (asked, has_version): (&Keyed, bool),
+    headers: &HeaderMap,
+) -> Result<Response> {
     let fits = Tags::of(headers, header::IF_MATCH)?;
     let known = Tags::of(headers, header::IF_NONE_MATCH)?;
     let Keyed { target, id, level, style, .. } = asked;
-    // What is in related rows is not in the version of this one.
-    let has_version = !has_embeds(&level);
     let plan = |schema: &Schema| {
         let mut level = level.clone();
-        level.filter = Some(where_json::by_key(table(schema, &target)?, &id)?);
+        level.filter = Some(where_json::by_key(table(schema, target)?, id)?);
         if has_version {
             level.items.push(Item::Version);
         }
@@ -156,10 +185,10 @@ pub async fn read(
     };
     let (hold, schema, plan) = planned_in(hold, plan).await?;
     let statement = plan.statement(&schema);
-    let wanted = (&statement, Sink::Object(style), usize::from(has_version));
-    let stream = run(door, caller, hold, wanted, true).await?;
+    let wanted = (&statement, Sink::Object(*style), usize::from(has_version));
+    let stream = run(door, caller, (hold, &schema), wanted, true).await?;
     if stream.rows() == 0 {
-        return Err(missing(&target));
+        return Err(missing(target));
     }
     let tag = version(&stream).map(str::to_owned);
     if let (Some(tags), Some(tag)) = (&fits, &tag)
@@ -197,12 +226,31 @@ pub async fn change(
     (method, headers): (&Method, &HeaderMap),
     payload: Option<Payload>,
 ) -> Result<Response> {
+    let has_version = payload.is_some();
+    let may_go_without = has_version && can_do_without(&hold, &asked.level, headers);
+    let (request, payload) = ((method, headers), payload.as_ref());
+    match Box::pin(change_once(door, caller, hold, (&asked, has_version), request, payload)).await {
+        Err(error) if may_go_without && is_denied(&error) => {
+            let own = Hold::Own(caller.session_for_rows(door, asked.database.as_deref())?);
+            Box::pin(change_once(door, caller, own, (&asked, false), request, payload)).await
+        }
+        answered => answered,
+    }
+}
+
+async fn change_once(
+    door: &Arc<HttpDoor>,
+    caller: &Caller,
+    hold: Hold,
+    (asked, has_version): (&Keyed, bool),
+    (method, headers): (&Method, &HeaderMap),
+    payload: Option<&Payload>,
+) -> Result<Response> {
     let condition = preconditions(headers)?;
     let Keyed { database, target, id, level, style } = asked;
-    let has_version = payload.is_some();
     let plan = |schema: &Schema| {
-        let table = table(schema, &target)?;
-        let key = where_json::by_key(table, &id)?;
+        let table = table(schema, target)?;
+        let key = where_json::by_key(table, id)?;
         let filter = Some(match &condition {
             Some(condition) => Condition::And(vec![key, condition.clone()]),
             None => key,
@@ -212,12 +260,12 @@ pub async fn change(
             level.items.push(Item::Version);
         }
         let changes_nothing = |payload: &Payload| payload.columns.is_empty();
-        if method == Method::PATCH && payload.as_ref().is_some_and(changes_nothing) {
+        if method == Method::PATCH && payload.is_some_and(changes_nothing) {
             level.filter = filter;
             let read = Read { target: target.clone(), level, count: Count::None, keyset: None };
             return Ok(plan_read(schema, LIMITS, &read)?.statement(schema));
         }
-        let change = match payload.clone() {
+        let change = match payload.cloned() {
             None => Change::Delete { filter },
             Some(payload) if method == Method::PUT => {
                 Change::Update { payload: whole(table, payload), filter }
@@ -229,12 +277,12 @@ pub async fn change(
         Ok::<_, Error>(plan.statement(schema)?)
     };
     let (hold, schema, statement) = planned_in(hold, plan).await?;
-    let wanted = (&statement, Sink::Object(style), usize::from(has_version));
-    let stream = run(door, caller, hold, wanted, false).await?;
+    let wanted = (&statement, Sink::Object(*style), usize::from(has_version));
+    let stream = run(door, caller, (hold, &schema), wanted, false).await?;
     if stream.rows() == 0 {
         return Err(match condition {
-            None => missing(&target),
-            Some(_) => why_not(door, caller, &schema, (&target, database.as_deref()), &id).await?,
+            None => missing(target),
+            Some(_) => why_not(door, caller, &schema, (target, database.as_deref()), id).await?,
         });
     }
     let tag = version(&stream).map(str::to_owned);
@@ -256,7 +304,7 @@ async fn why_not(
     let read = Read { target: target.clone(), level, count: Count::None, keyset: None };
     let statement = plan_read(schema, LIMITS, &read)?.statement(schema);
     let hold = Hold::Own(caller.session_for_rows(door, database)?);
-    let settings = settings(caller, &hold).read_only(true);
+    let settings = settings(caller, &hold, schema)?.read_only(true);
     let Hold::Own(mut session) = hold else { return Ok(changed()) };
     let found = value_of(door, &mut session, &statement, &settings).await?;
     Ok(if found.is_some() { changed() } else { missing(target) })
@@ -278,6 +326,8 @@ fn whole(table: &Table, mut payload: Payload) -> Payload {
 /// New rows.
 #[derive(Debug)]
 pub struct Insertion {
+    /// Database, when it is not the usual one.
+    pub database: Option<String>,
     /// Table.
     pub target: Target,
     /// Values.
@@ -299,11 +349,30 @@ pub async fn insert(
     caller: &Caller,
     hold: Hold,
     asked: Insertion,
+    (path, headers): (&str, &HeaderMap),
+) -> Result<Response> {
+    let level = asked.returning.as_ref().filter(|level| !has_embeds(level));
+    let level = level.filter(|_| !asked.payload.is_array);
+    let has_version = level.is_some();
+    let may_go_without = level.is_some_and(|level| can_do_without(&hold, level, headers));
+    match Box::pin(insert_once(door, caller, hold, (&asked, has_version), path)).await {
+        Err(error) if may_go_without && is_denied(&error) => {
+            let own = Hold::Own(caller.session_for_rows(door, asked.database.as_deref())?);
+            Box::pin(insert_once(door, caller, own, (&asked, false), path)).await
+        }
+        answered => answered,
+    }
+}
+
+async fn insert_once(
+    door: &Arc<HttpDoor>,
+    caller: &Caller,
+    hold: Hold,
+    (asked, has_version): (&Insertion, bool),
     path: &str,
 ) -> Result<Response> {
-    let Insertion { target, payload, conflict, returning, style } = asked;
+    let Insertion { target, payload, conflict, returning, style, .. } = asked;
     let is_one = !payload.is_array;
-    let has_version = is_one && returning.as_ref().is_some_and(|level| !has_embeds(level));
     let plan = |schema: &Schema| {
         let (payload, conflict) = (payload.clone(), conflict.clone());
         let change = Change::Insert { payload, conflict, only: None };
@@ -318,14 +387,14 @@ pub async fn insert(
         };
         let write = Write { target: target.clone(), change, returning };
         let plan = plan_write(schema, LIMITS, &write)?;
-        let key = table(schema, &target)?.key_names().map(|name| name.to_string());
+        let key = table(schema, target)?.key_names().map(|name| name.to_string());
         Ok::<_, Error>((plan.statement(schema)?, key.collect::<Vec<_>>()))
     };
-    let (hold, _, (statement, key)) = planned_in(hold, plan).await?;
-    let form = Form { format: Format::Json, rows_as_arrays: false, style };
+    let (hold, schema, (statement, key)) = planned_in(hold, plan).await?;
+    let form = Form { format: Format::Json, rows_as_arrays: false, style: *style };
     let sink = if returning.is_some() { Sink::Rows(form) } else { Sink::Nothing };
     let wanted = (&statement, sink, usize::from(has_version));
-    let mut stream = run(door, caller, hold, wanted, false).await?;
+    let mut stream = run(door, caller, (hold, &schema), wanted, false).await?;
     let affected = if returning.is_some() { stream.rows() } else { stream.affected() };
     let tag = version(&stream).map(str::to_owned).filter(|_| affected == 1);
     let rows = stream.take();

@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::super::extract::Caller;
+use super::super::extract::{Caller, FIXED};
 use super::super::formats::{Format, Layout as Form};
 use super::super::open::Hold;
 use super::super::{HttpDoor, InWork};
@@ -123,10 +123,13 @@ pub fn count(parameters: &mut Parameters) -> Result<Count> {
 
 /// The settings of a statement of this API. What lasts to the end of a transaction is its owner's,
 /// but for who asks.
-pub fn settings<'c>(caller: &'c Caller, hold: &Hold) -> Settings<'c> {
+///
+/// # Errors
+/// Those of [`Settings::of`].
+pub fn settings<'c>(caller: &'c Caller, hold: &Hold, schema: &'c Schema) -> Result<Settings<'c>> {
     match hold.is_own() {
-        true => Settings::of(&caller.identity),
-        false => Settings::claims(&caller.identity),
+        true => Settings::of(&caller.identity, schema, &FIXED),
+        false => Ok(Settings::claims(&caller.identity)),
     }
 }
 
@@ -162,10 +165,9 @@ pub async fn answer(
     let deadline = Instant::now() + door.config.now().api.request_timeout_secs.duration();
     let deadline = (!format.is_stream()).then_some(deadline);
     let read = Read { target, level, count, keyset };
-    let settings = settings(caller, &hold);
-    let settings = if matches!(hold, Hold::Own(_)) { settings.read_only(true) } else { settings };
     let plan = |schema: &Schema| plan_read(schema, LIMITS, &read).map_err(Error::from);
     let (mut hold, schema, plan) = planned_in(hold, plan).await?;
+    let settings = settings(caller, &hold, &schema)?.read_only(hold.is_own());
     let counted = counting(door, hold.session()?, &schema, &plan, &settings).await;
     let Counting { with_total, total } = match counted {
         Ok(counting) => counting,

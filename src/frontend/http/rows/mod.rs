@@ -17,7 +17,7 @@ pub mod rest;
 mod stream;
 pub mod uri;
 
-pub use context::{Settings, headers_of};
+pub use context::{Settings, cookies_of, headers_of};
 use stream::first_value;
 pub use stream::{Sink, Stream};
 

@@ -21,7 +21,8 @@ use super::failure::Failure;
 use super::media::Media;
 use super::uri::{pairs, segments};
 use super::{
-    Counting, Job, Settings, Sink, Stream, counting, describe, headers_of, planned, start, value_of,
+    Counting, Job, Settings, Sink, Stream, cookies_of, counting, describe, headers_of, planned,
+    start, value_of,
 };
 use crate::auth::tokens::GrantKind;
 use crate::error::{Error, ErrorKind};
@@ -117,7 +118,7 @@ async fn understand(door: &Arc<HttpDoor>, caller: &Caller, parts: &Parts, body: 
     };
     let deadline = Instant::now() + config.api.request_timeout_secs.duration();
     let late = |_| Failure::from(super::super::running::timed_out());
-    let mut session = caller.session_for_rows(door, None)?;
+    let mut session = caller.session_for_rest(door)?;
     let plan = |schema: &Schema| postgrest::plan(schema, &options, &request).map_err(Failure::from);
     // Pinned here: a time-out around them would move them.
     let (schema, plan) = {
@@ -130,7 +131,7 @@ async fn understand(door: &Arc<HttpDoor>, caller: &Caller, parts: &Parts, body: 
         parts,
         schema: &schema,
         planned: &plan,
-        settings: settings(caller, parts, &plan),
+        settings: settings(caller, parts, &schema, &plan)?,
         deadline,
         media: Media::accepted(request.headers, &plan)?,
     };
@@ -143,17 +144,29 @@ fn visible(value: &HeaderValue) -> Result<&str, Refusal> {
 }
 
 /// What policies and functions can read of the request.
-fn settings<'a>(caller: &'a Caller, parts: &'a Parts, planned: &'a Planned) -> Settings<'a> {
-    let settings = Settings::of(&caller.identity)
+fn settings<'a>(
+    caller: &'a Caller,
+    parts: &'a Parts,
+    schema: &'a Schema,
+    planned: &'a Planned,
+) -> Result<Settings<'a>, Error> {
+    let mut settings = Settings::of(&caller.identity, schema, &[])?
         .search_path(&planned.schema)
         .with("request.method", parts.method.as_str())
-        .with("request.path", parts.uri.path())
+        .with("request.path", parts.uri.path().strip_prefix(PREFIX).unwrap_or_default())
         .with("request.headers", headers_of(&parts.headers))
         .read_only(planned.read_only);
-    match &planned.preferences.timezone {
+    if let Some(cookies) = cookies_of(&parts.headers) {
+        settings = settings.with("request.cookies", cookies);
+    }
+    if let Action::Call(plan) = &planned.action {
+        let hoisted = plan.settings(schema).iter();
+        settings = hoisted.fold(settings, |all, (name, value)| all.hoisted(name, value));
+    }
+    Ok(match &planned.preferences.timezone {
         Some(zone) => settings.with("TimeZone", zone.as_str()),
         None => settings,
-    }
+    })
 }
 
 /// A request that is understood.
