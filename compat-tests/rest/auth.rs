@@ -284,16 +284,16 @@ fn a_key_for_one_table_is_for_nothing_else() {
 
 #[test]
 fn a_log_in_takes_the_password_as_it_comes() {
-    let olga = role("olga");
-    let tokens = olga.send("POST", "/api/v1/auth/login", &[], b"").expect(200);
-    assert_eq!(tokens["user"], "olga");
+    let oda = role("oda");
+    let tokens = oda.send("POST", "/api/v1/auth/login", &[], b"").expect(200);
+    assert_eq!(tokens["user"], "oda");
     let nobody = Api::nobody(guarded());
-    let factor = json!({ "username": "olga", "password": "olga-secret", "mfa_code": "123456" });
+    let factor = json!({ "username": "oda", "password": "oda-secret", "mfa_code": "123456" });
     nobody.post("/api/v1/auth/login", factor).expect(200);
     nobody.send("POST", "/api/v1/auth/login", &[], b"").refused(400, "VALIDATION_ERROR");
-    let half = json!({ "username": "olga" });
-    olga.post("/api/v1/auth/login", half).refused(400, "VALIDATION_ERROR");
-    let wrong = Api::of(guarded(), "olga", "wrong");
+    let half = json!({ "username": "oda" });
+    oda.post("/api/v1/auth/login", half).refused(400, "VALIDATION_ERROR");
+    let wrong = Api::of(guarded(), "oda", "wrong");
     wrong.send("POST", "/api/v1/auth/login", &[], b"").refused(401, "AUTHENTICATION_FAILED");
 }
 

@@ -144,8 +144,8 @@ fn related_rows_look_like_rows() {
     let none = "/rest/v1/kinds?select=id,books(title)&id=eq.3&books.title=eq.nothing";
     assert_eq!(items(rest(none), ""), json!([{ "id": 3, "books": null }]));
     // Beside `*`, spread, counted, in other forms.
-    let all = json!([{ "book": 1, "number": 1, "place": "x", "one": { "id": 1 }, "kinds": [{ "id": 1 }] }]);
-    let spread = "/rest/v1/copies?select=*,one:books(id),...books(kinds(id))&number=eq.1&books.kinds.id=eq.1";
+    let all = json!([{ "book": 1, "number": 1, "place": "x", "kinds": [{ "id": 1 }] }]);
+    let spread = "/rest/v1/copies?select=*,...books(kinds(id))&number=eq.1&books.kinds.id=eq.1";
     assert_eq!(items(rest(spread), ""), all);
     let counted =
         rows("books", "columns=id,kinds(id)&id=eq.1&count=exact&kinds.id=lt.3&kinds.order=id");

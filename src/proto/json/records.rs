@@ -65,13 +65,16 @@ impl Records {
         style: Style,
         out: &mut Vec<u8>,
     ) -> Result<(), NotRecords> {
-        let written = match (bytes, self.is_one) {
-            (None, true) => return Ok(out.extend_from_slice(b"null")),
-            (None, false) => return Ok(out.extend_from_slice(b"[]")),
-            (Some(bytes), true) => self.row(bytes, style, out).filter(|rest| rest.is_empty()),
-            (Some(bytes), false) => self.rows(bytes, style, out),
+        let Some(bytes) = bytes else {
+            let none: &[u8] = if self.is_one { b"null" } else { b"[]" };
+            out.extend_from_slice(none);
+            return Ok(());
         };
-        written.map(|_| ()).ok_or(NotRecords)
+        let rest = match self.is_one {
+            true => self.row(bytes, style, out),
+            false => self.rows(bytes, style, out),
+        };
+        if rest.is_some_and(<[u8]>::is_empty) { Ok(()) } else { Err(NotRecords) }
     }
 
     fn rows<'b>(&self, mut rest: &'b [u8], style: Style, out: &mut Vec<u8>) -> Option<&'b [u8]> {
@@ -114,21 +117,19 @@ impl Records {
 
 impl Value {
     fn write(&self, bytes: Option<&[u8]>, style: Style, out: &mut Vec<u8>) -> Option<()> {
-        let bytes = match (self, bytes) {
-            (Value::Records(records), bytes) => return records.write(bytes, style, out).ok(),
-            (_, Some(bytes)) => bytes,
-            (_, None) => return Some(out.extend_from_slice(b"null")),
-        };
-        match self {
-            Value::Bool => out.extend_from_slice(match bytes {
-                [0] => b"false",
-                [_] => b"true",
-                _ => return None,
-            }),
-            Value::Int(shape) => write_int(integer(bytes)?, shape, style, out),
-            Value::Jsonb => write_value(out, bytes.strip_prefix(&[1])?, &Shape::Json, style),
-            Value::Text(shape) => write_value(out, bytes, shape, style),
-            Value::Records(_) => {}
+        match (self, bytes) {
+            (Value::Records(records), bytes) => records.write(bytes, style, out).ok()?,
+            (_, None) => out.extend_from_slice(b"null"),
+            (Value::Bool, Some(&[byte])) => {
+                let text: &[u8] = if byte == 0 { b"false" } else { b"true" };
+                out.extend_from_slice(text);
+            }
+            (Value::Bool, Some(_)) => return None,
+            (Value::Int(shape), Some(bytes)) => write_int(integer(bytes)?, shape, style, out),
+            (Value::Jsonb, Some(bytes)) => {
+                write_value(out, bytes.strip_prefix(&[1])?, &Shape::Json, style);
+            }
+            (Value::Text(shape), Some(text)) => write_value(out, text, shape, style),
         }
         Some(())
     }
