@@ -128,9 +128,11 @@ fn nothing_leaks_from_one_client_to_the_next() {
     let made = "rustydb_pool_connections_created_total{pool=\"main\"}";
     let made_before = server.metric(made);
     let client = Client { user: "rustydb", password: &server.password };
-    for sql in ["set work_mem = '78MB'", "select pg_advisory_lock(98)", "listen x", "begin"] {
+    for sql in ["set work_mem = '78MB'", "select pg_advisory_lock(98)", "listen x"] {
         assert_eq!(post(&server, &client, &serde_json::json!({ "sql": sql })).status, 200);
     }
+    // No transaction stays open behind a request.
+    assert_eq!(post(&server, &client, &serde_json::json!({ "sql": "begin" })).status, 400);
     let answer = post(
         &server,
         &client,

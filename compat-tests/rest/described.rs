@@ -1,5 +1,7 @@
 //! The description of the API, as clients get it.
 
+use serde_json::Value;
+
 use crate::api::{Api, admin};
 use crate::harness::shared::guarded;
 
@@ -37,4 +39,46 @@ fn every_described_list_is_there() {
         let expected = if is_open { status } else { 401 };
         assert_eq!(nobody.get(path).status, expected, "{path}");
     }
+}
+
+/// By every field that its entries have, and by no other.
+#[test]
+fn every_list_can_be_sorted() {
+    let api = admin();
+    let described = api.get("/api/v1/openapi.json").expect(200);
+    let mut lists = 0;
+    for (path, item) in described["paths"].as_object().unwrap() {
+        let parameters = item["get"]["parameters"].as_array();
+        let sorts = parameters.is_some_and(|all| all.iter().any(|one| one["name"] == "sort"));
+        if !sorts || path.contains('{') {
+            continue;
+        }
+        lists += 1;
+        api.get(&format!("{path}?sort=no_such_field")).refused(400, "VALIDATION_ERROR");
+        let plain = api.get(&format!("{path}?limit=1000")).expect(200);
+        let items = &plain.get("history").unwrap_or(&plain)["items"];
+        let Some(first) = items.as_array().unwrap().first() else { continue };
+        for field in first.as_object().unwrap().keys() {
+            for sort in [field.clone(), format!("-{field}")] {
+                let sorted = api.get(&format!("{path}?limit=1000&sort={sort}")).expect(200);
+                let name = |entry: &Value| entry[field].as_str().map(str::to_owned);
+                let names = sorted["items"].as_array().unwrap().iter().map(name);
+                let names: Option<Vec<_>> = names.collect();
+                let is_plain = |n: &&String| n.bytes().all(|b| b.is_ascii_lowercase());
+                // Only of words is every collation sure.
+                let Some(names) = names.filter(|all| all.iter().all(|n| is_plain(&n))) else {
+                    continue;
+                };
+                let is_up = names.is_sorted();
+                let is_down = names.iter().rev().is_sorted();
+                assert!(if sort.starts_with('-') { is_down } else { is_up }, "{path} {sort}");
+            }
+        }
+    }
+    assert!(lists > 12, "{lists}");
+    let one = api.get("/api/v1/schemas?sort=-name&limit=1&offset=1").expect(200);
+    let all = api.get("/api/v1/schemas?sort=name&limit=1000").expect(200);
+    let names = all["items"].as_array().unwrap();
+    assert_eq!(one["items"][0]["name"], names[names.len() - 2]["name"]);
+    assert_eq!((&one["total"], &one["has_more"]), (&all["total"], &true.into()));
 }

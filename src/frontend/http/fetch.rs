@@ -2,20 +2,23 @@
 //!
 //! For answers of a bounded size only; what can be large is streamed ([`super::body`]).
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::HttpDoor;
 use super::formats::RowWriter;
-use super::paging::{List, Page};
+use super::paging::{List, Page, Term};
 use super::running::late;
 use super::values::bind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::Style;
+use crate::query::quote_ident;
 use crate::session::{Described, Event, Session};
 
 /// Bytes of an answer.
@@ -174,7 +177,10 @@ struct Counted<T> {
 
 /// A page of a list: the statement's last two parameters are limit and offset, and its column
 /// `total` counts the entries of all pages.
-pub async fn page<T: DeserializeOwned>(
+///
+/// # Errors
+/// PostgreSQL's, or the entries have no field that they are to be sorted by.
+pub async fn page<T: DeserializeOwned + ToSchema>(
     door: &HttpDoor,
     session: &mut Session,
     sql: &str,
@@ -182,12 +188,29 @@ pub async fn page<T: DeserializeOwned>(
     page: Page,
 ) -> Result<List<T>> {
     let (limit, offset) = (page.limit.to_string(), page.offset.to_string());
-    let params: Vec<_> =
-        params.iter().copied().chain([Some(limit.as_str()), Some(offset.as_str())]).collect();
-    let rows = run(door, session, sql, &params).await?.typed::<Counted<T>>()?;
+    let terms = page.terms::<T>()?;
+    let (sql, cut) = match terms.is_empty() {
+        true => (Cow::Borrowed(sql), [Some(limit.as_str()), Some(offset.as_str())]),
+        // All of them are sorted, so it is not there that the page is cut out.
+        false => (sorted(sql, &terms, &page).into(), [None, Some("0")]),
+    };
+    let params: Vec<_> = params.iter().copied().chain(cut).collect();
+    let rows = run(door, session, &sql, &params).await?.typed::<Counted<T>>()?;
     // Beyond the last page there is no row that could say how many there are.
     let total = rows.first().map(|row| row.total).or((page.offset == 0).then_some(0));
     Ok(page.list(rows.into_iter().map(|row| row.entry).collect(), total))
+}
+
+/// A statement whose rows come in another order, cut to a page.
+fn sorted(sql: &str, terms: &[Term], page: &Page) -> String {
+    let order = |term: &Term| {
+        let direction = if term.descends { "DESC" } else { "ASC" };
+        format!("list.{} {direction}", quote_ident(&term.field))
+    };
+    let order: Vec<_> = terms.iter().map(order).collect();
+    let Page { limit, offset, .. } = page;
+    let order = order.join(", ");
+    format!("SELECT * FROM (\n{sql}\n) AS list ORDER BY {order} LIMIT {limit} OFFSET {offset}")
 }
 
 /// Runs statements that belong together: all of them, or none.

@@ -376,7 +376,7 @@ async fn list_api_keys(State(door): State<Arc<HttpDoor>>, caller: Caller, page: 
     let all = caller.may(&door, "admin:keys").await?;
     let role = (!all).then_some(&caller.identity.role);
     let keys = door.auth.list_keys(role, MOST_KEYS).await?;
-    Ok(answer(StatusCode::OK, &page.of_all(keys)))
+    Ok(answer(StatusCode::OK, &page.of_all(keys)?))
 }
 
 /// An API key that is to be.

@@ -225,7 +225,7 @@ async fn get_connections(
     }
     let all: Vec<_> =
         all.iter().map(|(kind, held)| described(&door, *kind, held, &known)).collect();
-    Ok(answer(StatusCode::OK, &page.of_all(all)))
+    Ok(answer(StatusCode::OK, &page.of_all(all)?))
 }
 
 /// Get a connection

@@ -92,7 +92,7 @@ async fn get_wait_queue(
         priority: "normal",
         waited_ms: view.waiting.map_or(0, millis),
     };
-    let waiters = page.of_all(views.into_iter().enumerate().collect()).map(waiter);
+    let waiters = page.of_mapped(views.into_iter().enumerate().collect(), waiter)?;
     Ok(answer(StatusCode::OK, &WaitQueue { mode: "fair", waiters }))
 }
 
@@ -476,7 +476,7 @@ async fn get_leaks(
     InPath(id): InPath<String>,
     page: Page,
 ) -> ApiResult {
-    let list = page.of_all(leaks(&door, &id).await?).map(|leak| leak_info(&door, &leak));
+    let list = page.of_mapped(leaks(&door, &id).await?, |leak| leak_info(&door, &leak))?;
     Ok(answer(StatusCode::OK, &list))
 }
 

@@ -141,7 +141,7 @@ fn described(door: &HttpDoor, kind: PoolKind) -> ConnectionPool {
 )]
 async fn get_pools(State(door): State<Arc<HttpDoor>>, _: Caller, page: Page) -> ApiResult {
     let all = KINDS.map(|kind| described(&door, kind)).into();
-    Ok(answer(StatusCode::OK, &page.of_all(all)))
+    Ok(answer(StatusCode::OK, &page.of_all(all)?))
 }
 
 /// A key of the configuration.

@@ -230,7 +230,7 @@ async fn list_prepared(
         let state = kept.about.state.lock();
         all.extend(state.named.iter().map(|(name, named)| described(kept.id, name, named)));
     }
-    Ok(answer(StatusCode::OK, &page.of_all(all)))
+    Ok(answer(StatusCode::OK, &page.of_all(all)?))
 }
 
 /// Number of the session that a request must name.

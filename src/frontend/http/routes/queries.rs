@@ -121,8 +121,7 @@ async fn list_active_queries(
             && (sees_all || entry.role == caller.identity.role)
     };
     let views: Vec<_> = door.admin.sessions().into_iter().filter(is_visible).collect();
-    let page = page.of_all(views);
-    let pids = page.items.iter().filter_map(|view| view.backend_pid);
+    let pids = views.iter().filter_map(|view| view.backend_pid);
     let mut known = activity(&door, &mut session, pids).await?;
     let described = |view: SessionView| {
         let entry = &view.entry;
@@ -143,7 +142,7 @@ async fn list_active_queries(
             backend_pid: view.backend_pid,
         }
     };
-    Ok(answer(StatusCode::OK, &page.map(described)))
+    Ok(answer(StatusCode::OK, &page.of_mapped(views, described)?))
 }
 
 /// A statement that was asked to stop.

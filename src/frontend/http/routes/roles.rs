@@ -81,7 +81,7 @@ async fn list_roles(State(door): State<Arc<HttpDoor>>, _caller: Caller, page: Pa
         all.entry(name.clone()).or_insert_with(|| RoleEntry::new(&name, None, None)).postgresql =
             Some(group);
     }
-    Ok(answer(StatusCode::OK, &page.of_all(all.into_values().collect())))
+    Ok(answer(StatusCode::OK, &page.of_all(all.into_values().collect())?))
 }
 
 async fn group(door: &HttpDoor, name: &str) -> Result<Option<Group>> {

@@ -15,7 +15,7 @@ use super::super::error::ApiResult;
 use super::super::extract::{Caller, InPath, json_body};
 use super::super::formats::Format;
 use super::super::open::Hold;
-use super::super::paging::{List, Page};
+use super::super::paging::{List, Unsorted};
 use super::super::rows::bulk::{self, BulkFormat};
 use super::super::rows::keyed::{self, Insertion, Keyed};
 use super::super::rows::list::{self, Listing};
@@ -137,7 +137,7 @@ impl Place {
 /// come, unless there is a limit.
 #[utoipa::path(
     get, path = "/api/v1/tables/{name}/rows", tag = "tables",
-    params(("name" = String, Path, description = "Table or view."), RowsPlace, RowsQuery, Page),
+    params(("name" = String, Path, description = "Table or view."), RowsPlace, RowsQuery, Unsorted),
     responses((status = 200, description = "The rows.", content(
         (List<Value> = "application/json"), (String = "application/x-ndjson"),
         (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
@@ -149,7 +149,7 @@ async fn list_table_rows(
     Extension(in_work): Extension<InWork>,
     caller: Caller,
     InPath(name): InPath<String>,
-    page: Page,
+    Unsorted(page): Unsorted,
     uri: Uri,
     headers: HeaderMap,
 ) -> ApiResult {

@@ -196,12 +196,12 @@ async fn get_sessions(
             && query.database.as_ref().is_none_or(|database| database == entry.database.as_str())
     });
     if query.state.is_none() {
-        let list = page.of_all(views).map(|view| described(&door, &view));
+        let list = page.of_mapped(views, |view| described(&door, &view))?;
         return Ok(answer(StatusCode::OK, &list));
     }
     let mut all: Vec<_> = views.iter().map(|view| described(&door, view)).collect();
     all.retain(|one| query.state.is_none_or(|state| state == one.state));
-    Ok(answer(StatusCode::OK, &page.of_all(all)))
+    Ok(answer(StatusCode::OK, &page.of_all(all)?))
 }
 
 /// A session that is to be opened.
@@ -544,7 +544,7 @@ async fn get_session_events(
         let reason = view.entry.stop().reason().to_owned();
         events.push(event(SystemTime::now(), "kill", Some(reason)));
     }
-    Ok(answer(StatusCode::OK, &page.of_all(events)))
+    Ok(answer(StatusCode::OK, &page.of_all(events)?))
 }
 
 /// What is called when something happens to a session.

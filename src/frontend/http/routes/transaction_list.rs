@@ -199,7 +199,7 @@ async fn list_transactions(
         one.into_transaction(session)
     }));
     all.sort_by_key(|one| (std::cmp::Reverse(one.duration_ms), one.backend_pid));
-    Ok(answer(StatusCode::OK, &page.of_all(all)))
+    Ok(answer(StatusCode::OK, &page.of_all(all)?))
 }
 
 /// Get a transaction

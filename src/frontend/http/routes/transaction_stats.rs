@@ -188,6 +188,6 @@ async fn list_deadlocks(
     let sees_all = caller.may(&door, "read:monitoring").await?;
     let mut all = door.metrics.deadlocks.last();
     all.retain(|deadlock| sees_all || deadlock.role == caller.identity.role);
-    let history = page.of_all(all).map(DeadlockEntry::from);
+    let history = page.of_mapped(all, DeadlockEntry::from)?;
     Ok(answer(StatusCode::OK, &DeadlockHistory { count, history }))
 }
