@@ -46,6 +46,7 @@ pub fn backend_message(data: &[u8]) {
     if let Ok(report) = backend::Report::parse(data) {
         let _ = report.to_error();
     }
+    records(data);
     let _ = backend::parameter_status(data);
     let _ = backend::row_description(data);
     let _ = backend::parameter_description(data);
@@ -55,6 +56,24 @@ pub fn backend_message(data: &[u8]) {
         for value in row.flatten().flatten() {
             let mut out = Vec::new();
             json::write_value(&mut out, value, &json::Shape::Text, json::Style::default());
+        }
+    }
+}
+
+/// Rows within a row: what is understood is JSON.
+pub fn records(data: &[u8]) {
+    let inner = vec![json::Member::new("b", json::Value::Bool)];
+    let inner = json::Records { is_one: false, members: inner };
+    let members = vec![
+        json::Member::new("i", json::Value::Int(json::Shape::Int8)),
+        json::Member::new("t", json::Value::Text(json::Shape::Numeric)),
+        json::Member::new("r", json::Value::Records(inner)),
+    ];
+    for is_one in [false, true] {
+        let (mut out, members) = (Vec::new(), members.clone());
+        let records = json::Records { is_one, members };
+        if records.write(Some(data), json::Style::default(), &mut out).is_ok() {
+            serde_json::from_slice::<serde::de::IgnoredAny>(&out).expect("it is JSON");
         }
     }
 }
