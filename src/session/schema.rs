@@ -56,6 +56,12 @@ impl Session {
         Ok(snapshot.current().map(|(_, schema)| schema))
     }
 
+    /// PostgreSQL does not know what the definitions have: somebody has altered it, not through
+    /// RustyDB. They are read anew for the next one who asks.
+    pub fn definitions_are_old(&self) {
+        self.mux.database().defined_unseen();
+    }
+
     async fn wait_for_snapshot(
         &self,
         snapshot: &Arc<DatabaseSnapshot>,

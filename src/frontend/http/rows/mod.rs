@@ -147,7 +147,8 @@ async fn begin(door: &HttpDoor, hold: &mut Hold, job: &Job<'_>) -> Result<Arc<Kn
     let is_own = hold.is_own();
     let session = hold.session()?;
     session.ended_by("error");
-    let known = ready(door, session, job.statement).await?;
+    let known = ready(door, session, job.statement).await;
+    let known = known.inspect_err(|error| note_unknown(session, error))?;
     let settings = job.settings.pairs();
     match is_own && job.in_transaction {
         true => session.begin_with(&settings),
@@ -162,6 +163,13 @@ async fn begin(door: &HttpDoor, hold: &mut Hold, job: &Job<'_>) -> Result<Arc<Kn
     begun?;
     session.ended_by("client_gone");
     Ok(known)
+}
+
+/// A statement of ours names tables and columns that there are, or were when we looked.
+fn note_unknown(session: &Session, error: &Error) {
+    if matches!(error.sqlstate().as_str(), "42703" | "42P01") {
+        session.definitions_are_old();
+    }
 }
 
 /// The first value of a statement's first row, as text.

@@ -12,7 +12,7 @@ use super::super::running::{Chunks, Fill, Running};
 use super::failure::Failure;
 use super::guided::{self, Guided};
 use super::nested::Nested;
-use super::{Job, Settings, value_of};
+use super::{Job, Settings, note_unknown, value_of};
 use crate::error::{Error, Result};
 use crate::proto::backend::DataRow;
 use crate::proto::json::{self, Style};
@@ -287,6 +287,12 @@ impl Stream {
         }
     }
 
+    fn note(&mut self, error: &Error) {
+        if let Ok(session) = self.running.session() {
+            note_unknown(session, error);
+        }
+    }
+
     fn end(&mut self) -> Result<()> {
         if let Some(encoder) = &mut self.encoder {
             encoder.end(&mut self.out)?;
@@ -320,7 +326,7 @@ impl Chunks for Stream {
                 Poll::Pending if self.chunk == CHUNK && !self.out.is_empty() => {
                     return Poll::Ready(Ok(Fill::More));
                 }
-                event => ready!(event)?,
+                event => ready!(event).inspect_err(|error| self.note(error))?,
             };
             match event {
                 Event::Row => self.row()?,
