@@ -12,11 +12,15 @@ pub(super) struct Rows {
 /// A number of rows; a negative one to leave out is none.
 pub(super) fn number(what: &'static str, text: &str) -> Result<u64, Refusal> {
     let refused = || {
-        let details = format!("unexpected {text:?} expecting a whole number below 2^64");
+        let bits = if what == "offset" { 63 } else { 64 };
+        let details = format!("unexpected {text:?} expecting a whole number below 2^{bits}");
         Refusal::syntax(what, text, 1, details)
     };
+    if what == "offset" {
+        let number = text.trim().parse::<i64>().map_err(|_| refused())?;
+        return Ok(u64::try_from(number).unwrap_or(0));
+    }
     match text.trim().parse::<i128>() {
-        Ok(..0) if what == "offset" => Ok(0),
         Ok(..0) => Err(Refusal::range("Limit should be greater than or equal to zero.")),
         Ok(number) => u64::try_from(number).map_err(|_| refused()),
         Err(_) => Err(refused()),
