@@ -3,15 +3,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::Identity;
-use super::rbac::{self, Permission, RoleDefinition, Roles, Verdict, Wanted};
+use super::rbac::{self, Permission, RoleDefinition, Roles, Sum, Verdict, Wanted};
 use super::tables::Tables;
 use super::tokens::logins::texts;
-use crate::config::Live;
+use crate::config::{Config, Live};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::lru::Lru;
 use crate::types::Role;
@@ -25,18 +26,30 @@ const REMEMBERED: usize = 10_000;
 /// Names of roles, and when they were asked for.
 type Given = (Instant, Arc<[String]>);
 
+/// What a PostgreSQL role may, and what that was found out from.
+struct May {
+    /// When the oldest of it was asked for.
+    at: Instant,
+    config: Arc<Config>,
+    is_superuser: bool,
+    sum: Arc<Sum>,
+}
+
 /// The decisions.
 pub(super) struct Permissions {
     tables: Arc<Tables>,
     live: Live,
     roles: Mutex<Option<(Instant, Arc<Roles>)>>,
     members: Mutex<Lru<Role, Given>>,
+    may: Mutex<Lru<Role, May>>,
+    /// How often everything was forgotten.
+    forgotten: AtomicU64,
 }
 
 impl Permissions {
     pub(super) fn new(tables: Arc<Tables>, live: Live) -> Self {
-        let members = Mutex::new(Lru::new(REMEMBERED));
-        Self { tables, live, roles: Mutex::default(), members }
+        let (members, may) = (Mutex::new(Lru::new(REMEMBERED)), Mutex::new(Lru::new(REMEMBERED)));
+        Self { tables, live, roles: Mutex::default(), members, may, forgotten: AtomicU64::new(0) }
     }
 
     pub(super) async fn check(&self, identity: &Identity, wanted: &dyn Wanted) -> Result<()> {
@@ -46,17 +59,43 @@ impl Permissions {
         if !identity.is_for(wanted) {
             return missing(format!("the key is not for {wanted}"));
         }
-        let (roles, names) = self.names(identity).await?;
-        match roles.decide(names.iter().map(String::as_str), wanted) {
+        match self.sum(identity).await?.decide(wanted) {
             Verdict::Allowed => Ok(()),
             Verdict::Denied(by) => missing(format!("{by} is forbidden")),
             Verdict::NotAllowed => missing(format!("{wanted} is needed")),
         }
     }
 
+    async fn sum(&self, identity: &Identity) -> Result<Arc<Sum>> {
+        let (config, is_superuser) = (self.live.now(), identity.is_superuser);
+        let known = self.may.lock().get(&identity.role).and_then(|may| {
+            let is_same = Arc::ptr_eq(&may.config, &config) && may.is_superuser == is_superuser;
+            (is_same && may.at.elapsed() < AGE).then(|| may.sum.clone())
+        });
+        match known {
+            Some(sum) => Ok(sum),
+            // Boxed, as what is seldom needed is: every request would carry it.
+            None => Box::pin(self.sum_anew(identity, config)).await,
+        }
+    }
+
+    async fn sum_anew(&self, identity: &Identity, config: Arc<Config>) -> Result<Arc<Sum>> {
+        let forgotten = self.forgotten.load(Ordering::Acquire);
+        let (at, roles, names) = self.names(identity).await?;
+        let sum = Arc::new(roles.sum(names.iter().map(String::as_str)));
+        let (role, is_superuser) = (identity.role.clone(), identity.is_superuser);
+        let may = May { at, config, is_superuser, sum: sum.clone() };
+        let mut all = self.may.lock();
+        // What was changed meanwhile may not be in it.
+        if self.forgotten.load(Ordering::Acquire) == forgotten {
+            all.insert(role, may);
+        }
+        Ok(sum)
+    }
+
     /// Names of roles, and permissions as texts.
     pub(super) async fn of(&self, identity: &Identity) -> Result<(Vec<String>, Vec<String>)> {
-        let (roles, names) = self.names(identity).await?;
+        let (_, roles, names) = self.names(identity).await?;
         let names: Vec<String> = names.into_iter().filter(|n| roles.get(n).is_some()).collect();
         let allowed = roles.allowed(names.iter().map(String::as_str));
         let scopes = identity.grant.as_ref().and_then(|grant| grant.permissions.as_ref());
@@ -67,9 +106,10 @@ impl Permissions {
         Ok((names, texts))
     }
 
-    async fn names(&self, identity: &Identity) -> Result<(Arc<Roles>, Vec<String>)> {
-        let roles = self.roles().await?;
-        let given = self.given(&identity.role).await?;
+    /// The roles that there are, the names of those that he has, and since when that is known.
+    async fn names(&self, identity: &Identity) -> Result<(Instant, Arc<Roles>, Vec<String>)> {
+        let (roles_at, roles) = self.known_roles().await?;
+        let (given_at, given) = self.given(&identity.role).await?;
         let config = self.live.now();
         // Nobody is asked for a password: everybody is the administrator of his own machine.
         let is_superuser = identity.is_superuser || !config.security.enable_auth;
@@ -79,16 +119,17 @@ impl Permissions {
             given.iter().map(String::as_str),
             &config.rbac.default_role,
         );
-        Ok((roles, names.into_iter().map(str::to_owned).collect()))
+        let names = names.into_iter().map(str::to_owned).collect();
+        Ok((roles_at.min(given_at), roles, names))
     }
 
     /// The roles that a PostgreSQL role was given here, and those of PostgreSQL that it is in.
-    async fn given(&self, role: &Role) -> Result<Arc<[String]>> {
+    async fn given(&self, role: &Role) -> Result<Given> {
         let known = self.members.lock().get(role).cloned();
         if let Some((at, names)) = known
             && at.elapsed() < AGE
         {
-            return Ok(names);
+            return Ok((at, names));
         }
         let member = include_str!("../../sql/auth/member_of.sql");
         // Boxed, as what is seldom needed is: every request would carry it.
@@ -97,16 +138,21 @@ impl Permissions {
         let granted = Box::pin(self.tables.ask(granted, &[Some(role.as_str())])).await?;
         let rows = rows.into_iter().chain(granted.unwrap_or_default());
         let names: Arc<[String]> = rows.filter_map(texts).map(|[name]| name).collect();
-        self.members.lock().insert(role.clone(), (Instant::now(), names.clone()));
-        Ok(names)
+        let given = (Instant::now(), names);
+        self.members.lock().insert(role.clone(), given.clone());
+        Ok(given)
     }
 
     pub(super) async fn roles(&self) -> Result<Arc<Roles>> {
+        Ok(self.known_roles().await?.1)
+    }
+
+    async fn known_roles(&self) -> Result<(Instant, Arc<Roles>)> {
         let known = self.roles.lock().clone();
         if let Some((at, roles)) = known
             && at.elapsed() < AGE
         {
-            return Ok(roles);
+            return Ok((at, roles));
         }
         let asked = self.tables.ask(include_str!("../../sql/auth/roles.sql"), &[]);
         let rows = Box::pin(asked).await?;
@@ -120,14 +166,17 @@ impl Permissions {
                 _ => {}
             }
         }
-        let roles = Arc::new(Roles::with(further)?);
-        *self.roles.lock() = Some((Instant::now(), roles.clone()));
-        Ok(roles)
+        let known = (Instant::now(), Arc::new(Roles::with(further)?));
+        *self.roles.lock() = Some(known.clone());
+        Ok(known)
     }
 
     pub(super) fn forget(&self) {
         *self.roles.lock() = None;
         self.members.lock().clear();
+        let mut may = self.may.lock();
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        may.clear();
     }
 
     pub(super) async fn change(&self, name: &str, role: Option<RoleDefinition>) -> Result<()> {

@@ -177,41 +177,41 @@ impl Wanted for Permission {
 /// Something that is done with one table: a permission for all tables is enough, as is one for this
 /// table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OfTable {
+pub struct OfTable<'a> {
     /// What it is for all tables, for instance `read:tables`.
-    pub of_all: Permission,
+    pub of_all: &'a Permission,
     /// Further words for it where the table is named: to `write` may be to `delete`. One of them
     /// is enough to forbid it, and to allow it if there is no other.
     pub actions: &'static [&'static str],
     /// Schema of the table.
-    pub schema: String,
+    pub schema: &'a str,
     /// Its name.
-    pub name: String,
+    pub name: &'a str,
 }
 
-impl OfTable {
+impl OfTable<'_> {
     fn is_named_by(&self, permission: &Permission, actions: &[&str]) -> bool {
         let action = permission.action.as_str();
         let is_done = ["*", &self.of_all.action].contains(&action) || actions.contains(&action);
         let is_it = |(schema, name): (&str, &str)| {
-            ["*", &self.schema].contains(&schema) && ["*", &self.name].contains(&name)
+            ["*", self.schema].contains(&schema) && ["*", self.name].contains(&name)
         };
         is_done && permission.table().is_some_and(is_it)
     }
 }
 
-impl Wanted for OfTable {
+impl Wanted for OfTable<'_> {
     fn is_allowed_by(&self, permission: &Permission) -> bool {
         let actions = if self.actions.len() == 1 { self.actions } else { &[] };
-        permission.covers(&self.of_all) || self.is_named_by(permission, actions)
+        permission.covers(self.of_all) || self.is_named_by(permission, actions)
     }
 
     fn is_denied_by(&self, permission: &Permission) -> bool {
-        permission.meets(&self.of_all) || self.is_named_by(permission, self.actions)
+        permission.meets(self.of_all) || self.is_named_by(permission, self.actions)
     }
 }
 
-impl fmt::Display for OfTable {
+impl fmt::Display for OfTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.of_all, self.schema, self.name)
     }
@@ -378,22 +378,32 @@ impl Roles {
         all.into_iter().collect()
     }
 
+    /// Everything that these roles allow, and forbid.
+    pub fn sum<'a>(&'a self, names: impl IntoIterator<Item = &'a str>) -> Sum {
+        let names = self.closure(names);
+        let roles = || names.iter().filter_map(|name| self.0.get(*name));
+        Sum {
+            allows: roles().flat_map(|role| &role.allows).cloned().collect(),
+            denies: roles().flat_map(|role| &role.denies).cloned().collect(),
+        }
+    }
+}
+
+/// What several roles allow and forbid together.
+#[derive(Clone, Debug)]
+pub struct Sum {
+    allows: Vec<Permission>,
+    denies: Vec<Permission>,
+}
+
+impl Sum {
     /// Decides: what any of the roles forbids is denied, what one allows is allowed, and everything
     /// else is not.
-    pub fn decide<'a>(
-        &'a self,
-        names: impl IntoIterator<Item = &'a str>,
-        wanted: &dyn Wanted,
-    ) -> Verdict {
-        let roles = self.closure(names);
-        let roles: Vec<&RoleDefinition> =
-            roles.into_iter().filter_map(|name| self.0.get(name)).collect();
-        let mut denies = roles.iter().flat_map(|role| &role.denies);
-        if let Some(denied) = denies.find(|denied| wanted.is_denied_by(denied)) {
+    pub fn decide(&self, wanted: &dyn Wanted) -> Verdict {
+        if let Some(denied) = self.denies.iter().find(|denied| wanted.is_denied_by(denied)) {
             return Verdict::Denied(denied.clone());
         }
-        let mut allows = roles.iter().flat_map(|role| &role.allows);
-        match allows.any(|allowed| wanted.is_allowed_by(allowed)) {
+        match self.allows.iter().any(|allowed| wanted.is_allowed_by(allowed)) {
             true => Verdict::Allowed,
             false => Verdict::NotAllowed,
         }
@@ -480,7 +490,8 @@ mod tests {
     fn deny_comes_before_allow_and_the_default_is_no() {
         let mut roles = Roles::default();
         roles.put("keeper", role(&["admin:*"], &["*:tables:secret"], &["readonly"])).unwrap();
-        let decide = |names: &[&str], wanted: &str| roles.decide(names.iter().copied(), &p(wanted));
+        let decide =
+            |names: &[&str], wanted: &str| roles.sum(names.iter().copied()).decide(&p(wanted));
         let denied = Verdict::Denied(p("*:tables:secret"));
         for (names, wanted, verdict) in [
             (&["readonly"][..], "read:tables:secret", Verdict::Allowed),
@@ -519,8 +530,8 @@ mod tests {
         let decide = |names: &[&'static str], (all, actions, table): Asked| {
             let (schema, name) = table.split_once('.').unwrap();
             let (schema, name) = (schema.to_owned(), name.to_owned());
-            let wanted = OfTable { of_all: p(all), actions, schema, name };
-            match roles.decide(names.to_vec(), &wanted) {
+            let wanted = OfTable { of_all: &p(all), actions, schema: &schema, name: &name };
+            match roles.sum(names.to_vec()).decide(&wanted) {
                 Verdict::Allowed => "yes",
                 Verdict::Denied(_) => "denied",
                 Verdict::NotAllowed => "no",
@@ -560,7 +571,7 @@ mod tests {
             roles.put(&format!("r{n}"), role(&[], &[], &[&from])).unwrap();
         }
         let deepest = format!("r{DEEPEST}");
-        assert_eq!(roles.decide([deepest.as_str()], &p("read:zero")), Verdict::Allowed);
+        assert_eq!(roles.sum([deepest.as_str()]).decide(&p("read:zero")), Verdict::Allowed);
         assert!(roles.put("r17", role(&[], &[], &[&deepest])).is_err());
         // Lengthening the other end is the same.
         roles.put("base", RoleDefinition::default()).unwrap();

@@ -4,12 +4,12 @@
 //! they arrived.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::RandomState;
 use std::iter::empty;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
 use crate::backend::{BackendConn, ServerName, Statement, World};
@@ -98,7 +98,7 @@ pub struct Preludes {
     /// As [`ISOLATIONS`].
     isolation: [Arc<Statement>; ISOLATIONS.len()],
     /// By the names of the settings, as a [`Local`] has them.
-    settings: RwLock<HashMap<Box<str>, Arc<Statement>>>,
+    settings: RwLock<HashMap<Box<str>, Arc<Statement>, RandomState>>,
     hasher: RandomState,
 }
 

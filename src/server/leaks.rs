@@ -35,7 +35,7 @@ impl Leaks {
             shared.metrics.main_pool.leaked.inc();
             tracing::warn!(
                 session = %entry.id, role = %entry.role, database = %entry.database,
-                protocol = entry.protocol.as_str(), peer = entry.peer, backend_pid = pid, secs,
+                protocol = entry.protocol.as_str(), peer = &*entry.peer, backend_pid = pid, secs,
                 "a client holds a connection in a transaction and does nothing"
             );
         }

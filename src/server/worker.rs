@@ -13,7 +13,7 @@ use crate::config::{BackendMode, Config};
 use crate::executor::Executor;
 use crate::executor::names::NameReader;
 use crate::frontend::http::{
-    Face, HttpDoor, KeptSessions, METRICS_SOCKETS, openapi, usual_headers,
+    Face, HttpDoor, KeptSessions, METRICS_SOCKETS, Shapes, openapi, usual_headers,
 };
 use crate::frontend::native::NativeShared;
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
@@ -132,6 +132,7 @@ fn adapters(shared: &Shared, doors: &Doors, start: Start) -> Adapters {
         admin: shared.admin.clone(),
         transactions: Arc::default(),
         kept: KeptSessions::default(),
+        shapes: Shapes::new(shared.metrics.clone()),
         limiter: shared.limiter.clone(),
         limited_notes: Seldom::new(Duration::from_secs(1)),
         replays: Arc::default(),

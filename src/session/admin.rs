@@ -173,7 +173,7 @@ impl Admin {
             role,
             database: DATABASE.into(),
             protocol: Protocol::Postgres,
-            peer,
+            peer: peer.into(),
             application,
             mode: PoolingMode::Statement,
             is_console: true,

@@ -8,6 +8,7 @@ pub mod admin;
 mod copy;
 mod describe;
 pub mod jobs;
+mod kind;
 mod limits;
 mod own;
 mod pooled;
@@ -26,6 +27,7 @@ use foldhash::fast::RandomState;
 pub use crate::executor::relay::Client;
 pub use crate::executor::typed::{Event, Notice};
 pub use describe::{Column, Described};
+pub use kind::Start;
 pub use limits::TimeLimits;
 pub use pooled::{CLASS, PURITY, TAG, TAG_FOUND, TAG_MATCH, check_pooling};
 pub use registry::{CancelElsewhere, Entry, Sessions, Stop};
@@ -35,17 +37,18 @@ pub use typed::{Ask, Known};
 use crate::auth::Identity;
 use crate::backend::{Credentials, Told};
 use crate::catalog::DatabaseSnapshot;
-use crate::config::{Live, PoolingMode};
+use crate::config::{Config, Live};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::mux::{APPLICATION_NAME, Limits, Mux, MuxSetup, Wait};
 use crate::executor::probe;
 use crate::executor::relay::{self, Dropped, Link, Pause};
 use crate::executor::typed::{Events, Local};
 use crate::executor::{Executor, Work};
-use crate::pool::{Demand, LaneKey, Lease};
+use crate::pool::{Demand, Lease};
 use crate::proto::backend::{Severity, TxStatus, put_error, put_ready};
-use crate::query::{SettingValue, Settings};
+use crate::query::SettingValue;
 use crate::types::{Database, Protocol};
+use kind::{Kind, Kinds};
 use registry::Newcomer;
 use typed::KnownStatements;
 
@@ -75,18 +78,45 @@ pub struct Opener {
     /// The same for all sessions, so that equal statements are found.
     hasher: RandomState,
     known: Arc<KnownStatements>,
+    kinds: Arc<Kinds>,
+}
+
+/// A session that is about to begin.
+struct Beginning<'a> {
+    identity: &'a Identity,
+    database: Database,
+    protocol: Protocol,
+    peer: Arc<str>,
 }
 
 impl Opener {
     /// Sessions of this registry that work through this executor.
     pub fn new(sessions: Arc<Sessions>, executor: Executor, config: Live) -> Self {
-        let (hasher, known) = (RandomState::default(), Arc::default());
-        Self { sessions, executor, config, hasher, known }
+        let (hasher, known, kinds) = (RandomState::default(), Arc::default(), Arc::default());
+        Self { sessions, executor, config, hasher, known, kinds }
     }
 
     /// Opens a session for a proven identity.
     pub fn open(&self, opening: Opening) -> Session {
-        Session::open(self, opening)
+        let Opening { identity, database, options, protocol, peer } = opening;
+        let (config, who) = (self.config.now(), (&identity.role, identity.role_oid));
+        let kind = Kind::new(&config, who, &database, options, protocol);
+        let start = Beginning { identity: &identity, database, protocol, peer: peer.into() };
+        Session::open(self, &config, &kind, start)
+    }
+
+    /// Opens a session for an HTTP request, of which many begin alike.
+    pub fn open_http(
+        &self,
+        identity: &Identity,
+        database: &str,
+        options: &Start<'_>,
+        peer: Arc<str>,
+    ) -> Session {
+        let (config, who) = (self.config.now(), (&identity.role, identity.role_oid));
+        let (kind, database) = self.kinds.of(&config, who, database, options);
+        let start = Beginning { identity, database, protocol: Protocol::Http, peer };
+        Session::open(self, &config, &kind, start)
     }
 
     /// Carries out a CancelRequest of a PostgreSQL client.
@@ -136,46 +166,28 @@ pub enum End {
 }
 
 impl Session {
-    fn open(opener: &Opener, opening: Opening) -> Self {
-        let Opening { identity, database, mut options, protocol, peer } = opening;
-        let Opener { sessions, executor, config, hasher, known } = opener;
-        let config = config.now();
-        options.sort();
-        let role = identity.role;
-        let credentials = match identity.keys {
-            Some(keys) => Credentials::Keys(keys),
+    fn open(opener: &Opener, config: &Config, kind: &Kind, start: Beginning<'_>) -> Self {
+        let Opener { sessions, executor, hasher, known, .. } = opener;
+        let Beginning { identity, database, protocol, peer } = start;
+        let credentials = match &identity.keys {
+            Some(keys) => Credentials::Keys(keys.clone()),
             None => Credentials::Local,
         };
-        let application = application_of(&options);
-        let is_single_use = options.iter().any(|(name, _)| name == "replication");
-        let mode = match is_single_use {
-            true => PoolingMode::Session,
-            false => config.pooling_mode(&role, &database, protocol),
-        };
-        let can_pool = config.drcp.enabled && !is_single_use && protocol != Protocol::Http;
-        let mut asked = pooled::Asked::take(can_pool, mode, protocol, &mut options);
-        let mut portable = match asked.mode {
-            PoolingMode::Session => Vec::new(),
-            _ => take_portable(&mut options),
-        };
-        portable.append(&mut asked.start);
-        let start = Arc::new(Settings::from_pairs(portable));
-        let lane = Arc::new(LaneKey::new(&role, identity.role_oid, &database, options));
         let names = executor.names_of(&database);
         let entry = sessions.register(Newcomer {
-            role,
+            role: identity.role.clone(),
             database,
             protocol,
             peer,
-            application,
-            mode,
+            application: kind.application.to_string(),
+            mode: kind.mode,
             is_console: false,
-            grant: identity.grant,
+            grant: identity.grant.clone(),
         });
         let mut mux = Mux::new(MuxSetup {
-            mode: asked.mode,
+            mode: kind.asked.mode,
             pid: entry.pid,
-            start,
+            start: kind.start.clone(),
             database: names,
             hasher: hasher.clone(),
             cache_size: config.pool.statement_cache_size,
@@ -186,8 +198,8 @@ impl Session {
             },
             metrics: executor.metrics().clone(),
         });
-        if can_pool {
-            mux.pool_sessions(asked.default, asked.preset);
+        if kind.can_pool {
+            mux.pool_sessions(kind.asked.default, kind.asked.preset.clone());
         }
         Self {
             lease: None,
@@ -200,7 +212,7 @@ impl Session {
             snapshot: None,
             dirty: false,
             most_statements: config.pool.statement_cache_size,
-            demand: Demand { lane, credentials },
+            demand: Demand { lane: kind.lane.clone(), credentials },
             mux,
             unpin_after: Duration::from_millis(config.pool.unpin_after_ms.into()),
             pooled: None,

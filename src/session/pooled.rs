@@ -33,6 +33,7 @@ pub fn check_pooling(of_class: &str, purity: Option<&str>, tag: &str) -> Result<
 type Pairs = Vec<(Box<str>, SettingValue)>;
 
 /// What a client asks for when it comes in.
+#[derive(Debug)]
 pub(super) struct Asked {
     /// How its state is followed: a pooled session's is, whatever the mode.
     pub(super) mode: PoolingMode,

@@ -120,7 +120,7 @@ pub struct Entry {
     /// Door.
     pub protocol: Protocol,
     /// Address of the client.
-    pub peer: String,
+    pub peer: Arc<str>,
     /// When it was opened.
     pub opened: Instant,
     /// The same in seconds of the registry's clock.
@@ -307,7 +307,7 @@ pub(super) struct Newcomer {
     pub(super) role: Role,
     pub(super) database: Database,
     pub(super) protocol: Protocol,
-    pub(super) peer: String,
+    pub(super) peer: Arc<str>,
     pub(super) application: String,
     pub(super) mode: PoolingMode,
     pub(super) is_console: bool,

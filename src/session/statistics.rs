@@ -209,7 +209,7 @@ impl Sessions {
         let done = totals(entry);
         tracing::debug!(
             session = %entry.id, role = %entry.role, database = %entry.database,
-            application = entry.application(), peer = entry.peer,
+            application = entry.application(), peer = &*entry.peer,
             protocol = entry.protocol.as_str(), reason = ended, secs = life.as_secs_f64(),
             transactions = done.transactions(), queries = done.queries,
             wait_ms = done.wait_us / 1000, received = done.received, sent = done.sent,

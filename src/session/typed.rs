@@ -3,12 +3,13 @@
 //! the statements prepared on it serve the next session too.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::{Described, Event, Session, held};
@@ -86,7 +87,7 @@ struct Kept {
 
 impl Default for KnownStatements {
     fn default() -> Self {
-        let hasher = RandomState::new();
+        let hasher = RandomState::default();
         let preludes = Preludes::new(hasher.clone());
         Self { hasher, kept: Mutex::default(), uses: AtomicU64::new(0), preludes }
     }

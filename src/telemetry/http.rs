@@ -1,7 +1,7 @@
 //! Metrics of HTTP beside those of requests: connections with HTTP/2, and what stays from one
 //! request to the next.
 
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::maker::Maker;
 
@@ -11,6 +11,12 @@ pub struct HttpMetrics {
     pub http2_connections: IntCounter,
     /// Streams of HTTP/2 that ended because their client took nothing of the answer.
     pub http2_stalled: IntCounter,
+    /// Shapes of requests that are planned already.
+    pub templates: IntGauge,
+    /// Requests of `/rest/v1` whose shape was.
+    pub template_hits: IntCounter,
+    /// Requests of `/rest/v1` for rows whose shape was not.
+    pub template_misses: IntCounter,
     kept: IntGaugeVec,
     refused: IntCounterVec,
 }
@@ -25,6 +31,18 @@ impl HttpMetrics {
             http2_stalled: make.counter(
                 "rustydb_api_http2_streams_stalled_total",
                 "Streams of HTTP/2 that ended because their client took nothing of the answer",
+            ),
+            templates: make.gauge(
+                "rustydb_api_templates",
+                "Shapes of requests below /rest/v1 that are planned already",
+            ),
+            template_hits: make.counter(
+                "rustydb_api_template_hits_total",
+                "Requests for rows below /rest/v1 whose shape was planned already",
+            ),
+            template_misses: make.counter(
+                "rustydb_api_template_misses_total",
+                "Requests for rows below /rest/v1 that had to be planned",
             ),
             kept: make.gauges(
                 "rustydb_api_open",

@@ -12,18 +12,18 @@ use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http_body_util::BodyExt;
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use super::formats::{MSGPACK, unpack};
 use super::routes::is_absent;
-use super::rows::uri::segments;
 use super::words::plain;
 use super::{HttpDoor, Peer, RequestId, Way, pipeline, tables, within};
 use crate::auth::rbac::{OfTable, Permission};
 use crate::auth::{Credential, Identity, Visit};
 use crate::error::{Error, ErrorKind};
-use crate::session::{Opening, Session};
+use crate::session::{Session, Start};
 use crate::types::{Protocol, Role, Secret};
 
 /// Arrays and objects that a JSON body may have within each other.
@@ -49,7 +49,7 @@ const TIMES: [(&str, &str); 2] = [("IntervalStyle", "iso_8601"), ("TimeZone", "U
 pub const FIXED: [&str; 2] = [TIMES[0].0, TIMES[1].0];
 
 /// Start-up parameters: names and values.
-type Start<'p> = &'p [(&'p str, &'p str)];
+type Parameters<'p> = &'p [(&'p str, &'p str)];
 
 /// The header that names a session.
 static APPLICATION_NAME: HeaderName = HeaderName::from_static("x-application-name");
@@ -115,7 +115,7 @@ impl Caller {
         door: &HttpDoor,
         identity: &Identity,
         database: Option<&str>,
-        (times, further): (Start<'_>, Start<'_>),
+        (times, further): (Parameters<'_>, Parameters<'_>),
     ) -> Result<Box<Session>, Error> {
         let config = door.config.now();
         let database = database.unwrap_or(&config.api.database);
@@ -124,15 +124,9 @@ impl Caller {
             let text = "database is empty, or contains U+0000";
             return Err(Error::new(ErrorKind::ValidationError, text));
         }
-        let options = SESSION_PARAMETERS.iter().chain(times).chain(further);
-        let options = options.map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let session = door.opener.open(Opening {
-            identity: identity.clone(),
-            database: database.into(),
-            options,
-            protocol: Protocol::Http,
-            peer: self.peer.address.to_string(),
-        });
+        let options: &Start<'_> = &[&SESSION_PARAMETERS, times, further];
+        let peer = self.peer.address.clone();
+        let session = door.opener.open_http(identity, database, options, peer);
         session.entry().set_ends(self.peer.ends.clone());
         Ok(Box::new(session))
     }
@@ -147,8 +141,7 @@ impl Caller {
         tables: &[(String, String)],
     ) -> Result<(), Error> {
         for (schema, name) in tables {
-            let of_all = Permission::parse("read:tables")?;
-            let (schema, name) = (schema.clone(), name.clone());
+            let of_all = &Permission::parse("read:tables")?;
             let wanted = OfTable { of_all, actions: &[], schema, name };
             door.auth.authorize(&self.identity, &wanted, &self.visit).await?;
         }
@@ -208,10 +201,11 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
             pipeline::check_origin(&door.config.now().api, &parts.headers, &parts.uri)?;
         }
         if let Some(needed) = needed(&parts.method, parts.uri.path()) {
-            let of_all = Permission::parse(needed)?;
-            match tables::named(parts, &door.config.now().api)? {
+            let (of_all, config) = (Permission::parse(needed)?, door.config.now());
+            match tables::named(parts, &config.api)? {
                 None => door.auth.authorize(&identity, &of_all, &visit).await?,
                 Some((schema, name, actions)) => {
+                    let (of_all, schema, name) = (&of_all, &*schema, &*name);
                     let wanted = OfTable { of_all, actions, schema, name };
                     door.auth.authorize(&identity, &wanted, &visit).await?;
                 }
@@ -259,7 +253,8 @@ fn needed(method: &Method, path: &str) -> Option<&'static str> {
     let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     if let Some(rest) = path.strip_prefix("/rest/v1") {
         // Read as the request will be, however it is written.
-        let is_table = segments(rest).is_ok_and(|parts| parts.first().is_none_or(|p| p != "rpc"));
+        let first = rest.trim_start_matches('/').split('/').next().unwrap_or("");
+        let is_table = percent_decode_str(first).decode_utf8().is_ok_and(|first| first != "rpc");
         return Some(match (is_table, is_read) {
             (false, _) => "execute:queries",
             (true, true) => "read:tables",

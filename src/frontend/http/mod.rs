@@ -45,6 +45,7 @@ use counted::Counted;
 pub use kept::KeptSessions;
 pub use open::OpenTransactions;
 pub use pipeline::{InWork, Replays, RequestId, usual_headers};
+pub use rows::shapes::Shapes;
 
 use crate::auth::Authenticator;
 use crate::catalog::Catalog;
@@ -103,6 +104,8 @@ pub struct HttpDoor {
     pub transactions: Arc<OpenTransactions>,
     /// Sessions that clients have opened.
     pub kept: KeptSessions,
+    /// Requests for rows that are planned already.
+    pub shapes: Shapes,
     /// How often requests may come; log-ins are counted by the same.
     pub limiter: Arc<RateLimiter>,
     /// When the audit log was told of a request that came too soon.

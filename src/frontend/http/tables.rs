@@ -1,5 +1,7 @@
 //! Which table a request's path is about, for permissions that name one.
 
+use std::borrow::Cow;
+
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method};
 
@@ -8,35 +10,31 @@ use crate::config::Api;
 use crate::error::Result;
 
 /// Schema and name of the table, and what writing its rows is more exactly.
-type Named = (String, String, &'static [&'static str]);
+type Named<'p> = (Cow<'p, str>, Cow<'p, str>, &'static [&'static str]);
 
 /// The table of a request, read as its handler will.
 ///
 /// # Errors
 /// The path or the query string is not UTF-8, or names two schemas.
-pub fn named(parts: &Parts, api: &Api) -> Result<Option<Named>> {
+pub fn named<'p>(parts: &'p Parts, api: &'p Api) -> Result<Option<Named<'p>>> {
     let path = parts.uri.path();
     if let Some(rest) = path.strip_prefix("/rest/v1") {
         let schema = profile(parts, api);
-        return Ok(match &*segments(rest)? {
-            [name] if !name.is_empty() => Some((schema, name.to_string(), actions(parts, true))),
-            _ => None,
-        });
+        let mut segments = segments(rest)?;
+        let name = segments.pop().filter(|name| segments.is_empty() && !name.is_empty());
+        return Ok(name.map(|name| (schema.into(), name, actions(parts, true))));
     }
     let Some(rest) = path.strip_prefix("/api/v1/tables/") else { return Ok(None) };
     let schema = Parameters::of(parts.uri.query())?.take("schema")?;
-    let schema = schema.unwrap_or_else(|| "public".into());
-    Ok(match &*segments(rest)? {
-        [name, more @ ..] if !name.is_empty() => {
-            let is_rows = more.first().is_some_and(|part| part == "rows");
-            Some((schema, name.to_string(), actions(parts, is_rows)))
-        }
-        _ => None,
-    })
+    let schema = schema.map_or("public".into(), Cow::Owned);
+    let mut segments = segments(rest)?.into_iter();
+    let name = segments.next().filter(|name| !name.is_empty());
+    let is_rows = segments.next().is_some_and(|part| part == "rows");
+    Ok(name.map(|name| (schema, name, actions(parts, is_rows))))
 }
 
 /// The schema that the headers name below `/rest/v1`.
-fn profile(parts: &Parts, api: &Api) -> String {
+fn profile<'p>(parts: &'p Parts, api: &'p Api) -> &'p str {
     let header = match parts.method {
         Method::GET | Method::HEAD | Method::OPTIONS => "accept-profile",
         _ => "content-profile",
@@ -44,7 +42,7 @@ fn profile(parts: &Parts, api: &Api) -> String {
     let named = parts.headers.get(header).and_then(|value| value.to_str().ok());
     let named = named.filter(|schema| !schema.is_empty());
     let usual = || api.rest_schemas.first().map_or("public", String::as_str);
-    named.unwrap_or_else(usual).to_owned()
+    named.unwrap_or_else(usual)
 }
 
 /// What writing rows is, more exactly.
@@ -96,7 +94,8 @@ mod tests {
             let request = Request::builder().method(method).uri(uri);
             let request = request.header("accept-profile", profile);
             let request = request.header("content-profile", profile).body(()).unwrap();
-            let found = named(&request.into_parts().0, &api).unwrap();
+            let parts = request.into_parts().0;
+            let found = named(&parts, &api).unwrap();
             let found = found.as_ref().map(|(schema, name, how)| (&**schema, &**name, *how));
             assert_eq!(found, expected, "{method} {uri}");
         }

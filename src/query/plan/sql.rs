@@ -46,6 +46,11 @@ impl Statement {
         Self { sql: String::with_capacity(512), params: Vec::with_capacity(4), ..Self::default() }
     }
 
+    /// The values of its parameters.
+    pub fn values(&self) -> Vec<Option<&[u8]>> {
+        self.params.iter().map(|param| param.value.as_deref()).collect()
+    }
+
     pub(super) fn push(&mut self, sql: &str) {
         self.sql.push_str(sql);
     }

@@ -10,10 +10,12 @@ mod query;
 mod range;
 mod scan;
 mod select;
+mod shape;
 
 pub use error::{Refusal, status_of_sqlstate};
 pub use prefer::{Handling, Preferences, Representation, Transaction};
 pub use range::{content_range, read_status};
+pub use shape::{Shape, Template};
 
 use super::plan::ask::{
     Arguments, Call, Change, Condition, Count, Field, Keyset, Level, Operator, Payload, Read,

@@ -112,7 +112,7 @@ fn described(door: &HttpDoor, view: &SessionView) -> SessionEntry {
         user: entry.role.to_string(),
         database: entry.database.to_string(),
         protocol: entry.protocol.as_str(),
-        client_addr: entry.peer.clone(),
+        client_addr: entry.peer.to_string(),
         application_name: entry.application(),
         state: match (entry.stop(), is_active) {
             (Stop::No, _) if kept.as_ref().is_some_and(|kept| kept.is_suspended()) => {

@@ -121,6 +121,7 @@ async fn run(
     let job = Job {
         caller,
         statement,
+        values: statement.values(),
         settings: &settings,
         in_transaction: false,
         sink,

@@ -181,6 +181,7 @@ pub async fn answer(
     let job = Job {
         caller,
         statement: &statement,
+        values: statement.values(),
         settings: &settings,
         in_transaction: false,
         sink,

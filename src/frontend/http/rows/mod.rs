@@ -14,6 +14,7 @@ pub mod list;
 mod media;
 mod nested;
 pub mod rest;
+pub mod shapes;
 mod stream;
 pub mod uri;
 
@@ -88,6 +89,8 @@ pub struct Job<'a> {
     pub caller: &'a Caller,
     /// The statement.
     pub statement: &'a Statement,
+    /// Values of its parameters.
+    pub values: Vec<Option<&'a [u8]>>,
     /// What it runs with, until the end of its transaction.
     pub settings: &'a Settings<'a>,
     /// Its transaction stays open, for who looks at the answer before it counts.
@@ -138,10 +141,6 @@ async fn ready(
     session.prepare(&door.catalog, &statement.sql, &types).await
 }
 
-fn values(statement: &Statement) -> impl Iterator<Item = Option<&[u8]>> {
-    statement.params.iter().map(|param| param.value.as_deref())
-}
-
 async fn begin(door: &HttpDoor, hold: &mut Hold, job: &Job<'_>) -> Result<Arc<Known>> {
     job.caller.may_read(door, &job.statement.related).await?;
     let is_own = hold.is_own();
@@ -155,7 +154,7 @@ async fn begin(door: &HttpDoor, hold: &mut Hold, job: &Job<'_>) -> Result<Arc<Kn
         false => session.run_with(&settings),
     }
     let formats = nested::formats(job.statement, &known);
-    let begun = session.execute_params(values(job.statement), formats).await;
+    let begun = session.execute_params(job.values.iter().copied(), formats).await;
     if !is_own {
         // What its owner runs then begins with nothing of ours.
         session.run_with(&[]);
@@ -185,7 +184,7 @@ async fn value_of(
     session.ended_by("error");
     ready(door, session, statement).await?;
     session.run_with(&settings.pairs());
-    let begun = session.execute_params(values(statement), std::iter::empty()).await;
+    let begun = session.execute_params(statement.values().into_iter(), std::iter::empty()).await;
     session.run_with(&[]);
     begun?;
     let longest = door.config.now().api.max_row_size.len();

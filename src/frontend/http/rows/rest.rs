@@ -5,12 +5,13 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
 use super::super::extract::{self, Caller};
 use super::super::formats::{Format, Layout as Form};
@@ -19,19 +20,21 @@ use super::super::running::Fill;
 use super::super::{HttpDoor, InWork};
 use super::failure::Failure;
 use super::media::Media;
-use super::uri::{pairs, segments};
+use super::shapes::Known;
+use super::uri::{self, pairs, segments};
 use super::{
     Counting, Job, Settings, Sink, Stream, cookies_of, counting, describe, headers_of, planned,
     start, value_of,
 };
 use crate::auth::tokens::GrantKind;
+use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::proto::json::Style;
 use crate::query::plan::ask::Count;
 use crate::query::plan::{CallPlan, Limits, ReadPlan, Returns, Statement, WritePlan};
 use crate::query::postgrest::{
-    self, Action, Options, Planned, Preferences, Refusal, Representation, Transaction, Verb,
-    content_range, read_status,
+    self, Action, Options, Planned, Preferences, Refusal, Representation, Shape, Template,
+    Transaction, Verb, content_range, read_status,
 };
 use crate::query::schema::Schema;
 use crate::session::Session;
@@ -52,6 +55,9 @@ const READ: [&str; 6] =
     ["accept", "accept-profile", "content-profile", "content-type", "prefer", "range"];
 
 type Answer = Result<Response, Failure>;
+
+/// A statement, and the values of its parameters.
+type Filled<'a> = (&'a Statement, Vec<Option<&'a [u8]>>);
 
 /// Answers a request below [`PREFIX`].
 pub async fn serve(door: Arc<HttpDoor>, request: Request) -> Response {
@@ -78,7 +84,10 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     let caller = Caller::from_request_parts(&mut parts, door).await.map_err(|e| e.0)?;
     let grant = caller.identity.grant.as_ref();
     let is_nobody = grant.is_some_and(|grant| grant.kind == GrantKind::Anonymous);
-    let answered = understand(door, &caller, &parts, body).await;
+    let config = door.config.now();
+    let deadline = Instant::now() + config.api.request_timeout_secs.duration();
+    let coming = Coming { door, caller: &caller, parts: &parts, config, deadline };
+    let answered = coming.answer(body).await;
     answered.map_err(|failure| match failure {
         // Who has not said who he is may do so.
         Failure::Failed(error) if is_nobody && error.sqlstate().as_str() == "42501" => {
@@ -88,55 +97,140 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     })
 }
 
-async fn understand(door: &Arc<HttpDoor>, caller: &Caller, parts: &Parts, body: Body) -> Answer {
-    let body = match parts.method {
-        Method::POST | Method::PUT | Method::PATCH => extract::read_body(body, door).await?,
-        _ => axum::body::Bytes::new(),
-    };
-    let config = door.config.now();
-    let path = segments(parts.uri.path().strip_prefix(PREFIX).unwrap_or(""))?;
-    let path: Vec<&str> = path.iter().map(|part| &**part).collect();
-    let query = pairs(parts.uri.query().unwrap_or(""))?;
-    let headers: Vec<(&str, &str)> = parts
-        .headers
-        .iter()
-        .filter(|(name, _)| READ.contains(&name.as_str()))
-        .map(|(name, value)| Ok((name.as_str(), visible(value)?)))
-        .collect::<Result<_, Refusal>>()?;
-    let request = postgrest::Request {
-        method: parts.method.as_str(),
-        path: &path,
-        query: &query,
-        headers: &headers,
-        body: &body,
-    };
-    let options = Options {
-        schemas: config.api.rest_schemas.clone(),
-        limits: Limits { max_rows: None, aggregates: true },
-        may_roll_back: true,
-        cursor_key: None,
-    };
-    let deadline = Instant::now() + config.api.request_timeout_secs.duration();
-    let late = |_| Failure::from(super::super::running::timed_out());
-    let mut session = caller.session_for_rest(door)?;
-    let plan = |schema: &Schema| postgrest::plan(schema, &options, &request).map_err(Failure::from);
-    // Pinned here: a time-out around them would move them.
-    let (schema, plan) = {
-        let known = pin!(planned(&mut session, plan));
-        tokio::time::timeout_at(deadline, known).await.map_err(late)??
-    };
-    let asked = Asked {
-        door,
-        caller,
-        parts,
-        schema: &schema,
-        planned: &plan,
-        settings: settings(caller, parts, &schema, &plan)?,
-        deadline,
-        media: Media::accepted(request.headers, &plan)?,
-    };
-    let answered = pin!(asked.answer(session));
-    tokio::time::timeout_at(deadline, answered).await.map_err(late)?
+/// A request whose sender is known.
+struct Coming<'a> {
+    door: &'a Arc<HttpDoor>,
+    caller: &'a Caller,
+    parts: &'a Parts,
+    config: Arc<Config>,
+    deadline: Instant,
+}
+
+impl<'a> Coming<'a> {
+    async fn answer(&self, body: Body) -> Answer {
+        let body = match self.parts.method {
+            Method::GET => return self.get().await,
+            Method::POST | Method::PUT | Method::PATCH => {
+                extract::read_body(body, self.door).await?
+            }
+            _ => Bytes::new(),
+        };
+        let session = self.caller.session_for_rest(self.door)?;
+        Box::pin(self.anew(session, None, &body)).await
+    }
+
+    /// Answers what is planned already, and else plans it.
+    async fn get(&self) -> Answer {
+        let mut session = self.caller.session_for_rest(self.door)?;
+        let Some(shape) = self.shape() else {
+            return Box::pin(self.anew(session, None, &[])).await;
+        };
+        let schema = {
+            let schema = pin!(session.schema());
+            tokio::time::timeout_at(self.deadline, schema).await.map_err(late)??
+        };
+        match self.door.shapes.find(&shape, &self.config, &schema) {
+            Some(known) => self.again(session, &known, &schema, &shape).await,
+            None => Box::pin(self.anew(session, Some(&shape), &[])).await,
+        }
+    }
+
+    fn path(&self) -> &'a str {
+        self.parts.uri.path().strip_prefix(PREFIX).unwrap_or("")
+    }
+
+    fn shape(&self) -> Option<Shape<'a>> {
+        let headers = &self.parts.headers;
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let headers = headers.filter(|(name, _)| READ.contains(name));
+        Shape::of(self.path(), self.parts.uri.query().unwrap_or(""), headers)
+    }
+
+    /// Answers a request whose shape is planned.
+    async fn again(
+        &self,
+        session: Box<Session>,
+        known: &Known,
+        schema: &Schema,
+        shape: &Shape<'_>,
+    ) -> Answer {
+        let Known { template, media } = known;
+        let given = shape.values().map(uri::value).collect::<Result<Vec<_>, _>>()?;
+        let Action::Read(plan) = &template.planned.action else {
+            return Err(Error::internal("a template is for something else than rows").into());
+        };
+        let asked = self.asked(schema, &template.planned, *media)?;
+        let (statement, values) = (&template.statement, template.values(&given));
+        let rows = pin!(asked.rows(session, (statement, values), plan, None));
+        match asked.ends_at() {
+            Some(_) => rows.await,
+            None => tokio::time::timeout_at(self.deadline, rows).await.map_err(late)?,
+        }
+    }
+
+    /// Plans a request, and answers it.
+    async fn anew(
+        &self,
+        mut session: Box<Session>,
+        shape: Option<&Shape<'_>>,
+        body: &[u8],
+    ) -> Answer {
+        let (parts, config) = (self.parts, &self.config);
+        let path = segments(self.path())?;
+        let path: Vec<&str> = path.iter().map(|part| &**part).collect();
+        let query = pairs(parts.uri.query().unwrap_or(""))?;
+        let headers: Vec<(&str, &str)> = parts
+            .headers
+            .iter()
+            .filter(|(name, _)| READ.contains(&name.as_str()))
+            .map(|(name, value)| Ok((name.as_str(), visible(value)?)))
+            .collect::<Result<_, Refusal>>()?;
+        let request = postgrest::Request {
+            method: parts.method.as_str(),
+            path: &path,
+            query: &query,
+            headers: &headers,
+            body,
+        };
+        let options = Options {
+            schemas: config.api.rest_schemas.clone(),
+            limits: Limits { max_rows: None, aggregates: true },
+            may_roll_back: true,
+            cursor_key: None,
+        };
+        let plan =
+            |schema: &Schema| postgrest::plan(schema, &options, &request).map_err(Failure::from);
+        // Pinned here: a time-out around them would move them.
+        let (schema, planned) = {
+            let known = pin!(planned(&mut session, plan));
+            tokio::time::timeout_at(self.deadline, known).await.map_err(late)??
+        };
+        let media = Media::accepted(request.headers, &planned)?;
+        if let Some(shape) = shape.filter(|shape| self.door.shapes.comes_again(shape))
+            && let Some(template) = Template::of(&schema, &options, &request, shape, &planned)
+        {
+            let known = Known { template, media };
+            self.door.shapes.keep(shape, known, (config, &schema));
+        }
+        let asked = self.asked(&schema, &planned, media)?;
+        let answered = pin!(asked.answer(session));
+        tokio::time::timeout_at(self.deadline, answered).await.map_err(late)?
+    }
+
+    fn asked<'s>(
+        &'s self,
+        schema: &'s Schema,
+        planned: &'s Planned,
+        media: Media,
+    ) -> Result<Asked<'s>, Error> {
+        let (door, caller, parts, deadline) = (self.door, self.caller, self.parts, self.deadline);
+        let settings = settings(caller, parts, schema, planned)?;
+        Ok(Asked { door, caller, parts, schema, planned, settings, deadline, media })
+    }
+}
+
+fn late(_: Elapsed) -> Failure {
+    super::super::running::timed_out().into()
 }
 
 fn visible(value: &HeaderValue) -> Result<&str, Refusal> {
@@ -210,21 +304,37 @@ impl Asked<'_> {
         sink: Sink,
         in_transaction: bool,
     ) -> Result<Stream, Failure> {
+        let statement = (statement, statement.values());
+        self.start_with(session, statement, sink, in_transaction).await
+    }
+
+    async fn start_with(
+        &self,
+        session: Box<Session>,
+        (statement, values): Filled<'_>,
+        sink: Sink,
+        in_transaction: bool,
+    ) -> Result<Stream, Failure> {
         let job = Job {
             caller: self.caller,
             statement,
+            values,
             settings: &self.settings,
             in_transaction,
             sink,
             limit: None,
             hidden: 0,
-            // Lines may take as long as their reader wants.
-            deadline: match self.media {
-                Media::Ndjson | Media::Csv => None,
-                _ => Some(self.deadline),
-            },
+            deadline: self.ends_at(),
         };
         Ok(start(self.door, Hold::Own(session), job).await?)
+    }
+
+    /// When the statement is stopped. Lines may take as long as their reader wants.
+    fn ends_at(&self) -> Option<Instant> {
+        match self.media {
+            Media::Ndjson | Media::Csv => None,
+            _ => Some(self.deadline),
+        }
     }
 
     /// What becomes of rows, by the content type that was asked for.
@@ -261,9 +371,20 @@ impl Asked<'_> {
             return Ok(self.rows_response(status, Some(&range), Body::empty()));
         }
         let statement = plan.written(self.schema, with_total);
-        let mut stream = self.start(session, &statement, self.sink(), false).await?;
+        self.rows(session, (&statement, statement.values()), plan, total).await
+    }
+
+    /// Reads the rows of a plan.
+    async fn rows(
+        &self,
+        session: Box<Session>,
+        statement: Filled<'_>,
+        plan: &ReadPlan,
+        planned_total: Option<u64>,
+    ) -> Answer {
+        let mut stream = self.start_with(session, statement, self.sink(), false).await?;
         let fill = stream.first().await?;
-        self.rows_answer(stream, fill, (offset, limit), total)
+        self.rows_answer(stream, fill, (plan.offset(), plan.limit()), planned_total)
     }
 
     /// The answer with rows that were read.

@@ -20,16 +20,24 @@ pub fn segments(path: &str) -> Result<Vec<Cow<'_, str>>> {
     path.trim_matches('/').split('/').map(decoded).collect()
 }
 
+/// A name or value of a query string.
+///
+/// # Errors
+/// It is not UTF-8.
+pub fn value(text: &str) -> Result<Cow<'_, str>> {
+    match text.contains('+') {
+        true => decoded(&text.replace('+', " ")).map(|text| Cow::Owned(text.into_owned())),
+        false => decoded(text),
+    }
+}
+
 /// Names and values of a query string, in their order.
 ///
 /// # Errors
 /// One of them is not UTF-8.
 pub fn pairs(query: &str) -> Result<Vec<(String, String)>> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    let text = |part: &str| match part.contains('+') {
-        true => decoded(&part.replace('+', " ")).map(Cow::into_owned),
-        false => decoded(part).map(Cow::into_owned),
-    };
+    let text = |part: &str| value(part).map(Cow::into_owned);
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         Ok((text(name)?, text(value)?))
