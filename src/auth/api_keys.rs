@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -19,6 +19,7 @@ use super::tokens::{Grant, GrantKind, now, refused};
 use crate::config::Live;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::lru::Lru;
+use crate::limits::recent::is_younger;
 use crate::types::{Role, Secret};
 
 /// What keys begin with, for use and for trying out.
@@ -170,7 +171,7 @@ impl ApiKeys {
             return Err(unknown());
         }
         let tag: [u8; 32] = Sha256::digest(text).into();
-        let known = self.known.lock().get(&tag).filter(|known| known.at.elapsed() < AGE).cloned();
+        let known = self.known.lock().get(&tag).filter(|known| is_younger(known.at, AGE)).cloned();
         let known = match known {
             Some(known) => known,
             None => {
@@ -233,6 +234,7 @@ impl ApiKeys {
             login: None,
             permissions: (!permissions.is_empty()).then_some(permissions),
             rate_limit: rate_limit.and_then(|rate| rate.parse().ok()),
+            principal: OnceLock::new(),
         };
         Ok(Known { at, grant: Some(Arc::new(grant)), networks: networks.into() })
     }

@@ -15,6 +15,7 @@ use super::tokens::logins::texts;
 use crate::config::{Config, Live};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::lru::Lru;
+use crate::limits::recent::is_younger;
 use crate::types::Role;
 
 /// How long roles, and who has them, are remembered. Changes on this node count at once.
@@ -70,7 +71,7 @@ impl Permissions {
         let (config, is_superuser) = (self.live.now(), identity.is_superuser);
         let known = self.may.lock().get(&identity.role).and_then(|may| {
             let is_same = Arc::ptr_eq(&may.config, &config) && may.is_superuser == is_superuser;
-            (is_same && may.at.elapsed() < AGE).then(|| may.sum.clone())
+            (is_same && is_younger(may.at, AGE)).then(|| may.sum.clone())
         });
         match known {
             Some(sum) => Ok(sum),
@@ -127,7 +128,7 @@ impl Permissions {
     async fn given(&self, role: &Role) -> Result<Given> {
         let known = self.members.lock().get(role).cloned();
         if let Some((at, names)) = known
-            && at.elapsed() < AGE
+            && is_younger(at, AGE)
         {
             return Ok((at, names));
         }
@@ -150,7 +151,7 @@ impl Permissions {
     async fn known_roles(&self) -> Result<(Instant, Arc<Roles>)> {
         let known = self.roles.lock().clone();
         if let Some((at, roles)) = known
-            && at.elapsed() < AGE
+            && is_younger(at, AGE)
         {
             return Ok((at, roles));
         }

@@ -1,7 +1,7 @@
 //! From any credential to an identity, and the log-ins and log-outs of HTTP.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use super::{Authenticator, Identity, RoleRecord};
 use crate::audit::{AuditLog, Event, EventType, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::lru::Lru;
+use crate::limits::recent::is_younger;
 use crate::types::{Protocol, Role, Secret};
 
 /// How often the audit log hears of the same success over HTTP, where every request proves itself.
@@ -45,7 +46,7 @@ pub struct Visit {
     /// The door.
     pub protocol: Option<Protocol>,
     /// The request, for the audit log.
-    pub request_id: Option<String>,
+    pub request_id: Option<Arc<str>>,
 }
 
 impl Visit {
@@ -59,7 +60,7 @@ impl Visit {
         Event {
             client_ip: self.address,
             protocol: self.protocol,
-            request_id: self.request_id.clone(),
+            request_id: self.request_id.as_deref().map(str::to_owned),
             ..event
         }
     }
@@ -211,6 +212,7 @@ impl Authenticator {
             login: None,
             permissions: None,
             rate_limit: None,
+            principal: OnceLock::new(),
         };
         self.granted(Arc::new(grant), visit).await
     }
@@ -226,7 +228,7 @@ impl Authenticator {
         if why.is_none() && visit.protocol == Some(Protocol::Http) {
             let mut noted = self.noted.0.lock();
             let key = (role.clone(), visit.address);
-            if noted.get(&key).is_some_and(|at| at.elapsed() < NOTE_EVERY) {
+            if noted.get(&key).is_some_and(|at| is_younger(*at, NOTE_EVERY)) {
                 return Ok(());
             }
             noted.insert(key, Instant::now());

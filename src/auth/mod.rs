@@ -39,6 +39,7 @@ use crate::audit::{AuditLog, Event, EventType, Outcome};
 use crate::config::{HbaMethod, Live};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::rate::RateLimiter;
+use crate::limits::recent::is_younger;
 use crate::telemetry::Metrics;
 use crate::types::{Protocol, Role, Secret};
 use api_keys::ApiKeys;
@@ -449,7 +450,7 @@ impl Authenticator {
         // Bounds how long a role that was dropped elsewhere still gets in.
         let cache_for = self.config.now().security.verifier_cache_secs.duration();
         if let Some(known) = self.cache.lock().roles.get(role)
-            && known.at.elapsed() < cache_for
+            && is_younger(known.at, cache_for)
             && known.changes == changes
         {
             return Ok(Some(known.record.clone()));

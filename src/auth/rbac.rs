@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -86,6 +87,21 @@ impl Permission {
             action: action.to_owned(),
             resource: resource.split(':').map(str::to_owned).collect(),
         })
+    }
+
+    /// One that is named in our own code: read once, and kept for ever.
+    ///
+    /// # Errors
+    /// As [`Permission::parse`].
+    pub fn named(text: &'static str) -> Result<&'static Self> {
+        static KNOWN: RwLock<Vec<(&str, &Permission)>> = RwLock::new(Vec::new());
+        let known = KNOWN.read().iter().find(|(name, _)| *name == text).map(|(_, it)| *it);
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let named: &'static Self = Box::leak(Box::new(Self::parse(text)?));
+        KNOWN.write().push((text, named));
+        Ok(named)
     }
 
     /// Whether everything that `wanted` asks for is granted by this.

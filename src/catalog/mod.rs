@@ -18,6 +18,7 @@ pub use snapshot::{
     DatabaseSnapshot, Look, MAX_SNAPSHOT_ROWS, Snapshots, read as read_snapshot, snapshot_query,
 };
 
+use crate::limits::recent::is_younger;
 use crate::proto::json::{Field, Shape};
 use crate::types::Database;
 
@@ -113,7 +114,7 @@ impl Catalog {
         let entries = self.entries.lock();
         let known = |table: u32| {
             let entry = entries.not_null.get(&(database.clone(), table));
-            entry.is_some_and(|(at, _)| at.elapsed() < FRESH_FOR)
+            entry.is_some_and(|(at, _)| is_younger(*at, FRESH_FOR))
         };
         let mut missing: Vec<u32> =
             tables.iter().copied().filter(|t| *t != 0 && !known(*t)).collect();
@@ -158,7 +159,7 @@ impl Entries {
 
     fn row(&self, database: &Database, oid: u32) -> Option<&TypeRow> {
         let (at, row) = self.types.get(&(database.clone(), oid))?;
-        (at.elapsed() < FRESH_FOR).then_some(row)
+        is_younger(*at, FRESH_FOR).then_some(row)
     }
 
     /// Visits every type within a type once, and notes whether it is known.

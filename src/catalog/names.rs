@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Row;
+use crate::limits::recent::is_younger;
 use crate::query::{Effects, Names, classify_body};
 use crate::types::Database;
 
@@ -136,7 +137,7 @@ impl DatabaseNames {
         let due = match state.loaded {
             None => true,
             Some(at) if state.definitions != self.definitions() => at.elapsed() > PAUSE,
-            Some(at) => at.elapsed() > FRESH_FOR,
+            Some(at) => !is_younger(at, FRESH_FOR),
         };
         let looks = due && !self.loading.swap(true, Ordering::AcqRel);
         if looks {

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::{Row, number, text};
+use crate::limits::recent::is_younger;
 use crate::query::schema::{
     Argument, Builder, Column, Function, Namespace, Origin, RoleSetting, Schema, Table, TableKind,
     TypeEntry, TypeKind, Volatility,
@@ -109,7 +110,7 @@ impl DatabaseSnapshot {
                 Some(at) if state.is_stale || state.definitions != definitions => {
                     at.elapsed() > PAUSE
                 }
-                Some(at) => at.elapsed() > FRESH_FOR,
+                Some(at) => !is_younger(at, FRESH_FOR),
             }
         };
         let taken = due && !self.is_loading.swap(true, Ordering::AcqRel);

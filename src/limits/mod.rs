@@ -2,6 +2,7 @@
 
 pub mod lru;
 pub mod rate;
+pub mod recent;
 pub mod requests;
 
 use std::collections::HashMap;

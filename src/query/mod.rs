@@ -41,6 +41,14 @@ pub fn quote_ident(name: &str) -> String {
     quoted
 }
 
+/// The search path for statements about a schema: names without one are looked for there first.
+pub fn search_path(schema: &str) -> String {
+    match schema {
+        "public" => schema.to_owned(),
+        schema => quote_ident(schema) + ", public",
+    }
+}
+
 /// Appends the same.
 pub fn push_ident(out: &mut String, name: &str) {
     out.push('"');

@@ -17,7 +17,7 @@ use crate::frontend::http::{
 };
 use crate::frontend::native::NativeShared;
 use crate::frontend::pgwire::{PgDoor, REFUSALS};
-use crate::limits::Gate;
+use crate::limits::{Gate, recent};
 use crate::net::{Listener, Stage};
 use crate::session::Opener;
 use crate::session::jobs::Jobs;
@@ -156,6 +156,7 @@ async fn work(
         loop {
             second.tick().await;
             health.tick(number);
+            recent::tick();
         }
     });
     let listen = |door: &crate::net::Door| match door.listen() {

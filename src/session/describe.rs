@@ -1,9 +1,13 @@
 //! What a typed client must know of a statement: the shapes of its parameters and columns.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use super::Session;
 use crate::catalog::{Catalog, Row, TypeInfo};
 use crate::error::Result;
 use crate::executor::typed::Prepared;
+use crate::proto::json;
 
 /// Rounds of questions for types within types; PostgreSQL's own types need one or two.
 const MAX_ROUNDS: usize = 16;
@@ -14,7 +18,38 @@ pub struct Described {
     /// Parameters in order.
     pub parameters: Vec<TypeInfo>,
     /// Columns in order.
-    pub columns: Vec<Column>,
+    pub columns: Columns,
+}
+
+/// Columns of a result, or of a part of it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Columns {
+    all: Arc<[Column]>,
+    from: usize,
+    end: usize,
+}
+
+impl Columns {
+    /// Those from here to there; none of those that there are not.
+    pub fn part(&self, from: usize, end: usize) -> Self {
+        let end = end.min(self.len());
+        let from = from.min(end);
+        Self { all: self.all.clone(), from: self.from + from, end: self.from + end }
+    }
+}
+
+impl From<Vec<Column>> for Columns {
+    fn from(columns: Vec<Column>) -> Self {
+        Self { from: 0, end: columns.len(), all: columns.into() }
+    }
+}
+
+impl Deref for Columns {
+    type Target = [Column];
+
+    fn deref(&self) -> &[Column] {
+        self.all.get(self.from..self.end).unwrap_or_default()
+    }
 }
 
 /// A column of the result.
@@ -22,12 +57,22 @@ pub struct Described {
 pub struct Column {
     /// Name.
     pub name: String,
+    /// The name as that of a member of a JSON object: `"name":`.
+    pub key: Box<[u8]>,
     /// Number of the type.
     pub type_oid: u32,
     /// Type.
     pub info: TypeInfo,
     /// Whether it can be NULL, as far as is known.
     pub nullable: bool,
+}
+
+/// What [`Column::key`] is for a name.
+pub fn key_of(name: &str) -> Box<[u8]> {
+    let mut key = Vec::with_capacity(name.len() + 3);
+    json::write_string(&mut key, name.as_bytes());
+    key.push(b':');
+    key.into()
 }
 
 impl Session {
@@ -61,13 +106,14 @@ impl Session {
         let info = |oid: u32| catalog.type_info(&database, oid);
         let column = |c: &crate::executor::typed::ColumnInfo| Column {
             name: c.name.clone(),
+            key: key_of(&c.name),
             type_oid: c.type_oid,
             info: info(c.type_oid),
             nullable: catalog.is_nullable(&database, c.table, c.attribute),
         };
         Ok(Described {
             parameters: prepared.parameters.iter().map(|oid| info(*oid)).collect(),
-            columns: columns.iter().map(column).collect(),
+            columns: columns.iter().map(column).collect::<Vec<_>>().into(),
         })
     }
 

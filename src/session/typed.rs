@@ -17,6 +17,7 @@ use crate::backend::{Statement, World};
 use crate::catalog::{Catalog, DatabaseNames, SequenceRule};
 use crate::error::{Error, Result};
 use crate::executor::typed::{self, Local, Preludes};
+use crate::limits::recent::is_younger;
 use crate::pool::LaneKey;
 use crate::proto::backend::{CommandTag, TxStatus};
 use crate::query::{Change, Class, Effects, classify};
@@ -66,7 +67,7 @@ impl Known {
     fn is_current(&self, names: &DatabaseNames) -> bool {
         self.definitions == names.definitions()
             && self.statement.world.version == names.version()
-            && self.at.elapsed() < FRESH_FOR
+            && is_younger(self.at, FRESH_FOR)
     }
 }
 
@@ -486,7 +487,7 @@ mod tests {
         let statement = Statement::shared(&store.hasher, body, world, Class::default());
         Arc::new(Known {
             statement: Arc::new(statement),
-            described: Described { parameters: Vec::new(), columns: Vec::new() },
+            described: Described { parameters: Vec::new(), columns: Vec::new().into() },
             lane: lane(role),
             definitions: names.definitions(),
             at: Instant::now(),

@@ -4,7 +4,7 @@
 //! Only hashes are stored, and the tokens are random, so one round of SHA-256 is enough.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -246,6 +246,7 @@ impl Logins {
                     login: Some(login),
                     permissions: None,
                     rate_limit: None,
+                    principal: OnceLock::new(),
                 });
                 self.sessions.lock().insert(tag, (Instant::now(), grant.clone()));
                 grant

@@ -14,7 +14,7 @@ pub mod jws;
 pub mod keys;
 pub mod logins;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -24,6 +24,7 @@ use super::rbac::Permission;
 use crate::config::{Live, OWN_ISSUER};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::lru::Lru;
+use crate::limits::recent::is_younger;
 use crate::telemetry::Metrics;
 use crate::types::Role;
 use claims::Claims;
@@ -93,6 +94,16 @@ pub struct Grant {
     pub permissions: Option<Vec<Permission>>,
     /// Requests a second that it may be used for, if it says so.
     pub rate_limit: Option<u32>,
+    /// [`Grant::principal`].
+    pub principal: OnceLock<Role>,
+}
+
+impl Grant {
+    /// Who it is of those who share a role: the role and the subject.
+    pub fn principal(&self) -> &Role {
+        let named = || [self.role.as_str(), "/", &self.subject].concat().as_str().into();
+        self.principal.get_or_init(named)
+    }
 }
 
 /// What a credential grants, and when that was found out.
@@ -139,7 +150,7 @@ impl Tokens {
         let tag: [u8; 32] = Sha256::digest(token).into();
         let known = self.verified.lock().get(&tag).cloned();
         let grant = match known {
-            Some((at, grant)) if at.elapsed() < REMEMBER_FOR => {
+            Some((at, grant)) if is_younger(at, REMEMBER_FOR) => {
                 if grant.expires_at.is_some_and(|end| now() >= end) {
                     self.verified.lock().remove(&tag);
                     return Err(refused("it has expired"));
@@ -194,6 +205,7 @@ impl Tokens {
             login: None,
             permissions: None,
             rate_limit: None,
+            principal: OnceLock::new(),
         })
     }
 
@@ -216,6 +228,7 @@ impl Tokens {
             login: claims.sid,
             permissions: None,
             rate_limit: None,
+            principal: OnceLock::new(),
         })
     }
 }

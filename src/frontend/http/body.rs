@@ -11,7 +11,7 @@ use super::formats::{Encoder, Format, Layout};
 use super::open::Hold;
 use super::running::{Chunks, Fill, Running};
 use crate::error::Result;
-use crate::session::{Column, Event, Notice};
+use crate::session::{Column, Columns, Event, Notice};
 
 /// Bytes of a chunk, about: a row is not cut.
 const CHUNK: usize = 32 << 10;
@@ -58,7 +58,7 @@ pub struct Run {
 
 impl Rows {
     /// For a session that executes.
-    pub fn new(mut hold: Hold, run: Run, columns: &[Column]) -> Result<Self> {
+    pub fn new(mut hold: Hold, run: Run, columns: &Columns) -> Result<Self> {
         let transaction = hold.transaction();
         let known = hold.session().ok().and_then(|session| session.query_id());
         let query_id = known.unwrap_or_else(uuid::Uuid::now_v7).to_string();
@@ -67,7 +67,7 @@ impl Rows {
         if format == Format::Json {
             begin_document(&query_id, columns, &mut out);
         }
-        let encoder = Encoder::begin(run.layout, columns, &mut out)?;
+        let encoder = Encoder::begin(run.layout, columns.clone(), &mut out)?;
         Ok(Self {
             running: Running::new(hold, run.longest_row, run.deadline),
             format,

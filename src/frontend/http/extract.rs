@@ -19,7 +19,7 @@ use super::error::ApiError;
 use super::formats::{MSGPACK, unpack};
 use super::routes::is_absent;
 use super::words::plain;
-use super::{HttpDoor, Peer, RequestId, Way, pipeline, tables, within};
+use super::{HttpDoor, Peer, RequestId, pipeline, tables, within};
 use crate::auth::rbac::{OfTable, Permission};
 use crate::auth::{Credential, Identity, Visit};
 use crate::error::{Error, ErrorKind};
@@ -62,7 +62,7 @@ pub struct Caller {
     /// Who it is.
     pub identity: Identity,
     /// Where it is.
-    pub peer: Peer,
+    pub peer: Arc<Peer>,
     /// The request.
     pub id: RequestId,
     /// The same for the authentication chain.
@@ -141,7 +141,7 @@ impl Caller {
         tables: &[(String, String)],
     ) -> Result<(), Error> {
         for (schema, name) in tables {
-            let of_all = &Permission::parse("read:tables")?;
+            let of_all = Permission::named("read:tables")?;
             let wanted = OfTable { of_all, actions: &[], schema, name };
             door.auth.authorize(&self.identity, &wanted, &self.visit).await?;
         }
@@ -201,11 +201,11 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
             pipeline::check_origin(&door.config.now().api, &parts.headers, &parts.uri)?;
         }
         if let Some(needed) = needed(&parts.method, parts.uri.path()) {
-            let (of_all, config) = (Permission::parse(needed)?, door.config.now());
+            let (of_all, config) = (Permission::named(needed)?, door.config.now());
             match tables::named(parts, &config.api)? {
-                None => door.auth.authorize(&identity, &of_all, &visit).await?,
+                None => door.auth.authorize(&identity, of_all, &visit).await?,
                 Some((schema, name, actions)) => {
-                    let (of_all, schema, name) = (&of_all, &*schema, &*name);
+                    let (schema, name) = (&*schema, &*name);
                     let wanted = OfTable { of_all, actions, schema, name };
                     door.auth.authorize(&identity, &wanted, &visit).await?;
                 }
@@ -229,13 +229,13 @@ fn application(headers: &HeaderMap) -> Result<Option<String>, Error> {
 }
 
 /// Where a request comes from, and its number.
-pub fn whence(parts: &Parts) -> Result<(Peer, RequestId, Visit), Error> {
+pub fn whence(parts: &Parts) -> Result<(Arc<Peer>, RequestId, Visit), Error> {
     let (peer, id) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
     let id: RequestId = id.ok_or_else(|| Error::internal("the request has no number"))?;
-    let peer = peer.ok_or_else(|| Error::internal("the request has no client"))?;
-    let address = parts.extensions.get::<Way>().and_then(|way| way.address);
+    let peer: Arc<Peer> = peer.ok_or_else(|| Error::internal("the request has no client"))?;
+    let address = peer.way.address;
     let mut visit = Visit::new(Protocol::Http, address);
-    visit.request_id = Some(id.0.to_string());
+    visit.request_id = Some(id.0.clone());
     Ok((peer, id, visit))
 }
 
@@ -297,7 +297,7 @@ fn check_scope(identity: &Identity, method: &Method, path: &str) -> Result<(), E
     let wanted = needed_of_key(method, path);
     let Some(first) = wanted.first() else { return Ok(()) };
     for permission in wanted {
-        if identity.is_for(&Permission::parse(permission)?) {
+        if identity.is_for(Permission::named(permission)?) {
             return Ok(());
         }
     }

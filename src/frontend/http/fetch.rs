@@ -140,7 +140,7 @@ async fn run_within(
     let values = bind(&known.described)?;
     session.execute(&values, 0).await?;
     let columns = &known.described.columns;
-    let writer = RowWriter::new(columns, false, Style::default());
+    let writer = RowWriter::new(columns.clone(), false, Style::default());
     let longest = door.config.now().api.max_row_size.len();
     let mut fetched = Fetched { returns_rows: !columns.is_empty(), ..Fetched::default() };
     let mut size = 0;

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 use tower::Service;
 
 use super::counted::Counted;
-use super::{HttpDoor, Peer, Way};
+use super::{HttpDoor, Peer};
 use crate::config::Api;
 use crate::net::Stage;
 use crate::telemetry::Metrics;
@@ -54,7 +54,7 @@ impl HttpDoor {
         &self,
         stream: Counted,
         router: Router,
-        from: (Peer, Way),
+        peer: Arc<Peer>,
     ) -> hyper::Result<()> {
         let config = self.config.now();
         let (keep, patience) =
@@ -65,8 +65,7 @@ impl HttpDoor {
         drop(config);
         let service = service_fn(move |mut request: Request<Incoming>| {
             name_host(&mut request);
-            request.extensions_mut().insert(from.0.clone());
-            request.extensions_mut().insert(from.1);
+            request.extensions_mut().insert(peer.clone());
             let answer = router.clone().call(request);
             async move { answer.await.map(|response| response.map(Paced::new)) }
         });

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -44,7 +44,7 @@ use arrival::Arrived;
 use counted::Counted;
 pub use kept::KeptSessions;
 pub use open::OpenTransactions;
-pub use pipeline::{InWork, Replays, RequestId, usual_headers};
+pub use pipeline::{InWork, Replays, RequestId, USUAL_HEADERS, usual_headers};
 pub use rows::shapes::Shapes;
 
 use crate::auth::Authenticator;
@@ -63,9 +63,6 @@ use crate::types::Protocol;
 
 /// Bytes of a request's head, and of a response that wait to be sent.
 const MAX_BUFFER: usize = 64 << 10;
-
-/// Headers of a request that are read at all; the pipeline refuses fewer, and says so.
-const MAX_HEADERS: usize = 200;
 
 /// Open connections of the metrics listener.
 pub const METRICS_SOCKETS: usize = 256;
@@ -193,12 +190,12 @@ impl HttpDoor {
             is_far: face == Face::Api && address.is_some_and(|address| !address.is_loopback()),
             address,
         };
-        let peer = Peer { address: peer.into(), ends: Ends::of(&stream) };
+        let peer = Arc::new(Peer { address: peer.into(), ends: Ends::of(&stream), way });
         let stream = Counted::new(stream, ahead, metrics);
         let finished = match is_http2 {
             // Boxed, so that the others do not cost as much memory.
-            true => Box::pin(self.serve_http2(stream, router, (peer, way))).await,
-            false => self.serve_http1(stream, router, (peer, way)).await,
+            true => Box::pin(self.serve_http2(stream, router, peer)).await,
+            false => self.serve_http1(stream, router, peer).await,
         };
         if let Err(e) = finished {
             tracing::debug!(error = %e, "an HTTP connection ended early");
@@ -209,18 +206,16 @@ impl HttpDoor {
         &self,
         stream: Counted,
         router: Router,
-        (peer, way): (Peer, Way),
+        peer: Arc<Peer>,
     ) -> hyper::Result<()> {
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            request.extensions_mut().insert(way);
             router.clone().call(request)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // Also bounds how long a connection is kept before and between requests.
             .header_read_timeout(self.config.now().api.keep_alive_secs.duration())
-            .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_BUFFER)
             .serve_connection(TokioIo::new(stream), service);
         let mut drain = self.drain.clone();
@@ -249,10 +244,16 @@ struct Way {
 }
 
 /// The client's end of a connection, and ours.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Peer {
     address: Arc<str>,
     ends: Ends,
+    way: Way,
+}
+
+/// How a request came; none of those that did not come by a connection.
+fn way_of(extensions: &Extensions) -> Way {
+    extensions.get::<Arc<Peer>>().map(|peer| peer.way).unwrap_or_default()
 }
 
 async fn not_found(request: Request) -> Response {

@@ -3,11 +3,14 @@
 use std::borrow::Cow;
 
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method};
 
 use super::rows::uri::{Parameters, pairs, segments};
 use crate::config::Api;
 use crate::error::Result;
+
+static ACCEPT_PROFILE: HeaderName = HeaderName::from_static("accept-profile");
+static CONTENT_PROFILE: HeaderName = HeaderName::from_static("content-profile");
 
 /// Schema and name of the table, and what writing its rows is more exactly.
 type Named<'p> = (Cow<'p, str>, Cow<'p, str>, &'static [&'static str]);
@@ -36,8 +39,8 @@ pub fn named<'p>(parts: &'p Parts, api: &'p Api) -> Result<Option<Named<'p>>> {
 /// The schema that the headers name below `/rest/v1`.
 fn profile<'p>(parts: &'p Parts, api: &'p Api) -> &'p str {
     let header = match parts.method {
-        Method::GET | Method::HEAD | Method::OPTIONS => "accept-profile",
-        _ => "content-profile",
+        Method::GET | Method::HEAD | Method::OPTIONS => &ACCEPT_PROFILE,
+        _ => &CONTENT_PROFILE,
     };
     let named = parts.headers.get(header).and_then(|value| value.to_str().ok());
     let named = named.filter(|schema| !schema.is_empty());

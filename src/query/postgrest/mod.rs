@@ -24,6 +24,7 @@ use super::plan::ask::{
 use super::plan::cursor::Position;
 use super::plan::{CallPlan, Limits, ReadPlan, WritePlan, plan_call, plan_read, plan_write};
 use super::schema::{Schema, oid};
+use super::search_path;
 use query::Query;
 use range::Rows;
 
@@ -104,6 +105,8 @@ pub enum Verb {
 pub struct Planned {
     /// The schema that is meant.
     pub schema: String,
+    /// Where names without a schema are looked for: in it first.
+    pub search_path: String,
     /// What is to be done.
     pub action: Action,
     /// What the client prefers; a resolution only where there are conflicts to resolve.
@@ -164,6 +167,7 @@ pub fn plan(schema: &Schema, options: &Options, request: &Request<'_>) -> Result
     }
     Ok(Planned {
         schema: profile.to_owned(),
+        search_path: search_path(profile),
         action,
         headers_only: request.method == "HEAD",
         read_only,

@@ -57,11 +57,22 @@ pub(super) fn both(one: Rows, other: Rows) -> Rows {
 
 /// The `Content-Range` header: `0-9/100`, `*/0`, `0-9/*`.
 pub fn content_range(offset: u64, rows: u64, total: Option<u64>) -> String {
-    let total = total.map_or("*".to_owned(), |total| total.to_string());
+    let mut text = String::with_capacity(24);
+    let put = |text: &mut String, number: u64| text.push_str(itoa::Buffer::new().format(number));
     match rows {
-        0 => format!("*/{total}"),
-        rows => format!("{offset}-{}/{total}", offset.saturating_add(rows - 1)),
+        0 => text.push('*'),
+        rows => {
+            put(&mut text, offset);
+            text.push('-');
+            put(&mut text, offset.saturating_add(rows - 1));
+        }
     }
+    text.push('/');
+    match total {
+        Some(total) => put(&mut text, total),
+        None => text.push('*'),
+    }
+    text
 }
 
 /// The status of rows that were read: 206 when there are more, 416 when there are fewer than were

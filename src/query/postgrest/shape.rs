@@ -88,7 +88,8 @@ impl<'r> Shape<'r> {
 /// A comparison of something that has a plain name: what is before its value, how it compares, and
 /// the value.
 fn comparison(parameter: &str) -> Option<(&str, &'static str, &str)> {
-    let (name, rest) = parameter.split_once('=')?;
+    let end = parameter.bytes().position(|byte| byte == b'=')?;
+    let (name, rest) = (parameter.get(..end)?, parameter.get(end + 1..)?);
     let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
     let comparison = COMPARISONS.into_iter().find(|word| rest.starts_with(word))?;
     let (before, value) = parameter.split_at(name.len() + 1 + comparison.len());

@@ -3,32 +3,20 @@
 use super::strip_nulls;
 use crate::error::{Error, Result};
 use crate::proto::backend::DataRow;
-use crate::proto::json::{self, Shape, Style};
-use crate::session::Column;
-
-struct OutColumn {
-    /// `"name":` for objects.
-    key: Vec<u8>,
-    shape: Shape,
-}
+use crate::proto::json::{self, Style};
+use crate::session::Columns;
 
 /// Writes the rows of a result as JSON.
 pub struct RowWriter {
-    columns: Vec<OutColumn>,
+    columns: Columns,
     as_arrays: bool,
     style: Style,
 }
 
 impl RowWriter {
     /// For rows of these columns.
-    pub fn new(columns: &[Column], as_arrays: bool, style: Style) -> Self {
-        let column = |column: &Column| {
-            let mut key = Vec::new();
-            json::write_string(&mut key, column.name.as_bytes());
-            key.push(b':');
-            OutColumn { key, shape: column.info.shape.clone() }
-        };
-        Self { columns: columns.iter().map(column).collect(), as_arrays, style }
+    pub fn new(columns: Columns, as_arrays: bool, style: Style) -> Self {
+        Self { columns, as_arrays, style }
     }
 
     /// Writes the body of a DataRow.
@@ -37,7 +25,7 @@ impl RowWriter {
         let start = out.len();
         out.push(open);
         let row = DataRow::parse(row).map_err(Error::backend_lost)?;
-        for (at, (value, column)) in row.zip(&self.columns).enumerate() {
+        for (at, (value, column)) in row.zip(self.columns.iter()).enumerate() {
             if at > 0 {
                 out.push(b',');
             }
@@ -45,7 +33,7 @@ impl RowWriter {
                 out.extend_from_slice(&column.key);
             }
             match value.map_err(Error::backend_lost)? {
-                Some(text) => json::write_value(out, text, &column.shape, self.style),
+                Some(text) => json::write_value(out, text, &column.info.shape, self.style),
                 None => out.extend_from_slice(b"null"),
             }
         }

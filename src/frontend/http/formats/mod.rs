@@ -29,7 +29,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::proto::json::Style;
-use crate::session::Column;
+use crate::session::Columns;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug)]
@@ -59,17 +59,17 @@ enum Form {
 
 impl Encoder {
     /// For rows of these columns; writes what comes before the first of them.
-    pub fn begin(layout: Layout, columns: &[Column], out: &mut Vec<u8>) -> Result<Self> {
-        let json = || RowWriter::new(columns, layout.rows_as_arrays, layout.style);
+    pub fn begin(layout: Layout, columns: Columns, out: &mut Vec<u8>) -> Result<Self> {
+        let json = || RowWriter::new(columns.clone(), layout.rows_as_arrays, layout.style);
         let form = match layout.format {
             Format::Json => {
                 out.push(b'[');
                 Form::Json(json())
             }
             Format::Ndjson => Form::Ndjson(json()),
-            Format::Csv => Form::Csv(csv::Rows::begin(columns, out)),
-            Format::Arrow => Form::Arrow(Box::new(arrow::Rows::begin(columns, out)?)),
-            Format::Msgpack => Form::Msgpack(msgpack::Rows::new(columns, layout)),
+            Format::Csv => Form::Csv(csv::Rows::begin(&columns, out)),
+            Format::Arrow => Form::Arrow(Box::new(arrow::Rows::begin(&columns, out)?)),
+            Format::Msgpack => Form::Msgpack(msgpack::Rows::new(&columns, layout)),
         };
         Ok(Self { form, rows: 0 })
     }

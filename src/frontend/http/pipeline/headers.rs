@@ -1,8 +1,8 @@
 //! What is in the head of every answer.
 
-use std::fmt::Write;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 
@@ -47,14 +47,18 @@ pub fn usual() -> HeaderMap {
 }
 
 /// The headers that most answers get here and from their handlers.
-const USUAL: usize = 24;
+pub const USUAL: usize = 24;
 
 /// Adds what every answer has; what a handler has set stays.
 pub(super) fn complete(door: &HttpDoor, passage: &Passage, response: &mut Response) {
     let config = door.config.now();
     let headers = response.headers_mut();
-    let set = std::mem::replace(headers, door.usual_headers.clone());
-    headers.extend(set);
+    headers.reserve(USUAL);
+    for (name, value) in &door.usual_headers {
+        if !headers.contains_key(name) {
+            headers.insert(name, value.clone());
+        }
+    }
     if let Ok(id) = HeaderValue::from_str(&passage.id().0) {
         headers.insert(&X_REQUEST_ID, id);
     }
@@ -75,7 +79,7 @@ pub(super) fn complete(door: &HttpDoor, passage: &Passage, response: &mut Respon
     if let Some(decision) = passage.in_work.tightest() {
         limits(&decision, headers);
     }
-    if let Ok(timing) = HeaderValue::try_from(timing(passage)) {
+    if let Ok(timing) = HeaderValue::from_maybe_shared(Bytes::from(timing(passage))) {
         headers.insert(&SERVER_TIMING, timing);
     }
     if door.drain.stage() == Stage::Replaced {
@@ -97,11 +101,15 @@ fn limits(decision: &Decision, headers: &mut HeaderMap) {
 
 /// How long the log-in took, and everything up to the head of the answer, in milliseconds.
 fn timing(passage: &Passage) -> String {
-    let mut text = String::with_capacity(48);
+    let mut text = String::with_capacity(64);
     let mut add = |name: &str, took: Duration| {
-        let (whole, part) = (took.as_millis(), took.subsec_micros() % 1000);
-        // Writing to a string does not fail.
-        let _ = write!(text, "{name};dur={whole}.{part:03}");
+        let (millis, micros) = (took.as_millis() as u64, took.subsec_micros() % 1000);
+        text.push_str(name);
+        text.push_str(";dur=");
+        text.push_str(itoa::Buffer::new().format(millis));
+        text.push('.');
+        // With its leading zeros.
+        text.push_str(itoa::Buffer::new().format(1000 + micros).get(1..).unwrap_or_default());
     };
     if let Some((_, took)) = passage.in_work.who() {
         add("auth", took);

@@ -33,7 +33,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tower::ServiceBuilder;
@@ -46,7 +46,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::metrics::Raised;
 
 pub use cors::check_origin;
-pub use headers::usual as usual_headers;
+pub use headers::{USUAL as USUAL_HEADERS, usual as usual_headers};
 pub use rates::{charge, proven};
 pub use replay::{Replays, known_caller};
 pub use sizes::unreadable;
@@ -209,7 +209,7 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
 }
 
 /// A header of the request as text; what is not visible ASCII is an error.
-fn text_of<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>> {
+fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     let text = value.to_str().ok().filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| {

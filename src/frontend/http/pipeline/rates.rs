@@ -1,13 +1,12 @@
 //! How often requests may come: first by where they come from, then by whose they are.
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use axum::extract::MatchedPath;
 use axum::http::request::Parts;
 
 use super::super::extract::Caller;
-use super::super::{HttpDoor, Way, description};
+use super::super::{HttpDoor, description, way_of};
 use super::work::{InWork, Passage};
 use crate::audit::{Event, EventType, Outcome};
 use crate::auth::tokens::GrantKind;
@@ -49,7 +48,7 @@ pub fn proven(
     in_work.proven(&identity.role, begun.elapsed());
     let user = principal(identity);
     let config = &door.config.now().rate_limit;
-    let address = parts.extensions.get::<Way>().and_then(|way| way.address);
+    let address = way_of(&parts.extensions).address;
     if let Some(address) = address.filter(|_| user.is_some()) {
         recognised(&door.limiter, config, address, 1);
     }
@@ -57,7 +56,7 @@ pub fn proven(
         in_work.unlimited();
     }
     let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-    let asked = Asked { user: user.as_deref(), api_key: key(identity), route, ..Asked::default() };
+    let asked = Asked { user, api_key: key(identity), route, ..Asked::default() };
     let decided = decide(door, in_work, ask(door, config, &asked));
     noted(door, decided, visit, Some(&identity.role), parts.uri.path())
 }
@@ -79,7 +78,7 @@ pub fn charge(
     let identity = &caller.identity;
     let user = principal(identity);
     let config = &door.config.now().rate_limit;
-    let (user, api_key, route_of) = (user.as_deref(), key(identity), Some(route));
+    let (api_key, route_of) = (key(identity), Some(route));
     let asked = Asked { user, api_key, route: route_of, ..Asked::default() };
     let cost = u64::try_from(cost).unwrap_or(u64::MAX);
     let limits = admit(&door.limiter, config, &asked, cost, door.limiter.now());
@@ -95,13 +94,11 @@ fn key(identity: &Identity) -> Option<(&str, Option<u32>)> {
 
 /// Who is counted. Many people share the role of an issuer's tokens; those who show nothing are
 /// nobody, and only their addresses are counted.
-fn principal(identity: &Identity) -> Option<Cow<'_, Role>> {
-    match identity.grant.as_deref().map(|grant| (grant.kind, &*grant.subject)) {
+fn principal(identity: &Identity) -> Option<&Role> {
+    match identity.grant.as_deref().map(|grant| (grant.kind, grant)) {
         Some((GrantKind::Anonymous, _)) => None,
-        Some((GrantKind::Jwt, subject)) => {
-            Some(Cow::Owned([identity.role.as_str(), "/", subject].concat().as_str().into()))
-        }
-        _ => Some(Cow::Borrowed(&identity.role)),
+        Some((GrantKind::Jwt, grant)) => Some(grant.principal()),
+        _ => Some(&identity.role),
     }
 }
 

@@ -255,7 +255,7 @@ async fn keyed(
     request: Request,
     next: Next,
 ) -> Result<Response> {
-    let name = text_of(request.headers(), "idempotency-key")?.unwrap_or("").to_owned();
+    let name = text_of(request.headers(), &IDEMPOTENCY_KEY)?.unwrap_or("").to_owned();
     if name.len() > LONGEST_KEY {
         let text = format!("the header Idempotency-Key is longer than {LONGEST_KEY} bytes");
         return Err(Error::new(ErrorKind::ValidationError, text));

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue, Method, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use parking_lot::Mutex;
 
-use super::super::{HttpDoor, Way};
+use super::super::{HttpDoor, Way, way_of};
 use super::headers::{TRACEPARENT, X_CORRELATION_ID, X_REQUEST_ID};
 use super::text_of;
 use crate::auth::Visit;
@@ -18,6 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Permit;
 use crate::limits::rate::Decision;
 use crate::types::{Protocol, Role};
+
+static X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 
 /// Bytes of a text that a client gives to be written down: a number, a name.
 const LONGEST_NAME: usize = 128;
@@ -179,14 +181,14 @@ impl Passage {
             method: request.method().clone(),
             uri: request.uri().clone(),
             route: request.extensions().get::<MatchedPath>().cloned(),
-            way: request.extensions().get::<Way>().copied().unwrap_or_default(),
+            way: way_of(request.extensions()),
             is_watcher,
             in_work: InWork::new(place),
             trace: Trace::of(headers),
             origin: headers.get(ORIGIN).cloned(),
             host: headers.get(HOST).cloned(),
             correlation: headers.get(&X_CORRELATION_ID).cloned(),
-            tenant: word(headers, "x-tenant-id"),
+            tenant: word(headers, &X_TENANT_ID),
         };
         let extensions = request.extensions_mut();
         extensions.insert(id);
@@ -213,7 +215,7 @@ impl Passage {
     /// Where it comes from, for the logs.
     pub(super) fn visit(&self) -> Visit {
         let mut visit = Visit::new(Protocol::Http, self.way.address);
-        visit.request_id = Some(self.id.0.to_string());
+        visit.request_id = Some(self.id.0.clone());
         visit
     }
 
@@ -231,7 +233,7 @@ impl Passage {
     }
 }
 
-fn word(headers: &HeaderMap, name: &'static str) -> Result<Option<Arc<str>>> {
+fn word(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Arc<str>>> {
     match text_of(headers, name)? {
         Some(text) if !is_word(text) => {
             let text = format!("the header {name} is not a word of at most {LONGEST_NAME} bytes");

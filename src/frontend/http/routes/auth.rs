@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use super::super::error::{ApiError, ApiResult};
 use super::super::extract::{Caller, InPath, JsonBody, SESSION_COOKIE, basic, whence};
 use super::super::paging::{List, Page};
-use super::super::{HttpDoor, Way, answer, no_content};
+use super::super::{HttpDoor, answer, no_content, way_of};
 use super::Routes;
 use super::roles::GivenPermission;
 use super::unsupported::unsupported;
@@ -55,7 +55,7 @@ impl FromRequestParts<Arc<HttpDoor>> for Visitor {
         parts: &mut Parts,
         _door: &Arc<HttpDoor>,
     ) -> std::result::Result<Self, Self::Rejection> {
-        let has_tls = parts.extensions.get::<Way>().is_some_and(|way| way.has_tls);
+        let has_tls = way_of(&parts.extensions).has_tls;
         Ok(Self { visit: whence(parts)?.2, has_tls })
     }
 }

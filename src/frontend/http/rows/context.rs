@@ -10,7 +10,6 @@ use super::super::extract::SESSION_COOKIE;
 use crate::auth::Identity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::json::write_string;
-use crate::query::quote_ident;
 use crate::query::schema::Schema;
 
 /// Headers that are nobody's business in the database: credentials, and what belongs to the
@@ -31,6 +30,9 @@ const HIDDEN: [&str; 10] = [
 /// Settings of the transaction of a statement.
 #[derive(Debug, Default)]
 pub struct Settings<'a>(Vec<(&'a str, Cow<'a, str>)>);
+
+/// Settings that most requests have.
+const USUAL: usize = 8;
 
 /// Settings of a role at most that are taken on with it.
 const MOST: usize = 20;
@@ -54,7 +56,7 @@ impl<'a> Settings<'a> {
     /// # Errors
     /// The role has more settings than can be taken on.
     pub fn of(identity: &'a Identity, schema: &'a Schema, fixed: &[&str]) -> Result<Self> {
-        let mut settings = Self::default();
+        let mut settings = Self(Vec::with_capacity(USUAL));
         if let Some(login) = &identity.stand_in {
             let (role, login) = (identity.role.as_str(), login.role.as_str());
             for (name, value) in schema.settings_of_role(role, login) {
@@ -98,14 +100,6 @@ impl<'a> Settings<'a> {
     /// The statement must not change anything.
     pub fn read_only(self, is_read_only: bool) -> Self {
         if is_read_only { self.with("transaction_read_only", "on") } else { self }
-    }
-
-    /// Names without a schema are looked for in this one first.
-    pub fn search_path(self, schema: &str) -> Self {
-        match schema {
-            "public" => self.with("search_path", "public"),
-            schema => self.with("search_path", format!("{}, public", quote_ident(schema))),
-        }
     }
 
     /// Names and values.
@@ -202,13 +196,6 @@ mod tests {
             ("transaction_read_only", "on"),
             ("statement_timeout", "1s"),
         ];
-        assert_eq!(settings.pairs(), expected);
-    }
-
-    #[test]
-    fn the_schema_of_a_request_is_looked_into_first() {
-        let settings = Settings::default().search_path("a\", b").read_only(true);
-        let expected = [("search_path", "\"a\"\", b\", public"), ("transaction_read_only", "on")];
         assert_eq!(settings.pairs(), expected);
     }
 }

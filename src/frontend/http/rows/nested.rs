@@ -6,7 +6,7 @@ use crate::proto::backend::DataRow;
 use crate::proto::json::{Records, Shape, Style};
 use crate::query::plan::Statement;
 use crate::query::schema::oid;
-use crate::session::{Column, Known};
+use crate::session::{Column, Columns, Known};
 
 /// Places of columns that are rows among those of a whole result, in their order.
 pub struct Nested(Vec<(usize, Records)>);
@@ -45,7 +45,7 @@ impl Nested {
     }
 
     /// The columns of a result as those who write them see them.
-    pub fn columns(&self, columns: &[Column]) -> Vec<Column> {
+    pub fn columns(&self, columns: &[Column]) -> Columns {
         let mut columns = columns.to_vec();
         for (at, _) in &self.0 {
             if let Some(column) = columns.get_mut(*at) {
@@ -53,7 +53,7 @@ impl Nested {
                 column.info = TypeInfo { name: "json".into(), shape: Shape::Json };
             }
         }
-        columns
+        columns.into()
     }
 
     /// Appends the body of a DataRow as another one, in which these columns are JSON.

@@ -17,7 +17,7 @@ use super::super::extract::{self, Caller};
 use super::super::formats::{Format, Layout as Form};
 use super::super::open::Hold;
 use super::super::running::Fill;
-use super::super::{HttpDoor, InWork};
+use super::super::{HttpDoor, InWork, USUAL_HEADERS};
 use super::failure::Failure;
 use super::media::Media;
 use super::shapes::Known;
@@ -245,7 +245,7 @@ fn settings<'a>(
     planned: &'a Planned,
 ) -> Result<Settings<'a>, Error> {
     let mut settings = Settings::of(&caller.identity, schema, &[])?
-        .search_path(&planned.schema)
+        .with("search_path", &*planned.search_path)
         .with("request.method", parts.method.as_str())
         .with("request.path", parts.uri.path().strip_prefix(PREFIX).unwrap_or_default())
         .with("request.headers", headers_of(&parts.headers))
@@ -554,6 +554,7 @@ impl Asked<'_> {
     fn response(&self, status: StatusCode, content_type: &'static str, body: Body) -> Response {
         let mut response = Response::new(body);
         *response.status_mut() = status;
+        *response.headers_mut() = HeaderMap::with_capacity(USUAL_HEADERS);
         let content_type = HeaderValue::from_static(content_type);
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         response

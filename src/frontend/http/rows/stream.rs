@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::proto::backend::DataRow;
 use crate::proto::json::{self, Style};
 use crate::query::plan::{Layout, Statement};
-use crate::session::{Column, Event, Known};
+use crate::session::{Columns, Event, Known};
 
 /// Bytes that are there before an answer begins, about: until then everything can still change its
 /// status, and how many rows there are is known for its head.
@@ -111,10 +111,12 @@ impl Stream {
             has_more: false,
             last: Vec::new(),
         };
-        let known = stream.known.clone();
-        let columns = &known.described.columns;
-        let unfolded = stream.nested.as_ref().map(|nested| nested.columns(columns));
-        let columns = stream.shown(unfolded.as_ref().unwrap_or(columns));
+        let columns = &stream.known.described.columns;
+        let columns = match &stream.nested {
+            Some(nested) => &nested.columns(columns),
+            None => columns,
+        };
+        let columns = stream.shown(columns);
         match sink {
             Sink::Rows(form) => {
                 stream.encoder = Some(Encoder::begin(form, columns, &mut stream.out)?)
@@ -131,9 +133,8 @@ impl Stream {
         if self.layout.has_total { 2 } else { 0 }
     }
 
-    fn shown<'c>(&self, columns: &'c [Column]) -> &'c [Column] {
-        let end = columns.len().saturating_sub(self.hidden);
-        columns.get(self.leading()..end).unwrap_or(&[])
+    fn shown(&self, columns: &Columns) -> Columns {
+        columns.part(self.leading(), columns.len().saturating_sub(self.hidden))
     }
 
     /// What stands around the rows of a document: the text before them is written now.
