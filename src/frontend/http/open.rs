@@ -100,14 +100,15 @@ impl Purpose for Transaction {
     }
 }
 
-/// A session of a request's own, that of a transaction, or one that the client has opened.
+/// A session of a request's own, that of a transaction, or one that the client has opened; behind a
+/// box, because it is handed on many times.
 pub enum Hold {
-    /// Its own; behind a box, because it is handed on many times.
+    /// Its own.
     Own(Box<Session>),
     /// A transaction's.
-    Lent(Borrowed<Transaction>),
+    Lent(Box<Borrowed<Transaction>>),
     /// The client's.
-    Bound(Borrowed<Client>),
+    Bound(Box<Borrowed<Client>>),
 }
 
 impl Hold {
@@ -148,8 +149,11 @@ impl Hold {
             (None, Some(_)) if names_database => {
                 invalid("database is the session's, not the request's")
             }
-            (Some(id), _) => Ok(Hold::Lent(door.transactions.borrow(id, &caller.identity.role)?)),
-            (None, Some(id)) => Ok(Hold::Bound(door.kept.borrow(door, id, caller)?)),
+            (Some(id), _) => {
+                let borrowed = door.transactions.borrow(id, &caller.identity.role)?;
+                Ok(Hold::Lent(Box::new(borrowed)))
+            }
+            (None, Some(id)) => Ok(Hold::Bound(Box::new(door.kept.borrow(door, id, caller)?))),
             (None, None) => own().map(Hold::Own),
         }
     }

@@ -11,7 +11,7 @@
 //! | one answer for one Idempotency-Key | 409, 422 | [`replay`] |
 //! | the body: decompressed, and no longer than it may be | 413, 415 | [`coding`], [`sizes`] |
 //! | time | 504 | [`timely`] |
-//! | panics of a handler | 500 | `CatchPanicLayer` |
+//! | panics of a handler | 500 | [`guarded`] |
 //! | the handler | | `routes/` |
 //! | compression, headers | | [`coding`], [`headers`] |
 //! | metrics, audit log, access log; after a refusal, too | | [`record`] |
@@ -26,18 +26,23 @@ mod sizes;
 mod work;
 
 use std::any::Any;
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
-use axum::middleware::{self, Next};
 use axum::response::Response;
-use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
+use axum::routing::Route;
+use tower::Service;
+use tower::layer::layer_fn;
 
 use super::formats::prefers_msgpack;
 use super::rows::rest::PREFIX;
@@ -59,14 +64,34 @@ const LAST_SECOND: Duration = Duration::from_secs(1);
 
 /// Puts the pipeline around the routes of a listener.
 pub fn around(routes: Router, door: &Arc<HttpDoor>) -> Router {
-    routes.layer(
-        ServiceBuilder::new()
-            .layer(middleware::from_fn_with_state(door.clone(), attend))
-            .layer(CatchPanicLayer::custom(panicked)),
-    )
+    let door = door.clone();
+    routes.layer(layer_fn(move |route| Pipeline { door: door.clone(), route }))
 }
 
-async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: Next) -> Response {
+/// A route with all that is around it.
+#[derive(Clone)]
+struct Pipeline {
+    door: Arc<HttpDoor>,
+    route: Route,
+}
+
+impl Service<Request> for Pipeline {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Routes always are.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let (door, route) = (self.door.clone(), self.route.clone());
+        Box::pin(async move { Ok(attend(door, request, route).await) })
+    }
+}
+
+async fn attend(door: Arc<HttpDoor>, mut request: Request, route: Route) -> Response {
     let passage = Passage::begin(&door, &mut request);
     let shows_token = extract::shows_token(request.headers());
     let packs = !passage.uri.path().starts_with(PREFIX) && prefers_msgpack(request.headers());
@@ -75,7 +100,7 @@ async fn attend(State(door): State<Arc<HttpDoor>>, mut request: Request, next: N
         Ok(Some(preflight)) => preflight,
         Ok(None) => {
             let accepted = request.headers().get(header::ACCEPT_ENCODING).cloned();
-            let answer = replay::once(&door, &passage, request, next).await;
+            let answer = replay::once(&door, &passage, request, route).await;
             let answer = if packs { coding::pack(answer).await } else { answer };
             coding::compress(&door.config.now().api.compression, accepted, answer).await
         }
@@ -132,13 +157,13 @@ fn admit(door: &HttpDoor, passage: &Passage, request: &Request) -> Result<Option
 }
 
 /// The stages around a handler that has a body to read and time to spend.
-async fn handle(door: &HttpDoor, passage: &InWork, request: Request, next: Next) -> Response {
+async fn handle(door: &HttpDoor, passage: &InWork, request: Request, route: Route) -> Response {
     let longest = sizes::longest_body(&door.config.now().api, &request);
     let request = match coding::decompress(request) {
         Ok(request) => sizes::bound(request, longest),
         Err(error) => return error::response(error),
     };
-    timely(door, passage, next.run(request)).await
+    timely(door, passage, guarded(request, route)).await
 }
 
 /// Ends what takes longer than `api.request_timeout_secs`: dropping a handler cancels the statement
@@ -150,7 +175,7 @@ async fn timely(
     answer: impl Future<Output = Response>,
 ) -> Response {
     let limit = door.config.now().api.request_timeout_secs.duration() + LAST_SECOND;
-    let mut answer = std::pin::pin!(answer);
+    let mut answer = pin!(answer);
     match tokio::time::timeout(limit, answer.as_mut()).await {
         Ok(response) => response,
         Err(_) if in_work.limits_itself() => answer.await,
@@ -159,6 +184,24 @@ async fn timely(
                 .with_hint("api.request_timeout_secs bounds it"),
         ),
     }
+}
+
+/// Runs the handler; when it panics, that is an error like others.
+async fn guarded(
+    request: Request,
+    mut route: impl Service<Request, Response = Response, Error = Infallible>,
+) -> Response {
+    let mut answer = match catch_unwind(AssertUnwindSafe(|| route.call(request))) {
+        Ok(answer) => pin!(answer),
+        Err(cause) => return panicked(cause),
+    };
+    // It is not polled again after a panic.
+    let poll =
+        |cx: &mut Context<'_>| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
+            Ok(answer) => answer.map(|answer| answer.unwrap_or_else(|never| match never {})),
+            Err(cause) => Poll::Ready(panicked(cause)),
+        };
+    poll_fn(poll).await
 }
 
 fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
@@ -229,6 +272,24 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_its_request() {
+        async fn later(request: Request) -> Result<Response, Infallible> {
+            tokio::task::yield_now().await;
+            assert_ne!(request.uri(), "/later");
+            Ok(Response::default())
+        }
+        let handler = |request: Request| {
+            assert_ne!(request.uri(), "/now");
+            later(request)
+        };
+        for (path, status) in [("/", 200), ("/now", 500), ("/later", 500)] {
+            let request = axum::http::Request::get(path).body(Body::empty()).unwrap();
+            let response = guarded(request, tower::service_fn(handler)).await;
+            assert_eq!(response.status(), status, "{path}");
+        }
+    }
 
     #[test]
     fn hosts() {

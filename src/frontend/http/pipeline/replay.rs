@@ -12,8 +12,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::routing::Route;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -200,16 +200,16 @@ pub(super) async fn once(
     door: &Arc<HttpDoor>,
     passage: &Passage,
     request: Request,
-    next: Next,
+    route: Route,
 ) -> Response {
     let asks = request.method() == Method::POST
         && request.headers().contains_key(&IDEMPOTENCY_KEY)
         && passage.route.is_some()
         && !description::is_open(passage.path());
     if !asks {
-        return handle(door, &passage.in_work, request, next).await;
+        return handle(door, &passage.in_work, request, route).await;
     }
-    match Box::pin(keyed(door, passage, request, next)).await {
+    match Box::pin(keyed(door, passage, request, route)).await {
         Ok(response) => response,
         Err(error) => error::response(error),
     }
@@ -253,7 +253,7 @@ async fn keyed(
     door: &Arc<HttpDoor>,
     passage: &Passage,
     request: Request,
-    next: Next,
+    route: Route,
 ) -> Result<Response> {
     let name = text_of(request.headers(), &IDEMPOTENCY_KEY)?.unwrap_or("").to_owned();
     if name.len() > LONGEST_KEY {
@@ -321,7 +321,7 @@ async fn keyed(
     let running = Running { door: door.clone(), key, begun: now, state };
     let in_work = passage.in_work.clone();
     let carried_out = tokio::spawn(async move {
-        let response = handle(&running.door, &in_work, request, next).await;
+        let response = handle(&running.door, &in_work, request, route).await;
         let (state, response) = kept(response).await;
         running.end(state);
         response

@@ -163,7 +163,7 @@ async fn begin_transaction(
         Hold::Own(session) => (*session, None),
         Hold::Bound(mut place) => {
             let session = place.detach()?;
-            (session, Some(open::Home { door: door.clone(), place }))
+            (session, Some(open::Home { door: door.clone(), place: *place }))
         }
         Hold::Lent(_) => return Err(Error::internal("no session to begin in").into()),
     };
