@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
+use rand::Rng;
 use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, oneshot};
 
@@ -375,11 +376,13 @@ impl Sessions {
             }
         };
         let whose = (role.clone(), database.clone());
+        // From a generator that the operating system seeds: no system call for each session.
+        let mut key = [0; LONG_KEY];
+        rand::rng().fill_bytes(&mut key);
         let entry = Arc::new(Entry {
             id,
             pid,
-            // From a generator that the operating system seeds: no system call for each session.
-            key: rand::random(),
+            key,
             key_length: AtomicU8::new(SHORT_KEY as u8),
             role,
             database,

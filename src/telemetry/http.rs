@@ -1,9 +1,24 @@
 //! Metrics of HTTP beside those of requests: connections with HTTP/2, and what stays from one
 //! request to the next.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::maker::Maker;
+
+/// Requests of one method and endpoint that ended with one status.
+pub(super) struct ApiRequests {
+    pub(super) method: &'static str,
+    pub(super) status: u16,
+    pub(super) requests: IntCounter,
+    pub(super) duration: Histogram,
+}
+
+impl ApiRequests {
+    pub(super) fn add(&self, seconds: f64) {
+        self.requests.inc();
+        self.duration.observe(seconds);
+    }
+}
 
 /// The handles.
 pub struct HttpMetrics {

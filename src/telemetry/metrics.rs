@@ -1,7 +1,10 @@
 //! The metrics registry. Every metric of the server is a field here, so a name exists once;
 //! handles with labels are resolved at construction and not looked up on the hot paths.
 
-use parking_lot::Mutex;
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use parking_lot::{Mutex, RwLock};
 use prometheus::{
     Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
     TextEncoder,
@@ -10,7 +13,7 @@ use prometheus::{
 use super::access::AccessMetrics;
 use super::backends::BackendMetrics;
 use super::classes::ClassMetrics;
-use super::http::HttpMetrics;
+use super::http::{ApiRequests, HttpMetrics};
 use super::jobs::JobMetrics;
 use super::maker::{Family, Maker};
 use super::native::NativeMetrics;
@@ -185,6 +188,8 @@ pub struct Metrics {
     api_requests: IntCounterVec,
     api_errors: IntCounterVec,
     api_duration: HistogramVec,
+    /// The handles of the two by their endpoint: looking for labels costs more than counting.
+    api_known: RwLock<HashMap<String, Vec<ApiRequests>, RandomState>>,
     /// HTTP requests in work.
     pub api_in_flight: IntGauge,
     /// The PostgreSQL servers.
@@ -346,6 +351,7 @@ impl Metrics {
                 "Time to the head of the response",
                 &["method", "endpoint"],
             ),
+            api_known: RwLock::default(),
             api_in_flight: make.gauge("rustydb_api_requests_in_flight", "HTTP requests in work"),
             backends: BackendMetrics::new(&make),
             uptime: make.gauge("rustydb_uptime_seconds", "Seconds since start"),
@@ -432,9 +438,23 @@ impl Metrics {
     }
 
     /// Counts an HTTP request; `endpoint` is the route's template, so its values are bounded.
-    pub fn api_request(&self, method: &str, endpoint: &str, status: u16, seconds: f64) {
-        self.api_requests.with_label_values(&[method, endpoint, &status.to_string()]).inc();
-        self.api_duration.with_label_values(&[method, endpoint]).observe(seconds);
+    pub fn api_request(&self, method: &'static str, endpoint: &str, status: u16, seconds: f64) {
+        let known = self.api_known.read();
+        let is_it = |known: &&ApiRequests| (known.method, known.status) == (method, status);
+        if let Some(known) = known.get(endpoint).and_then(|all| all.iter().find(is_it)) {
+            return known.add(seconds);
+        }
+        drop(known);
+        let status_text = status.to_string();
+        let requests = self.api_requests.with_label_values(&[method, endpoint, &status_text]);
+        let duration = self.api_duration.with_label_values(&[method, endpoint]);
+        let known = ApiRequests { method, status, requests, duration };
+        known.add(seconds);
+        let mut all = self.api_known.write();
+        let all = all.entry(endpoint.to_owned()).or_default();
+        if !all.iter().any(|known| is_it(&known)) {
+            all.push(known);
+        }
     }
 
     /// Counts an HTTP error by its code.

@@ -22,6 +22,7 @@ use super::words::plain;
 use super::{HttpDoor, Peer, RequestId, pipeline, tables, within};
 use crate::auth::rbac::{OfTable, Permission};
 use crate::auth::{Credential, Identity, Visit};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::session::{Session, Start};
 use crate::types::{Protocol, Role, Secret};
@@ -71,6 +72,8 @@ pub struct Caller {
     pub cookie: Option<Secret>,
     /// `application_name` of its sessions, if the request says.
     pub application: Option<String>,
+    /// The configuration as it was when that was found out.
+    pub config: Arc<Config>,
 }
 
 impl Caller {
@@ -117,8 +120,7 @@ impl Caller {
         database: Option<&str>,
         (times, further): (Parameters<'_>, Parameters<'_>),
     ) -> Result<Box<Session>, Error> {
-        let config = door.config.now();
-        let database = database.unwrap_or(&config.api.database);
+        let database = database.unwrap_or(&self.config.api.database);
         if database.is_empty() || database.contains('\0') {
             // PostgreSQL would take none for the one with the role's name.
             let text = "database is empty, or contains U+0000";
@@ -164,7 +166,7 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         if let Some(caller) = pipeline::known_caller(parts) {
             return Ok(caller);
         }
-        let begun = Instant::now();
+        let (begun, config) = (Instant::now(), door.config.now());
         let (peer, id, visit) = whence(parts)?;
         let application = application(&parts.headers)?;
         let shown = presented(&parts.headers)?;
@@ -174,14 +176,14 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         };
         let identity = match shown {
             Some(credential) => {
-                let limit = door.config.now().api.request_timeout_secs.duration();
+                let limit = config.api.request_timeout_secs.duration();
                 let checked = pin!(door.auth.credentials(credential, &visit));
                 let late = |_| Error::new(ErrorKind::Timeout, "the log-in took too long");
                 tokio::time::timeout(limit, checked).await.map_err(late)??
             }
             // Without required authentication a request acts as the administrator.
             None if !door.auth.is_required() => door.auth.trust("rustydb".into())?,
-            None => match door.config.now().api.anonymous_role.as_deref() {
+            None => match config.api.anonymous_role.as_deref() {
                 Some(role) if serves_rows(parts.uri.path()) => {
                     door.auth.anonymous(role, &visit).await?
                 }
@@ -198,10 +200,10 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         if let Some(cookie) = cookie.as_ref().filter(|_| !is_safe) {
             let token = parts.headers.get("x-csrf-token").and_then(|value| value.to_str().ok());
             door.auth.check_csrf(cookie, token)?;
-            pipeline::check_origin(&door.config.now().api, &parts.headers, &parts.uri)?;
+            pipeline::check_origin(&config.api, &parts.headers, &parts.uri)?;
         }
         if let Some(needed) = needed(&parts.method, parts.uri.path()) {
-            let (of_all, config) = (Permission::named(needed)?, door.config.now());
+            let of_all = Permission::named(needed)?;
             match tables::named(parts, &config.api)? {
                 None => door.auth.authorize(&identity, of_all, &visit).await?,
                 Some((schema, name, actions)) => {
@@ -214,7 +216,7 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
         check_scope(&identity, &parts.method, parts.uri.path())?;
         pipeline::proven(door, parts, &identity, &visit, begun)?;
         within::check(parts)?;
-        Ok(Self { identity, peer, id, visit, cookie, application })
+        Ok(Self { identity, peer, id, visit, cookie, application, config })
     }
 }
 

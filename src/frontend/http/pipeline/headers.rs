@@ -51,7 +51,6 @@ pub const USUAL: usize = 24;
 
 /// Adds what every answer has; what a handler has set stays.
 pub(super) fn complete(door: &HttpDoor, passage: &Passage, response: &mut Response) {
-    let config = door.config.now();
     let headers = response.headers_mut();
     headers.reserve(USUAL);
     for (name, value) in &door.usual_headers {
@@ -75,7 +74,7 @@ pub(super) fn complete(door: &HttpDoor, passage: &Passage, response: &mut Respon
         headers.insert(header::STRICT_TRANSPORT_SECURITY, value("max-age=31536000"));
     }
     let sent_to = (passage.host.as_ref(), &passage.uri);
-    cors::complete(&config.api, passage.origin.as_ref(), sent_to, headers);
+    cors::complete(&passage.config.api, passage.origin.as_ref(), sent_to, headers);
     if let Some(decision) = passage.in_work.tightest() {
         limits(&decision, headers);
     }

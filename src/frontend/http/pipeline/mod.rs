@@ -47,6 +47,7 @@ use tower::layer::layer_fn;
 use super::formats::prefers_msgpack;
 use super::rows::rest::PREFIX;
 use super::{HttpDoor, error, extract};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::metrics::Raised;
 
@@ -102,7 +103,7 @@ async fn attend(door: Arc<HttpDoor>, mut request: Request, route: Route) -> Resp
             let accepted = request.headers().get(header::ACCEPT_ENCODING).cloned();
             let answer = replay::once(&door, &passage, request, route).await;
             let answer = if packs { coding::pack(answer).await } else { answer };
-            coding::compress(&door.config.now().api.compression, accepted, answer).await
+            coding::compress(&passage.config.api.compression, accepted, answer).await
         }
         Err(error) => {
             if error.kind() == ErrorKind::PayloadTooLarge {
@@ -128,7 +129,7 @@ async fn attend(door: Arc<HttpDoor>, mut request: Request, route: Route) -> Resp
 
 /// The stages before anything is done for the request; gives the answer to a preflight.
 fn admit(door: &HttpDoor, passage: &Passage, request: &Request) -> Result<Option<Response>> {
-    let config = door.config.now();
+    let config = &passage.config;
     if !passage.is_watcher && !passage.in_work.has_place() {
         let text = format!("{} requests are in work already", door.requests.most());
         return Err(Error::new(ErrorKind::ServiceUnavailable, text)
@@ -157,24 +158,24 @@ fn admit(door: &HttpDoor, passage: &Passage, request: &Request) -> Result<Option
 }
 
 /// The stages around a handler that has a body to read and time to spend.
-async fn handle(door: &HttpDoor, passage: &InWork, request: Request, route: Route) -> Response {
-    let longest = sizes::longest_body(&door.config.now().api, &request);
+async fn handle(config: &Config, passage: &InWork, request: Request, route: Route) -> Response {
+    let longest = sizes::longest_body(&config.api, &request);
     let request = match coding::decompress(request) {
         Ok(request) => sizes::bound(request, longest),
         Err(error) => return error::response(error),
     };
-    timely(door, passage, guarded(request, route)).await
+    timely(config, passage, guarded(request, route)).await
 }
 
 /// Ends what takes longer than `api.request_timeout_secs`: dropping a handler cancels the statement
 /// that it waits for. Handlers bound themselves too, and know better what took so long; this is for
 /// what they forget.
 async fn timely(
-    door: &HttpDoor,
+    config: &Config,
     in_work: &InWork,
     answer: impl Future<Output = Response>,
 ) -> Response {
-    let limit = door.config.now().api.request_timeout_secs.duration() + LAST_SECOND;
+    let limit = config.api.request_timeout_secs.duration() + LAST_SECOND;
     let mut answer = pin!(answer);
     match tokio::time::timeout(limit, answer.as_mut()).await {
         Ok(response) => response,

@@ -18,7 +18,7 @@ use crate::types::Role;
 
 /// A request of which nothing is known but where it comes from and what it wants.
 pub(super) fn coming(door: &HttpDoor, passage: &Passage) -> Result<()> {
-    let config = &door.config.now().rate_limit;
+    let config = &passage.config.rate_limit;
     let in_work = &passage.in_work;
     let stranger = Asked { stranger: passage.address(), ..Asked::default() };
     let decided = decide(door, in_work, ask(door, config, &stranger));

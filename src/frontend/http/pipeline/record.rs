@@ -29,7 +29,7 @@ pub(super) fn record(
         target: "access", method, path = passage.path(), status, request_id = &*passage.id().0,
         trace_id = passage.trace.as_ref().map(Trace::id), ms, "request"
     );
-    if !is_wanted(door.config.now().audit.level, &passage.method, passage.path()) {
+    if !is_wanted(passage.config.audit.level, &passage.method, passage.path()) {
         return;
     }
     let outcome = match status {

@@ -207,7 +207,7 @@ pub(super) async fn once(
         && passage.route.is_some()
         && !description::is_open(passage.path());
     if !asks {
-        return handle(door, &passage.in_work, request, route).await;
+        return handle(&passage.config, &passage.in_work, request, route).await;
     }
     match Box::pin(keyed(door, passage, request, route)).await {
         Ok(response) => response,
@@ -260,7 +260,7 @@ async fn keyed(
         let text = format!("the header Idempotency-Key is longer than {LONGEST_KEY} bytes");
         return Err(Error::new(ErrorKind::ValidationError, text));
     }
-    let longest = door.config.now().api.max_body_size.len();
+    let longest = passage.config.api.max_body_size.len();
     let (mut parts, body) = sizes::bound(request, longest).into_parts();
     let caller = match Caller::from_request_parts(&mut parts, door).await {
         Ok(caller) => caller,
@@ -283,7 +283,7 @@ async fn keyed(
         &headers,
         &bytes,
     ]);
-    let ttl = door.config.now().api.idempotency_ttl_secs.duration();
+    let ttl = passage.config.api.idempotency_ttl_secs.duration();
     let now = Instant::now();
     let begun = door.replays.0.lock().begin(key, asked, now, ttl);
     let counted = |result| door.metrics.access.replayed(result);
@@ -319,9 +319,9 @@ async fn keyed(
     // What is not known in the end counts as carried out.
     let state = Some(State::Lost);
     let running = Running { door: door.clone(), key, begun: now, state };
-    let in_work = passage.in_work.clone();
+    let (in_work, config) = (passage.in_work.clone(), passage.config.clone());
     let carried_out = tokio::spawn(async move {
-        let response = handle(&running.door, &in_work, request, route).await;
+        let response = handle(&config, &in_work, request, route).await;
         let (state, response) = kept(response).await;
         running.end(state);
         response

@@ -14,6 +14,7 @@ use super::super::{HttpDoor, Way, way_of};
 use super::headers::{TRACEPARENT, X_CORRELATION_ID, X_REQUEST_ID};
 use super::text_of;
 use crate::auth::Visit;
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Permit;
 use crate::limits::rate::Decision;
@@ -149,6 +150,8 @@ fn is_traceparent(text: &[u8]) -> bool {
 /// One request on its way through the stages.
 pub(super) struct Passage {
     id: RequestId,
+    /// As it was when the request came.
+    pub(super) config: Arc<Config>,
     pub(super) begun: Instant,
     pub(super) method: Method,
     pub(super) uri: Uri,
@@ -177,6 +180,7 @@ impl Passage {
         let place = if is_watcher { None } else { door.requests.enter() };
         let passage = Self {
             id: id.clone(),
+            config: door.config.now(),
             begun: Instant::now(),
             method: request.method().clone(),
             uri: request.uri().clone(),

@@ -120,7 +120,7 @@ pub async fn start(door: &HttpDoor, mut hold: Hold, job: Job<'_>) -> Result<Stre
     };
     match begun.unwrap_or_else(|| Err(hold.late())) {
         Ok(known) => {
-            let longest = door.config.now().api.max_row_size.len();
+            let longest = job.caller.config.api.max_row_size.len();
             let running = Running::new(hold, longest, job.deadline);
             Stream::new(running, known, &job)
         }

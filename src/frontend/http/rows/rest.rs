@@ -84,7 +84,7 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     let caller = Caller::from_request_parts(&mut parts, door).await.map_err(|e| e.0)?;
     let grant = caller.identity.grant.as_ref();
     let is_nobody = grant.is_some_and(|grant| grant.kind == GrantKind::Anonymous);
-    let config = door.config.now();
+    let config = caller.config.clone();
     let deadline = Instant::now() + config.api.request_timeout_secs.duration();
     let coming = Coming { door, caller: &caller, parts: &parts, config, deadline };
     let answered = coming.answer(body).await;
