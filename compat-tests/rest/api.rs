@@ -65,8 +65,17 @@ impl<'a> Api<'a> {
         Self { server, authorization: None }
     }
 
-    /// A request with these headers besides.
+    /// A request with these headers besides. What reads rows below `/rest/v1` is asked again and
+    /// again, so that the answer is also that of a request whose shape is known.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        if method == "GET" && path.starts_with("/rest/v1/") {
+            (0..2).for_each(|_| drop(self.once(method, path, headers, body)));
+        }
+        self.once(method, path, headers, body)
+    }
+
+    /// A request that comes once.
+    pub fn once(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let limit = Some(Duration::from_secs(60));
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)

@@ -56,6 +56,62 @@ fn values_of_functions_have_pages() {
 }
 
 #[test]
+fn requests_of_one_shape_are_planned_once() {
+    let server = Server::start();
+    let made = server.psql(
+        "create table parts (id int primary key, name text, kind text);
+         insert into parts select i, 'part ' || i, 'k' || i % 2 from generate_series(1, 9) i",
+    );
+    assert_eq!((made.stderr.as_str(), made.code), ("", Some(0)), "{}", made.stdout);
+    let api = Api::of(&server, "rustydb", &server.password);
+    let metric = |name: &str| -> i64 {
+        let text = api.get("/api/v1/metrics").text;
+        let line = text.lines().find(|line| line.starts_with(&format!("rustydb_api_{name} ")));
+        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let name = |id: &str| {
+        let path = format!("/rest/v1/parts?id=eq.{id}&select=name");
+        api.once("GET", &path, &[], b"")
+    };
+    for id in 1..=5 {
+        let expected = json!([{ "name": format!("part {id}") }]);
+        assert_eq!(name(&id.to_string()).expect(200), expected);
+    }
+    assert_eq!(name("77").expect(200), json!([]));
+    let told = ["templates", "template_hits_total", "template_misses_total"].map(metric);
+    assert_eq!(told, [1, 4, 2]);
+    // A value that is none is refused as it would be the first time.
+    assert_eq!(refused(name("x"), 400, "22P02")["message"], {
+        "invalid input syntax for type integer: \"x\""
+    });
+    // Headers are a part of it.
+    for _ in 0..3 {
+        let path = "/rest/v1/parts?kind=eq.k0&limit=2&select=id&order=id";
+        let page = api.once("GET", path, &[("prefer", "count=exact")], b"");
+        assert_eq!(page.header("content-range"), "0-1/4");
+        assert_eq!(page.expect(206), json!([{ "id": 2 }, { "id": 4 }]));
+        let csv = api.once("GET", path, &[("accept", "text/csv")], b"");
+        assert_eq!((csv.status, &*csv.text), (200, "id\r\n2\r\n4\r\n"));
+    }
+    let one = [("accept", "application/vnd.pgrst.object+json")];
+    for (id, status) in [(1, 200), (2, 200), (3, 200), (77, 406)] {
+        let path = format!("/rest/v1/parts?id=eq.{id}&select=name");
+        assert_eq!(api.once("GET", &path, &one, b"").status, status);
+    }
+    // Definitions that have changed count at once.
+    let all = |id: i32| api.once("GET", &format!("/rest/v1/parts?id=eq.{id}"), &[], b"");
+    (1..=3).for_each(|id| assert_eq!(all(id).json[0]["kind"], json!(format!("k{}", id % 2))));
+    let altered = server.psql("alter table parts drop column kind, add column weight int");
+    assert_eq!((altered.stderr.as_str(), altered.code), ("", Some(0)));
+    let changed = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        all(1).json == json!([{ "id": 1, "name": "part 1", "weight": null }])
+    });
+    assert!(changed, "{}", all(1).text);
+    assert_eq!(name("4").expect(200), json!([{ "name": "part 4" }]));
+}
+
+#[test]
 fn rows_are_read() {
     films();
     let api = admin();

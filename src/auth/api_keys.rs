@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -225,6 +225,7 @@ impl ApiKeys {
         let grant = Grant {
             kind: GrantKind::ApiKey,
             subject: role.clone(),
+            principal: role.as_str().into(),
             role: role.as_str().into(),
             role_oid: oid.and_then(|oid| oid.parse().ok()),
             may_be_superuser: true,
@@ -234,7 +235,6 @@ impl ApiKeys {
             login: None,
             permissions: (!permissions.is_empty()).then_some(permissions),
             rate_limit: rate_limit.and_then(|rate| rate.parse().ok()),
-            principal: OnceLock::new(),
         };
         Ok(Known { at, grant: Some(Arc::new(grant)), networks: networks.into() })
     }

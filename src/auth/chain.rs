@@ -1,7 +1,7 @@
 //! From any credential to an identity, and the log-ins and log-outs of HTTP.
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -212,7 +212,7 @@ impl Authenticator {
             login: None,
             permissions: None,
             rate_limit: None,
-            principal: OnceLock::new(),
+            principal: role.into(),
         };
         self.granted(Arc::new(grant), visit).await
     }

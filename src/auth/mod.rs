@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
@@ -185,8 +186,8 @@ pub struct Authenticator {
 
 #[derive(Default)]
 struct Caches {
-    roles: HashMap<Role, Remembered>,
-    passwords: HashMap<Role, CheckedPassword>,
+    roles: HashMap<Role, Remembered, RandomState>,
+    passwords: HashMap<Role, CheckedPassword, RandomState>,
 }
 
 struct Remembered {
@@ -469,7 +470,7 @@ impl Authenticator {
 }
 
 /// Keeps a cache below its bound by emptying it: it refills in one query per role.
-fn bound<V>(map: &mut HashMap<Role, V>) {
+fn bound<V>(map: &mut HashMap<Role, V, RandomState>) {
     if map.len() >= CACHE_ROLES {
         map.clear();
     }

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -89,39 +88,27 @@ impl Permission {
         })
     }
 
-    /// One that is named in our own code: read once, and kept for ever.
-    ///
-    /// # Errors
-    /// As [`Permission::parse`].
-    pub fn named(text: &'static str) -> Result<&'static Self> {
-        static KNOWN: RwLock<Vec<(&str, &Permission)>> = RwLock::new(Vec::new());
-        let known = KNOWN.read().iter().find(|(name, _)| *name == text).map(|(_, it)| *it);
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let named: &'static Self = Box::leak(Box::new(Self::parse(text)?));
-        KNOWN.write().push((text, named));
-        Ok(named)
-    }
-
     /// Whether everything that `wanted` asks for is granted by this.
     pub fn covers(&self, wanted: &Self) -> bool {
-        (self.action == "*" || self.action == wanted.action)
-            && covers(&self.resource, &wanted.resource)
+        self.covers_all_of(&wanted.action, &wanted.resource)
+    }
+
+    fn covers_all_of(&self, action: &str, resource: &[impl AsRef<str>]) -> bool {
+        (self.action == "*" || self.action == action) && covers(&self.resource, resource)
     }
 
     /// Whether there is anything that both speak of: what is forbidden in part is not allowed as a
     /// whole.
-    fn meets(&self, other: &Self) -> bool {
+    fn meets(&self, action: &str, resource: &[impl AsRef<str>]) -> bool {
         let same = |a: &str, b: &str| a == "*" || b == "*" || a == b;
-        let meet = |a: &[String], b: &[String]| {
-            let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
-            short.iter().zip(long).all(|(a, b)| same(a, b))
-                && (short.len() == long.len()
-                    || short.last().is_some_and(|last| last == "*")
-                    || long[short.len()..].iter().all(|part| part == "*"))
-        };
-        same(&self.action, &other.action) && meet(&self.resource, &other.resource)
+        let own: Vec<&str> = self.resource.iter().map(String::as_str).collect();
+        let other: Vec<&str> = resource.iter().map(AsRef::as_ref).collect();
+        let (short, long) = if own.len() <= other.len() { (own, other) } else { (other, own) };
+        same(&self.action, action)
+            && short.iter().zip(&long).all(|(a, b)| same(a, b))
+            && (short.len() == long.len()
+                || short.last() == Some(&"*")
+                || long[short.len()..].iter().all(|part| *part == "*"))
     }
 
     /// Schema and name of the one table that it is about, as in `read:tables:users`,
@@ -143,12 +130,12 @@ impl Permission {
     }
 }
 
-fn covers(pattern: &[String], wanted: &[String]) -> bool {
+fn covers(pattern: &[String], wanted: &[impl AsRef<str>]) -> bool {
     match (pattern.split_first(), wanted.split_first()) {
         (None, None) => true,
         (Some((star, [])), _) if star == "*" => true,
         (Some((part, rest)), Some((other, others))) => {
-            (part == "*" || part == other) && covers(rest, others)
+            (part == "*" || part == other.as_ref()) && covers(rest, others)
         }
         _ => false,
     }
@@ -186,7 +173,38 @@ impl Wanted for Permission {
     }
 
     fn is_denied_by(&self, permission: &Permission) -> bool {
-        permission.meets(self)
+        permission.meets(&self.action, &self.resource)
+    }
+}
+
+/// A permission that our own code names, with a resource of one part: nothing of it has to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    action: &'static str,
+    resource: [&'static str; 1],
+}
+
+impl Plain {
+    /// `read:tables`.
+    pub fn of(text: &'static str) -> Self {
+        let (action, resource) = text.split_once(':').unwrap_or((text, ""));
+        Self { action, resource: [resource] }
+    }
+}
+
+impl fmt::Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.action, self.resource[0])
+    }
+}
+
+impl Wanted for Plain {
+    fn is_allowed_by(&self, permission: &Permission) -> bool {
+        permission.covers_all_of(self.action, &self.resource)
+    }
+
+    fn is_denied_by(&self, permission: &Permission) -> bool {
+        permission.meets(self.action, &self.resource)
     }
 }
 
@@ -195,7 +213,7 @@ impl Wanted for Permission {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OfTable<'a> {
     /// What it is for all tables, for instance `read:tables`.
-    pub of_all: &'a Permission,
+    pub of_all: Plain,
     /// Further words for it where the table is named: to `write` may be to `delete`. One of them
     /// is enough to forbid it, and to allow it if there is no other.
     pub actions: &'static [&'static str],
@@ -208,7 +226,7 @@ pub struct OfTable<'a> {
 impl OfTable<'_> {
     fn is_named_by(&self, permission: &Permission, actions: &[&str]) -> bool {
         let action = permission.action.as_str();
-        let is_done = ["*", &self.of_all.action].contains(&action) || actions.contains(&action);
+        let is_done = ["*", self.of_all.action].contains(&action) || actions.contains(&action);
         let is_it = |(schema, name): (&str, &str)| {
             ["*", self.schema].contains(&schema) && ["*", self.name].contains(&name)
         };
@@ -219,11 +237,11 @@ impl OfTable<'_> {
 impl Wanted for OfTable<'_> {
     fn is_allowed_by(&self, permission: &Permission) -> bool {
         let actions = if self.actions.len() == 1 { self.actions } else { &[] };
-        permission.covers(self.of_all) || self.is_named_by(permission, actions)
+        self.of_all.is_allowed_by(permission) || self.is_named_by(permission, actions)
     }
 
     fn is_denied_by(&self, permission: &Permission) -> bool {
-        permission.meets(self.of_all) || self.is_named_by(permission, self.actions)
+        self.of_all.is_denied_by(permission) || self.is_named_by(permission, self.actions)
     }
 }
 
@@ -546,7 +564,8 @@ mod tests {
         let decide = |names: &[&'static str], (all, actions, table): Asked| {
             let (schema, name) = table.split_once('.').unwrap();
             let (schema, name) = (schema.to_owned(), name.to_owned());
-            let wanted = OfTable { of_all: &p(all), actions, schema: &schema, name: &name };
+            let of_all = Plain::of(all);
+            let wanted = OfTable { of_all, actions, schema: &schema, name: &name };
             match roles.sum(names.to_vec()).decide(&wanted) {
                 Verdict::Allowed => "yes",
                 Verdict::Denied(_) => "denied",

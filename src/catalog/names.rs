@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -211,7 +212,7 @@ pub enum SequenceRule {
 /// The memory, shared by all sessions.
 #[derive(Default)]
 pub struct NameStore {
-    databases: Mutex<HashMap<Database, Arc<DatabaseNames>>>,
+    databases: Mutex<HashMap<Database, Arc<DatabaseNames>, RandomState>>,
 }
 
 impl NameStore {

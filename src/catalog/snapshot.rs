@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -37,7 +38,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// The memory, shared by all sessions.
 #[derive(Default)]
 pub struct Snapshots {
-    databases: Mutex<HashMap<Database, Arc<DatabaseSnapshot>>>,
+    databases: Mutex<HashMap<Database, Arc<DatabaseSnapshot>, RandomState>>,
 }
 
 /// What is known of one database.

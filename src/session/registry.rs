@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use atomic_waker::AtomicWaker;
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use rand::Rng;
 use subtle::ConstantTimeEq;
@@ -327,7 +328,7 @@ pub struct CancelElsewhere {
 
 /// The registry. Its size is bounded by the connection limits of the doors.
 pub struct Sessions {
-    pub(super) by_pid: Mutex<HashMap<u32, Arc<Entry>>>,
+    pub(super) by_pid: Mutex<HashMap<u32, Arc<Entry>, RandomState>>,
     next_id: Mutex<u64>,
     /// Consoles among them.
     consoles: AtomicUsize,

@@ -4,7 +4,7 @@
 //! Only hashes are stored, and the tokens are random, so one round of SHA-256 is enough.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -237,6 +237,7 @@ impl Logins {
                 let grant = Arc::new(Grant {
                     kind: GrantKind::Session,
                     role: role.as_str().into(),
+                    principal: role.as_str().into(),
                     subject: role,
                     role_oid: oid.parse().ok(),
                     may_be_superuser: true,
@@ -246,7 +247,6 @@ impl Logins {
                     login: Some(login),
                     permissions: None,
                     rate_limit: None,
-                    principal: OnceLock::new(),
                 });
                 self.sessions.lock().insert(tag, (Instant::now(), grant.clone()));
                 grant

@@ -14,7 +14,7 @@ pub mod jws;
 pub mod keys;
 pub mod logins;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -94,16 +94,8 @@ pub struct Grant {
     pub permissions: Option<Vec<Permission>>,
     /// Requests a second that it may be used for, if it says so.
     pub rate_limit: Option<u32>,
-    /// [`Grant::principal`].
-    pub principal: OnceLock<Role>,
-}
-
-impl Grant {
-    /// Who it is of those who share a role: the role and the subject.
-    pub fn principal(&self) -> &Role {
-        let named = || [self.role.as_str(), "/", &self.subject].concat().as_str().into();
-        self.principal.get_or_init(named)
-    }
+    /// Who of those who share a role: it, and the subject where another issuer has named him.
+    pub principal: Role,
 }
 
 /// What a credential grants, and when that was found out.
@@ -193,6 +185,7 @@ impl Tokens {
         if !config.roles.is_empty() && !is_named {
             return Err(refused("its issuer may not name that role"));
         }
+        let principal = [&*role, "/", &claims.sub].concat();
         Ok(Grant {
             kind: GrantKind::Jwt,
             subject: claims.sub,
@@ -205,7 +198,7 @@ impl Tokens {
             login: None,
             permissions: None,
             rate_limit: None,
-            principal: OnceLock::new(),
+            principal: principal.as_str().into(),
         })
     }
 
@@ -216,9 +209,11 @@ impl Tokens {
         let claims = Claims::of(&parsed.payload).map_err(refused)?;
         let audience = [OWN_ISSUER.to_owned()];
         let end = claims.check(&audience, OWN_LEEWAY, now()).map_err(refused)?;
+        let role = Role::from(claims.sub.as_str());
         Ok(Grant {
             kind: GrantKind::Access,
-            role: claims.sub.as_str().into(),
+            principal: role.clone(),
+            role,
             subject: claims.sub,
             role_oid: claims.oid,
             may_be_superuser: true,
@@ -228,7 +223,6 @@ impl Tokens {
             login: claims.sid,
             permissions: None,
             rate_limit: None,
-            principal: OnceLock::new(),
         })
     }
 }

@@ -19,8 +19,8 @@ use super::error::ApiError;
 use super::formats::{MSGPACK, unpack};
 use super::routes::is_absent;
 use super::words::plain;
-use super::{HttpDoor, Peer, RequestId, pipeline, tables, within};
-use crate::auth::rbac::{OfTable, Permission};
+use super::{HttpDoor, InWork, Peer, RequestId, pipeline, tables, within};
+use crate::auth::rbac::{OfTable, Permission, Plain};
 use crate::auth::{Credential, Identity, Visit};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
@@ -143,7 +143,7 @@ impl Caller {
         tables: &[(String, String)],
     ) -> Result<(), Error> {
         for (schema, name) in tables {
-            let of_all = Permission::named("read:tables")?;
+            let of_all = Plain::of("read:tables");
             let wanted = OfTable { of_all, actions: &[], schema, name };
             door.auth.authorize(&self.identity, &wanted, &self.visit).await?;
         }
@@ -203,9 +203,9 @@ impl FromRequestParts<Arc<HttpDoor>> for Caller {
             pipeline::check_origin(&config.api, &parts.headers, &parts.uri)?;
         }
         if let Some(needed) = needed(&parts.method, parts.uri.path()) {
-            let of_all = Permission::named(needed)?;
+            let of_all = Plain::of(needed);
             match tables::named(parts, &config.api)? {
-                None => door.auth.authorize(&identity, of_all, &visit).await?,
+                None => door.auth.authorize(&identity, &of_all, &visit).await?,
                 Some((schema, name, actions)) => {
                     let (schema, name) = (&*schema, &*name);
                     let wanted = OfTable { of_all, actions, schema, name };
@@ -232,8 +232,9 @@ fn application(headers: &HeaderMap) -> Result<Option<String>, Error> {
 
 /// Where a request comes from, and its number.
 pub fn whence(parts: &Parts) -> Result<(Arc<Peer>, RequestId, Visit), Error> {
-    let (peer, id) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
-    let id: RequestId = id.ok_or_else(|| Error::internal("the request has no number"))?;
+    let in_work: Option<&InWork> = parts.extensions.get();
+    let id = in_work.ok_or_else(|| Error::internal("the request has no number"))?.id().clone();
+    let peer = parts.extensions.get().cloned();
     let peer: Arc<Peer> = peer.ok_or_else(|| Error::internal("the request has no client"))?;
     let address = peer.way.address;
     let mut visit = Visit::new(Protocol::Http, address);
@@ -299,7 +300,7 @@ fn check_scope(identity: &Identity, method: &Method, path: &str) -> Result<(), E
     let wanted = needed_of_key(method, path);
     let Some(first) = wanted.first() else { return Ok(()) };
     for permission in wanted {
-        if identity.is_for(Permission::named(permission)?) {
+        if identity.is_for(&Plain::of(permission)) {
             return Ok(());
         }
     }

@@ -44,7 +44,7 @@ use arrival::Arrived;
 use counted::Counted;
 pub use kept::KeptSessions;
 pub use open::OpenTransactions;
-pub use pipeline::{InWork, Replays, RequestId, USUAL_HEADERS, usual_headers};
+pub use pipeline::{InWork, Replays, RequestId, usual_headers};
 pub use rows::shapes::Shapes;
 
 use crate::auth::Authenticator;
@@ -93,7 +93,7 @@ pub struct HttpDoor {
     pub cursor_key: [u8; 32],
     /// [`openapi`].
     pub description: Bytes,
-    /// [`usual_headers`].
+    /// [`usual_headers`]. An answer may begin with a copy of them.
     pub usual_headers: HeaderMap,
     /// What an administrator may see and do.
     pub admin: Admin,

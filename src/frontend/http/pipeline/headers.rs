@@ -47,16 +47,14 @@ pub fn usual() -> HeaderMap {
 }
 
 /// The headers that most answers get here and from their handlers.
-pub const USUAL: usize = 24;
+const USUAL: usize = 24;
 
 /// Adds what every answer has; what a handler has set stays.
 pub(super) fn complete(door: &HttpDoor, passage: &Passage, response: &mut Response) {
     let headers = response.headers_mut();
-    headers.reserve(USUAL);
-    for (name, value) in &door.usual_headers {
-        if !headers.contains_key(name) {
-            headers.insert(name, value.clone());
-        }
+    if !headers.contains_key(&X_API_VERSION) {
+        let set = std::mem::replace(headers, door.usual_headers.clone());
+        headers.extend(set);
     }
     if let Ok(id) = HeaderValue::from_str(&passage.id().0) {
         headers.insert(&X_REQUEST_ID, id);

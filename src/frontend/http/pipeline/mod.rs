@@ -41,6 +41,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::response::Response;
 use axum::routing::Route;
+use tokio::time::Instant;
 use tower::Service;
 use tower::layer::layer_fn;
 
@@ -52,7 +53,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::metrics::Raised;
 
 pub use cors::check_origin;
-pub use headers::{USUAL as USUAL_HEADERS, usual as usual_headers};
+pub use headers::usual as usual_headers;
 pub use rates::{charge, proven};
 pub use replay::{Replays, known_caller};
 pub use sizes::unreadable;
@@ -176,15 +177,21 @@ async fn timely(
     answer: impl Future<Output = Response>,
 ) -> Response {
     let limit = config.api.request_timeout_secs.duration() + LAST_SECOND;
-    let mut answer = pin!(answer);
-    match tokio::time::timeout(limit, answer.as_mut()).await {
-        Ok(response) => response,
-        Err(_) if in_work.limits_itself() => answer.await,
-        Err(_) => error::response(
-            Error::new(ErrorKind::Timeout, "the request took too long and was given up")
-                .with_hint("api.request_timeout_secs bounds it"),
-        ),
-    }
+    let (begun, mut answer, mut over) = (Instant::now(), pin!(answer), None);
+    let poll = |cx: &mut Context<'_>| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Some(answer));
+        }
+        if in_work.limits_itself() {
+            return Poll::Pending;
+        }
+        let over = over.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(begun + limit)));
+        over.as_mut().poll(cx).map(|()| None)
+    };
+    poll_fn(poll).await.unwrap_or_else(|| {
+        let error = Error::new(ErrorKind::Timeout, "the request took too long and was given up");
+        error::response(error.with_hint("api.request_timeout_secs bounds it"))
+    })
 }
 
 /// Runs the handler; when it panics, that is an error like others.

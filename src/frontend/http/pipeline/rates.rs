@@ -97,7 +97,7 @@ fn key(identity: &Identity) -> Option<(&str, Option<u32>)> {
 fn principal(identity: &Identity) -> Option<&Role> {
     match identity.grant.as_deref().map(|grant| (grant.kind, grant)) {
         Some((GrantKind::Anonymous, _)) => None,
-        Some((GrantKind::Jwt, grant)) => Some(grant.principal()),
+        Some((GrantKind::Jwt, grant)) => Some(&grant.principal),
         _ => Some(&identity.role),
     }
 }

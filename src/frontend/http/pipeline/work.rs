@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::super::{HttpDoor, Way, way_of};
 use super::headers::{TRACEPARENT, X_CORRELATION_ID, X_REQUEST_ID};
@@ -49,7 +49,7 @@ fn is_word(text: &str) -> bool {
 
 /// What handlers and stages know of a request in work, and share.
 #[derive(Clone)]
-pub struct InWork(Arc<Mutex<Known>>);
+pub struct InWork(Arc<(RequestId, Mutex<Known>)>);
 
 #[derive(Default)]
 struct Known {
@@ -60,40 +60,49 @@ struct Known {
 }
 
 impl InWork {
-    fn new(place: Option<Permit>) -> Self {
-        Self(Arc::new(Mutex::new(Known { place, ..Known::default() })))
+    fn new(id: RequestId, place: Option<Permit>) -> Self {
+        Self(Arc::new((id, Mutex::new(Known { place, ..Known::default() }))))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.1.lock()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> &RequestId {
+        &self.0.0
     }
 
     /// Takes the place among the requests in work along. Otherwise it is free when the head of the
     /// response is there.
     pub fn keep(&self) -> Option<Permit> {
-        self.0.lock().place.take()
+        self.known().place.take()
     }
 
     /// Says that the handler bounds its time by itself, as the request asked for.
     pub fn has_own_limit(&self) {
-        self.0.lock().limits_itself = true;
+        self.known().limits_itself = true;
     }
 
     pub(super) fn has_place(&self) -> bool {
-        self.0.lock().place.is_some()
+        self.known().place.is_some()
     }
 
     pub(super) fn limits_itself(&self) -> bool {
-        self.0.lock().limits_itself
+        self.known().limits_itself
     }
 
     pub(super) fn proven(&self, role: &Role, took: Duration) {
-        self.0.lock().proven = Some((role.clone(), took));
+        self.known().proven = Some((role.clone(), took));
     }
 
     pub(super) fn who(&self) -> Option<(Role, Duration)> {
-        self.0.lock().proven.clone()
+        self.known().proven.clone()
     }
 
     /// What the headers tell of the limits: the tightest of those that count.
     pub(super) fn limited(&self, decision: Decision) {
-        let mut known = self.0.lock();
+        let mut known = self.known();
         let order = |decision: &Decision| (decision.allowed, decision.remaining);
         let is_tighter = known.tightest.is_none_or(|other| order(&decision) < order(&other));
         if is_tighter {
@@ -103,11 +112,11 @@ impl InWork {
 
     /// Forgets the limits that do not count any more.
     pub(super) fn unlimited(&self) {
-        self.0.lock().tightest = None;
+        self.known().tightest = None;
     }
 
     pub(super) fn tightest(&self) -> Option<Decision> {
-        self.0.lock().tightest
+        self.known().tightest
     }
 }
 
@@ -149,7 +158,6 @@ fn is_traceparent(text: &[u8]) -> bool {
 
 /// One request on its way through the stages.
 pub(super) struct Passage {
-    id: RequestId,
     /// As it was when the request came.
     pub(super) config: Arc<Config>,
     pub(super) begun: Instant,
@@ -179,7 +187,6 @@ impl Passage {
             || path.starts_with("/api/v1/health");
         let place = if is_watcher { None } else { door.requests.enter() };
         let passage = Self {
-            id: id.clone(),
             config: door.config.now(),
             begun: Instant::now(),
             method: request.method().clone(),
@@ -187,16 +194,14 @@ impl Passage {
             route: request.extensions().get::<MatchedPath>().cloned(),
             way: way_of(request.extensions()),
             is_watcher,
-            in_work: InWork::new(place),
+            in_work: InWork::new(id, place),
             trace: Trace::of(headers),
             origin: headers.get(ORIGIN).cloned(),
             host: headers.get(HOST).cloned(),
             correlation: headers.get(&X_CORRELATION_ID).cloned(),
             tenant: word(headers, &X_TENANT_ID),
         };
-        let extensions = request.extensions_mut();
-        extensions.insert(id);
-        extensions.insert(passage.in_work.clone());
+        request.extensions_mut().insert(passage.in_work.clone());
         passage
     }
 
@@ -209,7 +214,7 @@ impl Passage {
     }
 
     pub(super) fn id(&self) -> &RequestId {
-        &self.id
+        self.in_work.id()
     }
 
     pub(super) fn address(&self) -> Option<IpAddr> {
@@ -219,7 +224,7 @@ impl Passage {
     /// Where it comes from, for the logs.
     pub(super) fn visit(&self) -> Visit {
         let mut visit = Visit::new(Protocol::Http, self.way.address);
-        visit.request_id = Some(self.id.0.clone());
+        visit.request_id = Some(self.id().0.clone());
         visit
     }
 
@@ -275,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_tightest_limit_is_told() {
-        let in_work = InWork::new(None);
+        let in_work = InWork::new(RequestId("x".into()), None);
         let decision = |remaining| Decision {
             allowed: true,
             limit: 9,

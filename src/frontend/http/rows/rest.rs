@@ -17,7 +17,7 @@ use super::super::extract::{self, Caller};
 use super::super::formats::{Format, Layout as Form};
 use super::super::open::Hold;
 use super::super::running::Fill;
-use super::super::{HttpDoor, InWork, USUAL_HEADERS};
+use super::super::{HttpDoor, InWork};
 use super::failure::Failure;
 use super::media::Media;
 use super::shapes::Known;
@@ -163,7 +163,12 @@ impl<'a> Coming<'a> {
         let (statement, values) = (&template.statement, template.values(&given));
         let rows = pin!(asked.rows(session, (statement, values), plan, None));
         match asked.ends_at() {
-            Some(_) => rows.await,
+            Some(_) => {
+                if let Some(in_work) = self.parts.extensions.get::<InWork>() {
+                    in_work.has_own_limit();
+                }
+                rows.await
+            }
             None => tokio::time::timeout_at(self.deadline, rows).await.map_err(late)?,
         }
     }
@@ -554,7 +559,7 @@ impl Asked<'_> {
     fn response(&self, status: StatusCode, content_type: &'static str, body: Body) -> Response {
         let mut response = Response::new(body);
         *response.status_mut() = status;
-        *response.headers_mut() = HeaderMap::with_capacity(USUAL_HEADERS);
+        *response.headers_mut() = self.door.usual_headers.clone();
         let content_type = HeaderValue::from_static(content_type);
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         response
