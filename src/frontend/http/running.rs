@@ -51,9 +51,22 @@ impl Running {
 
     /// What the statement gives next.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event>> {
+        self.poll_event_of(cx, |_, _| {})
+    }
+
+    /// The same; `note` sees the session with the error that it ends with.
+    pub fn poll_event_of(
+        &mut self,
+        cx: &mut Context<'_>,
+        note: impl FnOnce(&Session, &Error),
+    ) -> Poll<Result<Event>> {
         let longest = self.longest_row;
-        match self.session()?.poll_event(cx, longest) {
-            Poll::Ready(event) => Poll::Ready(event.map_err(|error| self.blame(error))),
+        let session = self.session()?;
+        match session.poll_event(cx, longest) {
+            Poll::Ready(event) => {
+                let event = event.inspect_err(|error| note(session, error));
+                Poll::Ready(event.map_err(|error| self.blame(error)))
+            }
             Poll::Pending => {
                 self.give_up_when_late(cx)?;
                 Poll::Pending

@@ -139,7 +139,10 @@ impl<'a> Coming<'a> {
         self.parts.uri.path().strip_prefix(PREFIX).unwrap_or("")
     }
 
+    /// What it has in common with others for rows; `None` = nothing.
     fn shape(&self) -> Option<Shape<'a>> {
+        let names_table = |name: &str| !matches!(name, "" | "rpc");
+        self.path().split('/').nth(1).filter(|name| names_table(name))?;
         let headers = &self.parts.headers;
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let headers = headers.filter(|(name, _)| READ.contains(name));

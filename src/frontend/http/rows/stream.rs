@@ -288,12 +288,6 @@ impl Stream {
         }
     }
 
-    fn note(&mut self, error: &Error) {
-        if let Ok(session) = self.running.session() {
-            note_unknown(session, error);
-        }
-    }
-
     fn end(&mut self) -> Result<()> {
         if let Some(encoder) = &mut self.encoder {
             encoder.end(&mut self.out)?;
@@ -322,12 +316,12 @@ impl Chunks for Stream {
             if self.out.len() >= self.chunk {
                 return Poll::Ready(Ok(Fill::More));
             }
-            let event = match self.running.poll_event(cx) {
+            let event = match self.running.poll_event_of(cx, note_unknown) {
                 // Whoever reads a stream sees what there is.
                 Poll::Pending if self.chunk == CHUNK && !self.out.is_empty() => {
                     return Poll::Ready(Ok(Fill::More));
                 }
-                event => ready!(event).inspect_err(|error| self.note(error))?,
+                event => ready!(event)?,
             };
             match event {
                 Event::Row => self.row()?,
