@@ -112,6 +112,31 @@ fn requests_of_one_shape_are_planned_once() {
 }
 
 #[test]
+fn what_was_altered_past_rustydb_is_read_at_once() {
+    let server = Server::start();
+    let made = server.psql(
+        "create table boxes (id int primary key, old text);
+         create table things (id int primary key, box int references boxes, old text);
+         insert into boxes values (1, 'x'); insert into things values (2, 1, 'y')",
+    );
+    assert_eq!((made.stderr.as_str(), made.code), ("", Some(0)), "{}", made.stdout);
+    let api = Api::of(&server, "rustydb", &server.password);
+    let once = |path: &str| api.once("GET", path, &[], b"").expect(200);
+    let (rows, nested) = ("/rest/v1/boxes?id=eq.1", "/rest/v1/boxes?id=eq.1&select=id,things(*)");
+    for _ in 0..4 {
+        assert_eq!(once(rows), json!([{ "id": 1, "old": "x" }]));
+        let things = json!([{ "id": 2, "box": 1, "old": "y" }]);
+        assert_eq!(once(nested), json!([{ "id": 1, "things": things }]));
+    }
+    server.direct_psql("alter table boxes add size int; alter table things drop old, add new int");
+    let things = json!([{ "id": 2, "box": 1, "new": null }]);
+    assert_eq!(once(nested), json!([{ "id": 1, "things": things }]));
+    assert_eq!(once(rows), json!([{ "id": 1, "old": "x", "size": null }]));
+    // What is not there is not there.
+    refused(api.once("GET", "/rest/v1/boxes?nothing=eq.1", &[], b""), 400, "42703");
+}
+
+#[test]
 fn rows_are_read() {
     films();
     let api = admin();

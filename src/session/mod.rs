@@ -25,7 +25,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 pub use crate::executor::relay::Client;
-pub use crate::executor::typed::{Event, Notice};
+pub use crate::executor::typed::{Event, Notice, is_stale};
 pub use describe::{Column, Columns, Described, key_of};
 pub use kind::Start;
 pub use limits::TimeLimits;

@@ -37,7 +37,7 @@ use crate::error::{Error, Result};
 use crate::query::plan::ask::Count;
 use crate::query::plan::{ReadPlan, Statement};
 use crate::query::schema::Schema;
-use crate::session::{Event, Known, Session};
+use crate::session::{Event, Known, Session, is_stale};
 
 /// Definitions, the plan that was made of them, and the same once more when it could not be made
 /// and something has been defined since.
@@ -166,9 +166,19 @@ async fn begin(door: &HttpDoor, hold: &mut Hold, job: &Job<'_>) -> Result<Arc<Kn
 
 /// A statement of ours names tables and columns that there are, or were when we looked.
 fn note_unknown(session: &Session, error: &Error) {
-    if matches!(error.sqlstate().as_str(), "42703" | "42P01") {
+    if names_unknown(error) {
         session.definitions_are_old();
     }
+}
+
+/// Whether PostgreSQL does not know a column or a table.
+fn names_unknown(error: &Error) -> bool {
+    matches!(error.sqlstate().as_str(), "42703" | "42P01")
+}
+
+/// Whether PostgreSQL refuses a statement because something that it is about was altered.
+fn is_outdated(error: &Error) -> bool {
+    names_unknown(error) || is_stale(error)
 }
 
 /// The first value of a statement's first row, as text.

@@ -23,8 +23,8 @@ use super::media::Media;
 use super::shapes::Known;
 use super::uri::{self, pairs, segments};
 use super::{
-    Counting, Job, Settings, Sink, Stream, cookies_of, counting, describe, headers_of, planned,
-    start, value_of,
+    Counting, Job, Settings, Sink, Stream, cookies_of, counting, describe, headers_of, is_outdated,
+    is_stale, planned, start, value_of,
 };
 use crate::auth::tokens::GrantKind;
 use crate::config::Config;
@@ -119,9 +119,31 @@ impl<'a> Coming<'a> {
         Box::pin(self.anew(session, None, &body)).await
     }
 
-    /// Answers what is planned already, and else plans it.
+    /// Answers a request that reads. When it meets something that was altered past RustyDB, it is
+    /// answered once more: nothing has been done.
     async fn get(&self) -> Answer {
+        let session = self.caller.session_for_rest(self.door)?;
+        match self.get_as_known(session).await {
+            Err(Failure::Failed(error)) if is_outdated(&error) => {
+                Box::pin(self.get_as_it_is(error)).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn get_as_it_is(&self, error: Error) -> Answer {
         let mut session = self.caller.session_for_rest(self.door)?;
+        let newer = tokio::time::timeout_at(self.deadline, session.newer_schema());
+        let newer = newer.await.map_err(late)??;
+        // A statement whose columns have changed is not known any more.
+        match newer.is_some() || is_stale(&error) {
+            true => self.get_as_known(session).await,
+            false => Err(error.into()),
+        }
+    }
+
+    /// Answers what is planned already, and else plans it.
+    async fn get_as_known(&self, mut session: Box<Session>) -> Answer {
         let Some(shape) = self.shape() else {
             return Box::pin(self.anew(session, None, &[])).await;
         };
