@@ -68,7 +68,7 @@ pub struct Column {
 }
 
 /// What [`Column::key`] is for a name.
-pub fn key_of(name: &str) -> Box<[u8]> {
+fn key_of(name: &str) -> Box<[u8]> {
     let mut key = Vec::with_capacity(name.len() + 3);
     json::write_string(&mut key, name.as_bytes());
     key.push(b':');

@@ -26,7 +26,7 @@ use foldhash::fast::RandomState;
 
 pub use crate::executor::relay::Client;
 pub use crate::executor::typed::{Event, Notice, is_stale};
-pub use describe::{Column, Columns, Described, key_of};
+pub use describe::{Column, Columns, Described};
 pub use kind::Start;
 pub use limits::TimeLimits;
 pub use pooled::{CLASS, PURITY, TAG, TAG_FOUND, TAG_MATCH, check_pooling};

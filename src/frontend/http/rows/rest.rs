@@ -27,7 +27,6 @@ use super::{
     is_stale, planned, start, value_of,
 };
 use crate::auth::tokens::GrantKind;
-use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::proto::json::Style;
 use crate::query::plan::ask::Count;
@@ -84,9 +83,8 @@ async fn attend(door: &Arc<HttpDoor>, request: Request) -> Answer {
     let caller = Caller::from_request_parts(&mut parts, door).await.map_err(|e| e.0)?;
     let grant = caller.identity.grant.as_ref();
     let is_nobody = grant.is_some_and(|grant| grant.kind == GrantKind::Anonymous);
-    let config = caller.config.clone();
-    let deadline = Instant::now() + config.api.request_timeout_secs.duration();
-    let coming = Coming { door, caller: &caller, parts: &parts, config, deadline };
+    let deadline = Instant::now() + caller.config.api.request_timeout_secs.duration();
+    let coming = Coming { door, caller: &caller, parts: &parts, deadline };
     let answered = coming.answer(body).await;
     answered.map_err(|failure| match failure {
         // Who has not said who he is may do so.
@@ -102,7 +100,6 @@ struct Coming<'a> {
     door: &'a Arc<HttpDoor>,
     caller: &'a Caller,
     parts: &'a Parts,
-    config: Arc<Config>,
     deadline: Instant,
 }
 
@@ -151,7 +148,7 @@ impl<'a> Coming<'a> {
             let schema = pin!(session.schema());
             tokio::time::timeout_at(self.deadline, schema).await.map_err(late)??
         };
-        match self.door.shapes.find(&shape, &self.config, &schema) {
+        match self.door.shapes.find(&shape, &self.caller.config, &schema) {
             Some(known) => self.again(session, &known, &schema, &shape).await,
             None => Box::pin(self.anew(session, Some(&shape), &[])).await,
         }
@@ -205,7 +202,7 @@ impl<'a> Coming<'a> {
         shape: Option<&Shape<'_>>,
         body: &[u8],
     ) -> Answer {
-        let (parts, config) = (self.parts, &self.config);
+        let (parts, config) = (self.parts, &self.caller.config);
         let path = segments(self.path())?;
         let path: Vec<&str> = path.iter().map(|part| &**part).collect();
         let query = pairs(parts.uri.query().unwrap_or(""))?;
