@@ -132,6 +132,18 @@ fn what_was_altered_past_rustydb_is_read_at_once() {
     let things = json!([{ "id": 2, "box": 1, "new": null }]);
     assert_eq!(once(nested), json!([{ "id": 1, "things": things }]));
     assert_eq!(once(rows), json!([{ "id": 1, "old": "x", "size": null }]));
+    // What a function raises is not taken for that: it runs once.
+    let made = server.psql(
+        "create function counted() returns int language plpgsql as $$ begin
+             raise log 'it is called'; raise undefined_table; end $$",
+    );
+    assert_eq!((made.stderr.as_str(), made.code), ("", Some(0)), "{}", made.stdout);
+    for _ in 0..2 {
+        refused(api.once("GET", "/rest/v1/rpc/counted", &[], b""), 404, "42P01");
+    }
+    server.psql("do $$ begin raise log 'this is the end'; end $$");
+    server.log_line(&["this is the end"]);
+    assert_eq!(server.log().matches("it is called").count(), 2);
     // What is not there is not there.
     refused(api.once("GET", "/rest/v1/boxes?nothing=eq.1", &[], b""), 400, "42703");
 }
@@ -437,6 +449,12 @@ fn results_of_functions_have_their_columns() {
         let error = refused(api.post("/rest/v1/rpc/malformed", body), 500, "PGRST121");
         assert_eq!(error["details"], details);
         assert!(error["hint"].as_str().unwrap().contains("obligatory keys"));
+    }
+    let detail = r#"{"status":402,"headers":{"X-API-Version":"2","X-Own":"3"}}"#;
+    let own = api.post("/rest/v1/rpc/malformed", json!({ "message": said, "detail": detail }));
+    assert_eq!(own.status, 402);
+    for (name, value) in [("x-api-version", "2"), ("x-own", "3"), ("x-frame-options", "DENY")] {
+        assert_eq!(own.header(name), value);
     }
 }
 

@@ -52,9 +52,9 @@ const USUAL: usize = 24;
 /// Adds what every answer has; what a handler has set stays.
 pub(super) fn complete(door: &HttpDoor, passage: &Passage, response: &mut Response) {
     let headers = response.headers_mut();
-    if !headers.contains_key(&X_API_VERSION) {
-        let set = std::mem::replace(headers, door.usual_headers.clone());
-        headers.extend(set);
+    headers.reserve(USUAL.saturating_sub(headers.len()));
+    for (name, value) in &door.usual_headers {
+        headers.entry(name).or_insert_with(|| value.clone());
     }
     if let Ok(id) = HeaderValue::from_str(&passage.id().0) {
         headers.insert(&X_REQUEST_ID, id);

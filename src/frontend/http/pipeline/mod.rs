@@ -41,7 +41,8 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::response::Response;
 use axum::routing::Route;
-use tokio::time::Instant;
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, sleep_until};
 use tower::Service;
 use tower::layer::layer_fn;
 
@@ -185,8 +186,9 @@ async fn timely(
         if in_work.limits_itself() {
             return Poll::Pending;
         }
-        let over = over.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(begun + limit)));
-        over.as_mut().poll(cx).map(|()| None)
+        // Whatever the handler does with its turn, time goes on.
+        let sleep = || Box::pin(unconstrained(sleep_until(begun + limit)));
+        over.get_or_insert_with(sleep).as_mut().poll(cx).map(|()| None)
     };
     poll_fn(poll).await.unwrap_or_else(|| {
         let error = Error::new(ErrorKind::Timeout, "the request took too long and was given up");

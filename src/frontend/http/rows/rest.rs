@@ -116,12 +116,12 @@ impl<'a> Coming<'a> {
         Box::pin(self.anew(session, None, &body)).await
     }
 
-    /// Answers a request that reads. When it meets something that was altered past RustyDB, it is
-    /// answered once more: nothing has been done.
+    /// Answers a request that reads. When it meets a table that was altered past RustyDB, it is
+    /// answered once more: nothing has been done. What a function does is its own affair.
     async fn get(&self) -> Answer {
         let session = self.caller.session_for_rest(self.door)?;
         match self.get_as_known(session).await {
-            Err(Failure::Failed(error)) if is_outdated(&error) => {
+            Err(Failure::Failed(error)) if self.names_table() && is_outdated(&error) => {
                 Box::pin(self.get_as_it_is(error)).await
             }
             answer => answer,
@@ -130,10 +130,10 @@ impl<'a> Coming<'a> {
 
     async fn get_as_it_is(&self, error: Error) -> Answer {
         let mut session = self.caller.session_for_rest(self.door)?;
-        let newer = tokio::time::timeout_at(self.deadline, session.newer_schema());
-        let newer = newer.await.map_err(late)??;
+        let newer = tokio::time::timeout_at(self.deadline, session.newer_schema()).await;
+        let is_newer = matches!(newer, Ok(Ok(Some(_))));
         // A statement whose columns have changed is not known any more.
-        match newer.is_some() || is_stale(&error) {
+        match is_newer || is_stale(&error) {
             true => self.get_as_known(session).await,
             false => Err(error.into()),
         }
@@ -158,10 +158,15 @@ impl<'a> Coming<'a> {
         self.parts.uri.path().strip_prefix(PREFIX).unwrap_or("")
     }
 
+    fn names_table(&self) -> bool {
+        self.path().split('/').nth(1).is_some_and(|name| !matches!(name, "" | "rpc"))
+    }
+
     /// What it has in common with others for rows; `None` = nothing.
     fn shape(&self) -> Option<Shape<'a>> {
-        let names_table = |name: &str| !matches!(name, "" | "rpc");
-        self.path().split('/').nth(1).filter(|name| names_table(name))?;
+        if !self.names_table() {
+            return None;
+        }
         let headers = &self.parts.headers;
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let headers = headers.filter(|(name, _)| READ.contains(name));
