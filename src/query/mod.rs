@@ -111,6 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_schema_is_looked_into_before_public() {
+        assert_eq!(search_path("public"), "public");
+        assert_eq!(search_path("a\", b"), "\"a\"\", b\", public");
+    }
+
+    #[test]
     fn statements_that_need_a_transaction() {
         for (sql, expected) in [
             ("BEGIN", true),
